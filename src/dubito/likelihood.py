@@ -1,0 +1,191 @@
+"""Likelihoods p(y given z): the criterion of training and the noise of prediction, in one object.
+
+Squared error *is* the Gaussian, cross-entropy *is* the Bernoulli or Categorical. The contract, which a likelihood from
+outside may fulfil as well (n rows; K targets or C classes):
+
+=====================  ==============================================================================================
+``task``               ``"regression"`` or ``"classification"``
+``width``              how many network outputs it needs
+``init()``             its own parameters φ (a pytree, empty if it has none)
+``log_prior(phi)``     their log prior density, a scalar in nats
+``join(f, phi)``       z: the network's outputs (n, width) together with the noise, so that every draw carries both
+``log_prob(z, y)``     log p(y given z) per row, (n,), in nats
+``mean(z)``            (n, K); for classes the probabilities (n, C)
+``variance(z)``        (n, K); for classes p(1 − p)
+``cdf(z, y)``          P(Y ≤ y) for each target, (n, K); regression only
+``sample(key, z)``     one draw of y a row, (n, K), or class indices (n,)
+=====================  ==============================================================================================
+
+z is a dict of arrays with rows first. Targets are standardized inside, so all of this is in standardized units.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import special
+
+from dubito.network import static
+
+LOG_2PI = 1.8378770664093453
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gaussian:
+    """y ~ N(f, 1/τ), one noise precision τ for each target.
+
+    ``precision`` fixes τ (a number, in units of 1/target², standardized inside a table's estimators); None learns it
+    with a prior τ ~ Gamma(``shape``, ``rate``), whose density is stated for log τ, the parameter that is learned.
+    """
+
+    precision: float | None = None
+    shape: float = 1.0
+    rate: float = 0.01
+    targets: int = static(default=1)
+
+    task = "regression"
+
+    @property
+    def width(self):
+        return self.targets
+
+    def init(self):
+        return {} if self.precision is not None else {"log_precision": jnp.zeros(self.targets, jnp.float32)}
+
+    def log_prior(self, phi):
+        if self.precision is not None:
+            return jnp.zeros((), jnp.float32)
+        return jnp.sum(log_gamma_density(phi["log_precision"], self.shape, self.rate))
+
+    def join(self, f, phi):
+        log_precision = (
+            phi["log_precision"] if self.precision is None else jnp.log(jnp.asarray(self.precision, f.dtype))
+        )
+        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(-0.5 * log_precision), f.shape)}
+
+    def log_prob(self, z, y):
+        return gaussian_log_prob(z, y)
+
+    def mean(self, z):
+        return z["mean"]
+
+    def variance(self, z):
+        return z["scale"] ** 2
+
+    def cdf(self, z, y):
+        return special.ndtr((y - z["mean"]) / z["scale"])
+
+    def sample(self, key, z):
+        return z["mean"] + z["scale"] * jax.random.normal(key, z["mean"].shape, z["mean"].dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class HeteroscedasticGaussian:
+    """y ~ N(m, σ²), both from the network: f = (m, ρ) with σ = softplus(ρ) + ``floor``; 2K outputs for K targets."""
+
+    floor: float = 1e-3
+    targets: int = static(default=1)
+
+    task = "regression"
+
+    @property
+    def width(self):
+        return 2 * self.targets
+
+    def init(self):
+        return {}
+
+    def log_prior(self, phi):
+        del phi
+        return jnp.zeros((), jnp.float32)
+
+    def join(self, f, phi):
+        del phi
+        return {"mean": f[:, : self.targets], "scale": jax.nn.softplus(f[:, self.targets :]) + self.floor}
+
+    log_prob = Gaussian.log_prob
+    mean = Gaussian.mean
+    variance = Gaussian.variance
+    cdf = Gaussian.cdf
+    sample = Gaussian.sample
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Bernoulli:
+    """Two classes from one logit f: p(y = 1) = sigmoid(f). y is (n,) of 0 and 1, or probabilities of class 1."""
+
+    task = "classification"
+    width = 1
+
+    def init(self):
+        return {}
+
+    def log_prior(self, phi):
+        del phi
+        return jnp.zeros((), jnp.float32)
+
+    def join(self, f, phi):
+        del phi
+        return {"logits": f}
+
+    def log_prob(self, z, y):
+        f = z["logits"][:, 0]
+        return y.astype(f.dtype) * f - jax.nn.softplus(f)
+
+    def mean(self, z):
+        p = jax.nn.sigmoid(z["logits"])
+        return jnp.concatenate([jax.nn.sigmoid(-z["logits"]), p], axis=1)
+
+    def variance(self, z):
+        p = self.mean(z)
+        return p * (1 - p)
+
+    def sample(self, key, z):
+        return jax.random.bernoulli(key, jax.nn.sigmoid(z["logits"][:, 0])).astype(jnp.int32)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Categorical:
+    """C classes from C logits f: p(y = k) = softmax(f)_k. y is (n,) class indices, or (n, C) one-hot or soft targets."""
+
+    classes: int = static(default=2)
+
+    task = "classification"
+
+    @property
+    def width(self):
+        return self.classes
+
+    init = Bernoulli.init
+    log_prior = Bernoulli.log_prior
+    join = Bernoulli.join
+    variance = Bernoulli.variance
+
+    def log_prob(self, z, y):
+        f = z["logits"]
+        if y.ndim == 1:
+            chosen = jnp.take_along_axis(f, y[:, None].astype(jnp.int32), axis=1)[:, 0]
+            return chosen - special.logsumexp(f, axis=1)
+        return jnp.sum(y * f, axis=1) - special.logsumexp(f, axis=1) * jnp.sum(y, axis=1)
+
+    def mean(self, z):
+        return jax.nn.softmax(z["logits"], axis=1)
+
+    def sample(self, key, z):
+        return jax.random.categorical(key, z["logits"], axis=1).astype(jnp.int32)
+
+
+def gaussian_log_prob(z, y):
+    """Σ_k log N(y_k | mean_k, scale_k²) per row, (n,)."""
+    error = (y - z["mean"]) / z["scale"]
+    return jnp.sum(-0.5 * error**2 - jnp.log(z["scale"]) - 0.5 * LOG_2PI, axis=1)
+
+
+def log_gamma_density(log_value, shape, rate):
+    """Log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns v^(a−1) into v^a."""
+    shape, rate = jnp.asarray(shape, log_value.dtype), jnp.asarray(rate, log_value.dtype)
+    return shape * (jnp.log(rate) + log_value) - rate * jnp.exp(log_value) - special.gammaln(shape)
