@@ -1,0 +1,140 @@
+"""Noise on the parameters of any network, put where it costs the least variance.
+
+``noisy(apply, params, noise, x, key=key)`` runs ``apply`` under an interpreter of its own jaxpr in which some leaves of
+``params`` are random. How each leaf is treated is decided from the traced program, never from names:
+
+- "product": every example multiplies the weight once. Local reparametrization (Kingma, Salimans & Welling 2015):
+  a ~ N(xμ, x²σ²) per example; or a mask per example on the product's input (Gal & Ghahramani 2016).
+- "places": every example uses it at many places (convolution, tokens). Noise per place would lose the covariance between
+  places; flipout (Wen et al. 2018) keeps it: y = xμ + ((x ⊙ s) Δ) ⊙ t with one Δ = σε and random signs s, t per example.
+- "draw": any other use (tied, in a loop, transposed ...): one draw for the block. Always right, only noisier.
+- "unused": no operation reads it.
+
+The first two are right only per example, so the interpreter follows which axis of every value holds the examples. Where
+it loses track (examples mixed, an operation it does not know) and the output depends on that, every leaf is one draw.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from dubito.trace import analyze, dot_axis, traced
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Gaussian:
+    """The leaf is N(its value in params, scale²), entries independent; ``scale`` ≥ 0 has the leaf's shape."""
+
+    scale: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Masked:
+    """The weight's inputs are dropped with probability ``rate`` in [0, 1); those kept are divided by 1 − rate."""
+
+    rate: jax.Array | float
+
+
+def _bind(eqn, *operands):
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return out if eqn.primitive.multiple_results else [out]
+
+
+def _mask(key, rate, shape, dtype):
+    rate = jnp.asarray(rate, dtype)
+    return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
+
+
+def _only(shape, axes):
+    return tuple(size if d in axes else 1 for d, size in enumerate(shape))
+
+
+def _draw(leaf, noise, key, number):
+    if isinstance(noise, Gaussian):
+        return leaf + noise.scale * jax.random.normal(key, leaf.shape, leaf.dtype)
+    if leaf.ndim < 2:
+        raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
+    return leaf * _mask(key, noise.rate, _only(leaf.shape, (leaf.ndim - 2,)), leaf.dtype)
+
+
+def _at_site(eqn, site, treatment, operands, noise, key):
+    """The output of a product, convolution or bias addition whose leaf is noisy; ``noise.scale`` is the operand's."""
+    mean, data = operands[site.position], operands[1 - site.position]
+
+    def product(data, leaf):
+        return _bind(eqn, *((leaf, data) if site.position == 0 else (data, leaf)))[0]
+
+    if eqn.primitive.name == "add":
+        if isinstance(noise, Masked):
+            raise ValueError(f"a bias of {mean.size} entries has no inputs to mask; masks are for weights")
+        shape = tuple(data.shape[d] if d == site.axis else size for d, size in enumerate(mean.shape))
+        return product(data, mean + noise.scale * jax.random.normal(key, shape, mean.dtype))
+    if eqn.primitive.name == "dot_general":
+        channel = eqn.params["dimension_numbers"][0][1 - site.position][0]
+        axis = dot_axis(eqn, 1 - site.position, site.axis)
+        columns = range(mean.ndim - 1) if site.position == 0 else range(data.ndim - 1, data.ndim + mean.ndim - 2)
+    else:
+        spec = eqn.params["dimension_numbers"]
+        channel, axis, columns = spec.lhs_spec[1], spec.out_spec[0], (spec.out_spec[1],)
+    inputs = _only(data.shape, (site.axis, channel))
+    if isinstance(noise, Masked):
+        return product(data * _mask(key, noise.rate, inputs, data.dtype), mean)
+    center = product(data, mean)
+    if treatment == "product":
+        variance = product(data**2, noise.scale**2)
+        # sqrt has an infinite derivative at 0, which would make NaN of 0 · ∞ (an input row of zeros, a scale of zero)
+        positive = variance > 0
+        std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, jnp.ones_like(variance))), 0)
+        return center + std.astype(center.dtype) * jax.random.normal(key, center.shape, center.dtype)
+    eps_key, s_key, t_key = jax.random.split(key, 3)
+    delta = noise.scale * jax.random.normal(eps_key, mean.shape, mean.dtype)
+    s = jax.random.rademacher(s_key, inputs, data.dtype)
+    t = jax.random.rademacher(t_key, _only(center.shape, (axis, *columns)), center.dtype)
+    return center + product(data * s, delta) * t
+
+
+def noisy(apply, params, noise, x, *, key):
+    """``apply(params, x)`` with random parameters: the marginal of each example is that under drawn parameters.
+
+    Args:
+        apply: the network, ``apply(params, x) -> f``; rows of x and f are examples.
+        params: a tree of arrays: means of Gaussian leaves, weights of Masked ones.
+        noise: a tree like ``params`` with None (no noise), ``Gaussian`` or ``Masked`` at each leaf.
+        x: array, or tree of arrays, of shape (n, ...).
+        key: a PRNG key; leaf number i uses ``fold_in(key, i)``.
+
+    Raises:
+        ValueError: a bias is Masked, or the trees do not match.
+    """
+    leaves, tree = jax.tree.flatten(params)
+    noises = tree.flatten_up_to(noise)
+    program = traced(apply, params, x)
+    found, sites = analyze(program, params, x)
+    env, scales, at = dict(program.values), {}, {}
+    for i, (leaf, kind, use, site) in enumerate(zip(leaves, noises, found, sites, strict=True)):
+        env[i] = jnp.asarray(leaf)
+        if kind is not None and site is not None:
+            at[site.step] = i
+            if isinstance(kind, Gaussian):
+                scales[i] = kind.scale
+        elif kind is not None and use.treatment == "draw":
+            env[i] = _draw(env[i], kind, jax.random.fold_in(key, i), i)
+    env.update((len(leaves) + i, value) for i, value in enumerate(jax.tree.leaves(x)))
+    for number, (eqn, inputs, outputs) in enumerate(program.steps):
+        operands = [env[slot] for slot in inputs]
+        if number in at:
+            i = at[number]
+            slot = inputs[sites[i].position]
+            kind = Gaussian(scales[slot]) if slot in scales else noises[i]
+            use_key = jax.random.fold_in(key, i)
+            results = [_at_site(eqn, sites[i], found[i].treatment, operands, kind, use_key)]
+        else:
+            results = _bind(eqn, *operands)
+            if inputs and inputs[0] in scales and outputs[0] in program.aliases:
+                scales[outputs[0]] = _bind(eqn, scales[inputs[0]])[0]
+        env.update(zip(outputs, results, strict=True))
+    return jax.tree.unflatten(program.tree, [env[slot] for slot in program.outputs])

@@ -1,0 +1,267 @@
+"""What a traced program does with each parameter: where it enters, and which axis of every value holds the examples.
+
+Decided from the jaxpr, never from names. See ``noisy`` for what follows from it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Literal
+
+CONST, LOST = -1, -2
+INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
+CALLS = INLINED | {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
+WRAPPERS = {"convert_element_type", "copy", "copy_p", "reshape", "broadcast_in_dim"}
+CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
+ELEMENTWISE = set(
+    "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh "
+    "digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max "
+    "min mul ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square "
+    "stop_gradient sub tan tanh xor slice dynamic_slice".split()  # a slice that keeps all n examples keeps their order
+)
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a leaf's noise enters. ``raw``: its product's input is x, not yet multiplied by another parameter."""
+
+    treatment: str
+    raw: bool
+
+
+class State(NamedTuple):
+    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves that went in."""
+
+    axis: int
+    deep: bool = False
+    leaves: frozenset = frozenset()
+
+
+class Step(NamedTuple):
+    eqn: Any
+    inputs: tuple
+    outputs: tuple
+
+
+class Site(NamedTuple):
+    """The one use of a leaf: operand ``position`` of program step ``step``; the other operand's axis of examples."""
+
+    step: int
+    position: int
+    axis: int
+
+
+class Program(NamedTuple):
+    steps: list
+    values: dict  # slot -> constant
+    aliases: dict  # slot -> number of the leaf that it is
+    outputs: list
+    tree: Any
+
+
+def _body(eqn):
+    body = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+    return (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+
+
+def traced(apply, params, x):
+    """The program as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
+    closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
+    number = len(jax.tree.leaves(params))
+    values, steps = {}, []
+    aliases = {slot: slot for slot in range(number)}
+    count = iter(range(len(closed.jaxpr.invars), 1 << 62))
+
+    def constant(value):
+        slot = next(count)
+        values[slot] = value
+        return slot
+
+    def open_call(jaxpr, consts, inputs):
+        slots = dict(zip(jaxpr.constvars, map(constant, consts), strict=True))
+        slots.update(zip(jaxpr.invars, inputs, strict=True))
+
+        def slot(atom):
+            return constant(atom.val) if isinstance(atom, Literal) else slots[atom]
+
+        for eqn in jaxpr.eqns:
+            name, inner = eqn.primitive.name, tuple(map(slot, eqn.invars))
+            if name in INLINED and any(i in aliases for i in inner):
+                outer = open_call(*_body(eqn), inner)
+            else:
+                outer = tuple(next(count) for _ in eqn.outvars)
+                steps.append(Step(eqn, inner, outer))
+                if name in WRAPPERS and inner[0] in aliases:
+                    aliases[outer[0]] = aliases[inner[0]]
+            slots.update(zip(eqn.outvars, outer, strict=True))
+        return [slot(v) for v in jaxpr.outvars]
+
+    outputs = open_call(closed.jaxpr, closed.consts, range(len(closed.jaxpr.invars)))
+    return Program(steps, values, aliases, outputs, jax.tree.structure(shape))
+
+
+def _reshaped(old, new, axis):
+    before = math.prod(old[:axis])
+    fits = (j for j in range(len(new)) if math.prod(new[:j]) == before and new[j] == old[axis])
+    return next(fits, LOST)
+
+
+def dot_axis(eqn, side, axis):
+    contract, batch = eqn.params["dimension_numbers"]
+    if axis in contract[side]:
+        return LOST
+    if axis in batch[side]:
+        return list(batch[side]).index(axis)
+    free = [
+        [d for d in range(v.aval.ndim) if d not in c and d not in b]
+        for v, c, b in zip(eqn.invars, contract, batch, strict=True)
+    ]
+    return len(batch[0]) + side * len(free[0]) + free[side].index(axis)
+
+
+def _moved(eqn, moving):
+    """Where the examples' axis goes. ``moving``: (operand, axis) of the operands that have one."""
+    name, p = eqn.primitive.name, eqn.params
+    operand, k = moving[0]
+    if name == "dot_general":
+        found = {dot_axis(eqn, i, j) for i, j in moving}
+        return found.pop() if len(found) == 1 else LOST
+    if any(j != k for _, j in moving):
+        return LOST
+    if name in ELEMENTWISE:
+        return k
+    if name == "conv_general_dilated":
+        spec = p["dimension_numbers"]
+        simple = len(moving) == 1 and operand == 0 and k == spec.lhs_spec[0] and p["batch_group_count"] == 1
+        return spec.out_spec[0] if simple else LOST
+    if name == "broadcast_in_dim":
+        return int(p["broadcast_dimensions"][k])
+    if name == "reshape":
+        return _reshaped(eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape, k) if p["dimensions"] is None else LOST
+    if name == "transpose":
+        return list(p["permutation"]).index(k)
+    if name == "stack":
+        return k + (p["axis"] <= k)
+    if name.startswith("reduce_window"):
+        return k if p["window_dimensions"][k] == 1 and tuple(p["padding"][k]) == (0, 0) else LOST
+    if name == "pad":
+        return k if operand == 0 and tuple(p["padding_config"][k]) == (0, 0, 0) else LOST
+    removed = p["dimensions"] if name == "squeeze" else p.get("axes")
+    if name == "squeeze" or (name.startswith(("reduce_", "arg")) and removed is not None):
+        return LOST if k in removed else k - sum(d < k for d in removed)
+    along = {"concatenate": "dimension", "sort": "dimension", "split": "axis"} | dict.fromkeys(CUMULATIVE, "axis")
+    if name in along:
+        return k if p[along[name]] != k else LOST
+    return k if name == "rev" and k not in p["dimensions"] else LOST
+
+
+def _transfer(eqn, states, record):
+    """The states of an equation's outputs; ``record(leaves, raw)`` is told which leaves multiply what kind of input."""
+    name = eqn.primitive.name
+    if name in CALLS:
+        jaxpr, consts = _body(eqn)
+        return _states(jaxpr, [State(CONST)] * len(consts), states, record)
+    if name == "scan":
+        return _scan(eqn, states, record)
+    leaves = frozenset().union(*(s.leaves for s in states))
+    moving = [(i, s.axis) for i, s in enumerate(states) if s.axis != CONST]
+    deep = any(s.deep for s in states)
+    if not moving:
+        return [State(CONST, deep, leaves)] * len(eqn.outvars)
+    axis = LOST if any(k == LOST for _, k in moving) else _moved(eqn, moving)
+    if name in ("dot_general", "conv_general_dilated", "cond", "while"):
+        constant = frozenset().union(*(s.leaves for s in states if s.axis == CONST))
+        record(constant, not deep)
+        deep = deep or bool(constant)
+    n = None if axis == LOST else eqn.invars[moving[0][0]].aval.shape[moving[0][1]]
+    kept = [axis != LOST and axis < v.aval.ndim and v.aval.shape[axis] == n for v in eqn.outvars]
+    return [State(axis if ok else LOST, deep, leaves) for ok in kept]
+
+
+def _states(jaxpr, consts, states, record):
+    env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, states, strict=True))
+
+    def read(atom):
+        return State(CONST) if isinstance(atom, Literal) else env[atom]
+
+    for eqn in jaxpr.eqns:
+        env.update(zip(eqn.outvars, _transfer(eqn, [read(v) for v in eqn.invars], record), strict=True))
+    return [read(v) for v in jaxpr.outvars]
+
+
+def _join(a, b):
+    axis = a.axis if b.axis in (CONST, a.axis) else b.axis if a.axis == CONST else LOST
+    return State(axis, a.deep or b.deep, a.leaves | b.leaves)
+
+
+def _scan(eqn, states, record):
+    jaxpr, consts = _body(eqn)
+    first, last = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
+    over = [s if s.axis < 0 else s._replace(axis=s.axis - 1 if s.axis else LOST) for s in states[last:]]
+    carry = states[first:last]
+    while True:  # to the fixed point: a carry may start as zeros and become the examples'
+        out = _states(jaxpr, [State(CONST)] * len(consts), states[:first] + carry + over, record)
+        joined = [_join(a, b) for a, b in zip(carry, out, strict=False)]
+        if joined == carry:
+            break
+        carry = joined
+    return carry + [s if s.axis < 0 else s._replace(axis=s.axis + 1) for s in out[len(carry) :]]
+
+
+def _treatment(eqn, site, size):
+    """The treatment of the only use of a leaf with ``size`` entries."""
+    if len(eqn.invars) != 2 or site.axis < 0 or eqn.invars[site.position].aval.size != size:
+        return "draw"
+    name, leaf, data = eqn.primitive.name, eqn.invars[site.position].aval, eqn.invars[1 - site.position].aval
+    if name == "dot_general":
+        contract, batch = eqn.params["dimension_numbers"]
+        simple = not batch[0] and len(contract[0]) == 1 and site.axis not in contract[1 - site.position]
+        return ("product" if data.ndim == 2 else "places") if simple else "draw"
+    if name == "conv_general_dilated":
+        spec, groups = eqn.params["dimension_numbers"], eqn.params["batch_group_count"]
+        return "places" if site.position == 1 and site.axis == spec.lhs_spec[0] and groups == 1 else "draw"
+    if name == "add" and leaf.ndim == data.ndim and leaf.shape[site.axis] == 1:
+        out = eqn.outvars[0].aval
+        return "product" if out.size == out.shape[site.axis] * size else "places"
+    return "draw"
+
+
+def analyze(program, params, x):
+    """Per leaf its Use and, where that is "product" or "places", its Site."""
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
+    states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
+    states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
+    states |= dict.fromkeys(program.values, State(CONST))
+    found, raw = [[] for _ in shapes], [False] * len(shapes)
+
+    def record(leaves, is_raw):
+        for i in leaves:
+            raw[i] = raw[i] or is_raw
+
+    for number, (eqn, inputs, outputs) in enumerate(program.steps):
+        known = [states[i] for i in inputs]
+        states.update(zip(outputs, _transfer(eqn, known, record), strict=True))
+        for position, slot in enumerate(inputs):
+            if slot in program.aliases and outputs[0] not in program.aliases:
+                other = known[1 - position].axis if len(inputs) == 2 else LOST
+                found[program.aliases[slot]].append(Site(number, position, other))
+    for slot in program.outputs:
+        if slot in program.aliases:
+            found[program.aliases[slot]].append(None)
+    separate = all(states[slot].axis in (0, CONST) for slot in program.outputs)
+    uses_, sites = [], []
+    for shape, leaf_found, leaf_raw in zip(shapes, found, raw, strict=True):
+        site = leaf_found[0] if separate and len(leaf_found) == 1 else None
+        treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"
+        uses_.append(Use(treatment if leaf_found else "unused", leaf_raw))
+        sites.append(site if treatment != "draw" else None)
+    return uses_, sites
+
+
+def uses(apply, params, x):
+    """A tree like ``params`` of ``Use``. ``x`` (arrays or ShapeDtypeStructs) has the examples as its first axis."""
+    found, _ = analyze(traced(apply, params, x), params, x)
+    return jax.tree.unflatten(jax.tree.structure(params), found)
