@@ -1,0 +1,97 @@
+"""Gradient descent by name: optax does the work, with the papers' defaults; and the proximal step that makes exact zeros.
+
+Rates stand outside optax: an update is ``learning_rate · schedule(progress) · brake`` times the optimizer's direction, so
+that another learning rate compiles nothing new and the engine's brake needs no cooperation from the optimizer. An optax
+transformation of the user's own brings its own rate; then only schedule and brake multiply it.
+"""
+
+import difflib
+
+import jax
+import jax.numpy as jnp
+import optax
+
+# Directions of ascent on the gradient, before the rate. Adagrad and RMSprop have ε outside the root (or none worth the
+# name inside it), Adagrad starts at 0, Adadelta has the paper's ρ: optax's own defaults differ (mathematics: descent).
+OPTIMIZERS = {
+    "sgd": optax.identity(),
+    "momentum": optax.trace(decay=0.9),
+    "nesterov": optax.trace(decay=0.9, nesterov=True),
+    "adagrad": optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-16),
+    "rmsprop": optax.scale_by_rms(decay=0.9, eps=1e-8, eps_in_sqrt=False),
+    "adadelta": optax.scale_by_adadelta(rho=0.95, eps=1e-6),
+    "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+}
+SCHEDULES = {
+    "constant": jnp.ones_like,
+    "cosine": lambda progress: 0.5 * (1 + jnp.cos(jnp.pi * progress)),
+    "linear": lambda progress: 1 - progress,
+}
+
+
+def check(method):
+    """Refuse an unknown optimizer or schedule, or numbers no descent can use; called once, when a fit begins."""
+    for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        value = getattr(method, name)
+        if isinstance(value, str) and value not in table:
+            near = difflib.get_close_matches(value, table, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"{name}={value!r} is unknown{hint} Choose one of {', '.join(table)}.")
+    if not method.learning_rate > 0:
+        raise ValueError(f"learning_rate must be positive, got {method.learning_rate!r}")
+    if not (isinstance(method.epochs, int) and method.epochs >= 1):
+        raise ValueError(f"epochs must be a whole number of at least 1, got {method.epochs!r}")
+    if method.batch_size is not None and not (isinstance(method.batch_size, int) and method.batch_size >= 1):
+        raise ValueError(
+            f"batch_size must be a whole number of at least 1 or None (all rows), got {method.batch_size!r}"
+        )
+
+
+def _transformation(method):
+    return OPTIMIZERS[method.optimizer] if isinstance(method.optimizer, str) else method.optimizer
+
+
+def start(method, params):
+    """The optimizer's state for a tree of parameters."""
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
+        return _transformation(method).init(params)
+
+
+def descend(method, gradient, params, state, clock):
+    """One step down: new params and optimizer state. ``gradient`` is of the objective per example."""
+    with jax.numpy_dtype_promotion("standard"):
+        if method.clip is not None:
+            norm = optax.global_norm(gradient)
+            gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, method.clip / (norm + 1e-12)), gradient)
+        direction, state = _transformation(method).update(gradient, state, params)
+    rate = step_size(method, clock)
+    return jax.tree.map(lambda p, d: p + (rate * d).astype(p.dtype), params, direction), state
+
+
+def step_size(method, clock):
+    """learning_rate · schedule · brake with descent's sign; an optimizer of the user's own has rate and sign in it."""
+    factor = SCHEDULES[method.schedule](clock.progress) * clock.brake
+    return -method.learning_rate * factor if isinstance(method.optimizer, str) else factor
+
+
+def soft_threshold(method, params, strengths, state, clock):
+    """The proximal step of Σ strength·|w| after a step of descent: exact zeros (mathematics: L1).
+
+    ``strengths`` has None for leaves without the penalty. The threshold is the optimizer's own step: α·strength for SGD,
+    /(1 − momentum) with a heavy ball, /(√v̂ + ε) per coordinate with Adam; unscaled, Adam's fixed point would be wrong.
+    """
+    alpha = -step_size(method, clock)
+    if method.optimizer == "sgd":
+        steps = jax.tree.map(lambda p: alpha, params)
+    elif method.optimizer == "momentum":
+        steps = jax.tree.map(lambda p: alpha / (1 - 0.9), params)
+    elif method.optimizer == "adam":
+        correction = 1 - 0.999 ** state.count.astype(jnp.float32)
+        steps = jax.tree.map(lambda v: alpha / (jnp.sqrt(v / correction) + 1e-8), state.nu)
+    else:
+        raise ValueError(f"a Laplace prior needs optimizer 'sgd', 'momentum' or 'adam', got {method.optimizer!r}")
+
+    def shrink(strength, p, step):
+        return p if strength is None else jnp.sign(p) * jnp.maximum(jnp.abs(p) - step * strength, 0.0)
+
+    return jax.tree.map(shrink, strengths, params, steps, is_leaf=lambda leaf: leaf is None)
