@@ -1,0 +1,43 @@
+"""Ensembles of anything (Hansen & Salamon 1990; Lakshminarayanan et al., NeurIPS 2017)."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from dubito.engine import grouped
+from dubito.network import static
+from dubito.posterior import Mixture, Samples
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ensemble:
+    """``size`` runs of ``method`` from different starts, as the mixture (1/M) Σ p(y | D, run).
+
+    Members differ by their keys only; where the runs agree there is no doubt, so a convex problem collapses to one.
+    """
+
+    method: Any
+    size: int = static(default=5)
+
+    def check(self, model):
+        if not (isinstance(self.size, int) and self.size >= 1):
+            raise ValueError(f"an ensemble has at least one member, got size={self.size!r}")
+        self.method.check(model)
+
+    def members(self, rows, key):
+        return [member for k in jax.random.split(key, self.size) for member in self.method.members(rows, k)]
+
+    def finish(self, model, trained, key, run):
+        groups = grouped(trained, self.size)
+        keys = jax.random.split(key, len(groups))
+        parts = [self.method.finish(model, group, k, run) for group, k in zip(groups, keys, strict=True)]
+        return joined(model, parts)
+
+
+def joined(model, parts):
+    """Points become one set of samples; anything else a mixture."""
+    if all(isinstance(part, Samples) for part in parts):
+        return Samples(model, jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *[p.params for p in parts]))
+    return Mixture(model, tuple(parts))

@@ -1,0 +1,117 @@
+"""Maximum likelihood and maximum a posteriori: points, the lecture's first two ways to train (equations 3 and 4)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dubito import descent
+from dubito.engine import one_member
+from dubito.methods.mc_dropout import dropped_outputs
+from dubito.network import static
+from dubito.posterior import Samples
+from dubito.prior import Laplace, leaf_scales
+
+
+class Point(NamedTuple):
+    params: Any
+    optimizer: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MaximumLikelihood:
+    """argmax log p(D | θ), in nats: no prior, no doubt about the weights. It fits noise when the network is large.
+
+    ``dropout``: the rate at which inputs of the weights after the first are dropped in training, as a regularizer only.
+    """
+
+    epochs: int = 200
+    batch_size: int | None = static(default=64)
+    learning_rate: float = 1e-2
+    optimizer: Any = static(default="adam")
+    schedule: str = static(default="cosine")
+    clip: float | None = None
+    dropout: float | None = None
+
+    members = one_member
+
+    def check(self, model):
+        del model
+        descent.check(self)
+
+    def init(self, model, batch, key):
+        del batch
+        params = model.init(key)
+        return Point(params, descent.start(self, params))
+
+    def log_prior(self, model, params):
+        del model, params
+        return jnp.zeros((), jnp.float32)
+
+    def threshold(self, model, params, size):
+        del model, params, size
+
+    def step(self, model, state, batch, clock, key):
+        def objective(params):
+            rates = None if self.dropout is None else self.dropout
+            z = dropped_outputs(model, params, batch.x, rates, 0.0, key)
+            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
+            penalty = -self.log_prior(model, params) / batch.size
+            return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
+
+        gradient, info = jax.grad(objective, has_aux=True)(state.params)
+        params, optimizer = descent.descend(self, gradient, state.params, state.optimizer, clock)
+        strengths = self.threshold(model, params, batch.size)
+        if strengths is not None:
+            params = descent.soft_threshold(self, params, strengths, optimizer, clock)
+        return Point(params, optimizer), info
+
+    def score(self, model, state, batch, key):
+        del key
+        return model.likelihood.log_prob(model.outputs(state.params, batch.x), batch.y)
+
+    def finish(self, model, trained, key, run):
+        del key, run
+        return Samples(model, jax.tree.map(lambda leaf: leaf[None], trained.states[0].params))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MAP:
+    """argmax log p(D | θ) + log p(θ), in nats: maximum likelihood with the model's prior as its regularizer.
+
+    L2 is a Normal prior, L1 a Laplace prior (``Normal.from_l2``, ``Laplace.from_l1``); with a Laplace prior each step is
+    proximal, so that zeros are exact. A point still: it has no doubt about the weights, and the mode of a learned log τ
+    lies above its mean.
+    """
+
+    epochs: int = 200
+    batch_size: int | None = static(default=64)
+    learning_rate: float = 1e-2
+    optimizer: Any = static(default="adam")
+    schedule: str = static(default="cosine")
+    clip: float | None = None
+    dropout: float | None = None
+
+    members = one_member
+    check = MaximumLikelihood.check
+    init = MaximumLikelihood.init
+    step = MaximumLikelihood.step
+    score = MaximumLikelihood.score
+    finish = MaximumLikelihood.finish
+
+    def log_prior(self, model, params):
+        if isinstance(model.prior, Laplace):  # its gradient is the proximal step's
+            frozen = jax.lax.stop_gradient(params["network"])
+            return model.log_prior({"network": frozen, "likelihood": params["likelihood"]})
+        return model.log_prior(params)
+
+    def threshold(self, model, params, size):
+        if not isinstance(model.prior, Laplace):
+            return None
+        scales = leaf_scales(model.prior, params["network"], None)
+        strengths = [None if b is None else 1 / (b * size) for b in scales]
+        none = jax.tree.map(lambda leaf: None, params["likelihood"])
+        return {"network": jax.tree.unflatten(jax.tree.structure(params["network"]), strengths), "likelihood": none}

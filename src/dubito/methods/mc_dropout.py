@@ -1,0 +1,160 @@
+"""MC dropout: dropout as a Bayesian approximation (Gal & Ghahramani, ICML 2016)."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from dubito import descent, noisy, trace
+from dubito.engine import one_member
+from dubito.network import static
+from dubito.posterior import Dropped
+from dubito.prior import Normal, leaf_scales
+
+
+class State(NamedTuple):
+    params: Any
+    optimizer: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MCDropout:
+    """q(θ): every weight's inputs are dropped with probability r; biases are points. The objective, in nats:
+
+        Σ_i log p(y_i | f_i) − Σ_layers [ℓ²/(2(1 − r)) ‖w‖² + ℓ²/2 ‖b‖²],    ℓ = 1/(the Normal prior's scale)
+
+    for scaled masks m/(1 − r), as everywhere here (w = (1 − r)M in the paper's notation). τ belongs to the likelihood and
+    the weight decay follows from it: λ = ℓ²/(2(1 − r)Nτ) beside a mean half squared error.
+
+    ``rate``: the probability that a unit is dropped; a tuple gives one for each masked weight, in the order of the
+    params. ``input_rate`` is for the weights that see the raw inputs. Training masks each example by itself; a draw in
+    prediction is one function. Cheap, and its doubt does not shrink with the data as a posterior's does.
+    """
+
+    rate: Any = 0.05
+    input_rate: float | None = None
+    epochs: int = 400
+    batch_size: int | None = static(default=64)
+    learning_rate: float = 1e-2
+    optimizer: Any = static(default="adam")
+    schedule: str = static(default="cosine")
+    clip: float | None = None
+
+    members = one_member
+
+    def check(self, model):
+        descent.check(self)
+        rates = self.rate if isinstance(self.rate, tuple) else (self.rate,)
+        for rate in (*rates, 0.0 if self.input_rate is None else self.input_rate):
+            if not 0 <= rate < 1:
+                raise ValueError(f"a dropout rate is a probability of dropping, at least 0 and below 1; got {rate!r}")
+        if not isinstance(model.prior, Normal):
+            raise ValueError(f"MCDropout ties its penalty to a Normal prior; got {type(model.prior).__name__}")
+
+    def init(self, model, batch, key):
+        del batch
+        params = model.init(key)
+        return State(params, descent.start(self, params))
+
+    def penalty(self, model, params, rates):
+        """−log p(φ) + Σ ℓ²/(2(1 − r)) ‖w‖², in nats, with r = 0 where nothing is dropped."""
+        leaves = jax.tree.leaves(params["network"])
+        scales = leaf_scales(model.prior, leaves, model.scales(params))
+        total = -model.likelihood.log_prior(params["likelihood"])
+        for leaf, scale, rate in zip(leaves, scales, jax.tree.leaves(rates, is_leaf=_is_none), strict=True):
+            if scale is not None:
+                kept = 1.0 if rate is None else 1.0 - rate
+                total = total + jnp.sum((leaf / jnp.asarray(scale, leaf.dtype)) ** 2) / (2 * kept)
+        return total
+
+    def step(self, model, state, batch, clock, key):
+        def objective(params):
+            rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
+            z = dropped_outputs(model, params, batch.x, self.rate, self.input_rate, key)
+            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
+            penalty = self.penalty(model, params, rates) / batch.size
+            return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
+
+        gradient, info = jax.grad(objective, has_aux=True)(state.params)
+        return State(*descent.descend(self, gradient, state.params, state.optimizer, clock)), info
+
+    def score(self, model, state, batch, key):
+        """log (1/8) Σ p(y | f_t) over 8 masked functions."""
+        rates = drop_rates(model, state.params, batch.x, self.rate, self.input_rate)
+        draws = Dropped(model, state.params, rates).sample(key, 8)
+        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
+        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+
+    def finish(self, model, trained, key, run):
+        del key, run
+        params = trained.states[0].params
+        x = trained.rows.x[:1]
+        return Dropped(model, params, drop_rates(model, params, x, self.rate, self.input_rate))
+
+
+def drop_rates(model, params, x, rate, input_rate):
+    """The rate of each leaf of ``params["network"]``: weights of a product, by the traced program; None for the others."""
+    uses = jax.tree.leaves(trace.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
+    leaves, tree = jax.tree.flatten(params["network"])
+    hidden = iter(rate) if isinstance(rate, tuple) else None
+    rates = []
+    for leaf, use in zip(leaves, uses, strict=True):
+        if leaf.ndim < 2 or use.treatment == "unused":
+            rates.append(None)
+        elif use.raw:
+            rates.append(input_rate)
+        else:
+            rates.append(rate if hidden is None else next(hidden, None))
+    if hidden is not None and (rates.count(None) > sum(leaf.ndim < 2 for leaf in leaves) + 1 or next(hidden, 0) != 0):
+        raise ValueError(f"rate has {len(rate)} entries; it must have one for each weight after the inputs'")
+    return jax.tree.unflatten(tree, rates)
+
+
+def dropped_outputs(model, params, x, rate, input_rate, key):
+    """z for rows x with masks of their own for each example; the network itself when ``rate`` is None."""
+    if rate is None:
+        return model.outputs(params, x)
+    rates = drop_rates(model, params, x, rate, input_rate)
+    noise = jax.tree.map(lambda r: None if r is None else noisy.Masked(r), rates, is_leaf=_is_none)
+    f = noisy.noisy(model.network.apply, params["network"], noise, x, key=key)
+    return model.likelihood.join(f, params["likelihood"])
+
+
+def precision_from_weight_decay(weight_decay, *, rate, length_scale, size, convention, outputs=1):
+    """The noise precision τ that a network trained elsewhere with dropout and weight decay implies (Gal 2016, eq. 7).
+
+    ``convention`` names what stands beside the criterion (mean over the N = ``size`` rows):
+
+    - ``"half-squared-error"``: ½‖y − ŷ‖² + λ‖w‖², scaled masks: τ = ℓ²/(2(1 − r)Nλ)
+    - ``"half-squared-error-unscaled"``: the same with unscaled masks (the lecture's): τ = (1 − r)ℓ²/(2Nλ)
+    - ``"mse"``: un-halved error, mean over K = ``outputs`` too (MSELoss, Keras mse) + λ'‖w‖²: λ = λ'K/2
+    - ``"mse-decay"``: that with an optimizer's coupled decay d (g += d·w; PyTorch's usual pair): λ = dK/4
+    - ``"half-squared-error-decay"``: ½‖y − ŷ‖² with coupled decay d: λ = d/2
+
+    τ is in units of 1/(the target as trained)². Raises ValueError for an unknown convention or non-positive numbers.
+    """
+    factors = {
+        "half-squared-error": 1.0,
+        "half-squared-error-unscaled": 1.0,
+        "mse": outputs / 2,
+        "mse-decay": outputs / 4,
+        "half-squared-error-decay": 0.5,
+    }
+    if convention not in factors:
+        raise ValueError(f"convention={convention!r} is unknown; choose one of {', '.join(factors)}")
+    if not (weight_decay > 0 and length_scale > 0 and size > 0 and 0 <= rate < 1):
+        raise ValueError("weight_decay, length_scale and size must be positive and 0 <= rate < 1")
+    penalty = weight_decay * factors[convention]
+    if convention.endswith("unscaled"):
+        return (1 - rate) * length_scale**2 / (2 * size * penalty)
+    return length_scale**2 / (2 * (1 - rate) * size * penalty)
+
+
+def _is_none(leaf):
+    return leaf is None
+
+
+def _is_use(leaf):
+    return isinstance(leaf, trace.Use)

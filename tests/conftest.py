@@ -1,0 +1,26 @@
+"""The strictest JAX, set before any test imports dubito, and what many tests share."""
+
+import os
+import pathlib
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(scope="session")
+def data():
+    """The folder of published data sets; a wrong DUBITO_DATA is an error, none is a skip."""
+    if "DUBITO_DATA" not in os.environ:
+        pytest.skip("DUBITO_DATA is not set: it names the folder of the published data sets")
+    folder = pathlib.Path(os.environ["DUBITO_DATA"])
+    if not folder.is_dir():
+        pytest.fail(f"DUBITO_DATA is not a folder: {folder}")
+    return folder

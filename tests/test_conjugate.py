@@ -1,0 +1,114 @@
+"""Bayesian linear regression has a closed form: what each method must give there."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dubito
+
+TAU, N, D = 4.0, 40, 3
+
+
+def apply(params, x):
+    return x @ params["w"]
+
+
+def init(key):
+    return {"w": 0.1 * jax.random.normal(key, (D, 1), jnp.float32)}
+
+
+@dataclass(frozen=True)
+class Problem:
+    x: np.ndarray
+    y: np.ndarray
+    model: dubito.Model
+    precision: np.ndarray  # of the posterior, Λ = I/s² + τ xᵀx
+    mean: np.ndarray  # Λ⁻¹ τ xᵀy
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(N, D)) @ np.array([[1.0, 0.6, 0], [0, 1, 0.3], [0, 0, 1]])
+    y = x @ np.array([[1.0], [-0.5], [0.2]]) + rng.normal(size=(N, 1)) / np.sqrt(TAU)
+    model = dubito.Model(dubito.Network(init, apply), dubito.Gaussian(precision=TAU), dubito.Normal(0.7))
+    precision = np.eye(D) / 0.7**2 + TAU * x.T @ x
+    return Problem(x, y, model, precision, np.linalg.solve(precision, TAU * x.T @ y))
+
+
+def test_maximum_likelihood_is_least_squares(problem):
+    method = dubito.MaximumLikelihood(epochs=2000, batch_size=None, learning_rate=0.05)
+    found = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0)).params["network"]["w"][0]
+    np.testing.assert_allclose(found, np.linalg.lstsq(problem.x, problem.y)[0], atol=2e-5)
+
+
+@pytest.mark.parametrize("method", [dubito.MAP, lambda **numbers: dubito.Ensemble(dubito.MAP(**numbers), 3)])
+def test_map_and_its_ensemble_are_the_posterior_mean(problem, method):
+    method = method(epochs=2000, batch_size=None, learning_rate=0.05)
+    found = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0)).params["network"]["w"]
+    np.testing.assert_allclose(found, np.broadcast_to(problem.mean, found.shape), atol=2e-5)
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_bayes_by_backprop_is_the_mean_field_optimum(problem, local):
+    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, local=local, draws=32)
+    found = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0))
+    scale = 1 / np.sqrt(np.diag(problem.precision))
+    np.testing.assert_allclose(found.scale["network"]["w"][:, 0], scale, rtol=0.02)
+    np.testing.assert_allclose(found.mean["network"]["w"], problem.mean, atol=0.05 * scale.min())
+
+
+def test_predictive_of_samples_of_the_exact_posterior(problem):
+    rng = np.random.default_rng(0)
+    draws = rng.multivariate_normal(problem.mean[:, 0], np.linalg.inv(problem.precision), size=20000)
+    params = {"network": {"w": jnp.asarray(draws[:, :, None], jnp.float32)}, "likelihood": {}}
+    x = rng.normal(size=(7, D))
+    answer = dubito.predict(dubito.Samples(problem.model, params), x, key=jax.random.key(0))
+    epistemic = np.einsum("nd,de,ne->n", x, np.linalg.inv(problem.precision), x)
+    error = (answer.mean - x @ problem.mean)[:, 0] / np.sqrt(epistemic / len(draws))
+    assert np.all(np.abs(error) < 4.6)
+    error = (answer.epistemic[:, 0] / epistemic - 1) / np.sqrt(2 / len(draws))
+    assert np.all(np.abs(error) < 4.6)
+    np.testing.assert_allclose(answer.aleatoric, 1 / TAU, rtol=1e-5)
+    y = x @ problem.mean + 0.4
+    exact = -0.5 * (0.16 / (epistemic + 1 / TAU) + np.log(2 * np.pi * (epistemic + 1 / TAU)))
+    np.testing.assert_allclose(answer.log_prob(y), exact, atol=4.6 * 0.5 / np.sqrt(len(draws)))
+    upper = answer.quantile(0.95)[:, 0]
+    np.testing.assert_allclose(upper, (x @ problem.mean)[:, 0] + 1.6448536 * np.sqrt(epistemic + 1 / TAU), atol=0.01)
+
+
+def test_input_dropout_on_a_linear_model_has_its_closed_form_variance(problem):
+    method = dubito.MCDropout(rate=0.2, input_rate=0.2, epochs=50)
+    posterior = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0))
+    w = np.asarray(posterior.params["network"]["w"], float)
+    x = problem.x[:5]
+    answer = dubito.predict(posterior, x, key=jax.random.key(1), draws=20000)
+    exact = (x**2 @ w**2)[:, 0] * 0.2 / 0.8
+    # the kurtosis of a sum of three masked terms is below 3.3, so the variance's relative error is below √(2.3/T)
+    assert np.all(np.abs(answer.epistemic[:, 0] / exact - 1) < 4.6 * np.sqrt(2.3 / 20000))
+    assert np.all(np.abs(answer.mean - x @ w)[:, 0] < 4.6 * np.sqrt(exact / 20000))
+
+
+def test_laplace_prior_gives_exact_zeros_where_lasso_does():
+    from sklearn.linear_model import Lasso
+
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 8))
+    y = x[:, :3] @ np.array([[1.0], [-1.0], [0.5]]) + 0.3 * rng.normal(size=(60, 1))
+
+    def eight(key):
+        return {"w": 0.1 * jax.random.normal(key, (8, 1), jnp.float32)}
+
+    strength = 0.1
+    model = dubito.Model(
+        dubito.Network(eight, apply), dubito.Gaussian(precision=1.0), dubito.Laplace.from_l1(strength, 60)
+    )
+    exact = Lasso(alpha=strength, fit_intercept=False, tol=1e-10).fit(x, y[:, 0]).coef_
+    for optimizer, rate in (("adam", 0.02), ("sgd", 0.1)):
+        method = dubito.MAP(epochs=3000, batch_size=None, learning_rate=rate, optimizer=optimizer)
+        found = np.asarray(dubito.fit(model, x, y, method, key=jax.random.key(0)).params["network"]["w"])[0, :, 0]
+        np.testing.assert_allclose(found, exact, atol=1e-4)
+        np.testing.assert_array_equal(found == 0, exact == 0)

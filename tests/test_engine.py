@@ -1,0 +1,127 @@
+"""The loop: the scale, chunks, members, stopping, divergence."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dubito
+from dubito import engine, epochs
+
+
+@pytest.fixture(scope="module")
+def problem():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(130, 2))
+    y = np.sin(2 * x[:, :1]) + 0.1 * rng.normal(size=(130, 1))
+    return dubito.Model(dubito.mlp(2, (12,)), dubito.Gaussian()), x, y
+
+
+METHODS = [
+    dubito.MaximumLikelihood(epochs=12),
+    dubito.MAP(epochs=12),
+    dubito.MCDropout(epochs=12),
+    dubito.BayesByBackprop(epochs=12),
+    dubito.BayesByBackprop(epochs=12, local=False),
+    dubito.Ensemble(dubito.MAP(epochs=12), 3),
+    dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
+]
+
+
+def leaves(posterior, key, n=None):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(posterior.sample(key, n))]
+
+
+def same(a, b):
+    return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+def test_contract(problem, method, key):
+    model, x, y = problem
+    first, again, other = (dubito.fit(model, x, y, method, key=jax.random.key(k)) for k in (1, 1, 2))
+    assert same(leaves(first, key), leaves(again, key))
+    assert not same(leaves(first, key), leaves(other, key))
+    drawn = first.sample(key, 7)
+    params = model.init(key)
+    assert jax.tree.structure(drawn) == jax.tree.structure(params)
+    for leaf, like in zip(jax.tree.leaves(drawn), jax.tree.leaves(params), strict=True):
+        assert leaf.shape == (7, *like.shape) and leaf.dtype == jnp.float32
+
+
+def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
+    model, x, y = problem
+    method = dubito.MAP(epochs=40)
+    runs = []
+    for length in (1, 7, 40):
+        monkeypatch.setattr(epochs, "CHUNK", length)
+        jax.clear_caches()
+        runs.append(leaves(dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True), key))
+    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, monkeypatch):
+    """With steps of rate ~0 the movement of an epoch is the sum of its gradients; half the scale must be caught."""
+    model, x, y = problem
+    model = dubito.Model(model.network, dubito.Gaussian(precision=1.0), None)
+    if factor != 1.0:
+        plain = dubito.Model.scaled
+        monkeypatch.setattr(dubito.Model, "scaled", lambda self, lp, batch: plain(self, lp, batch) * factor)
+    jax.clear_caches()
+    rate = 1e-3
+    method = dubito.MaximumLikelihood(epochs=1, batch_size=50, learning_rate=rate, optimizer="sgd", schedule="constant")
+    rows = engine.check_rows(model, x, y, None)
+    member = engine.Member(key, rows.train, rows.valid)
+    stopping = epochs.Stopping(np.int32(0), np.float32(0))
+    end = engine.train(model, method, members=[member], rows=rows, stopping=stopping).states[0].params["network"]
+    start = model.init(jax.random.split(key)[0])["network"]
+    target = jax.grad(lambda p: 0.5 * jnp.mean((model.network.apply(p, rows.x) - rows.y) ** 2))(start)
+    moved = jax.tree.map(lambda a, b: (b - a) / (3 * rate), end, start)  # 130 rows in blocks of 50: 3 steps
+    error = sum(float(jnp.sum((m - t) ** 2)) for m, t in zip(*map(jax.tree.leaves, (moved, target)), strict=True))
+    size = sum(float(jnp.sum(t**2)) for t in jax.tree.leaves(target))
+    assert (np.sqrt(error / size) < 0.01) == (factor == 1.0)
+    jax.clear_caches()
+
+
+def test_zero_weights_are_removed_rows(problem, key):
+    model, x, y = problem
+    method = dubito.MAP(epochs=300, batch_size=None, learning_rate=0.01)
+    weight = np.ones(130)
+    weight[100:] = 0
+    spoiled = y.copy()
+    spoiled[100:] = 1e6
+    a = dubito.fit(model, x, spoiled, method, key=key, weight=weight)
+    b = dubito.fit(model, x, y, method, key=key, weight=weight)
+    assert same(leaves(a, key), leaves(b, key))
+
+
+def test_divergence_is_an_error(problem, key):
+    model, x, y = problem
+    method = dubito.MAP(epochs=20, learning_rate=1e6, optimizer="sgd")
+    with pytest.raises(dubito.DivergenceError, match="learning_rate=100000"):
+        dubito.fit(model, x, y, method, key=key)
+
+
+def test_early_stopping_stops_and_reports(problem, key):
+    model, x, y = problem
+    reports = []
+    method = dubito.MAP(epochs=5000)
+    dubito.fit(model, x, y, method, key=key, early_stopping=True, progress=reports.append)
+    assert 10 < reports[-1].epoch < 5000
+    assert all(np.all(np.isfinite(report.score)) for report in reports)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "message"),
+    [
+        (np.zeros((3, 2)), np.zeros(4), "same number of rows"),
+        (np.zeros(3), np.zeros(3), "rows and columns"),
+        (np.full((3, 2), np.nan), np.zeros(3), "6 value"),
+        (np.zeros((3, 2)), np.array([0, np.inf, 0]), "y holds 1 value"),
+        (np.full((3, 2), 1e300), np.zeros(3), "float32"),
+    ],
+)
+def test_bad_rows_are_refused(problem, x, y, message, key):
+    with pytest.raises(ValueError, match=message):
+        dubito.fit(problem[0], x, y, dubito.MAP(), key=key)
