@@ -63,7 +63,7 @@ def test_bayes_by_backprop_is_the_mean_field_optimum(problem, local):
 
 def test_predictive_of_samples_of_the_exact_posterior(problem):
     rng = np.random.default_rng(0)
-    draws = rng.multivariate_normal(problem.mean[:, 0], np.linalg.inv(problem.precision), size=20000)
+    draws = rng.multivariate_normal(problem.mean[:, 0], np.linalg.inv(problem.precision), size=4000)
     params = {"network": {"w": jnp.asarray(draws[:, :, None], jnp.float32)}, "likelihood": {}}
     x = rng.normal(size=(7, D))
     answer = dubito.predict(dubito.Samples(problem.model, params), x, key=jax.random.key(0))

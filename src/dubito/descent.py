@@ -10,6 +10,9 @@ import difflib
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
+
+FLAT = 2**16  # parameters: up to here an optimizer works on one vector
 
 # Directions of ascent on the gradient, before the rate. Adagrad and RMSprop have ε outside the root (or none worth the
 # name inside it), Adagrad starts at 0, Adadelta has the paper's ρ: optax's own defaults differ (mathematics: descent).
@@ -51,21 +54,39 @@ def _transformation(method):
     return OPTIMIZERS[method.optimizer] if isinstance(method.optimizer, str) else method.optimizer
 
 
+def _is_flat(method, params):
+    """Whether the optimizer works on one vector: far fewer kernels to compile and to run for a small network."""
+    return isinstance(method.optimizer, str) and sum(leaf.size for leaf in jax.tree.leaves(params)) <= FLAT
+
+
 def start(method, params):
     """The optimizer's state for a tree of parameters."""
     with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
-        return _transformation(method).init(params)
+        return _transformation(method).init(ravel_pytree(params)[0] if _is_flat(method, params) else params)
 
 
-def descend(method, gradient, params, state, clock):
-    """One step down: new params and optimizer state. ``gradient`` is of the objective per example."""
+def descend(method, gradient, params, state, clock, strengths=None):
+    """One step down: new params and optimizer state. ``gradient`` is of the objective per example.
+
+    ``strengths``, a tree like ``params`` (0: none), asks for the proximal step of Σ strength·|w|.
+    """
+    if not _is_flat(method, params):
+        return _descend(method, gradient, params, state, clock, strengths)
+    vector, unravel = ravel_pytree(params)
+    flat = None if strengths is None else ravel_pytree(strengths)[0]
+    vector, state = _descend(method, ravel_pytree(gradient)[0], vector, state, clock, flat)
+    return unravel(vector), state
+
+
+def _descend(method, gradient, params, state, clock, strengths):
     with jax.numpy_dtype_promotion("standard"):
         if method.clip is not None:
             norm = optax.global_norm(gradient)
             gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, method.clip / (norm + 1e-12)), gradient)
         direction, state = _transformation(method).update(gradient, state, params)
     rate = step_size(method, clock)
-    return jax.tree.map(lambda p, d: p + (rate * d).astype(p.dtype), params, direction), state
+    params = jax.tree.map(lambda p, d: p + (rate * d).astype(p.dtype), params, direction)
+    return (params if strengths is None else soft_threshold(method, params, strengths, state, clock)), state
 
 
 def step_size(method, clock):
@@ -77,21 +98,17 @@ def step_size(method, clock):
 def soft_threshold(method, params, strengths, state, clock):
     """The proximal step of Σ strength·|w| after a step of descent: exact zeros (mathematics: L1).
 
-    ``strengths`` has None for leaves without the penalty. The threshold is the optimizer's own step: α·strength for SGD,
-    /(1 − momentum) with a heavy ball, /(√v̂ + ε) per coordinate with Adam; unscaled, Adam's fixed point would be wrong.
+    The threshold is the optimizer's own step: α·strength for SGD, /(1 − momentum) with a heavy ball, /(√v̂ + ε) per
+    coordinate with Adam; unscaled, Adam's fixed point would be wrong.
     """
     alpha = -step_size(method, clock)
-    if method.optimizer == "sgd":
-        steps = jax.tree.map(lambda p: alpha, params)
-    elif method.optimizer == "momentum":
-        steps = jax.tree.map(lambda p: alpha / (1 - 0.9), params)
-    elif method.optimizer == "adam":
+    if method.optimizer == "adam":
         correction = 1 - 0.999 ** state.count.astype(jnp.float32)
         steps = jax.tree.map(lambda v: alpha / (jnp.sqrt(v / correction) + 1e-8), state.nu)
     else:
-        raise ValueError(f"a Laplace prior needs optimizer 'sgd', 'momentum' or 'adam', got {method.optimizer!r}")
+        steps = jax.tree.map(lambda p: alpha / (1 - (0.9 if method.optimizer == "momentum" else 0.0)), params)
 
     def shrink(strength, p, step):
-        return p if strength is None else jnp.sign(p) * jnp.maximum(jnp.abs(p) - step * strength, 0.0)
+        return jnp.where(strength > 0, jnp.sign(p) * jnp.maximum(jnp.abs(p) - step * strength, 0.0), p)
 
-    return jax.tree.map(shrink, strengths, params, steps, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(shrink, strengths, params, steps)

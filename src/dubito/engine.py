@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito import epochs
+from dubito import epochs, random
 from dubito.epochs import RETRIES, Stopping
 
 SECONDS = 0.3  # and about how long one should take, so that progress and Ctrl-C answer at once
@@ -111,7 +111,7 @@ def fit(
     Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge.
     """
     rows = check_rows(model, x, y, weight)
-    key_split, key_members, key_finish = jax.random.split(key, 3)
+    key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
     if early_stopping:
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))

@@ -30,8 +30,7 @@ class Stopping(NamedTuple):
 
 
 class Carry(NamedTuple):
-    state: Any
-    safe: Any  # the last state whose epoch was finite
+    state: Any  # the last one whose epoch was finite
     best: Any  # the state with the best validation score; the last one without validation
     epoch: Any
     step: Any
@@ -51,7 +50,7 @@ def begin(model, method, x, y, key):
     zero, one = jnp.int32(0), jnp.float32(1)
     log = jnp.full((CHUNK, 3), jnp.nan, jnp.float32)
     score = jnp.float32(-jnp.inf)
-    return Carry(state, state, state, zero, zero, score, zero, one, zero, jnp.bool_(False), log)
+    return Carry(state, state, zero, zero, score, zero, one, zero, jnp.bool_(False), log)
 
 
 @partial(jax.jit, static_argnums=(6,))
@@ -117,8 +116,7 @@ def decide(carry, state, info, score, scored, stopping, blocks, first):
     place = carry.epoch - first
     row = jnp.concatenate([info, score[None]])
     return Carry(
-        state=choose(finite, state, carry.safe),
-        safe=choose(finite, state, carry.safe),
+        state=choose(finite, state, carry.state),
         best=choose(better, state, carry.best),
         epoch=carry.epoch + finite.astype(jnp.int32),
         step=carry.step + jnp.where(finite, blocks, 0),
@@ -132,9 +130,11 @@ def decide(carry, state, info, score, scored, stopping, blocks, first):
 
 
 def choose(condition, new, old):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+    """A cond, not a select of each leaf, which would be a kernel each to compile."""
+    return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
 def all_finite(tree):
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    """Whether every float is finite."""
+    floats = [leaf.ravel() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.all(jnp.isfinite(jnp.concatenate(floats)))

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from dubito.random import normals, uniforms
 from dubito.trace import analyze, dot_axis, traced
 
 
@@ -44,24 +45,28 @@ def _bind(eqn, *operands):
     return out if eqn.primitive.multiple_results else [out]
 
 
-def _mask(key, rate, shape, dtype):
+def _mask(supply, rate, shape, dtype):
     rate = jnp.asarray(rate, dtype)
-    return jax.random.bernoulli(key, 1 - rate, shape).astype(dtype) / (1 - rate)
+    return (supply("uniform", shape) < 1 - rate).astype(dtype) / (1 - rate)
+
+
+def _signs(supply, shape, dtype):
+    return jnp.where(supply("uniform", shape) < 0.5, -1, 1).astype(dtype)
 
 
 def _only(shape, axes):
     return tuple(size if d in axes else 1 for d, size in enumerate(shape))
 
 
-def _draw(leaf, noise, key, number):
+def _draw(leaf, noise, supply, number):
     if isinstance(noise, Gaussian):
-        return leaf + noise.scale * jax.random.normal(key, leaf.shape, leaf.dtype)
+        return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
-    return leaf * _mask(key, noise.rate, _only(leaf.shape, (leaf.ndim - 2,)), leaf.dtype)
+    return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim - 2,)), leaf.dtype)
 
 
-def _at_site(eqn, site, treatment, operands, noise, key):
+def _at_site(eqn, site, treatment, operands, noise, supply):
     """The output of a product, convolution or bias addition whose leaf is noisy; ``noise.scale`` is the operand's."""
     mean, data = operands[site.position], operands[1 - site.position]
 
@@ -72,7 +77,7 @@ def _at_site(eqn, site, treatment, operands, noise, key):
         if isinstance(noise, Masked):
             raise ValueError(f"a bias of {mean.size} entries has no inputs to mask; masks are for weights")
         shape = tuple(data.shape[d] if d == site.axis else size for d, size in enumerate(mean.shape))
-        return product(data, mean + noise.scale * jax.random.normal(key, shape, mean.dtype))
+        return product(data, mean + noise.scale * supply("normal", shape))
     if eqn.primitive.name == "dot_general":
         channel = eqn.params["dimension_numbers"][0][1 - site.position][0]
         axis = dot_axis(eqn, 1 - site.position, site.axis)
@@ -82,18 +87,17 @@ def _at_site(eqn, site, treatment, operands, noise, key):
         channel, axis, columns = spec.lhs_spec[1], spec.out_spec[0], (spec.out_spec[1],)
     inputs = _only(data.shape, (site.axis, channel))
     if isinstance(noise, Masked):
-        return product(data * _mask(key, noise.rate, inputs, data.dtype), mean)
+        return product(data * _mask(supply, noise.rate, inputs, data.dtype), mean)
     center = product(data, mean)
     if treatment == "product":
         variance = product(data**2, noise.scale**2)
         # sqrt has an infinite derivative at 0, which would make NaN of 0 · ∞ (an input row of zeros, a scale of zero)
         positive = variance > 0
         std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, jnp.ones_like(variance))), 0)
-        return center + std.astype(center.dtype) * jax.random.normal(key, center.shape, center.dtype)
-    eps_key, s_key, t_key = jax.random.split(key, 3)
-    delta = noise.scale * jax.random.normal(eps_key, mean.shape, mean.dtype)
-    s = jax.random.rademacher(s_key, inputs, data.dtype)
-    t = jax.random.rademacher(t_key, _only(center.shape, (axis, *columns)), center.dtype)
+        return center + std.astype(center.dtype) * supply("normal", center.shape)
+    delta = noise.scale * supply("normal", mean.shape)
+    s = _signs(supply, inputs, data.dtype)
+    t = _signs(supply, _only(center.shape, (axis, *columns)), center.dtype)
     return center + product(data * s, delta) * t
 
 
@@ -105,7 +109,7 @@ def noisy(apply, params, noise, x, *, key):
         params: a tree of arrays: means of Gaussian leaves, weights of Masked ones.
         noise: a tree like ``params`` with None (no noise), ``Gaussian`` or ``Masked`` at each leaf.
         x: array, or tree of arrays, of shape (n, ...).
-        key: a PRNG key; leaf number i uses ``fold_in(key, i)``.
+        key: a PRNG key.
 
     Raises:
         ValueError: a bias is Masked, or the trees do not match.
@@ -113,7 +117,26 @@ def noisy(apply, params, noise, x, *, key):
     leaves, tree = jax.tree.flatten(params)
     noises = tree.flatten_up_to(noise)
     program = traced(apply, params, x)
-    found, sites = analyze(program, params, x)
+    plan = (program, noises, *analyze(program, params, x))
+    # All noise of one kind is one draw, which compiles and runs far faster than one a leaf: a first, abstract pass
+    # collects the shapes.
+    shapes = {"normal": [], "uniform": []}
+
+    def order(kind, shape):
+        shapes[kind].append(shape)
+        return jnp.zeros(shape, jnp.float32)
+
+    jax.eval_shape(lambda *values: _run(*plan, *values, order), leaves, jax.tree.leaves(x))
+    draws = {"normal": normals, "uniform": uniforms}
+    keys = jax.random.split(key)
+    drawn = {
+        kind: iter(draws[kind](k, shapes[kind]) if shapes[kind] else []) for kind, k in zip(shapes, keys, strict=True)
+    }
+    return _run(*plan, leaves, jax.tree.leaves(x), lambda kind, shape: next(drawn[kind]))
+
+
+def _run(program, noises, found, sites, leaves, inputs_x, supply):
+    """The program with noise put in; ``supply(kind, shape)`` gives it."""
     env, scales, at = dict(program.values), {}, {}
     for i, (leaf, kind, use, site) in enumerate(zip(leaves, noises, found, sites, strict=True)):
         env[i] = jnp.asarray(leaf)
@@ -122,16 +145,15 @@ def noisy(apply, params, noise, x, *, key):
             if isinstance(kind, Gaussian):
                 scales[i] = kind.scale
         elif kind is not None and use.treatment == "draw":
-            env[i] = _draw(env[i], kind, jax.random.fold_in(key, i), i)
-    env.update((len(leaves) + i, value) for i, value in enumerate(jax.tree.leaves(x)))
+            env[i] = _draw(env[i], kind, supply, i)
+    env.update((len(leaves) + i, value) for i, value in enumerate(inputs_x))
     for number, (eqn, inputs, outputs) in enumerate(program.steps):
         operands = [env[slot] for slot in inputs]
         if number in at:
             i = at[number]
             slot = inputs[sites[i].position]
             kind = Gaussian(scales[slot]) if slot in scales else noises[i]
-            use_key = jax.random.fold_in(key, i)
-            results = [_at_site(eqn, sites[i], found[i].treatment, operands, kind, use_key)]
+            results = [_at_site(eqn, sites[i], found[i].treatment, operands, kind, supply)]
         else:
             results = _bind(eqn, *operands)
             if inputs and inputs[0] in scales and outputs[0] in program.aliases:

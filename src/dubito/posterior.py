@@ -5,12 +5,14 @@ The contract: ``model`` and ``sample(key, n)``, a tree like the model's params w
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dubito.model import Model
+from dubito.random import fast, normals, uniforms
 
 DRAWS = 100
 
@@ -41,13 +43,7 @@ class Normals:
 
     def sample(self, key, n=None):
         n = DRAWS if n is None else n
-        means, tree = jax.tree.flatten(self.mean)
-        keys = jax.random.split(key, max(len(means), 1))
-        drawn = [
-            mean[None] + scale[None] * jax.random.normal(k, (n, *mean.shape), mean.dtype)
-            for k, mean, scale in zip(keys, means, jax.tree.leaves(self.scale), strict=False)
-        ]
-        return jax.tree.unflatten(tree, drawn)
+        return _normal_draws(key, self.mean, self.scale, n)
 
 
 @jax.tree_util.register_dataclass
@@ -65,12 +61,8 @@ class Dropped:
 
     def sample(self, key, n=None):
         n = DRAWS if n is None else n
-        weights, tree = jax.tree.flatten(self.params["network"])
         rates = jax.tree.leaves(self.rates, is_leaf=lambda leaf: leaf is None)
-        keys = jax.random.split(key, len(weights))
-        drawn = [drop(k, w, rate, n) for k, w, rate in zip(keys, weights, rates, strict=True)]
-        phi = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), self.params["likelihood"])
-        return {"network": jax.tree.unflatten(tree, drawn), "likelihood": phi}
+        return _dropped_draws(key, self.params, rates, n)
 
 
 @jax.tree_util.register_dataclass
@@ -95,15 +87,28 @@ class Mixture:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves)[member, turn], *drawn)
 
 
+@partial(jax.jit, static_argnums=3)
+def _normal_draws(key, mean, scale, n):
+    means, tree = jax.tree.flatten(mean)
+    noise = normals(fast(key), [(n, *m.shape) for m in means])
+    scales = jax.tree.leaves(scale)
+    return tree.unflatten([m[None] + s[None] * e for m, s, e in zip(means, scales, noise, strict=True)])
+
+
+@partial(jax.jit, static_argnums=3)
+def _dropped_draws(key, params, rates, n):
+    weights, tree = jax.tree.flatten(params["network"])
+    shapes = [(n, *([1] * (w.ndim - 2)), w.shape[-2], 1) if w.ndim > 1 else (0,) for w in weights]
+    drawn = []
+    for w, rate, u in zip(weights, rates, uniforms(fast(key), shapes), strict=True):
+        # the mask runs over a weight's input axis, the last but one
+        keep = None if rate is None else 1 - jnp.asarray(rate, w.dtype)
+        drawn.append(jnp.broadcast_to(w, (n, *w.shape)) if keep is None else jnp.where(u < keep, w[None] / keep, 0.0))
+    phi = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), params["likelihood"])
+    return {"network": tree.unflatten(drawn), "likelihood": phi}
+
+
 def stratified(key, count, n):
     """n indices out of ``count``: each appears ⌊n/count⌋ or ⌈n/count⌉ times, who gets the rest is random."""
     order = jax.random.permutation(key, count)
     return order[jnp.arange(n) % count]
-
-
-def drop(key, weight, rate, n):
-    """n masked copies of a weight, (n, *weight.shape); the mask runs over its input axis (the last but one)."""
-    if rate is None:
-        return jnp.broadcast_to(weight, (n, *weight.shape))
-    kept = jax.random.bernoulli(key, 1 - rate, (n, *([1] * (weight.ndim - 2)), weight.shape[-2], 1))
-    return jnp.where(kept, weight[None] / jnp.asarray(1 - rate, weight.dtype), jnp.zeros((), weight.dtype))

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito import random
+
 # Rows are evaluated in padded blocks of this one size: a row's answer then depends neither on its neighbors nor on the
 # number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
 BLOCK = 1024
@@ -21,7 +23,7 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
     same functions for any rows.
     """
     x = np.asarray(x, np.float32)
-    params = posterior.sample(key, draws)
+    params = posterior.sample(random.fast(key), draws)
     blocks = [_outputs(posterior.model, params, block) for block in padded(x)]
     z = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[:, : len(x)], *blocks)
     return Predictive(posterior.model.likelihood, z, np.asarray(shift, float), np.asarray(scale, float), description)
@@ -143,7 +145,7 @@ class Predictive:
 
     def sample(self, key, n):
         """n joint draws of y: (n, rows, K), or class indices (n, rows); each is one function plus noise."""
-        key_draw, key_noise = jax.random.split(key)
+        key_draw, key_noise = jax.random.split(random.fast(key))
         count = jax.tree.leaves(self.z)[0].shape[0]
         index = np.asarray(jax.random.randint(key_draw, (n,), 0, count))
         chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.z)

@@ -13,6 +13,7 @@ from dubito.likelihood import LOG_2PI
 from dubito.network import static
 from dubito.posterior import Normals
 from dubito.prior import Normal, leaf_scales
+from dubito.random import normal_like
 
 
 class State(NamedTuple):
@@ -75,7 +76,10 @@ class BayesByBackprop:
     def estimate(self, model, mean, scale, batch, key):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
         key_noise, key_draw = jax.random.split(key)
-        draw = perturb(key_draw, mean, scale)
+        if self.local and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
+            draw = {"likelihood": perturb(key_draw, mean["likelihood"], scale["likelihood"])}
+        else:
+            draw = perturb(key_draw, mean, scale)
         if self.local:
             noise = jax.tree.map(noisy.Gaussian, scale["network"])
             f = noisy.noisy(model.network.apply, mean["network"], noise, batch.x, key=key_noise)
@@ -99,16 +103,15 @@ class BayesByBackprop:
 
 def perturb(key, mean, scale):
     """θ = μ + σε for a whole tree."""
-    leaves, tree = jax.tree.flatten(mean)
-    keys = jax.tree.unflatten(tree, list(jax.random.split(key, len(leaves))))
-    return jax.tree.map(lambda m, s, k: m + s * jax.random.normal(k, m.shape, m.dtype), mean, scale, keys)
+    return jax.tree.map(lambda m, s, e: m + s * e, mean, scale, normal_like(key, mean))
 
 
 def divergence(model, mean, scale, draw):
     """KL(q ‖ p) in nats: closed form for a Normal prior's weights, log q − log p at the draw for everything else."""
     own = negative_entropy(scale["likelihood"]) - model.likelihood.log_prior(draw["likelihood"])
     if not isinstance(model.prior, Normal):
-        return own + negative_entropy(scale["network"]) - model.prior.log_prob(draw["network"], model.scales(draw))
+        prior = model.prior.log_prob(draw["network"], model.scales(draw))
+        return own + negative_entropy(scale["network"]) - prior
     scales = leaf_scales(model.prior, mean["network"], model.scales(mean))
     leaves = zip(jax.tree.leaves(mean["network"]), jax.tree.leaves(scale["network"]), scales, strict=True)
     return own + sum(normal_kl(m, s, jnp.asarray(p, m.dtype)) for m, s, p in leaves)

@@ -62,11 +62,8 @@ class MaximumLikelihood:
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
-        params, optimizer = descent.descend(self, gradient, state.params, state.optimizer, clock)
-        strengths = self.threshold(model, params, batch.size)
-        if strengths is not None:
-            params = descent.soft_threshold(self, params, strengths, optimizer, clock)
-        return Point(params, optimizer), info
+        strengths = self.threshold(model, state.params, batch.size)
+        return Point(*descent.descend(self, gradient, state.params, state.optimizer, clock, strengths)), info
 
     def score(self, model, state, batch, key):
         del key
@@ -96,11 +93,15 @@ class MAP:
     dropout: float | None = None
 
     members = one_member
-    check = MaximumLikelihood.check
     init = MaximumLikelihood.init
     step = MaximumLikelihood.step
     score = MaximumLikelihood.score
     finish = MaximumLikelihood.finish
+
+    def check(self, model):
+        descent.check(self)
+        if isinstance(model.prior, Laplace) and self.optimizer not in ("sgd", "momentum", "adam"):
+            raise ValueError(f"a Laplace prior needs optimizer 'sgd', 'momentum' or 'adam', got {self.optimizer!r}")
 
     def log_prior(self, model, params):
         if isinstance(model.prior, Laplace):  # its gradient is the proximal step's
@@ -111,7 +112,9 @@ class MAP:
     def threshold(self, model, params, size):
         if not isinstance(model.prior, Laplace):
             return None
+        leaves, tree = jax.tree.flatten(params["network"])
         scales = leaf_scales(model.prior, params["network"], None)
-        strengths = [None if b is None else 1 / (b * size) for b in scales]
-        none = jax.tree.map(lambda leaf: None, params["likelihood"])
-        return {"network": jax.tree.unflatten(jax.tree.structure(params["network"]), strengths), "likelihood": none}
+        strengths = [
+            jnp.full_like(leaf, 0 if b is None else 1 / (b * size)) for leaf, b in zip(leaves, scales, strict=True)
+        ]
+        return {"network": tree.unflatten(strengths), "likelihood": jax.tree.map(jnp.zeros_like, params["likelihood"])}
