@@ -126,7 +126,7 @@ def noisy(apply, params, noise, x, *, key):
         shapes[kind].append(shape)
         return jnp.zeros(shape, jnp.float32)
 
-    jax.eval_shape(lambda *values: _run(*plan, *values, order), leaves, jax.tree.leaves(x))
+    jax.eval_shape(lambda weights, inputs: _run(*plan, weights, inputs, order), leaves, jax.tree.leaves(x))
     draws = {"normal": normals, "uniform": uniforms}
     keys = jax.random.split(key)
     drawn = {
