@@ -10,8 +10,8 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "random activations network trace noisy likelihood prior model posterior predictive descent epochs engine methods metrics "
-    "calibration diagnostics tables estimators model_file datasets plots graph landscape report cli"
+    "random activations network trace noisy likelihood prior model posterior predictive descent epochs engine methods recipes metrics "
+    "calibration diagnostics columns tables archive model_file estimators datasets plots graph landscape report cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65

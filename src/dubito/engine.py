@@ -112,7 +112,7 @@ def fit(
     """
     rows = check_rows(model, x, y, weight)
     key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
-    if early_stopping:
+    if early_stopping and not hasattr(method, "folds"):  # cross-fitting stops on its own held-out rows
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
     if hasattr(method, "check"):
@@ -261,6 +261,22 @@ def run_member(model, method, x, y, block, member, stopping, stop, report):
         length = int(min(epochs.CHUNK, max(1, length * min(4.0, pace))))
         report(carry, total, count)
     return carry
+
+
+def history(reports):
+    """Of each run, member by member, the epochs' likelihood, penalty and validation score in nats per example.
+
+    A list with an (epochs, 3) array a member; where a method trains twice (noise after means), the later runs follow.
+    """
+    members: list[Any] = []
+    last: dict[int, int] = {}
+    for report in reports:
+        start = report.epoch - len(report.likelihood)
+        if start == 0 or report.member not in last:
+            last[report.member] = len(members)
+            members.append([])
+        members[last[report.member]].append(np.stack([report.likelihood, report.penalty, report.score], axis=1))
+    return [np.concatenate(member) for member in members]
 
 
 def pad_rows(array, total):

@@ -19,6 +19,7 @@ outside may fulfil as well (n rows; K targets or C classes):
 z is a dict of arrays with rows first. Targets are standardized inside, so all of this is in standardized units.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -83,10 +84,14 @@ class Gaussian:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class HeteroscedasticGaussian:
-    """y ~ N(m, σ²), both from the network: f = (m, ρ) with σ = softplus(ρ) + ``floor``; 2K outputs for K targets."""
+    """y ~ N(m, σ²), both from the network: f = (m, ρ), 2K outputs for K targets.
+
+    ``link="softplus"``: σ = softplus(ρ) + ``floor``; ``link="exp"``: σ = e^ρ + ``floor``.
+    """
 
     floor: float = 1e-3
     targets: int = static(default=1)
+    link: str = static(default="softplus")
 
     task = "regression"
 
@@ -103,7 +108,8 @@ class HeteroscedasticGaussian:
 
     def join(self, f, phi):
         del phi
-        return {"mean": f[:, : self.targets], "scale": jax.nn.softplus(f[:, self.targets :]) + self.floor}
+        positive = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self.link]
+        return {"mean": f[:, : self.targets], "scale": positive(f[:, self.targets :]) + self.floor}
 
     log_prob = Gaussian.log_prob
     mean = Gaussian.mean
@@ -114,8 +120,58 @@ class HeteroscedasticGaussian:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class StudentT:
+    """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs for K targets.
+
+    ``df`` is ν, an even number of at least 4: the variance σ²ν/(ν − 2) is finite and the cdf is algebraic.
+    """
+
+    df: int = static(default=4)
+    targets: int = static(default=1)
+
+    task = "regression"
+
+    @property
+    def width(self):
+        return 2 * self.targets
+
+    init = HeteroscedasticGaussian.init
+    log_prior = HeteroscedasticGaussian.log_prior
+    mean = Gaussian.mean
+
+    def join(self, f, phi):
+        del phi
+        return {"mean": f[:, : self.targets], "scale": jnp.exp(f[:, self.targets :])}
+
+    def log_prob(self, z, y):
+        error = (y - z["mean"]) / z["scale"]
+        half = 0.5 * (self.df + 1)
+        level = math.lgamma(half) - math.lgamma(0.5 * self.df) - 0.5 * math.log(math.pi * self.df)
+        return jnp.sum(level - half * jnp.log1p(error**2 / self.df) - jnp.log(z["scale"]), axis=1)
+
+    def variance(self, z):
+        return z["scale"] ** 2 * (self.df / (self.df - 2))
+
+    def cdf(self, z, y):
+        """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for even ν."""
+        u = (y - z["mean"]) / z["scale"]
+        q = self.df / (self.df + u**2)
+        series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
+        return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series
+
+    def sample(self, key, z):
+        return z["mean"] + z["scale"] * jax.random.t(key, self.df, z["mean"].shape, z["mean"].dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Bernoulli:
-    """Two classes from one logit f: p(y = 1) = sigmoid(f). y is (n,) of 0 and 1, or probabilities of class 1."""
+    """Two classes from one logit f: p(y = 1) = sigmoid(f). y is (n,) of 0 and 1, or probabilities of class 1.
+
+    Logits are divided by ``temperature``.
+    """
+
+    temperature: float = 1.0
 
     task = "classification"
     width = 1
@@ -129,7 +185,7 @@ class Bernoulli:
 
     def join(self, f, phi):
         del phi
-        return {"logits": f}
+        return {"logits": f / jnp.asarray(self.temperature, f.dtype)}
 
     def log_prob(self, z, y):
         f = z["logits"][:, 0]
@@ -150,9 +206,13 @@ class Bernoulli:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Categorical:
-    """C classes from C logits f: p(y = k) = softmax(f)_k. y is (n,) class indices, or (n, C) one-hot or soft targets."""
+    """C classes from C logits f: p(y = k) = softmax(f)_k. y is (n,) class indices, or (n, C) one-hot or soft targets.
+
+    Logits are divided by ``temperature``.
+    """
 
     classes: int = static(default=2)
+    temperature: float = 1.0
 
     task = "classification"
 

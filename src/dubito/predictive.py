@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import random
+from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 
 # Rows are evaluated in padded blocks of this one size: a row's answer then depends neither on its neighbors nor on the
 # number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
@@ -154,7 +155,7 @@ class Predictive:
 
     def components(self):
         """(means, scales), each (S, n, K), when the draws are Gaussian; None otherwise. For closed-form scores."""
-        if self.task != "regression" or set(self.z) != {"mean", "scale"}:
+        if not isinstance(self.likelihood, Gaussian | HeteroscedasticGaussian):
             return None
         return self.shift + self.scale * np.asarray(self.z["mean"], float), self.scale * np.asarray(
             self.z["scale"], float
@@ -184,7 +185,11 @@ class Predictive:
 
     def _standardize(self, y):
         y = np.asarray(y, np.float64)
-        return (y.reshape(len(self), -1) - self.shift) / self.scale
+        y = y.reshape(len(self), -1)
+        targets = np.shape(self.likelihood.mean(jax.tree.map(lambda leaf: leaf[0, :1], self.z)))[1]
+        if y.shape[1] != targets:
+            raise ValueError(f"y must have {targets} target(s) a row, got {y.shape[1]}")
+        return (y - self.shift) / self.scale
 
 
 def _entropy(p):
@@ -192,8 +197,9 @@ def _entropy(p):
 
 
 def _log_mean_exp(terms):
-    top = terms.max(0)
-    return top + np.log(np.mean(np.exp(terms - top), axis=0))
+    top = np.maximum(terms.max(0), -np.finfo(float).max)  # all may be −∞
+    with np.errstate(divide="ignore"):
+        return top + np.log(np.mean(np.exp(terms - top), axis=0))
 
 
 def _mean(likelihood, z):

@@ -5,6 +5,7 @@ Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's key i
 """
 
 import math
+import os
 from functools import partial
 
 import jax
@@ -65,11 +66,22 @@ _IMPLEMENTATION = define_prng_impl(
 )
 
 
+_process: list[int] = []  # the one that first used a key
+
+
 def fast(key):
     """A user's key (typed, or raw of two words) as one of this kind; the same streams, faster.
 
-    Raises TypeError for anything else: there is no default key.
+    Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
+    used JAX, which would hang there.
     """
+    if not _process:
+        _process.append(os.getpid())
+    if os.getpid() != _process[0]:
+        raise RuntimeError(
+            "this process was forked from one that has used dubito, and JAX would hang in it; "
+            "use multiprocessing's 'spawn' start method, or joblib's default, loky"
+        )
     try:
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(key) if typed else key

@@ -26,10 +26,12 @@ ELEMENTWISE = set(
 
 @dataclass(frozen=True)
 class Use:
-    """How a leaf's noise enters. ``raw``: its product's input is x, not yet multiplied by another parameter."""
+    """How a leaf's noise enters. ``raw``: its product's input is x, not yet in a product with another parameter;
+    ``multiplies``: it is in a matrix product or convolution at all."""
 
     treatment: str
     raw: bool
+    multiplies: bool = False
 
 
 class State(NamedTuple):
@@ -235,11 +237,11 @@ def analyze(program, params, x):
     states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
     states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
     states |= dict.fromkeys(program.values, State(CONST))
-    found, raw = [[] for _ in shapes], [False] * len(shapes)
+    found, raw, multiplies = [[] for _ in shapes], [False] * len(shapes), [False] * len(shapes)
 
     def record(leaves, is_raw):
         for i in leaves:
-            raw[i] = raw[i] or is_raw
+            raw[i], multiplies[i] = raw[i] or is_raw, True
 
     for number, (eqn, inputs, outputs) in enumerate(program.steps):
         known = [states[i] for i in inputs]
@@ -253,10 +255,10 @@ def analyze(program, params, x):
             found[program.aliases[slot]].append(None)
     separate = all(states[slot].axis in (0, CONST) for slot in program.outputs)
     uses_, sites = [], []
-    for shape, leaf_found, leaf_raw in zip(shapes, found, raw, strict=True):
+    for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, strict=True):
         site = leaf_found[0] if separate and len(leaf_found) == 1 else None
         treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"
-        uses_.append(Use(treatment if leaf_found else "unused", leaf_raw))
+        uses_.append(Use(treatment if leaf_found else "unused", *product))
         sites.append(site if treatment != "draw" else None)
     return uses_, sites
 

@@ -101,14 +101,15 @@ def drop_rates(model, params, x, rate, input_rate):
     hidden = iter(rate) if isinstance(rate, tuple) else None
     rates = []
     for leaf, use in zip(leaves, uses, strict=True):
-        if leaf.ndim < 2 or use.treatment == "unused":
+        if leaf.ndim < 2 or not use.multiplies:
             rates.append(None)
         elif use.raw:
             rates.append(input_rate)
         else:
-            rates.append(rate if hidden is None else next(hidden, None))
-    if hidden is not None and (rates.count(None) > sum(leaf.ndim < 2 for leaf in leaves) + 1 or next(hidden, 0) != 0):
-        raise ValueError(f"rate has {len(rate)} entries; it must have one for each weight after the inputs'")
+            rates.append(rate if hidden is None else next(hidden, 0.0))
+    wanted = sum(leaf.ndim > 1 and use.multiplies and not use.raw for leaf, use in zip(leaves, uses, strict=True))
+    if hidden is not None and len(rate) != wanted:
+        raise ValueError(f"rate has {len(rate)} entries; it must have {wanted}, one for each weight after the inputs'")
     return jax.tree.unflatten(tree, rates)
 
 

@@ -1,0 +1,105 @@
+"""The lecture's activations and their relatives: one table by name, for networks and for people."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Activation(NamedTuple):
+    """``function`` works on arrays of any shape (softmax: on the last axis). Weights that feed it start with variance
+    ``gain``/fan-in: 2 for the ReLU family (He), 1 for the others (Glorot and LeCun agree for square layers)."""
+
+    function: Callable
+    gain: float
+    formula: str
+    range: str
+    derivative: str
+    good: str
+    bad: str
+
+
+def threshold(x):
+    """1 for x ≥ 0, else 0; its gradient is 0."""
+    return (x >= 0).astype(x.dtype)
+
+
+def leaky_relu(x):
+    """x for x ≥ 0, else 0.01·x."""
+    return jnp.where(x >= 0, x, 0.01 * x)
+
+
+def gelu(x):
+    """x Φ(x), exact."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+ACTIVATIONS = {
+    "identity": Activation(lambda x: x, 1.0, "x", "(-∞, ∞)", "1", "last layers", "hidden layers: one linear map"),
+    "threshold": Activation(
+        threshold, 1.0, "1 if x ≥ 0 else 0", "{0, 1}", "0", "the perceptron rule", "gradients: it has none"
+    ),
+    "sigmoid": Activation(
+        jax.nn.sigmoid, 1.0, "s = 1/(1 + e^-x)", "(0, 1)", "s(1 - s)", "probabilities, gates", "depth: gradients vanish"
+    ),
+    "tanh": Activation(jnp.tanh, 1.0, "t = tanh x", "(-1, 1)", "1 - t²", "smooth, centered", "depth: gradients vanish"),
+    "relu": Activation(
+        jax.nn.relu, 2.0, "max(0, x)", "[0, ∞)", "1 if x > 0 else 0", "depth, speed", "units that die; kinks"
+    ),
+    "leaky_relu": Activation(
+        leaky_relu, 2.0, "x if x ≥ 0 else 0.01x", "(-∞, ∞)", "1 if x ≥ 0 else 0.01", "units that would die", "kinks"
+    ),
+    "elu": Activation(
+        jax.nn.elu,
+        2.0,
+        "x if x > 0 else e^x - 1",
+        "(-1, ∞)",
+        "1 if x > 0 else e^x",
+        "centered, smooth",
+        "an exponential",
+    ),
+    "selu": Activation(
+        jax.nn.selu,
+        1.0,
+        "λx if x > 0 else λα(e^x - 1)",
+        "(-λα, ∞)",
+        "λ if x > 0 else λα e^x",
+        "deep networks that normalize themselves",
+        "dropout, which spoils that",
+    ),
+    "gelu": Activation(gelu, 2.0, "x Φ(x)", "[-0.17, ∞)", "Φ(x) + x φ(x)", "transformers", "an error function"),
+    "silu": Activation(
+        jax.nn.silu, 2.0, "x s(x)", "[-0.28, ∞)", "s + x s(1 - s)", "smooth functions on tables", "an exponential"
+    ),
+    "softplus": Activation(
+        jax.nn.softplus,
+        2.0,
+        "log(1 + e^x)",
+        "(0, ∞)",
+        "s(x)",
+        "scales that must be positive",
+        "hidden layers: not centered",
+    ),
+    "softsign": Activation(
+        jax.nn.soft_sign, 1.0, "x/(1 + |x|)", "(-1, 1)", "1/(1 + |x|)²", "slow saturation", "depth: gradients vanish"
+    ),
+    "mish": Activation(
+        jax.nn.mish,
+        2.0,
+        "x tanh(log(1 + e^x))",
+        "[-0.31, ∞)",
+        "t + x s(1 - t²), t = tanh(log(1 + e^x))",
+        "smooth functions",
+        "two exponentials",
+    ),
+    "softmax": Activation(
+        lambda x: jax.nn.softmax(x, axis=-1),
+        1.0,
+        "s_i = e^x_i / Σ_j e^x_j",
+        "(0, 1), sums to 1",
+        "s_i(δ_ij - s_j)",
+        "class probabilities",
+        "hidden layers",
+    ),
+}
