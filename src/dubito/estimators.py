@@ -1,0 +1,311 @@
+"""scikit-learn's regressor and classifier around the core: tables in, predictions in the target's own units out."""
+
+import time
+import warnings
+from dataclasses import is_dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+from sklearn.exceptions import DataConversionWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from dubito import model_file, predictive, random
+from dubito.engine import fit, history
+from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from dubito.model import Model
+from dubito.network import mlp
+from dubito.posterior import Samples
+from dubito.prior import Normal
+from dubito.recipes import default_method, method_params, replaced
+from dubito.tables import Schema, TargetScaler, check_target, check_weight
+
+ROWS = 16 * predictive.BLOCK  # rows predicted at a time, so that memory is bounded
+
+
+class _Estimator(BaseEstimator):
+    """What both estimators share; the parameters are explained there."""
+
+    schema_: Schema
+    scaler_: Any
+    method_: Any
+    posterior_: Any
+    key_: Any
+    _flat: bool
+    _periodic: int
+
+    def __init__(
+        self,
+        method=None,
+        *,
+        hidden=None,
+        activation=None,
+        periodic=None,
+        likelihood=None,
+        prior=None,
+        draws=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        handle_unknown="error",
+        random_state=None,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.activation = activation
+        self.periodic = periodic
+        self.likelihood = likelihood
+        self.prior = prior
+        self.draws = draws
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.random_state = random_state
+
+    def get_params(self, deep=True):
+        """The constructor's parameters; with ``deep`` also ``method__rate`` and the like."""
+        found = BaseEstimator.get_params(self, deep=False)
+        if deep and is_dataclass(self.method):
+            found |= method_params(self.method, "method__")
+        return found
+
+    def set_params(self, **params):
+        """Set parameters; ``method__rate=0.1`` replaces the method by one with that field."""
+        nested = {name: params.pop(name) for name in list(params) if name.startswith("method__")}
+        BaseEstimator.set_params(self, **params)
+        for name, value in nested.items():
+            self.method = replaced(self.method, name.split("__")[1:], value)
+        return self
+
+    def _table(self, X, sample_weight):
+        """(schema, encoded rows, weights) of a table to fit."""
+        weight = check_weight(sample_weight, _num_samples(X))
+        schema = Schema.fit(X, weight)
+        return schema, schema.encode(X, handle_unknown="ignore"), weight  # rows of weight 0 may hold anything
+
+    def _fit(self, table, y, likelihood, scaler, progress, fitted):
+        """Train on the encoded table; ``fitted`` are the attributes to set when all has gone well."""
+        start = time.perf_counter()
+        schema, x, weight = table
+        method = default_method(len(x), likelihood.task) if self.method is None else self.method
+        model = Model(self._network(schema, likelihood.width), likelihood, self._prior())
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        key_fit, key_predict = jax.random.split(random.fast(jax.random.key(seed)))
+        reports = []
+
+        def report(one):
+            reports.append(one)
+            if progress is not None:
+                progress(one)
+
+        stopping = ("early_stopping", "validation_fraction", "n_iter_no_change", "tol")
+        options = {name: getattr(self, name) for name in stopping}
+        posterior = fit(model, x, y, method, key=key_fit, weight=weight, progress=report, **options)
+        fitted |= {
+            "schema_": schema,
+            "scaler_": scaler,
+            "method_": method,
+            "posterior_": posterior,
+            "key_": np.asarray(jax.random.key_data(key_predict)),
+            "history_": history(reports),
+            "summary_": {"rows": len(x), "seconds": time.perf_counter() - start},
+            "n_features_in_": len(schema.columns),
+        }
+        if schema.named:
+            fitted["feature_names_in_"] = np.array([column.name for column in schema.columns], dtype=object)
+        else:
+            vars(self).pop("feature_names_in_", None)
+        for name, value in fitted.items():
+            setattr(self, name, value)
+        return self
+
+    def _network(self, schema, outputs):
+        recipe = self.method is None
+        hidden = ((128, 128) if recipe else (50,)) if self.hidden is None else tuple(self.hidden)
+        activation = ("silu" if recipe else "relu") if self.activation is None else self.activation
+        periodic = (self._periodic if recipe else 0) if self.periodic is None else self.periodic
+        return mlp(
+            schema.width,
+            hidden,
+            outputs,
+            activation,
+            periodic=periodic,
+            numeric=schema.numeric,
+            last_variance=0.1 if recipe else 1.0,
+        )
+
+    def _prior(self):
+        return Normal(by_network=True) if self.prior is None else self.prior
+
+    def predictive(self, X):
+        """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
+        ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
+        posterior, x = self._ready(X)
+        return self._answer(posterior, x)
+
+    def _ready(self, X):
+        """The posterior's draws, taken once, and the encoded rows."""
+        check_is_fitted(self, "posterior_")
+        x = self.schema_.encode(X, handle_unknown=self.handle_unknown, owner=type(self).__name__)
+        key = random.fast(jax.numpy.asarray(self.key_))
+        return Samples(self.posterior_.model, self.posterior_.sample(key, self.draws)), x
+
+    def _answer(self, posterior, x):
+        shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
+        key = random.fast(jax.numpy.asarray(self.key_))
+        return predictive.predict(posterior, x, key=key, shift=shift, scale=scale, description=self.description)
+
+    @property
+    def description(self):
+        """The method, its settings and the model, in words."""
+        model = self.posterior_.model
+        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}"
+
+    def _blocks(self, X, *readings):
+        """Each reading of the predictive distribution for all rows, computed ``ROWS`` rows at a time."""
+        posterior, x = self._ready(X)
+        parts = [[] for _ in readings]
+        for start in range(0, max(len(x), 1), ROWS):
+            answer = self._answer(posterior, x[start : start + ROWS])
+            for part, reading in zip(parts, readings, strict=True):
+                part.append(reading(answer))
+        return [np.concatenate(part) for part in parts]
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draws of the target: (n, n_samples), or (n, K, n_samples) for several targets; classes for a classifier.
+
+        Each draw is one function of the posterior, with noise for every row.
+        """
+        answer = self.predictive(X)
+        key = random.fast(jax.random.key(check_random_state(random_state).randint(2**31 - 1)))
+        drawn = np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1)
+        return self._labels(drawn)
+
+    def _labels(self, drawn):
+        raise NotImplementedError
+
+    def save(self, path):
+        """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads it.
+
+        Raises ModelFileError where it cannot be written, or holds a callable of yours.
+        """
+        check_is_fitted(self, "posterior_")
+        model_file.save(self, path)
+
+    def __sklearn_tags__(self):
+        tags = BaseEstimator.__sklearn_tags__(self)
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
+
+
+class BayesianRegressor(RegressorMixin, _Estimator):
+    """Regression on a table, with a predictive distribution in the target's units.
+
+    Parameters
+    ----------
+    method : how to infer, e.g. ``MCDropout(rate=0.05)``; None is the default: a cross-fitted ensemble of networks with
+        periodic features, its noise from held-out residuals.
+    hidden : widths of the hidden layers; None is (128, 128) for the default method, (50,) for another.
+    activation : a name; None is "silu" for the default method, "relu" for another.
+    periodic : trained frequencies a numeric column, 0 for none; None is 8 for the default method's regression, else 0.
+    likelihood : None (Gaussian: noise learned), "heteroscedastic" (noise an output of the network), or an object.
+    prior : None is Normal with the network's own scales, 1/√fan-in.
+    draws : functions drawn in prediction; None is all of a finite posterior, 100 of another.
+    early_stopping, validation_fraction, n_iter_no_change, tol : as in scikit-learn's MLPRegressor.
+    handle_unknown : "error" or "ignore", for categories not seen in ``fit``.
+    random_state : the same number, the same answers.
+
+    Columns and target are standardized inside, from the training rows only; text columns of a frame are categories.
+    """
+
+    _periodic = 8
+
+    def fit(self, X, y, sample_weight=None, *, progress=None):
+        """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports."""
+        table = self._table(X, sample_weight)
+        target, flat = check_target(y, len(table[1]), "regression")
+        if target.shape[1] == 1 and not flat:
+            message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
+            warnings.warn(message, DataConversionWarning, stacklevel=2)
+            flat = True
+        scaler = TargetScaler.fit(target, table[2])
+        likelihood = self._likelihood(target.shape[1])
+        y = scaler.transform(target)
+        return self._fit(table, y, likelihood, scaler, progress, {"_flat": flat})
+
+    def _likelihood(self, targets):
+        if self.likelihood == "heteroscedastic":
+            return HeteroscedasticGaussian(targets=targets)
+        if self.likelihood is not None:
+            return self.likelihood
+        # squared error for the default, whose noise comes from held-out residuals
+        return Gaussian(precision=1.0 if self.method is None else None, targets=targets)
+
+    def predict(self, X, return_std=False):
+        """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""
+        if not return_std:
+            return self._shaped(*self._blocks(X, lambda answer: answer.mean))
+        mean, std = self._blocks(X, lambda answer: answer.mean, lambda answer: answer.std)
+        return self._shaped(mean), self._shaped(std)
+
+    def predict_interval(self, X, coverage=0.9):
+        """Equal-tailed (lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``."""
+        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
+        (both,) = self._blocks(X, lambda answer: np.moveaxis(answer.quantile(ends), 0, 1))
+        return self._shaped(both[:, 0]), self._shaped(both[:, 1])
+
+    def _shaped(self, values):
+        return values[:, 0] if self._flat else values
+
+    def _labels(self, drawn):
+        return drawn[:, 0] if self._flat else drawn
+
+
+class BayesianClassifier(ClassifierMixin, _Estimator):
+    """Classification of a table, with probabilities and their doubt.
+
+    The parameters are those of ``BayesianRegressor``; ``likelihood=None`` is the Bernoulli for two classes, the
+    Categorical for more, and the default method calibrates them with one temperature from held-out rows.
+    """
+
+    classes_: Any
+    _periodic = 0
+
+    def fit(self, X, y, sample_weight=None, *, progress=None):
+        """Fit to X (n, d), a frame or array, and labels y (n,) of any plain type; ``classes_`` are sorted."""
+        table = self._table(X, sample_weight)
+        classes, index = check_target(y, len(table[1]), "classification")
+        if len(np.unique(np.asarray(index)[table[2] > 0])) < 2:
+            raise ValueError("BayesianClassifier needs at least 2 classes; the data (of positive weight) have 1 class")
+        likelihood = self.likelihood
+        if likelihood is None:
+            likelihood = Bernoulli() if len(classes) == 2 else Categorical(classes=len(classes))
+        return self._fit(table, index, likelihood, None, progress, {"classes_": classes})
+
+    def predict(self, X):
+        """The most probable class of each row, (n,)."""
+        check_is_fitted(self, "posterior_")
+        return self.classes_[self.predict_proba(X).argmax(1)]
+
+    def predict_proba(self, X):
+        """Class probabilities, (n, C), in the order of ``classes_``: the mean over draws."""
+        return self._blocks(X, lambda answer: answer.probs)[0]
+
+    def _labels(self, drawn):
+        return self.classes_[drawn]
+
+
+def load(path):
+    """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
+    ``save`` has not written; nothing is imported, run or fetched."""
+    kind, params, attributes = model_file.load(path)
+    estimator = {"BayesianRegressor": BayesianRegressor, "BayesianClassifier": BayesianClassifier}[kind](**params)
+    for name, value in attributes.items():
+        setattr(estimator, name, value)
+    return estimator
