@@ -621,7 +621,10 @@ def test_split_target(make):
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
 def test_fill_missing(make):
     holes = {"n": [1, None, 5, 7], "f": [0.5, 1.5, None, None], "t": ["x", None, None, "y"], "k": [1, 2, 3, 4]}
-    filled, counts = tables.fill_missing(make(holes))
+    filled, values, counts = tables.fill_missing(make(holes))
+    assert values == {"n": 5, "f": 1, "t": "missing", "k": 2.5}
+    again = tables.fill_missing(make(holes | {"n": [9, None, 9, 9]}), values)[0]
+    assert list(again["n"])[1] in (5, pa.scalar(5.0))
     assert counts == {"n": 1, "f": 2, "t": 2} and type(filled) is type(make(holes))
     rows = (
         filled.to_pylist()
@@ -633,14 +636,14 @@ def test_fill_missing(make):
     whole = {"n": [1, 5, 5, 7], "f": [0.5, 1.5, 1, 1], "t": ["x", "missing", "missing", "y"], "k": [1, 2, 3, 4]}
     assert {name: [row[name] for row in rows] for name in whole} == whole
     assert Schema.fit(filled).width == 6
-    assert tables.fill_missing(filled)[1] == {}
+    assert tables.fill_missing(filled)[2] == {}
     with pytest.raises(DataError, match="Column 'a' has no value at all"):
         tables.fill_missing(make({"a": [None, None]}))
 
 
 def test_fill_missing_keeps_types():
     frame = pl.DataFrame({"b": [True, None, True, False], "c": pl.Series(["x", None, "x", "y"], dtype=pl.Categorical)})
-    filled, _ = tables.fill_missing(frame)
+    filled, _, _ = tables.fill_missing(frame)
     assert filled["b"].to_list() == [True, True, True, False] and filled["c"].to_list() == ["x", "missing", "x", "y"]
     late = tables.fill_missing(pd.DataFrame({"a": [1.0, np.nan, 3.0]}, index=[5, 5, 9]))[0]
     assert late["a"].tolist() == [1, 2, 3] and late.index.tolist() == [5, 5, 9]

@@ -166,8 +166,11 @@ class _Estimator(BaseEstimator):
         model = self.posterior_.model
         return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}"
 
-    def _blocks(self, X, *readings):
-        """Each reading of the predictive distribution for all rows, computed ``ROWS`` rows at a time."""
+    def in_blocks(self, X, *readings):
+        """Each reading, a function of the predictive distribution giving an array with rows first, for all rows of X.
+
+        Computed some thousand rows at a time, so that memory is bounded by the results.
+        """
         posterior, x = self._ready(X)
         parts = [[] for _ in readings]
         for start in range(0, max(len(x), 1), ROWS):
@@ -250,14 +253,14 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     def predict(self, X, return_std=False):
         """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""
         if not return_std:
-            return self._shaped(*self._blocks(X, lambda answer: answer.mean))
-        mean, std = self._blocks(X, lambda answer: answer.mean, lambda answer: answer.std)
+            return self._shaped(*self.in_blocks(X, lambda answer: answer.mean))
+        mean, std = self.in_blocks(X, lambda answer: answer.mean, lambda answer: answer.std)
         return self._shaped(mean), self._shaped(std)
 
     def predict_interval(self, X, coverage=0.9):
         """Equal-tailed (lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``."""
         ends = [(1 - coverage) / 2, (1 + coverage) / 2]
-        (both,) = self._blocks(X, lambda answer: np.moveaxis(answer.quantile(ends), 0, 1))
+        (both,) = self.in_blocks(X, lambda answer: np.moveaxis(answer.quantile(ends), 0, 1))
         return self._shaped(both[:, 0]), self._shaped(both[:, 1])
 
     def _shaped(self, values):
@@ -295,7 +298,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
 
     def predict_proba(self, X):
         """Class probabilities, (n, C), in the order of ``classes_``: the mean over draws."""
-        return self._blocks(X, lambda answer: answer.probs)[0]
+        return self.in_blocks(X, lambda answer: answer.probs)[0]
 
     def _labels(self, drawn):
         return self.classes_[drawn]
@@ -304,8 +307,4 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
 def load(path):
     """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
     ``save`` has not written; nothing is imported, run or fetched."""
-    kind, params, attributes = model_file.load(path)
-    estimator = {"BayesianRegressor": BayesianRegressor, "BayesianClassifier": BayesianClassifier}[kind](**params)
-    for name, value in attributes.items():
-        setattr(estimator, name, value)
-    return estimator
+    return model_file.load(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

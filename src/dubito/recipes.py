@@ -1,9 +1,24 @@
-"""Methods as users choose them: the default for a table, and a method's fields by their path (``method__rate``)."""
+"""Methods as users choose them: by name, by default for a table, and a method's fields by their path."""
 
+import ast
+import difflib
 from dataclasses import fields, is_dataclass, replace
 
+from dubito.methods.bayes_by_backprop import BayesByBackprop
 from dubito.methods.cross_fit import CrossFit
-from dubito.methods.maximum import MaximumLikelihood
+from dubito.methods.ensemble import Ensemble
+from dubito.methods.maximum import MAP, MaximumLikelihood
+from dubito.methods.mc_dropout import MCDropout
+
+METHODS = {
+    "default": None,
+    "maximum-likelihood": MaximumLikelihood(),
+    "map": MAP(),
+    "mc-dropout": MCDropout(),
+    "bayes-by-backprop": BayesByBackprop(),
+    "ensemble": Ensemble(MAP(), 5),
+    "cross-fit": CrossFit(MAP(), 10),
+}
 
 
 def default_method(size, task="regression"):
@@ -42,3 +57,32 @@ def replaced(method, path, value):
         raise ValueError(f"Invalid parameter {path[0]!r} for method {method!r}.")
     inner = value if len(path) == 1 else replaced(getattr(method, path[0]), path[1:], value)
     return replace(method, **{path[0]: inner})  # type: ignore[type-var]
+
+
+def named(name, settings=(), *, size=1000, task="regression"):
+    """The method called ``name``, with texts FIELD=VALUE set (``rate=0.1``; ``method.rate=0.1`` in a wrapped method).
+
+    None for the default without settings; with them it is that for ``size`` rows. Raises ValueError for unknown names and
+    for values that are not of the field's kind.
+    """
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"method {name!r} is unknown{hint} Choose one of {', '.join(METHODS)}.")
+    method = METHODS[name]
+    if settings and method is None:
+        method = default_method(size, task)
+    for setting in settings:
+        path, equals, text = setting.partition("=")
+        if not equals:
+            raise ValueError(f"a setting is FIELD=VALUE, got {setting!r}")
+        method = replaced(method, path.split("."), value(text))
+    return method
+
+
+def value(text):
+    """A number, tuple, None or truth value written as in Python; any other text as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

@@ -235,27 +235,33 @@ def split_target(table, target):
     return frame.drop(target).to_native(), frame[target].to_numpy()
 
 
-def fill_missing(table):
-    """(a table of inputs whose missing values are filled in, how many were in each column that had any).
+def fill_missing(table, values=None):
+    """(a table of inputs whose missing values are filled in, {column: the value for it}, {column: how many were missing}).
 
-    Numbers and truth values by the column's median, texts by the category "missing". E for a column without any value.
+    ``values`` are those of an earlier table; without them numbers and truth values get the column's median, texts the
+    category "missing". E for a column without any value.
     """
-    frame, counts = nw.from_native(table, eager_only=True), {}
+    frame, given, counts = nw.from_native(table, eager_only=True), dict(values or {}), {}
     for name in frame.columns:
         part = as_part(frame[name])
         gone = np.array([is_missing(value) for value in part.values], bool)
+        if name not in given:
+            if gone.all():
+                raise DataError(f"Column {name!r} has no value at all: leave it out.")
+            given[name] = "missing" if part.kind == "category" else float(np.median(part.values[~gone]))
         if not gone.any():
             continue
-        if gone.all():
-            raise DataError(f"Column {name!r} has no value at all: leave it out.")
         counts[name] = int(gone.sum())
-        if part.kind == "category":
-            values, kind = ["missing" if value is None else str(value) for value in part.values], nw.String
+        if part.kind == "category" or isinstance(given[name], str):
+            filled, kind = (
+                [given[name] if hole else str(v) for v, hole in zip(part.values, gone, strict=True)],
+                nw.String,
+            )
         else:
-            values, kind = np.where(gone, np.median(part.values[~gone]), part.values), nw.Float64
-            values, kind = (values >= 0.5, nw.Boolean) if part.kind == "boolean" else (values, kind)
-        frame = frame.with_columns(nw.new_series(name, values, kind, backend=frame.implementation))
-    return frame.to_native(), counts
+            filled, kind = np.where(gone, given[name], part.values), nw.Float64
+            filled, kind = (filled >= 0.5, nw.Boolean) if part.kind == "boolean" else (filled, kind)
+        frame = frame.with_columns(nw.new_series(name, filled, kind, backend=frame.implementation))
+    return frame.to_native(), given, counts
 
 
 def read_table(source):

@@ -1,0 +1,317 @@
+"""The command line: demo, fit, predict, evaluate, compare. JAX is imported inside the commands, never for --help."""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Table
+except ImportError:
+    raise SystemExit(
+        "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
+    ) from None
+
+app = typer.Typer(
+    help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+errors = Console(stderr=True)
+state: dict[str, bool] = {"debug": False, "quiet": False}
+
+TableFile = Annotated[
+    str, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file, or - for CSV on stdin.")
+]
+Target = Annotated[str, typer.Option("--target", "-t", help="The column to predict.")]
+Task = Annotated[str | None, typer.Option(help="regression or classification; read off the target by default.")]
+Seed = Annotated[int, typer.Option(help="The same seed, the same numbers.")]
+Impute = Annotated[bool, typer.Option("--impute", help="Fill missing values: medians, and a category of their own.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, as in 50,50.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+):
+    state.update(debug=debug, quiet=quiet)
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def opened(table, impute, values=None):
+    """The table and the values that fill its holes, if that is wanted."""
+    from dubito.tables import fill_missing, read_table
+
+    frame = read_table(table)
+    if not impute:
+        return frame, None
+    frame, given, counts = fill_missing(frame, values)
+    if counts:
+        say(f"Filled in: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")
+    return frame, given
+
+
+def say(text):
+    if not state["quiet"]:
+        errors.print(text, highlight=False, soft_wrap=True)
+
+
+def estimator(kind, method, settings, hidden, seed, rows):
+    """An estimator for the task from the options."""
+    import dubito
+    from dubito.recipes import named
+
+    widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
+    chosen = named(method, settings, size=rows, task=kind)
+    make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
+    return make(chosen, hidden=widths, random_state=seed)
+
+
+def task_of(frame, target, task):
+    """(inputs, target's values, task); the target's own column is set aside."""
+    from dubito.tables import split_target, target_kind
+
+    inputs, y = split_target(frame, target)
+    kind = target_kind(frame[target]) if task is None else task
+    if kind not in ("regression", "classification"):
+        raise ValueError(f"--task is regression or classification, got {task!r}")
+    return inputs, y, kind
+
+
+@contextlib.contextmanager
+def progress_bar():
+    """A callback for the engine's reports that moves a bar on standard error, when that is a terminal."""
+    if state["quiet"] or not errors.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("compiling", total=None)
+        seen: dict[int, int] = {}
+
+        def report(one):
+            seen[one.member] = one.epoch
+            score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
+            text = f"epoch {one.epoch}/{one.epochs} · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
+            total, done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in seen.values())
+            bar.update(task, description=text, total=total, completed=done)
+
+        yield report
+
+
+@app.command()
+def fit(
+    table: TableFile,
+    target: Target,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the model.")],
+    method: Annotated[str, typer.Option(help="default, maximum-likelihood, map, mc-dropout, ...")] = "default",
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field.")] = None,
+    hidden: Hidden = None,
+    seed: Seed = 0,
+    task: Task = None,
+    impute: Impute = False,
+):
+    """Fit TABLE and write the model to one file."""
+    frame, values = opened(table, impute)
+    inputs, y, kind = task_of(frame, target, task)
+    model = estimator(kind, method, settings or (), hidden, seed, len(y))
+    with progress_bar() as report:
+        model.fit(inputs, y, progress=report)
+    model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
+    model.save(output)
+    say(f"{kind.capitalize()} on {len(y)} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}")
+    say(f"Wrote {output}")
+
+
+def answered(path, table, impute=False):
+    """(the model in ``path``, inputs, the target's column or None) for a table that may hold the target or not."""
+    import dubito
+    from dubito.tables import split_target
+
+    model = dubito.load(path)
+    frame, _ = opened(table, impute or "impute" in model.summary_, model.summary_.get("impute"))
+    target = model.summary_.get("target")
+    if target in frame.column_names:
+        return model, *split_target(frame, target)
+    return model, frame, None
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    table: TableFile,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
+    coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
+):
+    """Predict every row of TABLE: mean, std and its parts, an interval; or classes and their probabilities."""
+    import pyarrow
+
+    found, inputs, _ = answered(model, table)
+    columns = classes(found, inputs) if hasattr(found, "classes_") else numbers(found, inputs, coverage)
+    result = pyarrow.table(columns)
+    written(result, output)
+    if output is not None:
+        say(f"Wrote {output} ({result.num_rows} rows)")
+
+
+def numbers(found, inputs, coverage):
+    """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
+    import numpy as np
+
+    ends = [(1 - coverage) / 2, (1 + coverage) / 2]
+
+    def reading(answer):
+        parts = (answer.mean, answer.std, np.sqrt(answer.epistemic), np.sqrt(answer.aleatoric), *answer.quantile(ends))
+        return np.stack(parts, axis=1)
+
+    (result,) = found.in_blocks(inputs, reading)
+    names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
+    count = result.shape[2]
+    endings = [""] if count == 1 else [f"_{k}" for k in range(count)]
+    return {
+        f"{name}{ending}": result[:, place, k] for k, ending in enumerate(endings) for place, name in enumerate(names)
+    }
+
+
+def classes(found, inputs):
+    """A classifier's answers by column."""
+    readings = (lambda one: one.probs, lambda one: one.entropy, lambda one: one.mutual_information)
+    probs, entropy, information = found.in_blocks(inputs, *readings)
+    columns = {f"p_{label}": probs[:, place] for place, label in enumerate(found.classes_)}
+    prediction = {"prediction": found.classes_[probs.argmax(1)]}
+    return prediction | columns | {"entropy": entropy, "mutual_information": information}
+
+
+def written(result, output):
+    """A pyarrow table to a .csv or .parquet file, whole or not at all, or as CSV to standard output."""
+    from pyarrow import csv, parquet
+
+    if output is None:
+        csv.write_csv(result, sys.stdout.buffer)
+        sys.stdout.flush()
+        return
+    writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
+    if output.suffix not in writers:
+        raise ValueError(f"{output}: the output is .csv or .parquet")
+    temporary = output.with_name(f".{output.name[:200]}.{os.getpid()}")
+    try:
+        writers[output.suffix](result, temporary)
+        os.replace(temporary, output)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@app.command()
+def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table: TableFile, as_json: Json = False):
+    """Score the model on TABLE, which has the target's column too."""
+    from dubito.comparison import codes
+    from dubito.metrics import scorecard
+
+    found, inputs, y = answered(model, table)
+    if y is None:
+        raise ValueError(f"evaluate needs the target's column, {found.summary_.get('target')!r}, in {table}")
+    truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
+    card = scorecard(found.predictive(inputs), truth)
+    if as_json:
+        print(json.dumps(card))
+        return
+    grid = Table("score", "value", "standard error")
+    for key, value in card.items():
+        if not key.endswith("_se"):
+            error = card.get(f"{key}_se")
+            grid.add_row(key, f"{value:.4g}", "" if error is None else f"{error:.2g}")
+    Console().print(grid)
+
+
+@app.command()
+def compare(
+    table: TableFile,
+    target: Target,
+    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas.")] = (
+        "default,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble"
+    ),
+    folds: Annotated[int, typer.Option(min=2)] = 5,
+    hidden: Hidden = None,
+    seed: Seed = 0,
+    task: Task = None,
+    impute: Impute = False,
+    as_json: Json = False,
+    report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
+):
+    """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
+    from dubito import comparison
+
+    frame, _ = opened(table, impute)
+    inputs, y, kind = task_of(frame, target, task)
+    names = [name.strip() for name in methods.split(",")]
+    chosen = {name: estimator(kind, name, (), hidden, seed, len(y)) for name in names}
+    total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
+    with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
+
+        def done(name, fold):
+            if status is not None:
+                status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
+
+        rows = comparison.compare(chosen, inputs, y, folds=folds, seed=seed, done=done)
+    if as_json:
+        print(json.dumps({row.name: row.card() for row in rows}))
+    else:
+        Console().print(grid_of(rows))
+    if report is not None:
+        from dubito.report import comparison_report
+
+        settings = {"table": Path(table).name, "target": target, "folds": str(folds)}
+        comparison_report(report, f"{target}: {len(names)} methods", rows, settings=settings, seed=seed)
+        say(f"Wrote {report}")
+
+
+def grid_of(rows):
+    """A rich table of ``comparison.compare``'s rows."""
+    keys = list(rows[0].scores)
+    grid = Table("method", *keys, "nll to the best", "seconds a fit")
+    for row in rows:
+        cells = [f"{score.value:.4g} ± {score.se:.2g}" for score in row.scores.values()]
+        gap = "" if row is rows[0] else f"+{row.difference.value:.3g} ± {row.difference.se:.2g}"
+        grid.add_row(row.name, *cells, gap, f"{row.seconds:.1f}")
+    return grid
+
+
+@app.command()
+def demo(output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("dubito-demo")):
+    """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
+    from dubito.demo import run
+
+    written = run(output, say)
+    for line in written:
+        print(line)
+
+
+def main():
+    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        errors.print("Interrupted.")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if state["debug"]:
+            raise
+        usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
+        message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
+        errors.print(f"dubito: {message or type(error).__name__}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(usage)

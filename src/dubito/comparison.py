@@ -1,0 +1,96 @@
+"""Cross-validation of several estimators on the same folds, with paired differences to the best."""
+
+import time
+from typing import Any, NamedTuple
+
+import narwhals as nw
+import numpy as np
+from sklearn.base import clone
+from sklearn.model_selection import KFold, StratifiedKFold
+
+from dubito import metrics
+from dubito.metrics import Score
+
+REGRESSION = {
+    "rmse": metrics.rmse,
+    "mae": metrics.mae,
+    "nll": metrics.nll,
+    "crps": metrics.crps,
+    "coverage_90": metrics.coverage,
+    "mean_width_90": metrics.width,
+}
+CLASSIFICATION = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
+
+
+class Compared(NamedTuple):
+    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds a fit."""
+
+    name: str
+    scores: dict[str, Score]
+    difference: Score
+    seconds: float
+
+    def card(self):
+        """The scores as a flat dictionary, ``<key>`` and ``<key>_se``."""
+        found: dict[str, Any] = {}
+        for key, score in self.scores.items():
+            found |= {key: score.value} | ({f"{key}_se": score.se} if np.isfinite(score.se) else {})
+        return found | {
+            "nll_difference": self.difference.value,
+            "nll_difference_se": self.difference.se,
+            "seconds": self.seconds,
+        }
+
+
+def compare(estimators, X, y, *, folds=5, seed=0, done=None):
+    """Score each of ``estimators`` (a dict by name) on the same ``folds``; a list of ``Compared``, best ``nll`` first.
+
+    Folds are stratified for classes. A score is the mean over folds, its standard error over all held-out rows.
+    ``done(name, fold)`` is called after each fit.
+    """
+    y = np.asarray(y)
+    classes = all(hasattr(estimator, "predict_proba") for estimator in estimators.values())
+    splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
+    splits = list(splitter.split(np.zeros(len(y)), y))
+    wanted = CLASSIFICATION if classes else REGRESSION
+    found = {}
+    for name, estimator in estimators.items():
+        parts, seconds = {key: [] for key in wanted}, []
+        for number, (train, test) in enumerate(splits):
+            start = time.perf_counter()
+            fitted = clone(estimator).fit(taken(X, train), y[train])
+            seconds.append(time.perf_counter() - start)
+            answer = fitted.predictive(taken(X, test))
+            truth = codes(fitted.classes_, y[test]) if classes else y[test]
+            for key, score in wanted.items():
+                parts[key].append(score(answer, truth))
+            if done is not None:
+                done(name, number)
+        found[name] = ({key: pooled(scores) for key, scores in parts.items()}, float(np.median(seconds)))
+    best = min(found, key=lambda name: found[name][0]["nll"].value)
+    rows = [
+        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), seconds)
+        for name, (scores, seconds) in found.items()
+    ]
+    return sorted(rows, key=lambda row: row.scores["nll"].value)
+
+
+def pooled(scores):
+    """Scores of separate rows as one: the mean over all rows, which every score has one of for each."""
+    rows = np.concatenate([score.rows for score in scores])
+    return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)
+
+
+def codes(classes, labels):
+    """Places of ``labels`` in the sorted ``classes``. ValueError for a label that is not among them."""
+    labels = np.asarray(labels)
+    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
+    if np.any(classes[places] != labels):
+        raise ValueError(f"the label {labels[classes[places] != labels][0]!r} was not there at fit")
+    return places
+
+
+def taken(X, rows):
+    """Rows of an array or of any frame."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]

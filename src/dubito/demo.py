@@ -1,0 +1,169 @@
+"""The main job on bundled real data: four methods on three tables, a comparison, a report, predictions, pictures."""
+
+import csv
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.model_selection import train_test_split
+
+from dubito import datasets, metrics, plots, report
+from dubito.estimators import BayesianClassifier, BayesianRegressor
+from dubito.recipes import METHODS
+
+NAMES = ("maximum-likelihood", "mc-dropout", "bayes-by-backprop", "ensemble")
+SEED = 0
+YEAR = 1990  # the CO2 record is learned up to here
+
+
+@dataclass(frozen=True)
+class Job:
+    """A table, split: what is learned and what is predicted."""
+
+    name: str
+    text: str
+    make: Any
+    epochs: int
+    train: tuple
+    test: tuple
+
+
+def jobs():
+    """The three tables."""
+    x, y = datasets.diabetes()
+    x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED)
+    diabetes = Job(
+        "diabetes",
+        "Regression: the disease's progression a year later, from ten measurements (442 patients, a quarter held out).",
+        BayesianRegressor,
+        100,
+        (x, y),
+        (x_test, y_test),
+    )
+    x, y = datasets.digits()
+    x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED, stratify=y)
+    digits = Job(
+        "digits",
+        "Classification: handwritten digits of 8 × 8 pixels (1,797 images, a quarter held out).",
+        BayesianClassifier,
+        40,
+        (x, y),
+        (x_test, y_test),
+    )
+    x, y = datasets.co2()
+    early = x[:, 0] < YEAR
+    co2 = Job(
+        "CO2",
+        f"Extrapolation: monthly CO2 at Mauna Loa in ppm, learned up to {YEAR} and predicted to the end of 2001. "
+        "No method was told that the curve goes on as it did; the question is who knows that it does not know.",
+        BayesianRegressor,
+        300,
+        (x[early], y[early]),
+        (x[~early], y[~early]),
+    )
+    return [diabetes, digits, co2]
+
+
+def fitted(job, name):
+    """(the model, its scores on the held-out rows, its answer there)."""
+    method: Any = METHODS[name]
+    if name == "ensemble":  # of what stands beside it, so that one program serves both
+        method = replace(method, method=METHODS["maximum-likelihood"])
+        method = replace(method, method=replace(method.method, epochs=job.epochs))
+    else:
+        method = replace(method, epochs=job.epochs)
+    model = job.make(method, random_state=SEED).fit(*job.train)
+    answer = model.predictive(job.test[0])
+    return model, metrics.scorecard(answer, job.test[1]), answer
+
+
+def run(folder, say=print):
+    """Write report.html, predictions.csv and pictures to ``folder``; returns lines that name them and the comparison."""
+    start = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = jobs()
+    say(f"Fitting {len(NAMES)} methods on {len(tables)} tables ...")
+    with ThreadPoolExecutor(2) as pool:
+        running = {(job.name, name): pool.submit(fitted, job, name) for job in tables for name in NAMES}
+        found = {key: future.result() for key, future in running.items()}
+    lines, sections, written = [], [], []
+    for job in tables:
+        results = {name: found[job.name, name] for name in NAMES}
+        cards = [(name, card) for name, (_, card, _) in results.items()]
+        lines += ["", job.text, *text_table(cards)]
+        pictures = drawn(job, results)
+        sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), tuple(pictures)))
+        for number, (_, _, figure) in enumerate(pictures):
+            path = folder / f"{job.name.lower()}_{number + 1}.png"
+            figure.savefig(path, dpi=150)
+            written.append(path)
+    settings = {f"{job.name}, {name}": found[job.name, name][0].description for job in tables for name in NAMES}
+    report.write_report(folder / "report.html", "dubito: the demo", sections, settings=settings, seed=SEED)
+    predictions(folder / "predictions.csv", tables[0], found["diabetes", "ensemble"][2])
+    lines += ["", f"Written in {time.perf_counter() - start:.0f} s:"]
+    return lines + [f"  {path}" for path in (folder / "report.html", folder / "predictions.csv", *written)]
+
+
+def text_table(cards):
+    """The scores of each method as aligned lines of text."""
+    keys = [key for key in cards[0][1] if not key.endswith("_se") and key != "n"]
+    rows = [["", *keys], *[[name, *(f"{card[key]:.4g}" for key in keys)] for name, card in cards]]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
+def drawn(job, results):
+    """(caption, alternative text, figure) of a table's pictures."""
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True).ravel()
+    for ax, (name, (model, _, answer)) in zip(axes, results.items(), strict=True):
+        picture(job, model, answer, ax)
+        ax.set_title(name)
+    curves = Figure(figsize=(11, 5.5), layout="constrained")
+    for ax, (name, (model, _, _)) in zip(curves.subplots(2, 2).ravel(), results.items(), strict=True):
+        plots.loss_curves(model.history_, ax=ax)
+        ax.set_title(name)
+    captions = {
+        "diabetes": "Do the intervals hold what they promise? Observed against nominal coverage of held-out rows.",
+        "digits": "Are the probabilities right? Accuracy against confidence on held-out images.",
+        "CO2": f"The mean, the doubt about the weights, and all of it with noise. Only months before {YEAR} were learned.",
+    }
+    return [
+        (captions[job.name], f"Predictions of four methods on {job.name}", figure),
+        ("Negative log likelihood per example while training.", f"Loss curves of four methods on {job.name}", curves),
+    ]
+
+
+def picture(job, model, answer, ax):
+    """What one method says of one table."""
+    if job.name == "digits":
+        plots.reliability(answer, job.test[1], ax=ax)
+    elif job.name == "diabetes":
+        plots.interval_coverage(answer, job.test[1], ax=ax)
+    else:
+        x = np.concatenate([job.train[0], job.test[0]])
+        y = np.concatenate([job.train[1], job.test[1]])
+        plots.bands(x[:, 0], model.predictive(x), x_train=x[:, 0], y_train=y, ax=ax)
+        ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
+        ax.set(xlabel="year", ylabel="CO2 (ppm)", ylim=(300, 400))
+
+
+def predictions(path, job, answer):
+    """The held-out rows of a regression with what was predicted for them."""
+    lower, upper = answer.interval(0.9)
+    columns = {
+        "actual": job.test[1],
+        "mean": answer.mean[:, 0],
+        "std": answer.std[:, 0],
+        "epistemic_std": np.sqrt(answer.epistemic[:, 0]),
+        "aleatoric_std": np.sqrt(answer.aleatoric[:, 0]),
+        "lower": lower[:, 0],
+        "upper": upper[:, 0],
+    }
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True))
