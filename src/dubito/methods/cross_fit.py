@@ -81,7 +81,7 @@ class CrossFit:
         if model.likelihood.task == "classification":
             return tempered(model, parts, folds, trained.rows, key_predict)
         if not isinstance(model.likelihood, Gaussian | HeteroscedasticGaussian):
-            return joined(model, parts)  # a likelihood from outside keeps the noise that it learned
+            return joined(parts)  # a likelihood from outside keeps the noise that it learned
         means = np.stack([predict(part, trained.rows.x, key=key_predict).mean for part in parts])
         return noised(self, model, parts, folds, means, trained.rows, key_noise, run)
 
@@ -121,7 +121,7 @@ def noised(method, model, parts, folds, means, rows, key, run):
     likelihood = HeteroscedasticGaussian(0.0, len(c), "exp") if method.df is None else StudentT(method.df, len(c))
     final = Model(WithNoise(model.network, noise, len(c)), likelihood, model.prior)
     noises = [{"level": level, "shape": shape} for shape in shapes]
-    return joined(final, [with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
+    return joined([with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
 
 
 def held_out(folds, values):
@@ -248,7 +248,7 @@ def _apply(network, params, x):
 def tempered(model, parts, folds, rows, key):
     """The mixture of ``parts`` with the temperature T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y."""
     if not isinstance(model.likelihood, Bernoulli | Categorical):
-        return joined(model, parts)
+        return joined(parts)
     held = [np.flatnonzero(fold > 0) for fold in folds]
     logits = [
         np.asarray(predict(part, rows.x[chosen], key=key).z["logits"], float)
@@ -269,4 +269,4 @@ def tempered(model, parts, folds, rows, key):
     temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 2.0)))
     likelihood = replace(model.likelihood, temperature=temperature)
     final = replace(model, likelihood=likelihood)
-    return joined(final, [replace(part, model=final) for part in parts])
+    return joined([replace(part, model=final) for part in parts])

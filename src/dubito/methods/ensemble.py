@@ -32,12 +32,17 @@ class Ensemble:
     def finish(self, model, trained, key, run):
         groups = grouped(trained, self.size)
         keys = jax.random.split(key, len(groups))
-        parts = [self.method.finish(model, group, k, run) for group, k in zip(groups, keys, strict=True)]
-        return joined(model, parts)
+        return joined([self.method.finish(model, group, k, run) for group, k in zip(groups, keys, strict=True)])
 
 
-def joined(model, parts):
-    """Points become one set of samples; anything else a mixture."""
+def joined(parts):
+    """Points become one set of samples; anything else a mixture. ValueError where the parts predict with different models."""
+    if any(part.model != parts[0].model for part in parts):
+        raise ValueError(
+            "the members predict with different models (each run found a temperature of its own): wrap the other way "
+            "round, CrossFit(Ensemble(...))"
+        )
     if all(isinstance(part, Samples) for part in parts):
-        return Samples(model, jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *[p.params for p in parts]))
-    return Mixture(model, tuple(parts))
+        params = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *[part.params for part in parts])
+        return Samples(parts[0].model, params)
+    return Mixture(parts[0].model, tuple(parts))
