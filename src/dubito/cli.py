@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -298,6 +299,7 @@ def demo(output: Annotated[Path, typer.Option("--output", help="The folder to wr
 def main():
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    warnings.showwarning = lambda message, *_: say(f"dubito: note: {message}")
     try:
         app(standalone_mode=False)
     except typer.Exit as stop:

@@ -81,7 +81,7 @@ def descend(method, gradient, params, state, clock, strengths=None):
 def _descend(method, gradient, params, state, clock, strengths):
     with jax.numpy_dtype_promotion("standard"):
         if method.clip is not None:
-            norm = optax.global_norm(gradient)
+            norm = optax.tree.norm(gradient)
             gradient = jax.tree.map(lambda g: g * jnp.minimum(1.0, method.clip / (norm + 1e-12)), gradient)
         direction, state = _transformation(method).update(gradient, state, params)
     rate = step_size(method, clock)

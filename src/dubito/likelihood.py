@@ -226,11 +226,10 @@ class Categorical:
     variance = Bernoulli.variance
 
     def log_prob(self, z, y):
-        f = z["logits"]
+        log_p = jax.nn.log_softmax(z["logits"], axis=1)
         if y.ndim == 1:
-            chosen = jnp.take_along_axis(f, y[:, None].astype(jnp.int32), axis=1)[:, 0]
-            return chosen - special.logsumexp(f, axis=1)
-        return jnp.sum(y * f, axis=1) - special.logsumexp(f, axis=1) * jnp.sum(y, axis=1)
+            return jnp.take_along_axis(log_p, y[:, None].astype(jnp.int32), axis=1)[:, 0]
+        return jnp.sum(jnp.where(y == 0, 0, y.astype(log_p.dtype) * log_p), axis=1)
 
     def mean(self, z):
         return jax.nn.softmax(z["logits"], axis=1)

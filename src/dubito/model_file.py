@@ -6,80 +6,85 @@ names, shapes and dtypes follow from the configuration, and ``described`` comput
 
 import importlib.metadata
 from dataclasses import fields
+from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import jax
 import numpy as np
+from sklearn.base import RegressorMixin
 
 from dubito import archive, likelihood, model, network, posterior, prior
-from dubito.archive import ModelFileError
+from dubito.archive import ModelFileError, expect
 from dubito.methods import bayes_by_backprop, cross_fit, ensemble, maximum, mc_dropout
 from dubito.tables import Schema, TargetScaler
 
 FORMAT = 1
-LIST = 1000  # entries of a list in a method, a network or a posterior at most
+LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
+LAYERS = 100  # of a network
+LARGEST = 2**31  # a whole number is smaller
+PARTS = 1000  # of a mixture
+MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 
-CLASSES = {
-    kind.__name__: kind
-    for kind in (
-        maximum.MaximumLikelihood,
-        maximum.MAP,
-        mc_dropout.MCDropout,
-        bayes_by_backprop.BayesByBackprop,
-        ensemble.Ensemble,
-        cross_fit.CrossFit,
-        cross_fit.WithNoise,
-        network.MLP,
-        network.ConvNet,
-        likelihood.Gaussian,
-        likelihood.HeteroscedasticGaussian,
-        likelihood.StudentT,
-        likelihood.Bernoulli,
-        likelihood.Categorical,
-        prior.Normal,
-        prior.Laplace,
-        prior.ScaleMixture,
-        model.Model,
-    )
-}
+POINTS = (maximum.MaximumLikelihood, maximum.MAP)
+METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, ensemble.Ensemble, cross_fit.CrossFit)
+NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
+NOISES = (likelihood.Gaussian, likelihood.HeteroscedasticGaussian, likelihood.StudentT)
+LIKELIHOODS = (*NOISES, likelihood.Bernoulli, likelihood.Categorical)
+PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
+CLASSES = {kind.__name__: kind for kind in (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, model.Model)}
+# What stands in fields that are declared as Any.
+FIELDS = {"method": METHODS, "network": NETWORKS, "mean": network.MLP, "likelihood": LIKELIHOODS, "optimizer": str}
+FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
-def encoded(value):
-    """A number, text, None, tuple of such, or object of a listed class, as JSON values. ModelFileError for others."""
+def encoded(value, name="it"):
+    """A number, text, None, tuple of such, or object of a listed class, as JSON values. ModelFileError for others, which
+    names what it was asked for as ``name``."""
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, list | tuple):
-        return [encoded(each) for each in value]
+    if type(value) in (list, tuple):
+        return [encoded(each, name) for each in value]
     if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
-        return {"class": type(value).__name__} | {f.name: encoded(getattr(value, f.name)) for f in fields(value)}
-    if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf":
-        number = np.asarray(value).item()
-        if np.isfinite(number):
-            return number
+        own = {f.name: encoded(getattr(value, f.name), f.name) for f in fields(value)}
+        return {"class": type(value).__name__} | own
+    number = np.asarray(value)
+    if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
+        return number.item()
     raise ModelFileError(
-        f"{value!r} cannot be saved: a model file holds numbers, texts and dubito's own classes, no callables. "
-        "Choose activations and optimizers by name to save a model."
+        f"{name}={value!r} cannot be saved: a model file holds finite numbers, texts and dubito's own classes, no "
+        "callables. Choose activations and optimizers by name to save a model."
     )
 
 
 def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples."""
+    """The inverse of ``encoded``; lists become tuples. Fields have the types they were declared with, so that nothing ill
+    comes as far as JAX, which would read source files to explain it."""
     if isinstance(value, list):
-        _expect(len(value) <= LIST, f"a list of {len(value)} entries")
+        expect(len(value) <= LIST, f"a list of {len(value)} entries")
         return tuple(decoded(each) for each in value)
     if not isinstance(value, dict):
         return value
-    _expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
+    expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
     kind: Any = CLASSES[value["class"]]
-    own = {"class", *(f.name for f in fields(kind))}
-    _expect(set(value) == own, f"the fields of {kind.__name__} are not its own")
-    return kind(**{name: decoded(each) for name, each in value.items() if name != "class"})
+    own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
+    expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
+    found = {name: decoded(value[name]) for name in own}
+    for name, each in found.items():
+        whole = type(each) is int and 0 <= each < LARGEST and isinstance(1.0, own[name])
+        fine = isinstance(each, own[name]) and (type(each) is not int or 0 <= each < LARGEST)
+        expect(fine or whole, f"{kind.__name__} with {name}={str(each)[:99]!r}")
+    expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
+    if kind is network.MLP:
+        expect(network.mlp(**found) == kind(**found), "its network is none that dubito makes")
+        expect(len(found["hidden"]) <= LAYERS and max(found["hidden"], default=0) < LARGEST, "its network is too large")
+    return kind(**found)
 
 
 def spec(found):
     """What is needed, beside the arrays, to build a posterior again: JSON values."""
-    config = {"kind": type(found).__name__, "model": encoded(found.model)}
+    config = {"kind": type(found).__name__, "model": encoded(found.model, "model")}
     match found:
         case posterior.Samples():
             return config | {"draws": len(jax.tree.leaves(found.params)[0])}
@@ -87,7 +92,8 @@ def spec(found):
             return config
         case posterior.Dropped():
             rates = jax.tree.leaves(found.rates, is_leaf=lambda leaf: leaf is None)
-            return config | {"rates": [encoded(rate) for rate in rates]}
+            axes = [-2] * len(rates) if found.axes is None else list(found.axes)
+            return config | {"rates": [encoded(rate, "rate") for rate in rates], "axes": axes}
         case posterior.Mixture():
             return config | {"parts": [spec(part) for part in found.parts]}
         case cross_fit.Renoised():
@@ -108,28 +114,43 @@ def arrays(found, prefix="posterior"):
     return arrays(found.part, f"{prefix}/part") | _named(found.noise, f"{prefix}/noise")
 
 
+SPECS = {"Samples": ["draws"], "Normals": [], "Dropped": ["rates", "axes"], "Mixture": ["parts"], "Renoised": ["part"]}
+
+
 def described(config, prefix="posterior"):
     """{name: (dtype, shape)} of the arrays that a posterior with this ``spec`` has."""
-    kind, shapes = config.get("kind"), _shapes(decoded(config.get("model")))
+    kind = config.get("kind")
+    expect(kind in SPECS, f"it names the posterior {kind!r}")
+    expect(set(config) == {"kind", "model", *SPECS[kind]}, f"the keys of a posterior {kind} are not its own")
+    shapes = _shapes(decoded(config["model"]))
     match kind:
         case "Samples":
-            _expect(type(config["draws"]) is int and config["draws"] > 0, f"{config['draws']!r} draws")
-            return _named(shapes, prefix, lambda leaf: ("float32", (config["draws"], *leaf.shape)))
-        case "Dropped":
-            return _named(shapes, prefix, lambda leaf: ("float32", leaf.shape))
+            draws = config["draws"]
+            expect(type(draws) is int and draws > 0, f"{draws!r} draws")
+            return _named(shapes, prefix, lambda leaf: ("float32", (draws, *leaf.shape)))
         case "Normals":
-            mean, scale = (
-                _named(shapes, f"{prefix}/{part}", lambda leaf: ("float32", leaf.shape)) for part in ("mean", "scale")
-            )
-            return mean | scale
+            return described_as(shapes, f"{prefix}/mean") | described_as(shapes, f"{prefix}/scale")
         case "Mixture":
-            _expect(0 < len(config["parts"]) <= LIST, f"a mixture of {len(config['parts'])} parts")
-            parts = [described(part, f"{prefix}/{number}") for number, part in enumerate(config["parts"])]
-            return {name: entry for part in parts for name, entry in part.items()}
+            parts = config["parts"]
+            expect(isinstance(parts, list) and 0 < len(parts) <= PARTS, "a mixture of no parts, or too many")
+            expect(all(_shapes(decoded(part["model"])) == shapes for part in parts), "the parts of a mixture differ")
+            each = [described(part, f"{prefix}/{number}") for number, part in enumerate(parts)]
+            return {name: entry for part in each for name, entry in part.items()}
         case "Renoised":
-            noise = _named(shapes["network"]["noise"], f"{prefix}/noise", lambda leaf: ("float32", leaf.shape))
+            mean = _shapes(decoded(config["part"]["model"]))["network"]
+            expect(shapes["network"]["mean"] == mean, "a posterior's noise stands beside another network")
+            noise = described_as(shapes["network"]["noise"], f"{prefix}/noise")
             return described(config["part"], f"{prefix}/part") | noise
-    raise ModelFileError(f"not a usable model file: it names the posterior {kind!r}")
+    rates, axes, leaves = config["rates"], config["axes"], jax.tree.leaves(shapes["network"])
+    fine = isinstance(rates, list) and isinstance(axes, list) and len(rates) == len(axes) == len(leaves)
+    expect(fine and all(rate is None or 0 <= rate < 1 for rate in rates), "its dropout rates")
+    inside = (type(a) is int and (r is None or -w.ndim <= a < 0) for a, r, w in zip(axes, rates, leaves, strict=True))
+    expect(all(inside), "its dropout axes")
+    return described_as(shapes, prefix)
+
+
+def described_as(shapes, prefix):
+    return _named(shapes, prefix, lambda leaf: ("float32", leaf.shape))
 
 
 def built(config, found, prefix="posterior") -> Any:
@@ -140,12 +161,11 @@ def built(config, found, prefix="posterior") -> Any:
         case "Samples":
             return posterior.Samples(its_model, _filled(shapes, found, prefix))
         case "Normals":
-            return posterior.Normals(
-                its_model, _filled(shapes, found, f"{prefix}/mean"), _filled(shapes, found, f"{prefix}/scale")
-            )
+            mean, scale = (_filled(shapes, found, f"{prefix}/{part}") for part in ("mean", "scale"))
+            return posterior.Normals(its_model, mean, scale)
         case "Dropped":
             rates = jax.tree.unflatten(jax.tree.structure(shapes["network"]), config["rates"])
-            return posterior.Dropped(its_model, _filled(shapes, found, prefix), rates)
+            return posterior.Dropped(its_model, _filled(shapes, found, prefix), rates, tuple(config["axes"]))
         case "Mixture":
             parts = [built(part, found, f"{prefix}/{number}") for number, part in enumerate(config["parts"])]
             return posterior.Mixture(its_model, tuple(parts))
@@ -153,23 +173,20 @@ def built(config, found, prefix="posterior") -> Any:
     return cross_fit.Renoised(its_model, part, _filled(shapes["network"]["noise"], found, f"{prefix}/noise"))
 
 
-def _expect(fine, what):
-    if not fine:
-        raise ModelFileError(f"not a usable model file: {what}")
-
-
 def save(estimator, path):
     """Write a fitted estimator to ``path``; what it was constructed with, what it learned, and what was there to learn."""
-    classes = getattr(estimator, "classes_", None)
-    scaler = estimator.scaler_
-    params = {name: getattr(estimator, name) for name in type(estimator)().get_params(deep=False)}
+    kind = type(estimator)
+    if kind.__module__ != "dubito.estimators":  # what a subclass adds would be lost
+        raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
+    classes, scaler = getattr(estimator, "classes_", None), estimator.scaler_
+    params = estimator.get_params(deep=False)
     if not isinstance(params["random_state"], int | np.integer | None):
         params["random_state"] = None
     config = {
         "format": FORMAT,
-        "kind": type(estimator).__name__,
-        "params": {name: encoded(value) for name, value in params.items()},
-        "method": encoded(estimator.method_),
+        "kind": kind.__name__,
+        "params": {name: encoded(value, name) for name, value in params.items()},
+        "method": encoded(estimator.method_, "method"),
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
@@ -179,31 +196,21 @@ def save(estimator, path):
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-    archive.write(path, config, arrays(estimator.posterior_))
+    found = arrays(estimator.posterior_)
+    try:  # what cannot be read again must not be written
+        read = archive.strict_json(archive.canonical(config))
+        _expected(read, {kind.__name__: kind})
+        assembled(read, found, {kind.__name__: kind})
+    except Exception as error:
+        raise ModelFileError(f"the estimator cannot be saved: {error}") from error
+    archive.write(path, config, found)
 
 
-def load(path):
-    """(class name, constructor's parameters, fitted attributes) of an estimator's file. Raises ModelFileError."""
+def load(path, kinds):
+    """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
-        config, found = archive.read(path, _expected)
-        params = {name: decoded(value) for name, value in config["params"].items()}
-        schema = Schema.from_dict(config["schema"])
-        attributes = {
-            "method_": decoded(config["method"]),
-            "schema_": schema,
-            "scaler_": _scaler(config["scaler"]),
-            "posterior_": built(config["posterior"], found),
-            "key_": np.array(config["key"], np.uint32),
-            "summary_": config["summary"],
-            "history_": [],
-            "_flat": config["flat"],
-            "n_features_in_": len(schema.columns),
-        }
-        if config["classes"] is not None:
-            attributes["classes_"] = _classes(config["classes"])
-        if schema.named:
-            attributes["feature_names_in_"] = np.array(schema.names, dtype=object)
-        return config["kind"], params, attributes
+        config, found = archive.read(path, lambda config: _expected(config, kinds))
+        return assembled(config, found, kinds)
     except ModelFileError:
         raise
     except Exception as error:  # whatever an ill configuration makes of the code above, the file is at fault
@@ -213,30 +220,92 @@ def load(path):
 KEYS = {*"format kind params method schema scaler classes flat key posterior summary versions".split()}
 
 
-def _expected(config):
-    newer = type(config.get("format")) is int and config["format"] > FORMAT
-    _expect(not newer, f"it was written by a newer dubito (format {config.get('format')}); update to read it")
-    _expect(config.get("format") == FORMAT and set(config) == KEYS, "its configuration has other keys")
-    _expect(config["kind"] in ("BayesianRegressor", "BayesianClassifier"), f"it is of kind {config['kind']!r}")
+def _expected(config, kinds):
+    version = config.get("format")
+    expect(
+        type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update to read it"
+    )
+    expect(type(version) is int and version == FORMAT and set(config) == KEYS, "its configuration has other keys")
+    expect(config["kind"] in kinds, f"it is of kind {config['kind']!r}")
+    expect(len(_models(config["posterior"])) <= MODELS, "its posterior is of too many models")
     return described(config["posterior"])
 
 
-def _scaler(config):
+def _models(config):
+    """The different models in a posterior's ``spec``, as texts."""
+    parts = config.get("parts", [config["part"]] if "part" in config else [])
+    return {archive.canonical(config["model"])}.union(*map(_models, parts))
+
+
+def assembled(config, found, kinds):
+    """The estimator of a configuration and its arrays, whose parts must fit one another."""
+    schema, posterior_ = Schema.from_dict(config["schema"]), built(config["posterior"], found)
+    scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
+    method, params = decoded(config["method"]), {name: decoded(value) for name, value in config["params"].items()}
+    kind = kinds[config["kind"]]
+    expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
+    expect(params["handle_unknown"] in ("error", "ignore"), "its parameter handle_unknown")
+    method.check(posterior_.model)
+    task = "regression" if issubclass(kind, RegressorMixin) else "classification"
+    expect((scaler is None, classes is None) == (task != "regression", task == "regression"), "its kind of target")
+    wanted = len(scaler.shift if classes is None else classes)
+    expect(task == posterior_.model.likelihood.task, "its likelihood's task")
+    expect(_fits(posterior_.model, schema.width, wanted), "its network fits not its table")
+    flat, key = config["flat"], config["key"]
+    expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
+    expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
+    attributes = {
+        "method_": method,
+        "schema_": schema,
+        "scaler_": scaler,
+        "posterior_": posterior_,
+        "key_": np.array(key, np.uint32),
+        "summary_": config["summary"],
+        "history_": [],
+        "_flat": flat,
+        "n_features_in_": len(schema.columns),
+    }
+    attributes |= {} if classes is None else {"classes_": classes}
+    attributes |= {"feature_names_in_": np.array(schema.names, dtype=object)} if schema.named else {}
+    vars(estimator := kind(**params)).update(attributes)
+    return estimator
+
+
+def _fits(its_model, width, wanted):
+    """Whether the model takes rows of ``width`` columns and answers with ``wanted`` targets or classes."""
+    found, noise = its_model.network, its_model.likelihood
+    count = 2 if isinstance(noise, likelihood.Bernoulli) else getattr(noise, "targets", None) or noise.classes
+    if isinstance(found, network.MLP):
+        return found.inputs == width and found.outputs == noise.width and count == wanted
+    beside = found.noise is None or (found.noise.inputs, found.noise.outputs) == (width, wanted)
+    inside = found.mean.inputs == width and found.mean.outputs >= wanted
+    return beside and inside and noise.width == 2 * wanted and found.targets == count == wanted
+
+
+def _scaler(config) -> Any:
     if config is None:
         return None
-    _expect(set(config) == {"shift", "scale"}, "a scaler's keys")
-    shift, scale = (tuple(float(value) for value in config[name]) for name in ("shift", "scale"))
-    fine = len(shift) == len(scale) and min(scale) > 0 and np.all(np.isfinite([shift, scale]))
-    _expect(fine, "a scaler's numbers")
+    expect(set(config) == {"shift", "scale"}, "a scaler's keys")
+    shift, scale = (tuple(config[name]) for name in ("shift", "scale"))
+    plain = all(type(value) is float for value in shift + scale)  # the JSON holds finite ones only
+    expect(plain and len(shift) == len(scale) and min(scale) > 0, "a scaler's numbers")
     return TargetScaler(shift, scale)
 
 
-def _classes(config):
-    kind = np.dtype(config["dtype"])
-    _expect(kind.kind in "iufbUO" and all(isinstance(v, str | int | float | bool) for v in config["values"]), "labels")
-    return np.array(config["values"], dtype=kind)
+def _classes(config) -> Any:
+    if config is None:
+        return None
+    expect(set(config) == {"dtype", "values"}, "the keys of its classes")
+    kind, values = np.dtype(config["dtype"]), config["values"]
+    expect(kind.kind in "iufbUO" and kind.itemsize * len(values) <= archive.HEADER, "the dtype of its classes")
+    expect(len(values) > 1 and {type(value) for value in values} in ({str}, {int}, {float}, {bool}), "its classes")
+    expect(all(a < b for a, b in pairwise(values)), "the order of its classes")
+    classes = np.array(values, dtype=kind)
+    expect(archive.canonical(classes.tolist()) == archive.canonical(values), "its classes are not of their dtype")
+    return classes
 
 
+@lru_cache(maxsize=MODELS)
 def _shapes(its_model):
     """The model's parameters as shapes; nothing is computed."""
     key = jax.ShapeDtypeStruct((2,), np.uint32)

@@ -58,12 +58,12 @@ def _only(shape, axes):
     return tuple(size if d in axes else 1 for d, size in enumerate(shape))
 
 
-def _draw(leaf, noise, supply, number):
+def _draw(leaf, noise, supply, number, inputs):
     if isinstance(noise, Gaussian):
         return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
-    return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim - 2,)), leaf.dtype)
+    return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
 
 
 def _at_site(eqn, site, treatment, operands, noise, supply):
@@ -145,7 +145,7 @@ def _run(program, noises, found, sites, leaves, inputs_x, supply):
             if isinstance(kind, Gaussian):
                 scales[i] = kind.scale
         elif kind is not None and use.treatment == "draw":
-            env[i] = _draw(env[i], kind, supply, i)
+            env[i] = _draw(env[i], kind, supply, i, use.inputs)
     env.update((len(leaves) + i, value) for i, value in enumerate(inputs_x))
     for number, (eqn, inputs, outputs) in enumerate(program.steps):
         operands = [env[slot] for slot in inputs]

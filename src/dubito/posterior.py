@@ -4,6 +4,7 @@ The contract: ``model`` and ``sample(key, n)``, a tree like the model's params w
 ``n=None`` a finite posterior enumerates its members; the others give ``DRAWS``.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from dubito.model import Model
+from dubito.network import static
 from dubito.random import fast, normals, uniforms
 
 DRAWS = 100
@@ -51,18 +53,20 @@ class Normals:
 class Dropped:
     """Weights with their inputs dropped: W = diag(z)·w/(1 − r), z ~ Bernoulli(1 − r) on each weight's input axis.
 
-    ``rates`` is a tree like ``params["network"]`` with a drop rate, or None where nothing is dropped. A draw is one
-    function: one set of masks for whatever rows it is evaluated on.
+    ``rates`` is a tree like ``params["network"]`` with a drop rate, or None where nothing is dropped; ``axes`` has for
+    each of its leaves the axis of the inputs, counted from the end (None: −2 for all). A draw is one function: one set of
+    masks for whatever rows it is evaluated on.
     """
 
     model: Model
     params: Any
     rates: Any
+    axes: tuple | None = static(default=None)
 
     def sample(self, key, n=None):
         n = DRAWS if n is None else n
         rates = jax.tree.leaves(self.rates, is_leaf=lambda leaf: leaf is None)
-        return _dropped_draws(key, self.params, rates, n)
+        return _dropped_draws(key, self.params, rates, n, self.axes or (-2,) * len(rates))
 
 
 @jax.tree_util.register_dataclass
@@ -77,7 +81,9 @@ class Mixture:
         keys = jax.random.split(key, len(self.parts) + 1)
         if n is None:
             finite = all(isinstance(part, Samples) for part in self.parts)
-            each = None if finite else -(-DRAWS // len(self.parts))
+            counts = [len(jax.tree.leaves(part.params)[0]) for part in self.parts] if finite else []
+            shared = None if len(set(counts)) == 1 else math.lcm(*counts)  # so that each part has the same share
+            each = shared if finite else -(-DRAWS // len(self.parts))
             drawn = [part.sample(k, each) for part, k in zip(self.parts, keys[1:], strict=True)]
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
         each = -(-n // len(self.parts))
@@ -95,13 +101,15 @@ def _normal_draws(key, mean, scale, n):
     return tree.unflatten([m[None] + s[None] * e for m, s, e in zip(means, scales, noise, strict=True)])
 
 
-@partial(jax.jit, static_argnums=3)
-def _dropped_draws(key, params, rates, n):
+@partial(jax.jit, static_argnums=(3, 4))
+def _dropped_draws(key, params, rates, n, axes):
     weights, tree = jax.tree.flatten(params["network"])
-    shapes = [(n, *([1] * (w.ndim - 2)), w.shape[-2], 1) if w.ndim > 1 else (0,) for w in weights]
+    shapes = [
+        (0,) if rate is None else (n, *(size if d == w.ndim + axis else 1 for d, size in enumerate(w.shape)))
+        for w, rate, axis in zip(weights, rates, axes, strict=True)
+    ]
     drawn = []
     for w, rate, u in zip(weights, rates, uniforms(fast(key), shapes), strict=True):
-        # the mask runs over a weight's input axis, the last but one
         keep = None if rate is None else 1 - jnp.asarray(rate, w.dtype)
         drawn.append(jnp.broadcast_to(w, (n, *w.shape)) if keep is None else jnp.where(u < keep, w[None] / keep, 0.0))
     phi = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), params["likelihood"])

@@ -85,17 +85,17 @@ class Predictive:
     @cached_property
     def mean(self):
         """E[y], (n, K); for classes the probabilities (n, C)."""
-        return self.shift + self.scale * self._means.mean(0)
+        return self.shift + self.scale * over_draws(self._means)
 
     @cached_property
     def aleatoric(self):
         """E_θ[Var[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * self._per_draw(_variance).mean(0)
+        return self.scale**2 * over_draws(self._per_draw(_variance))
 
     @cached_property
     def epistemic(self):
         """Var_θ[E[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * self._means.var(0)
+        return self.scale**2 * over_draws((self._means - over_draws(self._means)) ** 2)
 
     @property
     def variance(self):
@@ -118,7 +118,7 @@ class Predictive:
 
     def cdf(self, y):
         """P(Y ≤ y) for each target, (n, K)."""
-        return self._per_draw(_cdf, self._standardize(y)).mean(0)
+        return over_draws(self._per_draw(_cdf, self._standardize(y)))
 
     def quantile(self, q):
         """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several."""
@@ -164,7 +164,7 @@ class Predictive:
     @property
     def probs(self):
         """p̄ = (1/S) Σ p_s, (n, C); rows sum to 1."""
-        return self._means.mean(0)
+        return over_draws(self._means)
 
     @property
     def entropy(self):
@@ -174,7 +174,7 @@ class Predictive:
     @property
     def mutual_information(self):
         """H[p̄] − (1/S) Σ H[p_s] in nats, (n,): the part that more data would remove."""
-        return np.maximum(self.entropy - _entropy(self._means).mean(0), 0.0)
+        return np.maximum(self.entropy - over_draws(_entropy(self._means)), 0.0)
 
     @property
     def variation_ratio(self):
@@ -185,11 +185,10 @@ class Predictive:
 
     def _standardize(self, y):
         y = np.asarray(y, np.float64)
-        y = y.reshape(len(self), -1)
-        targets = np.shape(self.likelihood.mean(jax.tree.map(lambda leaf: leaf[0, :1], self.z)))[1]
-        if y.shape[1] != targets:
-            raise ValueError(f"y must have {targets} target(s) a row, got {y.shape[1]}")
-        return (y - self.shift) / self.scale
+        targets = jax.eval_shape(_mean, self.likelihood, jax.tree.map(lambda leaf: leaf[0], self.z)).shape[1]
+        if y.size != len(self) * targets:
+            raise ValueError(f"y must have {len(self)} rows of {targets} target(s); got shape {y.shape}")
+        return (y.reshape(len(self), targets) - self.shift) / self.scale
 
 
 def _entropy(p):
@@ -199,7 +198,13 @@ def _entropy(p):
 def _log_mean_exp(terms):
     top = np.maximum(terms.max(0), -np.finfo(float).max)  # all may be −∞
     with np.errstate(divide="ignore"):
-        return top + np.log(np.mean(np.exp(terms - top), axis=0))
+        return top + np.log(over_draws(np.exp(terms - top)))
+
+
+def over_draws(values):
+    """The mean over the first axis. NumPy adds a single column pairwise, several in turn: one is made two, so that a row's
+    answer has the same bits alone and among others."""
+    return np.repeat(values, 2, axis=1).mean(0)[:1] if values[0].size == 1 else values.mean(0)
 
 
 def _mean(likelihood, z):

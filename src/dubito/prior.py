@@ -27,9 +27,10 @@ def leaf_scales(prior, params, scales):
     return [prior.biases if is_bias(leaf) else prior.scale for leaf in leaves]
 
 
-def is_proper(prior):
-    """Whether every leaf has a density that integrates to one."""
-    return prior is not None and (prior.biases is not None or getattr(prior, "by_network", False))
+def is_proper(prior, scales=None):
+    """Whether every leaf has a density that integrates to one. ``scales``: the network's opinion, None if it has none."""
+    by_network = getattr(prior, "by_network", False) and scales is not None
+    return prior is not None and (prior.biases is not None or by_network)
 
 
 def _total(prior, params, scales, density):
@@ -42,7 +43,7 @@ def _total(prior, params, scales, density):
 
 
 def _draw(prior, key, like, scales, noise):
-    if not is_proper(prior):
+    if not is_proper(prior, scales):
         raise ValueError("cannot sample from a prior with biases=None: it is improper; give the biases a scale")
     leaves, tree = jax.tree.flatten(like)
     keys = jax.random.split(key, len(leaves))
@@ -69,6 +70,10 @@ class Normal:
     @classmethod
     def from_l2(cls, l2, size):
         """The Normal that is the regularizer λΣw² beside a mean criterion in nats: variance 1/(2λN), biases free."""
+        if not l2 * size > 0:
+            raise ValueError(
+                f"l2 and size must be positive, got {l2!r} and {size!r}; for no regularizer use prior=None"
+            )
         return cls(scale=1 / math.sqrt(2 * l2 * size), biases=None)
 
     def log_prob(self, params, scales=None):
@@ -89,6 +94,10 @@ class Laplace:
     @classmethod
     def from_l1(cls, l1, size):
         """The Laplace that is the regularizer λΣ|w| beside a mean criterion in nats: b = 1/(λN), biases free."""
+        if not l1 * size > 0:
+            raise ValueError(
+                f"l1 and size must be positive, got {l1!r} and {size!r}; for no regularizer use prior=None"
+            )
         return cls(scale=1 / (l1 * size), biases=None)
 
     def log_prob(self, params, scales=None):

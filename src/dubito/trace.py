@@ -27,11 +27,13 @@ ELEMENTWISE = set(
 @dataclass(frozen=True)
 class Use:
     """How a leaf's noise enters. ``raw``: its product's input is x, not yet in a product with another parameter;
-    ``multiplies``: it is in a matrix product or convolution at all."""
+    ``multiplies``: it is in a matrix product or convolution at all; ``inputs``: its axis that is summed over there (the
+    last but one where that cannot be seen, in a loop for instance, or differs between uses)."""
 
     treatment: str
     raw: bool
     multiplies: bool = False
+    inputs: int = -2
 
 
 class State(NamedTuple):
@@ -231,6 +233,29 @@ def _treatment(eqn, site, size):
     return "draw"
 
 
+def summed_axes(program, shapes):
+    """For each leaf the axis, counted from the end, that its products sum over; −2 where that is not one axis."""
+    origins = {
+        i: (i, tuple(range(len(shape)))) for i, shape in enumerate(shapes)
+    }  # slot: leaf, and which axis is which
+    seen = [set() for _ in shapes]
+    for eqn, inputs, outputs in program.steps:
+        name, p = eqn.primitive.name, eqn.params
+        for position, slot in enumerate(inputs[:2]):
+            if slot not in origins:
+                continue
+            leaf, axes = origins[slot]
+            if name == "dot_general":
+                seen[leaf] |= {axes[axis] for axis in p["dimension_numbers"][0][position]}
+            elif name == "conv_general_dilated" and position == 1:
+                seen[leaf].add(axes[p["dimension_numbers"].rhs_spec[1]])
+            elif name == "transpose":
+                origins[outputs[0]] = (leaf, tuple(axes[axis] for axis in p["permutation"]))
+            elif name in WRAPPERS and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape:
+                origins[outputs[0]] = (leaf, axes)
+    return [axes.pop() - len(shape) if len(axes) == 1 else -2 for axes, shape in zip(seen, shapes, strict=True)]
+
+
 def analyze(program, params, x):
     """Per leaf its Use and, where that is "product" or "places", its Site."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
@@ -238,6 +263,7 @@ def analyze(program, params, x):
     states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
     states |= dict.fromkeys(program.values, State(CONST))
     found, raw, multiplies = [[] for _ in shapes], [False] * len(shapes), [False] * len(shapes)
+    summed = summed_axes(program, shapes)
 
     def record(leaves, is_raw):
         for i in leaves:
@@ -255,7 +281,7 @@ def analyze(program, params, x):
             found[program.aliases[slot]].append(None)
     separate = all(states[slot].axis in (0, CONST) for slot in program.outputs)
     uses_, sites = [], []
-    for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, strict=True):
+    for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, summed, strict=True):
         site = leaf_found[0] if separate and len(leaf_found) == 1 else None
         treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"
         uses_.append(Use(treatment if leaf_found else "unused", *product))

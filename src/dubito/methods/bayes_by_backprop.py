@@ -12,7 +12,7 @@ from dubito.engine import one_member
 from dubito.likelihood import LOG_2PI
 from dubito.network import static
 from dubito.posterior import Normals
-from dubito.prior import Normal, leaf_scales
+from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normal_like
 
 
@@ -53,7 +53,7 @@ class BayesByBackprop:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws at least 1, {self.draws}"
             )
-        if model.prior is None or (model.prior.biases is None and not getattr(model.prior, "by_network", False)):
+        if not is_proper(model.prior, getattr(model.network, "scales", None)):
             raise ValueError("BayesByBackprop needs a proper prior: give the model one, with a scale for its biases")
 
     def init(self, model, batch, key):

@@ -82,16 +82,21 @@ class MCDropout:
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | f_t) over 8 masked functions."""
-        rates = drop_rates(model, state.params, batch.x, self.rate, self.input_rate)
-        draws = Dropped(model, state.params, rates).sample(key, 8)
+        draws = dropped(model, state.params, batch.x, self.rate, self.input_rate).sample(key, 8)
         rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
         return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
 
     def finish(self, model, trained, key, run):
         del key, run
         params = trained.states[0].params
-        x = trained.rows.x[:1]
-        return Dropped(model, params, drop_rates(model, params, x, self.rate, self.input_rate))
+        return dropped(model, params, trained.rows.x[:1], self.rate, self.input_rate)
+
+
+def dropped(model, params, x, rate, input_rate):
+    """The posterior of these weights, with masks on what their products sum over."""
+    uses = jax.tree.leaves(trace.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
+    rates = drop_rates(model, params, x, rate, input_rate)
+    return Dropped(model, params, rates, tuple(use.inputs for use in uses))
 
 
 def drop_rates(model, params, x, rate, input_rate):

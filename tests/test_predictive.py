@@ -1,0 +1,279 @@
+"""The predictive mixture: quantiles, moments, units, and what must not change a bit."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+import dubito
+from dubito.posterior import Mixture, Normals, Samples, stratified
+from dubito.predictive import Predictive
+
+SHIFT, SCALE = np.array([10.0, -300.0]), np.array([2.5, 0.01])
+
+
+def gaussian_answer(draws=7, rows=5, shift=0.0, scale=1.0, seed=0):
+    """Components from near to far apart, and from narrow to wide."""
+    rng = np.random.default_rng(seed)
+    mean = np.linspace(0.1, 6, rows)[:, None] * rng.normal(size=(draws, rows, 2))
+    z = {"mean": np.float32(mean), "scale": np.float32(np.exp(rng.normal(size=(draws, rows, 2)) - 1))}
+    likelihood = dubito.Gaussian(targets=2)
+    return Predictive(likelihood, z, np.asarray(shift, float), np.asarray(scale, float))
+
+
+def mixture_cdf(answer, y):
+    means, scales = answer.components()
+    return stats.norm.cdf(y, means, scales).mean(0)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (SHIFT, SCALE)], ids=["standard", "units"])
+def test_quantiles_are_the_roots_of_the_mixtures_cdf(shift, scale):
+    answer = gaussian_answer(shift=shift, scale=scale)
+    means, scales = answer.components()
+    probabilities = [0.001, 0.05, 0.25, 0.5, 0.9, 0.999]
+    found = answer.quantile(probabilities)
+    assert found.shape == (6, 5, 2)
+    for q, quantiles in zip(probabilities, found, strict=True):
+        np.testing.assert_array_equal(answer.quantile(q), quantiles)
+        for row, k in np.ndindex(5, 2):
+            m, s = means[:, row, k], scales[:, row, k]
+
+            def excess(y, m=m, s=s, q=q):
+                return stats.norm.cdf(y, m, s).mean() - q
+
+            exact = optimize.brentq(excess, (m - 9 * s).min(), (m + 9 * s).max(), xtol=1e-14, rtol=1e-14)
+            density = stats.norm.pdf(exact, m, s).mean()
+            # the cdf is a mean of float32: right to a few bits of 1, which the density turns into a step of y
+            bits = 4 * np.finfo(np.float32).eps
+            assert abs(quantiles[row, k] - exact) < bits / density + bits * (
+                abs(exact - np.mean(m)) + np.ptp(m) + s.max()
+            )
+
+
+def test_cdf_of_quantile_is_the_identity():
+    answer = gaussian_answer(shift=SHIFT, scale=SCALE)
+    for q in (0.01, 0.3, 0.5, 0.77, 0.99):
+        y = answer.quantile(q)
+        np.testing.assert_allclose(mixture_cdf(answer, y), q, atol=1e-6)
+        np.testing.assert_allclose(answer.cdf(y), q, atol=1e-6)
+    y = answer.mean + answer.std * np.random.default_rng(1).normal(size=answer.mean.shape)
+    np.testing.assert_allclose(answer.cdf(y), mixture_cdf(answer, y), atol=1e-6)
+
+
+def test_interval_is_equal_tailed():
+    answer = gaussian_answer()
+    lower, upper = answer.interval(0.8)
+    np.testing.assert_allclose(mixture_cdf(answer, lower), 0.1, atol=1e-6)
+    np.testing.assert_allclose(mixture_cdf(answer, upper), 0.9, atol=1e-6)
+
+
+@pytest.mark.parametrize("q", [0.0, 1.0, -0.1, np.nan, [0.5, 1.0]])
+def test_quantiles_want_probabilities(q):
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        gaussian_answer().quantile(q)
+
+
+@pytest.mark.parametrize("coverage", [0, 1, 1.5, np.nan])
+def test_intervals_want_probabilities(coverage):
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        gaussian_answer().interval(coverage)
+
+
+def test_log_prob_is_the_mixtures_in_the_targets_units():
+    """The targets' noises are independent given a draw: densities are multiplied before they are averaged."""
+    answer = gaussian_answer(shift=SHIFT, scale=SCALE)
+    means, scales = answer.components()
+    y = answer.mean + 0.7 * answer.std
+    exact = np.log(np.exp(stats.norm.logpdf(y, means, scales).sum(-1)).mean(0))
+    np.testing.assert_allclose(answer.log_prob(y), exact, rtol=2e-6, atol=5e-6)
+
+
+def test_units_shift_and_scale_everything():
+    plain, moved = gaussian_answer(), gaussian_answer(shift=SHIFT, scale=SCALE)
+    y = plain.mean + 0.3
+    np.testing.assert_allclose(moved.log_prob(SHIFT + SCALE * y), plain.log_prob(y) - np.log(SCALE).sum(), atol=5e-6)
+    np.testing.assert_allclose(moved.cdf(SHIFT + SCALE * y), plain.cdf(y), atol=1e-6)
+    np.testing.assert_allclose(moved.mean, SHIFT + SCALE * plain.mean, rtol=1e-12)
+    np.testing.assert_allclose(moved.aleatoric, SCALE**2 * plain.aleatoric, rtol=1e-12)
+    np.testing.assert_allclose(moved.epistemic, SCALE**2 * plain.epistemic, rtol=1e-12)
+    np.testing.assert_allclose(moved.quantile(0.2), SHIFT + SCALE * plain.quantile(0.2), rtol=1e-12)
+    key = jax.random.key(0)
+    np.testing.assert_allclose(moved.sample(key, 3), SHIFT + SCALE * plain.sample(key, 3), rtol=1e-12)
+
+
+def test_moments_are_the_mixtures():
+    answer = gaussian_answer(shift=SHIFT, scale=SCALE)
+    means, scales = answer.components()
+    np.testing.assert_allclose(answer.mean, means.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(answer.aleatoric, (scales**2).mean(0), rtol=2e-6)
+    np.testing.assert_allclose(answer.epistemic, means.var(0), rtol=1e-6)
+    np.testing.assert_allclose(answer.variance, (scales**2 + means**2).mean(0) - means.mean(0) ** 2, rtol=1e-5)
+
+
+def test_variance_is_that_of_samples():
+    answer, count = gaussian_answer(shift=SHIFT, scale=SCALE), 40_000
+    d = answer.sample(jax.random.key(1), count) - answer.mean
+    assert d.shape == (count, 5, 2)
+    assert np.all(np.abs(d.mean(0)) < 4.6 * answer.std / np.sqrt(count))
+    assert np.all(np.abs((d**2).mean(0) - answer.variance) < 4.6 * (d**2).std(0) / np.sqrt(count))
+    # one function a draw: the covariance between rows and targets is the epistemic one
+    flat, means = d.reshape(count, -1), answer.components()[0].reshape(7, -1)
+    products = flat[:, :1] * flat[:, 1:]
+    exact = np.cov(means.T, bias=True)[0, 1:]
+    assert np.all(np.abs(products.mean(0) - exact) < 4.6 * products.std(0) / np.sqrt(count))
+
+
+def test_class_probabilities_and_samples_agree():
+    rng = np.random.default_rng(2)
+    logits = np.float32(2 * rng.normal(size=(6, 4, 3)))
+    answer = Predictive(dubito.Categorical(3), {"logits": logits}, np.zeros(()), np.ones(()))
+    p = np.exp(logits.astype(float)) / np.exp(logits.astype(float)).sum(-1, keepdims=True)
+    np.testing.assert_allclose(answer.probs, p.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(answer.mean, answer.probs)
+    np.testing.assert_allclose(answer.variance, p.mean(0) * (1 - p.mean(0)), rtol=1e-5)  # an indicator's, in total
+    y = np.array([0, 2, 1, 1])
+    np.testing.assert_allclose(answer.log_prob(y), np.log(p.mean(0)[np.arange(4), y]), rtol=2e-6, atol=1e-6)
+    drawn = answer.sample(jax.random.key(3), 20_000)
+    shares = np.stack([(drawn == k).mean(0) for k in range(3)], axis=1)
+    assert np.all(np.abs(shares - answer.probs) < 4.6 * np.sqrt(answer.variance / 20_000))
+
+
+def test_the_density_of_the_impossible_is_zero_not_nan():
+    assert np.all(gaussian_answer().log_prob(np.full((5, 2), 1e25)) < -1e30)
+
+
+@pytest.fixture(scope="module")
+def posteriors():
+    """A mean-field, a dropped, and a classifier's posterior, over networks with random weights."""
+    network = dubito.mlp(3, (16,), 1)
+    model = dubito.Model(network, dubito.Gaussian())
+    params = model.init(jax.random.key(5))
+    scale = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), params)
+    rates = {"layer_0": {"w": None, "b": None}, "layer_1": {"w": 0.2, "b": None}}
+    classes = dubito.Model(dubito.mlp(3, (16,), 3), dubito.Categorical(3))
+    logits = classes.init(jax.random.key(6))
+    return {
+        "normals": Normals(model, params, scale),
+        "dropped": dubito.Dropped(model, params, rates),
+        "classes": Normals(classes, logits, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), logits)),
+    }
+
+
+def everything(posterior, x, y):
+    """Every answer that has rows, by name, rows first."""
+    answer = dubito.predict(posterior, x, key=jax.random.key(7), draws=24, shift=3.0, scale=2.0)
+    found = {"mean": answer.mean, "aleatoric": answer.aleatoric, "epistemic": answer.epistemic}
+    found["log_prob"] = answer.log_prob(y)
+    if answer.task == "regression":
+        return found | {"cdf": answer.cdf(y), "quantile": answer.quantile(0.1)}
+    return found | {"entropy": answer.entropy, "mutual": answer.mutual_information, "ratio": answer.variation_ratio}
+
+
+ROWS = 1500
+X = np.random.default_rng(8).normal(size=(ROWS, 3))
+
+
+@pytest.fixture(scope="module")
+def complete(posteriors):
+    return {name: everything(posterior, X, targets(name)) for name, posterior in posteriors.items()}
+
+
+def targets(name):
+    return np.arange(ROWS) % 3 if name == "classes" else X[:, :1]
+
+
+SUBSETS = {
+    "reversed": np.arange(ROWS)[::-1],
+    "shuffled": np.random.default_rng(9).permutation(ROWS),
+    "second block": np.arange(1024, 1500),
+    "one block": np.arange(1024),
+    "seven": np.arange(700, 707),
+}
+
+
+@pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
+@pytest.mark.parametrize("rows", SUBSETS)
+def test_neither_order_nor_number_of_rows_changes_a_bit(posteriors, complete, name, rows):
+    index = SUBSETS[rows]
+    found = everything(posteriors[name], X[index], targets(name)[index])
+    for what, values in found.items():
+        np.testing.assert_array_equal(values, complete[name][what][index], err_msg=what)
+
+
+@pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
+def test_one_row_alone_has_the_bits_it_has_among_others(posteriors, complete, name):
+    for index in (0, 77, 1400):
+        found = everything(posteriors[name], X[[index]], targets(name)[[index]])
+        for what, values in found.items():
+            np.testing.assert_array_equal(values, complete[name][what][[index]], err_msg=what)
+
+
+@pytest.mark.parametrize("name", ["normals", "classes"])
+def test_no_rows_give_empty_answers(posteriors, name):
+    columns = 3 if name == "classes" else 1
+    answer = dubito.predict(posteriors[name], X[:0], key=jax.random.key(7), draws=24)
+    assert len(answer) == 0
+    for values in (answer.mean, answer.variance, answer.aleatoric, answer.epistemic, answer.std):
+        assert values.shape == (0, columns)
+    if name == "classes":
+        assert answer.probs.shape == (0, 3)
+        assert answer.entropy.shape == answer.mutual_information.shape == answer.variation_ratio.shape == (0,)
+        assert answer.sample(jax.random.key(0), 4).shape == (4, 0)
+        assert answer.log_prob(np.zeros(0, int)).shape == (0,)
+    else:
+        assert answer.quantile(0.3).shape == (0, 1) and answer.quantile([0.3, 0.4]).shape == (2, 0, 1)
+        assert all(bound.shape == (0, 1) for bound in answer.interval())
+        assert answer.sample(jax.random.key(0), 4).shape == (4, 0, 1)
+
+
+def test_no_rows_have_an_empty_density(posteriors):
+    answer = dubito.predict(posteriors["normals"], X[:0], key=jax.random.key(7), draws=24)
+    assert answer.log_prob(np.zeros((0, 1))).shape == (0,) and answer.cdf(np.zeros((0, 1))).shape == (0, 1)
+
+
+def test_indices_are_stratified():
+    """Each of 3 appears 2 or 3 times in 7, and who gets the one more is uniform; none twice where there are enough."""
+    keys = jax.random.split(jax.random.key(10), 600)
+    drawn = np.asarray(jax.jit(jax.vmap(lambda k: stratified(k, 3, 7)))(keys))
+    counts = np.stack([(drawn == k).sum(1) for k in range(3)], axis=1)
+    assert np.all((counts == 2) | (counts == 3)) and np.all(counts.sum(1) == 7)
+    assert np.all(np.abs((counts == 3).mean(0) - 1 / 3) < 4.6 * np.sqrt(2 / 9 / 600))
+    few = np.asarray(jax.jit(jax.vmap(lambda k: stratified(k, 5, 3)))(keys))
+    assert all(len(set(row)) == 3 for row in few)
+
+
+def test_samples_enumerate_or_stratify():
+    model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
+    params = {"w": jnp.arange(4.0), "b": 10 * jnp.arange(4.0)}
+    posterior = Samples(model, params)
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(posterior.sample(key)["w"], params["w"])
+    drawn = posterior.sample(key, 10)
+    np.testing.assert_array_equal(drawn["b"], 10 * drawn["w"])  # a member is one function: its leaves stay together
+    assert sorted(np.bincount(np.asarray(drawn["w"], int))) == [2, 2, 3, 3]
+
+
+def test_mixtures_take_equal_shares_of_their_parts():
+    model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
+    points = Samples(model, {"w": jnp.float32([0, 1, 2])})
+    cloud = Normals(model, {"w": jnp.float32(100)}, {"w": jnp.float32(1)})
+    other = Normals(model, {"w": jnp.float32(-100)}, {"w": jnp.float32(1)})
+    mixture = Mixture(model, (points, cloud, other))
+    for n in (2, 61):
+        w = np.asarray(mixture.sample(jax.random.key(1), n)["w"])
+        assert w.shape == (n,)
+        shares = [np.sum(part) for part in ((w >= 0) & (w < 50), w > 50, w < -50)]
+        assert sum(shares) == n and max(shares) - min(shares) <= 1
+        assert len(np.unique(w[np.abs(w) > 50])) == shares[1] + shares[2]
+    within = w[(w >= 0) & (w < 50)]
+    assert sorted(np.bincount(within.astype(int), minlength=3)) in ([6, 7, 7], [7, 7, 7])
+    everyone = np.asarray(mixture.sample(jax.random.key(2))["w"])
+    shares = [np.sum(part) for part in (np.abs(everyone) < 50, everyone > 50, everyone < -50)]
+    assert len(set(shares)) == 1 and sum(shares) >= 100
+
+
+def test_enumerated_mixtures_take_equal_shares_too():
+    model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
+    parts = (Samples(model, {"w": jnp.float32([1])}), Samples(model, {"w": jnp.float32([0, 0, 0])}))
+    assert np.mean(Mixture(model, parts).sample(jax.random.key(0))["w"]) == 0.5

@@ -1,0 +1,131 @@
+"""The fast Threefry is the stock one, bit for bit; and the cut draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dubito import random
+
+KEYS = [0, 1, 2**31 - 1]
+DRAWS = {
+    "bits": lambda k: jax.random.bits(k, (7, 3)),
+    "bits8": lambda k: jax.random.bits(k, (1001,), jnp.uint8),
+    "bits16": lambda k: jax.random.bits(k, (1001,), jnp.uint16),
+    "uniform": lambda k: jax.random.uniform(k, (1001,)),
+    "normal": lambda k: jax.random.normal(k, (10, 101)),
+    "scalar": lambda k: jax.random.normal(k),
+    "bernoulli": lambda k: jax.random.bernoulli(k, 0.3, (1001,)),
+    "permutation": lambda k: jax.random.permutation(k, 101),
+    "randint": lambda k: jax.random.randint(k, (101,), 0, 17),
+    "categorical": lambda k: jax.random.categorical(k, jnp.zeros((11, 5))),
+    "split": lambda k: jax.random.key_data(jax.random.split(k, (3, 2))),
+    "fold_in": lambda k: jax.random.key_data(jax.random.fold_in(k, 12345)),
+    "vmapped": lambda k: jax.vmap(lambda one: jax.random.normal(one, (5,)))(jax.random.split(k, 4)),
+    "nested": lambda k: jax.random.uniform(jax.random.fold_in(jax.random.split(k)[1], 7), (3,)),
+}
+
+
+def z_of_mean(samples, mean):
+    return (samples.mean() - mean) / (samples.std() / np.sqrt(samples.size))
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_streams_are_the_stock_ones_to_the_bit(draw):
+    for seed in KEYS:
+        stock = jax.random.key(seed, impl="threefry2x32")
+        np.testing.assert_array_equal(DRAWS[draw](random.fast(stock)), DRAWS[draw](stock))
+
+
+def test_streams_are_the_stock_ones_in_a_compiled_scan():
+    def total(key):
+        return jax.lax.scan(lambda c, k: (c, jax.random.bits(k, (3,))), 0, jax.random.split(key, 5))[1]
+
+    stock = jax.random.key(5)
+    np.testing.assert_array_equal(jax.jit(total)(random.fast(stock)), jax.jit(total)(stock))
+
+
+def test_streams_are_the_stock_ones_in_64_bits():
+    with jax.enable_x64(True):
+        stock = jax.random.key(3)
+        for draw in (
+            lambda k: jax.random.bits(k, (101,), jnp.uint64),
+            lambda k: jax.random.uniform(k, (101,), jnp.float64),
+        ):
+            np.testing.assert_array_equal(draw(random.fast(stock)), draw(stock))
+
+
+def test_known_answer_of_threefry():
+    """Random123's published vector for Threefry-2x32 with 20 rounds, counter and key 0."""
+    zero = jnp.zeros(2, jnp.uint32)
+    found = random._threefry(zero, zero[:1])
+    assert (int(found[0][0]), int(found[1][0])) == (0x6B200159, 0x99BA4EFE)
+
+
+def test_typed_and_raw_keys_are_one():
+    stock = jax.random.key(4)
+    raw = jax.random.key_data(stock)
+    expected = jax.random.normal(stock, (5,))
+    for given in (stock, raw, np.asarray(raw), random.fast(stock), jax.random.PRNGKey(4)):
+        np.testing.assert_array_equal(jax.random.normal(random.fast(given), (5,)), expected)
+    np.testing.assert_array_equal(jax.jit(lambda k: jax.random.normal(random.fast(k), (5,)))(stock), expected)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        0,
+        "0",
+        [0, 1],
+        np.float64(0),
+        np.zeros(2),
+        np.zeros(2, np.int32),
+        np.zeros(3, np.uint32),
+        jax.random.split(jax.random.key(0)),
+        jax.random.key(0, impl="rbg"),
+    ],
+    ids=lambda bad: f"{type(bad).__name__}{getattr(bad, 'shape', '')}{getattr(bad, 'dtype', '')}",
+)
+def test_anything_else_is_no_key(bad):
+    with pytest.raises(TypeError, match="key"):
+        random.fast(bad)
+
+
+SHAPES = [(), (3,), (0,), (2, 5), (40, 500), (20_000,)]
+
+
+@pytest.mark.parametrize(("cut", "whole"), [(random.normals, jax.random.normal), (random.uniforms, jax.random.uniform)])
+def test_pieces_are_cut_from_one_draw(cut, whole, key):
+    fast = random.fast(key)
+    pieces = jax.jit(lambda k: cut(k, SHAPES))(fast)
+    assert [piece.shape for piece in pieces] == SHAPES and all(piece.dtype == jnp.float32 for piece in pieces)
+    together = np.concatenate([np.ravel(piece) for piece in pieces])
+    expected = jax.jit(lambda k: whole(k, (together.size,)))(fast)
+    np.testing.assert_array_equal(together, expected)
+
+
+def test_moments_and_independence_of_pieces(key):
+    n = 200_000
+    k_normal, k_uniform = jax.random.split(random.fast(key))
+    a, b = (np.asarray(piece, float) for piece in random.normals(k_normal, [(n,), (n // 2, 2)]))
+    u, v = (np.asarray(piece, float) for piece in random.uniforms(k_uniform, [(n,), (n,)]))
+    for piece in (a, b.ravel()):
+        for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3)):
+            assert abs(z_of_mean(piece**power, moment)) < 4.6
+    for piece in (u, v):
+        assert piece.min() >= 0 and piece.max() < 1
+        for power in (1, 2, 3):
+            assert abs(z_of_mean(piece**power, 1 / (power + 1))) < 4.6
+    for first, second in ((a, b.ravel()), (u - 0.5, v - 0.5), (a, u - 0.5), (a[1:], a[:-1])):
+        assert abs(z_of_mean(first * second, 0)) < 4.6
+    assert abs(z_of_mean((a**2 - 1) * (b.ravel() ** 2 - 1), 0)) < 4.6
+
+
+def test_normal_like_has_the_tree_and_independent_leaves(key):
+    tree = {"a": jnp.zeros((100, 100)), "b": [jnp.zeros(10_000), jnp.zeros(())]}
+    drawn = random.normal_like(random.fast(key), tree)
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, tree)
+    a, b = np.asarray(drawn["a"], float).ravel(), np.asarray(drawn["b"][0], float)
+    for samples, mean in ((a, 0), (a**2, 1), (b, 0), (b**2, 1), (a * b, 0)):
+        assert abs(z_of_mean(samples, mean)) < 4.6
