@@ -33,3 +33,4 @@ from .predictive import predict as predict
 from .prior import Laplace as Laplace
 from .prior import Normal as Normal
 from .prior import ScaleMixture as ScaleMixture
+from .recipes import default_method as default_method

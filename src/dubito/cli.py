@@ -197,8 +197,11 @@ def written(result, output):
     from pyarrow import csv, parquet
 
     if output is None:
-        csv.write_csv(result, sys.stdout.buffer)
-        sys.stdout.flush()
+        try:
+            csv.write_csv(result, sys.stdout.buffer)
+            sys.stdout.flush()
+        except BrokenPipeError:  # whoever read has had enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
     if output.suffix not in writers:
@@ -301,15 +304,10 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     warnings.showwarning = lambda message, *_: say(f"dubito: note: {message}")
     try:
-        app(standalone_mode=False)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        errors.print("Interrupted.")
-        sys.exit(130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = app(standalone_mode=False)  # which is 130 after Ctrl-C
+        if code == 130:
+            errors.print("Interrupted.")
+        sys.exit(code)
     except Exception as error:
         if state["debug"]:
             raise

@@ -44,7 +44,7 @@ def jobs():
         (x_test, y_test),
     )
     x, y = datasets.digits()
-    x = x[:, x.std(0) > 0.1]  # pixels at the border are never inked
+    x = x[:, np.std(x, axis=0) > 0.1]  # pixels at the border are never inked
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED, stratify=y)
     digits = Job(
         "digits",

@@ -200,8 +200,8 @@ def train(model, method, *, members, rows, stopping, progress=None, keep_on_inte
         report = partial(_report, progress, number, len(members))
         return run_member(model, method, x, y, block, members[number], stopping, stop, report)
 
-    compiled_first(model, method, x, y, block, members[0], stopping)
-    carries = side_by_side(one, len(members), stop, keep_on_interrupt)
+    first = partial(compiled_first, model, method, x, y, block, members[0], stopping)
+    carries = side_by_side(first, one, len(members), stop, keep_on_interrupt)
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
         raise DivergenceError(divergence(method, carries[0]))
@@ -216,18 +216,29 @@ def train(model, method, *, members, rows, stopping, progress=None, keep_on_inte
     return Trained(tuple(members[k] for k in kept), states, tuple(kept), len(members), rows)
 
 
-def side_by_side(one, count, stop, keep_on_interrupt):
-    """one(0), one(1), ... on one host thread a core; Ctrl-C lets each end its chunk."""
+def side_by_side(first, one, count, stop, keep_on_interrupt):
+    """first(), then one(0), one(1), ... on one host thread a core; Ctrl-C lets each end its chunk.
+
+    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX.
+    """
     with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, count))) as pool:
-        futures = [pool.submit(one, k) for k in range(count)]
+        futures = []
         try:
-            while wait(futures, timeout=0.1).not_done:
-                pass
-        except KeyboardInterrupt:
+            results([pool.submit(first)])
+            futures += [pool.submit(one, k) for k in range(count)]
+            return results(futures)
+        except BaseException as interrupt:  # Ctrl-C, or the exit that a signal's handler asks for
             stop.set()
-            if not keep_on_interrupt:
+            if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
                 raise
         return [future.result() for future in futures]
+
+
+def results(futures):
+    """What they return, waited for in naps, between which signals are handled."""
+    while wait(futures, timeout=0.1).not_done:
+        pass
+    return [future.result() for future in futures]
 
 
 def _report(progress, number, members, carry, total, count):
@@ -264,19 +275,19 @@ def run_member(model, method, x, y, block, member, stopping, stop, report):
 
 
 def history(reports):
-    """Of each run, member by member, the epochs' likelihood, penalty and validation score in nats per example.
+    """Of each member the epochs' likelihood, penalty and validation score in nats per example: a list of (epochs, 3).
 
-    A list with an (epochs, 3) array a member; where a method trains twice (noise after means), the later runs follow.
+    Where a method trains twice (noise after means), those are of the first run.
     """
-    members: list[Any] = []
-    last: dict[int, int] = {}
+    members: dict[int, list[Any]] = {}
+    ended = set()
     for report in reports:
-        start = report.epoch - len(report.likelihood)
-        if start == 0 or report.member not in last:
-            last[report.member] = len(members)
-            members.append([])
-        members[last[report.member]].append(np.stack([report.likelihood, report.penalty, report.score], axis=1))
-    return [np.concatenate(member) for member in members]
+        again = report.epoch == len(report.likelihood) and report.member in members
+        ended |= {report.member} if again else set()
+        if report.member not in ended:
+            rows = np.stack([report.likelihood, report.penalty, report.score], axis=1)
+            members.setdefault(report.member, []).append(rows)
+    return [np.concatenate(members[number]) for number in sorted(members)]
 
 
 def pad_rows(array, total):

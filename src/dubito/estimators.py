@@ -152,12 +152,12 @@ class _Estimator(BaseEstimator):
         """The posterior's draws, taken once, and the encoded rows."""
         check_is_fitted(self, "posterior_")
         x = self.schema_.encode(X, handle_unknown=self.handle_unknown, owner=type(self).__name__)
-        key = random.fast(jax.numpy.asarray(self.key_))
+        key = random.fast(self.key_)
         return Samples(self.posterior_.model, self.posterior_.sample(key, self.draws)), x
 
     def _answer(self, posterior, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
-        key = random.fast(jax.numpy.asarray(self.key_))
+        key = random.fast(self.key_)
         return predictive.predict(posterior, x, key=key, shift=shift, scale=scale, description=self.description)
 
     @property
@@ -304,7 +304,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         return self.classes_[drawn]
 
 
-def load(path):
+def load(path) -> Any:
     """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
     ``save`` has not written; nothing is imported, run or fetched."""
     return model_file.load(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

@@ -33,7 +33,7 @@ def default_method(size, task="regression"):
     member = MaximumLikelihood(
         epochs=min(max(seen // size, least), most),
         batch_size=64 if small else 256,
-        learning_rate=3e-3,
+        learning_rate=3e-3 if task == "classification" else 1e-2,
         clip=5.0,
         dropout=0.2 if task == "classification" else None,
     )

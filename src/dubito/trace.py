@@ -282,6 +282,7 @@ def analyze(program, params, x):
     separate = all(states[slot].axis in (0, CONST) for slot in program.outputs)
     uses_, sites = [], []
     for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, summed, strict=True):
+        product: Any
         site = leaf_found[0] if separate and len(leaf_found) == 1 else None
         treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"
         uses_.append(Use(treatment if leaf_found else "unused", *product))

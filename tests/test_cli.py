@@ -1,0 +1,197 @@
+"""The command line as its users meet it: in a process of its own, with real files, exit codes and messages."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+
+import dubito
+from dubito import cli, recipes
+
+SMALL = ("--method", "map", "--set", "epochs=30", "--hidden", "8")
+
+
+def run(*arguments, data=None, code=0, **environment):
+    program = [sys.executable, "-c", "from dubito.cli import main; main()", *map(str, arguments)]
+    done = subprocess.run(program, input=data, capture_output=True, env={**os.environ, **environment})
+    assert done.returncode == code, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a regression table, a classification table, and a model for each."""
+    folder = tmp_path_factory.mktemp("cli")
+    x, y = load_diabetes(return_X_y=True, scaled=False)
+    table = [[*map("{:.4f}".format, row), f"{value:.1f}"] for row, value in zip(x, y, strict=True)]
+    write(folder / "diabetes.csv", [*"abcdefghij", "progression"], table)
+    x, y = load_iris(return_X_y=True)
+    names = ("setosa", "versicolor", "virginica")
+    write(folder / "iris.tsv", [*"abcd", "species"], [[*row, names[k]] for row, k in zip(x, y, strict=True)], "\t")
+    run("fit", folder / "diabetes.csv", "--target", "progression", *SMALL, "-o", folder / "d.dubito")
+    run("fit", folder / "iris.tsv", "--target", "species", *SMALL, "-o", folder / "i.dubito")
+    return folder
+
+
+def write(path, header, rows, delimiter=","):
+    with path.open("w", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows([header, *rows])
+
+
+def test_help_imports_no_jax():
+    code = (
+        "import sys; sys.argv = ['dubito', '--help']\n"
+        "from dubito.cli import main\n"
+        "try: main()\nexcept SystemExit as stop: assert not stop.code\n"
+        "assert not {'jax', 'sklearn', 'matplotlib', 'pyarrow'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for command in ("demo", "fit", "predict", "evaluate", "compare"):
+        assert command in done.stdout
+
+
+def test_predictions_are_the_estimators_row_for_row(folder):
+    out, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv", "--coverage", "0.8")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert list(rows[0]) == ["mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper"]
+    model = dubito.load(folder / "d.dubito")
+    table = np.genfromtxt(folder / "diabetes.csv", delimiter=",", skip_header=1)
+    import pandas as pd
+
+    frame = pd.DataFrame(table[:, :10], columns=list("abcdefghij"))
+    mean, std = model.predict(frame, return_std=True)
+    lower, upper = model.predict_interval(frame, 0.8)
+    for name, values in {"mean": mean, "std": std, "lower": lower, "upper": upper}.items():
+        np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-12)
+
+
+def test_classes_their_probabilities_and_their_doubt(folder):
+    _, text = run("predict", folder / "i.dubito", folder / "iris.tsv", "-o", folder / "out.parquet")
+    assert "out.parquet" in text
+    table = pyarrow.parquet.read_table(folder / "out.parquet").to_pandas()
+    classes = ["p_setosa", "p_versicolor", "p_virginica"]
+    assert list(table) == ["prediction", *classes, "entropy", "mutual_information"]
+    np.testing.assert_allclose(table[classes].sum(axis=1), 1, atol=1e-6)
+    assert (table[classes].idxmax(axis=1).str[2:] == table["prediction"]).all()
+
+
+def test_standard_input(folder):
+    whole, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv")
+    piped, _ = run("predict", folder / "d.dubito", "-", data=(folder / "diabetes.csv").read_bytes())
+    assert whole == piped
+
+
+def test_evaluate(folder):
+    card = json.loads(run("evaluate", folder / "d.dubito", folder / "diabetes.csv", "--json")[0])
+    wanted = {"rmse", "mae", "r2", "nll", "crps", "coverage_50", "coverage_90", "coverage_95", "mean_width_90", "n"}
+    assert wanted <= set(card) and {"rmse_se", "nll_se"} <= set(card) and card["n"] == 442
+    card = json.loads(run("evaluate", folder / "i.dubito", folder / "iris.tsv", "--json")[0])
+    assert {"accuracy", "nll", "brier", "ece", "auroc", "n", "accuracy_se"} <= set(card)
+    assert "accuracy" in run("evaluate", folder / "i.dubito", folder / "iris.tsv")[0]
+
+
+@pytest.mark.slow
+def test_compare(folder):
+    arguments = ("--target", "progression", "--methods", "map,maximum-likelihood", "--folds", "3", "--hidden", "8")
+    report = folder / "report.html"
+    out, _ = run("compare", folder / "diabetes.csv", *arguments, "--json", "--report", report)
+    found = json.loads(out)
+    assert set(found) == {"map", "maximum-likelihood"}
+    best = min(found, key=lambda name: found[name]["nll"])
+    assert found[best]["nll_difference"] == 0
+    other = max(found, key=lambda name: found[name]["nll"])
+    np.testing.assert_allclose(found[other]["nll_difference"], found[other]["nll"] - found[best]["nll"], rtol=1e-6)
+    assert found[other]["nll_difference_se"] > 0
+    assert "<html" in report.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("fit", "{}/diabetes.csv", "-o", "x"), 2, "--target"),
+        (("fit", "{}/diabetes.csv", "--target", "progresion", "-o", "x"), 1, "did you mean 'progression'"),
+        (("fit", "{}/none.csv", "--target", "y", "-o", "x"), 1, "none.csv"),
+        (("fit", "{}/diabetes.csv", "--target", "a", "--method", "mapp", "-o", "x"), 1, "did you mean 'map'"),
+        (("fit", "{}/diabetes.csv", "--target", "a", "--set", "ratte=3", "-o", "x"), 1, "ratte"),
+        (("predict", "{}/diabetes.csv", "{}/diabetes.csv"), 1, "model file"),
+        (("predict", "{}/d.dubito", "{}/iris.tsv"), 1, "feature names"),
+        (("evaluate", "{}/i.dubito", "{}/none.csv"), 1, "none.csv"),
+        (("nonsense",), 2, "nonsense"),
+    ],
+)
+def test_errors_are_messages(folder, arguments, code, message):
+    _, text = run(*(argument.format(folder) for argument in arguments), code=code)
+    assert message in " ".join(text.split()) and "Traceback" not in text
+
+
+def test_debug_shows_the_traceback(folder):
+    _, text = run("--debug", "fit", folder / "none.csv", "--target", "y", "-o", "x", code=1)
+    assert "Traceback" in text
+
+
+def test_quiet_and_missing_values(folder):
+    rows = (folder / "diabetes.csv").read_text().splitlines()
+    rows[1] = "," + rows[1].split(",", 1)[1]
+    (folder / "holes.csv").write_text("\n".join(rows))
+    arguments = ("fit", folder / "holes.csv", "--target", "progression", *SMALL, "-o", folder / "h.dubito")
+    _, text = run(*arguments, code=1)
+    assert "'a'" in text and "1 missing" in text
+    _, text = run(*arguments, "--impute")
+    assert "1 of 'a'" in text
+    _, text = run("--quiet", *arguments, "--impute")
+    assert text == ""
+    out, _ = run("predict", folder / "h.dubito", folder / "holes.csv")
+    assert len(out.splitlines()) == 443
+
+
+def test_a_closed_pipe_is_no_error(folder):
+    lines = (folder / "diabetes.csv").read_text().splitlines()
+    (folder / "long.csv").write_text("\n".join([lines[0], *lines[1:] * 10]))  # more than a pipe holds
+    program = f"{sys.executable} -c 'from dubito.cli import main; main()' predict {folder}/d.dubito {folder}/long.csv"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {program} | head -1"], capture_output=True, text=True)
+    assert done.stdout.startswith('"mean"') and "Traceback" not in done.stderr and done.returncode == 0
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
+    output = folder / "never.dubito"
+    arguments = [
+        "fit",
+        folder / "diabetes.csv",
+        "--target",
+        "progression",
+        "--set",
+        "epochs=1000000",
+        "--method",
+        "map",
+    ]
+    program = [sys.executable, "-c", "from dubito.cli import main; main()", *map(str, [*arguments, "-o", output])]
+    with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
+        try:
+            time.sleep(15)
+            process.send_signal(number)
+            assert process.wait(timeout=20) == code  # two seconds on an idle machine
+        finally:
+            process.kill()
+    assert not output.exists()
+
+
+def test_methods_have_their_names_from_one_place():
+    """``--method`` knows each method, and ``--set`` each of its fields, by the dataclasses alone."""
+    assert recipes.named("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
+    assert recipes.named("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
+    assert recipes.named("default", ["folds=5"], size=100).folds == 5
+    assert recipes.named("default") is None
+    assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == set(
+        "demo fit predict evaluate compare".split()
+    )
