@@ -165,6 +165,7 @@ def picture(job, model, answer, ax):
         ax.plot(years, y, ".", color="black", markersize=2.5, label="measured")
         ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
         ax.set(xlabel="year", ylabel="CO2 (ppm)", xlim=(YEAR - 10, 2002), ylim=(330, 385))
+        ax.set_xticks(range(YEAR - 10, 2002, 5))
 
 
 def predictions(path, job, answer):
