@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
+import scipy.stats
 
 import dubito
 
@@ -112,3 +114,66 @@ def test_laplace_prior_gives_exact_zeros_where_lasso_does():
         found = np.asarray(dubito.fit(model, x, y, method, key=jax.random.key(0)).params["network"]["w"])[0, :, 0]
         np.testing.assert_allclose(found, exact, atol=1e-4)
         np.testing.assert_array_equal(found == 0, exact == 0)
+
+
+@pytest.fixture(scope="module")
+def with_noise(problem):
+    """The same rows with τ learned: the model, and exact moments of log τ by quadrature (the weights integrated out)."""
+    likelihood = dubito.Gaussian(shape=2.0, rate=0.5)
+    model = dubito.Model(problem.model.network, likelihood, problem.model.prior)
+    x, y = problem.x, problem.y[:, 0]
+    grid = np.linspace(-2, 5, 4001)
+
+    def log_density(log_tau):
+        tau = np.exp(log_tau)
+        covariance = np.eye(len(x)) / tau + x @ x.T * problem.model.prior.scale**2
+        return (
+            scipy.stats.multivariate_normal.logpdf(y, cov=covariance)
+            + scipy.stats.gamma.logpdf(tau, 2.0, scale=2.0)
+            + log_tau
+        )
+
+    density = np.array([log_density(one) for one in grid])
+    density = np.exp(density - density.max())
+    mean = np.sum(grid * density) / np.sum(density)
+    return model, mean, np.sqrt(np.sum((grid - mean) ** 2 * density) / np.sum(density))
+
+
+def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem, with_noise):
+    """q(w, log τ) of independent normals has a closed-form ELBO, for E τ = e^(m + s²/2); its optimum by scipy."""
+    model, exact_mean, exact_sd = with_noise
+    x, y = problem.x, problem.y
+    prior = model.prior.scale
+
+    def negative_elbo(v):
+        mu, sigma, m, s = v[:D], np.exp(v[D : 2 * D]), v[-2], np.exp(v[-1])
+        tau = np.exp(m + s**2 / 2)
+        squares = np.sum((y[:, 0] - x @ mu) ** 2) + np.sum(x**2 @ sigma**2)
+        likelihood = 0.5 * len(x) * m - 0.5 * tau * squares
+        kl = np.sum(np.log(prior / sigma) + (sigma**2 + mu**2) / (2 * prior**2) - 0.5)
+        return -(likelihood - kl + 2.0 * m - 0.5 * tau + np.log(s))
+
+    start = np.concatenate([problem.mean[:, 0], np.full(D, -2.0), [1.0, -1.0]])
+    best = scipy.optimize.minimize(negative_elbo, start, method="BFGS", options={"gtol": 1e-6}).x
+    method = dubito.BayesByBackprop(epochs=3000, batch_size=None, learning_rate=0.02, draws=32)
+    found = dubito.fit(model, x, y, method, key=jax.random.key(0))
+    mean, scale = (float(part["likelihood"]["log_precision"][0]) for part in (found.mean, found.scale))
+    np.testing.assert_allclose([mean, scale], [best[-2], np.exp(best[-1])], atol=0.02 * exact_sd, rtol=0.02)
+    np.testing.assert_allclose(found.scale["network"]["w"][:, 0], np.exp(best[D : 2 * D]), rtol=0.03)
+    assert abs(mean - exact_mean) < 0.3 * exact_sd and abs(scale / exact_sd - 1) < 0.15
+
+
+def test_learned_noise_of_map_is_the_joint_mode(problem, with_noise):
+    model, _, _ = with_noise
+    x, y = problem.x, problem.y[:, 0]
+
+    def negative(v):
+        error = np.sum((y - x @ v[:D]) ** 2)
+        weights = np.sum(v[:D] ** 2) / (2 * model.prior.scale**2)
+        return -(0.5 * len(x) * v[-1] - 0.5 * np.exp(v[-1]) * error - weights + 2.0 * v[-1] - 0.5 * np.exp(v[-1]))
+
+    best = scipy.optimize.minimize(negative, np.zeros(D + 1), method="BFGS", options={"gtol": 1e-6}).x
+    method = dubito.MAP(epochs=3000, batch_size=None, learning_rate=0.02)
+    found = dubito.fit(model, problem.x, problem.y, method, key=jax.random.key(0)).params
+    np.testing.assert_allclose(found["network"]["w"][0, :, 0], best[:D], atol=1e-4)
+    np.testing.assert_allclose(found["likelihood"]["log_precision"][0], best[-1:], atol=1e-4)
