@@ -33,8 +33,17 @@ def test_sklearn_checks(estimator, check):
     check(estimator)
 
 
-def test_sklearn_checks_of_the_default():
-    """The default method passes what the small one does: a few checks that look at answers."""
+@pytest.mark.slow
+@parametrize_with_checks(
+    [dubito.BayesianRegressor(random_state=0), dubito.BayesianClassifier(random_state=0)],
+    expected_failed_checks=lambda estimator: EXCEPTION,
+)
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
+def test_sklearn_checks_with_the_default_method(estimator, check):
+    check(estimator)
+
+
+def test_the_default_method():
     X, y = load_diabetes(return_X_y=True)
     model = dubito.BayesianRegressor(random_state=0).fit(X, y)
     again = clone(model).fit(X, y)
