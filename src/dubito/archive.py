@@ -1,29 +1,33 @@
 """A file of one JSON document and named arrays that is read without trust and written without loss.
 
-The format is safetensors, whose metadata hold the canonical JSON and a SHA-256 over JSON and arrays. Reading checks size,
-header, names, shapes and dtypes before anything is allocated, then the hash, then that numbers are finite. Nothing is
-imported by name, no path is followed, no callable is built.
+The format is safetensors, whose metadata hold the canonical JSON and a SHA-256 over JSON and arrays. Reading checks
+size, header, names, shapes and dtypes before anything is allocated, then the hash, then that numbers are finite. Nothing
+is imported by name, no path is followed, no callable is built.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import secrets
 import stat
 import struct
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-HEADER = 2**24  # bytes of a header at most
+HEADER = 2**22  # bytes of a header at most: what a hostile one can cost stays below a second
 FILE = 2**34  # bytes of a file at most
 DEPTH = 32  # of nesting in JSON
+NESTS = 2**18  # lists and objects in JSON at most, which cost more than numbers and texts
 SIZES = {"F32": 4, "F64": 8, "U32": 4}
 DTYPES = {"F32": "float32", "F64": "float64", "U32": "uint32"}
+TEXT = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)  # a JSON string, or an unfinished one: linear, no retreat
+PLAIN = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class ModelFileError(ValueError):
@@ -31,46 +35,56 @@ class ModelFileError(ValueError):
 
 
 def write(path, config, arrays):
-    """Write ``config`` (plain JSON values) and ``arrays`` (name: float32, float64 or uint32) to ``path``, whole or not at
-    all: a temporary file beside it, flushed to the disk, takes its place in one step.
+    """Write ``config`` (plain JSON values) and ``arrays`` (name: float32, float64 or uint32) to ``path``, whole or not
+    at all: a temporary file beside it, flushed to the disk, takes its place in one step.
 
-    Raises ModelFileError where that is impossible; an old file is then still there.
+    Raises ModelFileError where that is impossible, or where ``read`` would refuse the file; an old file is then still
+    there.
     """
-    path = Path(path)
     document = canonical(config)
     metadata = {"dubito": document, "sha256": digest(document, arrays)}
     data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    temporary = None
+    if _length(data) > HEADER or len(data) > FILE:
+        raise ModelFileError(
+            f"too large to be saved: {_length(data)} bytes of description (columns, categories, classes), of which "
+            f"{HEADER} are possible, and {len(data)} bytes in all, of which {FILE} are."
+        )
+    _check_finite(arrays)
+    path = Path(path)
+    temporary = path.parent / f".dubito-{secrets.token_hex(8)}"
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".dubito-", delete=False) as file:
-            temporary = file.name
+        mode = _mode(path)
+        with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+        if mode is not None:  # a private file stays private
+            os.chmod(temporary, mode)
         os.replace(temporary, path)
-        temporary = None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or text that no file name can have
+        why = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"cannot write {str(path)!r}: {why}. An older file there is unchanged.") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # it is gone when all went well
+            os.unlink(temporary)
+    with contextlib.suppress(OSError):  # the file is in its place; not every system can flush a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
-    except OSError as error:
-        raise ModelFileError(
-            f"cannot write {str(path)!r}: {error.strerror or error}. An older file there is unchanged."
-        ) from error
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _mode(path):
+    """The permissions of the file at ``path``, None for no file. OSError where a file would take the place of something
+    that is none, such as /dev/null or a link, or of a protected one."""
+    if not os.path.lexists(path):
+        return None
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(errno.EEXIST, "there is a folder" if os.path.isdir(path) else "what is there is no plain file")
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, "it is read-only")
+    return stat.S_IMODE(os.lstat(path).st_mode)
 
 
 def canonical(config):
@@ -91,92 +105,106 @@ def digest(document, arrays):
 def read(path, expected):
     """(config, arrays) of the file at ``path``.
 
-    ``expected(config)`` gives {name: (dtype, shape)} of the arrays that must be there, no more and no fewer; it is asked
-    before any array is read. Raises ModelFileError for anything that ``write`` would not have written.
+    ``expected(config)`` gives {name: (dtype, shape)} of the arrays that must be there, no more and no fewer; it is
+    asked before any array is read. Raises ModelFileError for anything that ``write`` would not have written.
     """
-    data = _bytes(path)
-    header, start = _header(data)
-    metadata = header.pop("__metadata__", None)
-    _expect(isinstance(metadata, dict) and set(metadata) == {"dubito", "sha256"}, "it is no dubito model file")
-    _expect(all(isinstance(value, str) for value in metadata.values()), "its metadata are not texts")
-    config = strict_json(metadata["dubito"])
-    _expect(isinstance(config, dict) and canonical(config) == metadata["dubito"], "its configuration is not canonical")
-    wanted = expected(config)
-    _check_entries(header, wanted, len(data) - start)
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        header, start = _header(file, size)
+        metadata = header.pop("__metadata__", None)
+        expect(isinstance(metadata, dict) and set(metadata) == {"dubito", "sha256"}, "it is no dubito model file")
+        expect(all(isinstance(value, str) for value in metadata.values()), "its metadata are not texts")
+        config = strict_json(metadata["dubito"])
+        expect(isinstance(config, dict) and canonical(config) == metadata["dubito"], "its JSON is not canonical")
+        _check_entries(header, expected(config), size - start)
+        file.seek(0)
+        data = file.read(size)
     try:
         arrays = safetensors.numpy.load(data)
     except Exception as error:
-        raise ModelFileError(f"not a readable model file: {error}") from error
-    _expect(digest(metadata["dubito"], arrays) == metadata["sha256"], "its checksum does not match: it was changed")
-    for name, array in arrays.items():
-        _expect(bool(np.all(np.isfinite(array))), f"array {name!r} holds numbers that are not finite")
+        raise ModelFileError(f"not a usable model file: {error}") from error
+    expect(digest(metadata["dubito"], arrays) == metadata["sha256"], "its checksum does not match: it was changed")
+    _check_finite(arrays)
     return config, arrays
 
 
-def _expect(fine, what):
+def expect(fine, what):
+    """ModelFileError unless ``fine``."""
     if not fine:
         raise ModelFileError(f"not a usable model file: {what}")
 
 
-def _bytes(path):
-    """The bytes of a plain file; links, pipes and devices are refused, before they are opened for long."""
+def _check_finite(arrays):
+    for name, array in arrays.items():
+        expect(bool(np.all(np.isfinite(array))), f"array {name!r} holds numbers that are not finite")
+
+
+def _opened(path):
+    """A plain file, open for reading; links, folders, pipes and devices are refused without waiting for them."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except (OSError, ValueError) as error:
-        hint = " (a link is not followed)" if os.path.islink(path) else ""
-        raise ModelFileError(f"cannot read {str(path)!r}: {getattr(error, 'strerror', error)}{hint}") from error
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        _expect(stat.S_ISREG(status.st_mode), "it is not a plain file")
-        _expect(8 <= status.st_size <= FILE, f"it has {status.st_size} bytes")
-        (length,) = struct.unpack("<Q", file.read(8))
-        _expect(2 <= length <= min(HEADER, status.st_size - 8), "its header has an impossible length")
-        file.seek(0)
-        return file.read()
+        hint = " (a link is not followed)" if getattr(error, "errno", None) == errno.ELOOP else ""
+        why = getattr(error, "strerror", None) or error
+        raise ModelFileError(f"cannot read {str(path)!r}: {why}{hint}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ModelFileError(f"cannot read {str(path)!r}: it is not a plain file")
+    return os.fdopen(descriptor, "rb")
 
 
-def _header(data):
-    (length,) = struct.unpack("<Q", data[:8])
+def _length(data):
+    """Bytes of the header, as the first eight bytes say."""
+    return struct.unpack("<Q", data[:8])[0]
+
+
+def _header(file, size):
+    """(the header, where the arrays begin). It has one spelling only, so that no byte of it can change unseen."""
+    expect(8 <= size <= FILE, f"it has {size} bytes")
+    length = _length(file.read(8))
+    expect(2 <= length <= min(HEADER, size - 8), "its header has an impossible length")
     try:
-        text = data[8 : 8 + length].decode()
+        text = file.read(length).decode().rstrip(" ")
     except UnicodeDecodeError as error:
         raise ModelFileError("not a usable model file: its header is not text") from error
-    header = strict_json(text.rstrip(" "))
-    _expect(isinstance(header, dict), "its header is no object")
+    header = strict_json(text)
+    expect(isinstance(header, dict), "its header is no object")
+    expect(json.dumps(header, separators=(",", ":"), ensure_ascii=False) == text, "its header is not as written")
     return header, 8 + length
 
 
 def _check_entries(header, wanted, room):
-    """Names, dtypes and shapes are the wanted ones, and the bytes follow one another without gap or overlap to the end."""
-    _expect(set(header) == set(wanted), "its arrays are not those of its configuration")
+    """Names, dtypes, shapes are the wanted ones, and the bytes follow one another without gap or overlap to the end."""
+    expect(set(header) == set(wanted), "its arrays are not those of its configuration")
     spans = []
     for name, entry in header.items():
-        _expect(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, f"array {name!r} is ill")
-        dtype, shape = wanted[name]
-        _expect(DTYPES.get(entry["dtype"]) == dtype, f"array {name!r} must be {dtype}")
-        _expect(entry["shape"] == list(shape), f"array {name!r} must have shape {tuple(shape)}")
+        expect(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, f"array {name!r} is ill")
+        code, (dtype, shape) = entry["dtype"], wanted[name]
+        expect(isinstance(code, str) and DTYPES.get(code) == dtype, f"array {name!r} must be {dtype}")
+        expect(_counts(entry["shape"]) and entry["shape"] == list(shape), f"array {name!r} must be {tuple(shape)}")
         span = entry["data_offsets"]
-        whole = isinstance(span, list) and len(span) == 2 and all(type(end) is int for end in span)
-        _expect(
-            whole and span[1] - span[0] == math.prod(shape) * SIZES[entry["dtype"]], f"array {name!r} has odd bytes"
-        )
+        whole = _counts(span) and len(span) == 2
+        expect(whole and span[1] - span[0] == math.prod(shape) * SIZES[code], f"array {name!r} has odd bytes")
         spans.append(tuple(span))
     end = 0
     for first, last in sorted(spans):
-        _expect(first == end, "its arrays overlap or leave gaps")
+        expect(first == end, "its arrays overlap or leave gaps")
         end = last
-    _expect(end == room, "bytes are missing or left over at its end")
+    expect(end == room, "bytes are missing or left over at its end")
+
+
+def _counts(value):
+    return isinstance(value, list) and all(type(each) is int for each in value)
 
 
 def strict_json(text):
-    """JSON without doubled keys, without NaN and infinity, and not deeper than ``DEPTH``."""
-    depth = deepest = 0
-    for bracket in re.findall(r"[\[\]{}]", re.sub(r'"(?:[^"\\]|\\.)*"', '""', text)):
-        depth += 1 if bracket in "[{" else -1
-        deepest = max(deepest, depth)
-    _expect(deepest <= DEPTH, "its JSON is nested too deep")
+    """JSON without doubled keys, without NaN and infinity, not deeper than ``DEPTH`` and of at most ``NESTS`` nests."""
+    brackets = np.frombuffer(TEXT.sub("", text).encode(errors="replace").translate(None, PLAIN), np.uint8)
+    depth = np.cumsum(np.where(np.isin(brackets, tuple(b"[{")), 1, -1))
+    expect(depth.max(initial=0) <= DEPTH, "its JSON is nested too deep")
+    expect(len(brackets) <= 2 * NESTS, "its JSON has too many lists and objects")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"not a usable model file: {error}") from error
 
@@ -190,3 +218,8 @@ def _unique(pairs):
 
 def _no_constant(name):
     raise ValueError(f"its JSON holds {name}")
+
+
+def _finite(text):
+    number = float(text)
+    return number if math.isfinite(number) else _no_constant(text)

@@ -40,8 +40,7 @@ FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": 
 
 
 def encoded(value, name="it"):
-    """A number, text, None, tuple of such, or object of a listed class, as JSON values. ModelFileError for others, which
-    names what it was asked for as ``name``."""
+    """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) in (list, tuple):
@@ -59,8 +58,8 @@ def encoded(value, name="it"):
 
 
 def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples. Fields have the types they were declared with, so that nothing ill
-    comes as far as JAX, which would read source files to explain it."""
+    """The inverse of ``encoded``; lists become tuples. Fields have the types they were declared with, so that nothing
+    ill comes as far as JAX, which would read source files to explain it."""
     if isinstance(value, list):
         expect(len(value) <= LIST, f"a list of {len(value)} entries")
         return tuple(decoded(each) for each in value)
@@ -174,7 +173,7 @@ def built(config, found, prefix="posterior") -> Any:
 
 
 def save(estimator, path):
-    """Write a fitted estimator to ``path``; what it was constructed with, what it learned, and what was there to learn."""
+    """Write a fitted estimator to ``path``; its parameters, what it learned, and what was there to learn."""
     kind = type(estimator)
     if kind.__module__ != "dubito.estimators":  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
@@ -222,9 +221,7 @@ KEYS = {*"format kind params method schema scaler classes flat key posterior sum
 
 def _expected(config, kinds):
     version = config.get("format")
-    expect(
-        type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update to read it"
-    )
+    expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
     expect(type(version) is int and version == FORMAT and set(config) == KEYS, "its configuration has other keys")
     expect(config["kind"] in kinds, f"it is of kind {config['kind']!r}")
     expect(len(_models(config["posterior"])) <= MODELS, "its posterior is of too many models")
@@ -245,6 +242,7 @@ def assembled(config, found, kinds):
     kind = kinds[config["kind"]]
     expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
     expect(params["handle_unknown"] in ("error", "ignore"), "its parameter handle_unknown")
+    expect(type(params["draws"]) in (int, type(None)) and 0 < (params["draws"] or 1) < LARGEST, "its parameter draws")
     method.check(posterior_.model)
     task = "regression" if issubclass(kind, RegressorMixin) else "classification"
     expect((scaler is None, classes is None) == (task != "regression", task == "regression"), "its kind of target")
