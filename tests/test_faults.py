@@ -111,9 +111,6 @@ def test_the_decimal_scale_of_the_target(plain, scale):
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
-@pytest.mark.xfail(
-    strict=True, reason="std is the root of a variance in the target's units, which over- and underflows"
-)
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_the_largest_scale_of_the_target(plain, scale):
     found = answers(regressor().fit(X, Y * scale)) / scale
@@ -484,7 +481,7 @@ INTERRUPTED = (
     + """
 found = dubito.BayesianRegressor(dubito.CrossFit(dubito.MAP(epochs=10**6), 5), hidden=(16,), random_state=0)
 def progress(report):
-    print("training", flush=True)
+    os.write(1, b"training\\n")  # in one piece: two threads report
 try:
     found.fit(x, y, progress=progress)
 except KeyboardInterrupt:
@@ -600,7 +597,6 @@ print(status("VmHWM") - before - sum(output.nbytes for output in outputs))
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="predict encodes all rows at once, not block by block")
 def test_memory_of_many_rows():
     """The table is a view that takes no memory of its own; beside the outputs there are 300 MB."""
     out, err = said(process(MEMORY, 100))

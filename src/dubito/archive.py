@@ -1,8 +1,8 @@
 """A file of one JSON document and named arrays that is read without trust and written without loss.
 
 The format is safetensors, whose metadata hold the canonical JSON and a SHA-256 over JSON and arrays. Reading checks
-size, header, names, shapes and dtypes before anything is allocated, then the hash, then that numbers are finite. Nothing
-is imported by name, no path is followed, no callable is built.
+size, header, names, shapes and dtypes before anything is allocated, then the hash, then that numbers are finite.
+Nothing is imported by name, no path is followed, no callable is built.
 """
 
 import contextlib

@@ -171,7 +171,7 @@ def numbers(found, inputs, coverage):
     ends = [(1 - coverage) / 2, (1 + coverage) / 2]
 
     def reading(answer):
-        parts = (answer.mean, answer.std, np.sqrt(answer.epistemic), np.sqrt(answer.aleatoric), *answer.quantile(ends))
+        parts = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.quantile(ends))
         return np.stack(parts, axis=1)
 
     (result,) = found.in_blocks(inputs, reading)

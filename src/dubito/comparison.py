@@ -3,13 +3,13 @@
 import time
 from typing import Any, NamedTuple
 
-import narwhals as nw
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
 from dubito.metrics import Score
+from dubito.tables import taken
 
 REGRESSION = {
     "rmse": metrics.rmse,
@@ -89,9 +89,3 @@ def codes(classes, labels):
     if np.any(classes[places] != labels):
         raise ValueError(f"the label {labels[classes[places] != labels][0]!r} was not there at fit")
     return places
-
-
-def taken(X, rows):
-    """Rows of an array or of any frame."""
-    frame = nw.from_native(X, eager_only=True, pass_through=True)
-    return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]

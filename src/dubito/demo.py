@@ -175,8 +175,8 @@ def predictions(path, job, answer):
         "actual": job.test[1],
         "mean": answer.mean[:, 0],
         "std": answer.std[:, 0],
-        "epistemic_std": np.sqrt(answer.epistemic[:, 0]),
-        "aleatoric_std": np.sqrt(answer.aleatoric[:, 0]),
+        "epistemic_std": answer.epistemic_std[:, 0],
+        "aleatoric_std": answer.aleatoric_std[:, 0],
         "lower": lower[:, 0],
         "upper": upper[:, 0],
     }

@@ -20,7 +20,7 @@ from dubito.network import mlp
 from dubito.posterior import Samples
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced
-from dubito.tables import Schema, TargetScaler, check_target, check_weight
+from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
 
 ROWS = 16 * predictive.BLOCK  # rows predicted at a time, so that memory is bounded
 
@@ -145,15 +145,19 @@ class _Estimator(BaseEstimator):
     def predictive(self, X):
         """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
         ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
-        posterior, x = self._ready(X)
-        return self._answer(posterior, x)
+        return self._answer(self._drawn(), self._encoded(X))
 
-    def _ready(self, X):
-        """The posterior's draws, taken once, and the encoded rows."""
+    def _drawn(self):
+        """The posterior's draws, taken once."""
         check_is_fitted(self, "posterior_")
-        x = self.schema_.encode(X, handle_unknown=self.handle_unknown, owner=type(self).__name__)
-        key = random.fast(self.key_)
-        return Samples(self.posterior_.model, self.posterior_.sample(key, self.draws)), x
+        return Samples(self.posterior_.model, self.posterior_.sample(random.fast(self.key_), self.draws))
+
+    def _encoded(self, X, whole=None):
+        """Encoded rows; what is wrong with them is told with their place in the ``whole`` table."""
+        try:
+            return self.schema_.encode(X, handle_unknown=self.handle_unknown, owner=type(self).__name__)
+        except DataError:
+            return self.schema_.encode(X if whole is None else whole, self.handle_unknown, type(self).__name__)
 
     def _answer(self, posterior, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
@@ -171,10 +175,11 @@ class _Estimator(BaseEstimator):
 
         Computed some thousand rows at a time, so that memory is bounded by the results.
         """
-        posterior, x = self._ready(X)
+        posterior, rows = self._drawn(), _num_samples(X)
+        blocks = (taken(X, slice(start, start + ROWS)) for start in range(0, rows, ROWS)) if rows > ROWS else [X]
         parts = [[] for _ in readings]
-        for start in range(0, max(len(x), 1), ROWS):
-            answer = self._answer(posterior, x[start : start + ROWS])
+        for block in blocks:
+            answer = self._answer(posterior, self._encoded(block, X))
             for part, reading in zip(parts, readings, strict=True):
                 part.append(reading(answer))
         return [np.concatenate(part) for part in parts]

@@ -88,14 +88,22 @@ class Predictive:
         return self.shift + self.scale * over_draws(self._means)
 
     @cached_property
-    def aleatoric(self):
-        """E_θ[Var[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * over_draws(self._per_draw(_variance))
+    def _noise(self):
+        return over_draws(self._per_draw(_variance))
 
     @cached_property
+    def _doubt(self):
+        return over_draws((self._means - over_draws(self._means)) ** 2)
+
+    @property
+    def aleatoric(self):
+        """E_θ[Var[y | θ]], (n, K), in squared units of the target."""
+        return self.scale**2 * self._noise
+
+    @property
     def epistemic(self):
         """Var_θ[E[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * over_draws((self._means - over_draws(self._means)) ** 2)
+        return self.scale**2 * self._doubt
 
     @property
     def variance(self):
@@ -103,7 +111,16 @@ class Predictive:
 
     @property
     def std(self):
-        return np.sqrt(self.variance)
+        """√variance, (n, K), in units of the target; for units whose square no number holds, too."""
+        return self.scale * np.sqrt(self._noise + self._doubt)
+
+    @property
+    def aleatoric_std(self):
+        return self.scale * np.sqrt(self._noise)
+
+    @property
+    def epistemic_std(self):
+        return self.scale * np.sqrt(self._doubt)
 
     def log_prob(self, y):
         """log p(y) per row, (n,), in nats of the target's units: logsumexp over draws − log S − Σ log scale."""

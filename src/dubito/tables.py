@@ -224,6 +224,12 @@ def target_kind(column):
     return "classification" if (run or len(codes) == 2) and len(series) >= 2 * len(codes) else "regression"
 
 
+def taken(X, rows):
+    """Rows (their numbers, or a slice) of an array or of any frame."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]
+
+
 def split_target(table, target):
     """(the table without the column ``target``, that column as a NumPy array)."""
     frame = nw.from_native(table, eager_only=True)
