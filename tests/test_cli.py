@@ -85,6 +85,7 @@ def test_classes_their_probabilities_and_their_doubt(folder):
     assert (table[classes].idxmax(axis=1).str[2:] == table["prediction"]).all()
 
 
+@pytest.mark.slow
 def test_standard_input(folder):
     whole, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv")
     piped, _ = run("predict", folder / "d.dubito", "-", data=(folder / "diabetes.csv").read_bytes())
@@ -139,6 +140,7 @@ def test_debug_shows_the_traceback(folder):
     assert "Traceback" in text
 
 
+@pytest.mark.slow
 def test_quiet_and_missing_values(folder):
     rows = (folder / "diabetes.csv").read_text().splitlines()
     rows[1] = "," + rows[1].split(",", 1)[1]
@@ -162,6 +164,7 @@ def test_a_closed_pipe_is_no_error(folder):
     assert done.stdout.startswith('"mean"') and "Traceback" not in done.stderr and done.returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
     output = folder / "never.dubito"

@@ -155,7 +155,7 @@ def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem
 
     start = np.concatenate([problem.mean[:, 0], np.full(D, -2.0), [1.0, -1.0]])
     best = scipy.optimize.minimize(negative_elbo, start, method="BFGS", options={"gtol": 1e-6}).x
-    method = dubito.BayesByBackprop(epochs=3000, batch_size=None, learning_rate=0.02, draws=32)
+    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, draws=16)
     found = dubito.fit(model, x, y, method, key=jax.random.key(0))
     mean, scale = (float(part["likelihood"]["log_precision"][0]) for part in (found.mean, found.scale))
     np.testing.assert_allclose([mean, scale], [best[-2], np.exp(best[-1])], atol=0.02 * exact_sd, rtol=0.02)

@@ -128,6 +128,7 @@ def test_temperature_undoes_logits_that_are_too_large():
     assert abs(error) < 4.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     [

@@ -60,6 +60,20 @@ def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     assert same(runs[0], runs[1]) and same(runs[0], runs[2])
 
 
+def test_a_member_among_others_is_the_member_alone(problem):
+    """Side by side on two threads, or one by one: not a bit differs."""
+    model, x, y = problem
+    rows = engine.check_rows(model, x, y, None)
+    stopping = epochs.Stopping(np.int32(0), np.float32(0))
+    keys = jax.random.split(dubito.random.fast(jax.random.key(4)), 3)
+    members = [engine.Member(k, rows.train, rows.valid) for k in keys]
+    method = dubito.BayesByBackprop(epochs=20)
+    together = engine.train(model, method, members=members, rows=rows, stopping=stopping).states
+    for number, member in enumerate(members):
+        alone = engine.train(model, method, members=[member], rows=rows, stopping=stopping).states[0]
+        assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(s)] for s in (alone, together[number])])
+
+
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, monkeypatch):
     """With steps of rate ~0 the movement of an epoch is the sum of its gradients; half the scale must be caught."""

@@ -143,6 +143,7 @@ def run(script, *arguments, **options):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_same_answers_in_another_process(fitted, folder):
     (folder / "tables").write_bytes(pickle.dumps({name: data[0] for name, (_, data) in CASES.items()}))
     run(AGAIN, folder, pathlib.Path(__file__).parent)

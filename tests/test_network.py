@@ -99,6 +99,7 @@ def test_one_hot_columns_pass_unchanged(key):
     assert params["periodic"]["frequency"].shape == (1, 8)
 
 
+@pytest.mark.slow
 def test_convnet_learns_where_a_bar_is(key):
     """Bars at one of two places, too much noise for one pixel: a small convolutional network tells them apart."""
     rng = np.random.default_rng(0)
