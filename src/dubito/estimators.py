@@ -95,7 +95,7 @@ class _Estimator(BaseEstimator):
         method = default_method(len(x), likelihood.task) if self.method is None else self.method
         model = Model(self._network(schema, likelihood.width), likelihood, self._prior())
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        key_fit, key_predict = jax.random.split(random.fast(jax.random.key(seed)))
+        key_fit, key_predict = jax.random.split(random.seeded(seed))
         reports = []
 
         def report(one):
@@ -190,7 +190,7 @@ class _Estimator(BaseEstimator):
         Each draw is one function of the posterior, with noise for every row.
         """
         answer = self.predictive(X)
-        key = random.fast(jax.random.key(check_random_state(random_state).randint(2**31 - 1)))
+        key = random.seeded(check_random_state(random_state).randint(2**31 - 1))
         drawn = np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1)
         return self._labels(drawn)
 

@@ -69,12 +69,8 @@ _IMPLEMENTATION = define_prng_impl(
 _process: list[int] = []  # the one that first used a key
 
 
-def fast(key):
-    """A user's key (typed, or raw of two words) as one of this kind; the same streams, faster.
-
-    Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
-    used JAX, which would hang there.
-    """
+def same_process():
+    """RuntimeError in a child forked from a process that has used JAX, which would hang there."""
     if not _process:
         _process.append(os.getpid())
     if os.getpid() != _process[0]:
@@ -82,6 +78,21 @@ def fast(key):
             "this process was forked from one that has used dubito, and JAX would hang in it; "
             "use multiprocessing's 'spawn' start method, or joblib's default, loky"
         )
+
+
+def seeded(seed):
+    """The key of a whole number."""
+    same_process()
+    return fast(jax.random.key(seed))
+
+
+def fast(key):
+    """A user's key (typed, or raw of two words) as one of this kind; the same streams, faster.
+
+    Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
+    used JAX, which would hang there.
+    """
+    same_process()
     try:
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(key) if typed else key
