@@ -10,8 +10,8 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "random activations network trace noisy likelihood prior model posterior predictive descent epochs engine methods recipes metrics "
-    "calibration diagnostics columns tables archive model_file estimators comparison datasets plots graph landscape report demo cli"
+    "random activations network trace noisy likelihood prior model posterior predictive descent epochs archive rows checkpoint engine methods recipes metrics "
+    "calibration diagnostics columns tables model_file estimators comparison datasets plots graph landscape report demo cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65

@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 
 import dubito
-from dubito import engine
 from dubito.methods import cross_fit
+from dubito.rows import Rows, check_rows
 
 
 def init(key):
@@ -25,7 +25,7 @@ LINEAR = dubito.Network(init, apply)
 def rows(n, y=None, weight=None):
     y = np.zeros((n, 1), np.float32) if y is None else y
     weight = np.ones(n, np.float32) if weight is None else weight
-    return engine.Rows(np.zeros((n, 1), np.float32), y, weight, np.zeros(n, np.float32))
+    return Rows(np.zeros((n, 1), np.float32), y, weight, np.zeros(n, np.float32))
 
 
 def test_folds_are_balanced_and_leave_out_rows_without_weight(key):
@@ -62,7 +62,7 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=1.0), dubito.Normal(scale=0.5))
     method = dubito.CrossFit(dubito.MAP(epochs=1, batch_size=None, learning_rate=0.5), 3, noise="constant", df=None)
     _, key_members, _ = jax.random.split(dubito.random.fast(jax.random.key(3)), 3)
-    fold = cross_fit.assigned(engine.check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
+    fold = cross_fit.assigned(check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
 
     def fitted(y):
         params = dubito.fit(model, x, y, method, key=jax.random.key(3)).params["network"]
@@ -121,7 +121,7 @@ def test_temperature_undoes_logits_that_are_too_large():
     part = dubito.Samples(model, {"network": {"w": jnp.ones((1, 1, 1), jnp.float32)}, "likelihood": {}})
     folds = np.zeros((2, 3000), np.float32)
     folds[0, ::2] = folds[1, 1::2] = 1
-    data = engine.Rows(x, y, np.ones(3000, np.float32), np.zeros(3000, np.float32))
+    data = Rows(x, y, np.ones(3000, np.float32), np.zeros(3000, np.float32))
     found = cross_fit.tempered(model, [part, part], folds, data, jax.random.key(0))
     information = np.sum((p * x**2).sum(1) - (p * x).sum(1) ** 2)  # of log T at T = 3, in f = x
     error = np.log(found.model.likelihood.temperature / 3) * np.sqrt(information)

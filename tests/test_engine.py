@@ -7,6 +7,7 @@ import pytest
 
 import dubito
 from dubito import engine, epochs
+from dubito.rows import Member, check_rows
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +51,27 @@ def test_contract(problem, method, key):
 
 
 def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
+    """Chunks of 40, 7 and 1 epochs, and chunks of few blocks that end within epochs, early stopping included."""
     model, x, y = problem
-    method = dubito.MAP(epochs=40)
+    method = dubito.BayesByBackprop(epochs=40, batch_size=16)
     runs = []
-    for length in (1, 7, 40):
+    for length, seconds in ((40, 1e9), (7, 1e9), (1, 1e9), (40, 0.0)):
         monkeypatch.setattr(epochs, "CHUNK", length)
+        monkeypatch.setattr(engine, "SECONDS", seconds)
         jax.clear_caches()
-        runs.append(leaves(dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True), key))
-    assert same(runs[0], runs[1]) and same(runs[0], runs[2])
+        reports = []
+        posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True, progress=reports.append)
+        runs.append([*leaves(posterior, key, 3), *engine.history(reports)])
+    assert all(same(runs[0], run) for run in runs[1:])
 
 
 def test_a_member_among_others_is_the_member_alone(problem):
     """Side by side on two threads, or one by one: not a bit differs."""
     model, x, y = problem
-    rows = engine.check_rows(model, x, y, None)
+    rows = check_rows(model, x, y, None)
     stopping = epochs.Stopping(np.int32(0), np.float32(0))
     keys = jax.random.split(dubito.random.fast(jax.random.key(4)), 3)
-    members = [engine.Member(k, rows.train, rows.valid) for k in keys]
+    members = [Member(k, rows.train, rows.valid) for k in keys]
     method = dubito.BayesByBackprop(epochs=20)
     together = engine.train(model, method, members=members, rows=rows, stopping=stopping).states
     for number, member in enumerate(members):
@@ -85,8 +90,8 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     jax.clear_caches()
     rate = 1e-3
     method = dubito.MaximumLikelihood(epochs=1, batch_size=50, learning_rate=rate, optimizer="sgd", schedule="constant")
-    rows = engine.check_rows(model, x, y, None)
-    member = engine.Member(key, rows.train, rows.valid)
+    rows = check_rows(model, x, y, None)
+    member = Member(key, rows.train, rows.valid)
     stopping = epochs.Stopping(np.int32(0), np.float32(0))
     end = engine.train(model, method, members=[member], rows=rows, stopping=stopping).states[0].params["network"]
     start = model.init(jax.random.split(key)[0])["network"]

@@ -471,6 +471,11 @@ ILL = {
     "key below 0": ("tiny", at("key", value=[-1, 2]), "not a usable"),
     "flat 1": ("tiny", at("flat", value=1), "shape of its target"),
     "flat of two targets": ("targets", at("flat", value=True), "shape of its target"),
+    "temperature 1e-320": (
+        "classes",
+        at("posterior", "model", "likelihood", "temperature", value=1e-320),
+        "temperature",
+    ),
     "classes of 4 GB": ("classes", at("classes", "dtype", value="<U100000000"), "dtype of its classes"),
     "classes cut": ("classes", at("classes", "dtype", value="<U2"), "not of their dtype"),
     "classes dates": ("classes", at("classes", "dtype", value="<M8[s]"), "dtype of its classes"),

@@ -1,4 +1,6 @@
 from .archive import ModelFileError as ModelFileError
+from .checkpoint import CheckpointError as CheckpointError
+from .checkpoint import CheckpointWarning as CheckpointWarning
 from .columns import DataError as DataError
 from .columns import DataWarning as DataWarning
 from .engine import DivergenceError as DivergenceError

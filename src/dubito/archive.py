@@ -44,9 +44,12 @@ def write(path, config, arrays):
     document = canonical(config)
     metadata = {"dubito": document, "sha256": digest(document, arrays)}
     data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
-    if _length(data) > HEADER or len(data) > FILE:
+    start = 8 + _length(data)
+    header = json.loads(data[8:start]) | {"__metadata__": metadata}  # whose order changes from one process to the next
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(start - 8)
+    if start - 8 > HEADER or len(data) > FILE:
         raise ModelFileError(
-            f"too large to be saved: {_length(data)} bytes of description (columns, categories, classes), of which "
+            f"too large to be saved: {start - 8} bytes of description (columns, categories, classes), of which "
             f"{HEADER} are possible, and {len(data)} bytes in all, of which {FILE} are."
         )
     _check_finite(arrays)
@@ -55,7 +58,8 @@ def write(path, config, arrays):
     try:
         mode = _mode(path)
         with open(temporary, "xb") as file:
-            file.write(data)
+            file.write(data[:8] + text)
+            file.write(memoryview(data)[start:])
             file.flush()
             os.fsync(file.fileno())
         if mode is not None:  # a private file stays private

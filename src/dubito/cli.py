@@ -120,15 +120,18 @@ def fit(
     seed: Seed = 0,
     task: Task = None,
     impute: Impute = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
 ):
     """Fit TABLE and write the model to one file."""
     frame, values = opened(table, impute)
     inputs, y, kind = task_of(frame, target, task)
     model = estimator(kind, method, settings or (), hidden, seed, len(y))
     with progress_bar() as report:
-        model.fit(inputs, y, progress=report)
+        model.fit(inputs, y, progress=report, checkpoint=checkpoint)
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
     model.save(output)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)  # it has done its work
     say(f"{kind.capitalize()} on {len(y)} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}")
     say(f"Wrote {output}")
 

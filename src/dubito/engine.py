@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,26 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import epochs, random
+from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
+from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
 
 SECONDS = 0.3  # and about how long one should take, so that progress and Ctrl-C answer at once
-
-
-class Rows(NamedTuple):
-    """The data set on the host: x (N, D), y (N, K) or (N,), weights for training and validation (N,)."""
-
-    x: np.ndarray
-    y: np.ndarray
-    train: np.ndarray
-    valid: np.ndarray
-
-
-class Member(NamedTuple):
-    """A key and two weight vectors over the same rows: what it trains on, what it is validated on."""
-
-    key: Any
-    train: np.ndarray
-    valid: np.ndarray
 
 
 class Report(NamedTuple):
@@ -100,15 +85,19 @@ def fit(
     tol=1e-4,
     progress: Callable[[Report], None] | None = None,
     keep_on_interrupt=False,
+    checkpoint=None,
 ):
     """Train ``model`` on rows ``x`` (N, D), ``y`` (N, K), (N,) or class indices (N,) with ``method``: a posterior.
 
     ``weight`` (N,): sample weights; 0 removes a row. ``early_stopping`` holds ``validation_fraction`` of the rows out,
     keeps the state with their best score, and stops after ``n_iter_no_change`` epochs without gain ``tol`` (nats per
     example). ``progress`` is called with a ``Report`` after each chunk. On Ctrl-C the fit raises KeyboardInterrupt, or,
-    with ``keep_on_interrupt``, returns what the best states so far give.
+    with ``keep_on_interrupt``, returns what the best states so far give. ``checkpoint``: a file that is written now and
+    then between chunks, and when the fit is interrupted or fails; where it is there, the same fit goes on from it, to the
+    same bits as without interruption.
 
-    Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge.
+    Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge,
+    CheckpointError where the file is of another fit.
     """
     rows = check_rows(model, x, y, weight)
     key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
@@ -117,55 +106,20 @@ def fit(
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
     if hasattr(method, "check"):
         method.check(model)
-    run = partial(train, rows=rows, stopping=stopping, progress=progress, keep_on_interrupt=keep_on_interrupt)
+    saved = None
+    if checkpoint is not None:
+        parts = {"model": model, "method": method, "data": rows, "key": key_members, "early stopping": stopping}
+        saved = Checkpoint(checkpoint, parts)
+    run = partial(
+        train,
+        rows=rows,
+        stopping=stopping,
+        progress=progress,
+        keep_on_interrupt=keep_on_interrupt,
+        checkpoint=saved,
+    )
     members = method.members(rows, key_members)
     return method.finish(model, run(model, method, members=members), key_finish, run)
-
-
-def check_rows(model, x, y, weight):
-    """Validation at the door: shapes, finite numbers, weights; float32 arrays ready for the loop."""
-    x, y = np.asarray(x), np.asarray(y)
-    if x.ndim < 2:
-        raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
-    if len(x) != len(y):
-        raise ValueError(f"x and y must have the same number of rows; got {len(x)} and {len(y)}")
-    if len(x) == 0:
-        raise ValueError("there are no rows to fit")
-    for name, array in (("x", x), ("y", y)):
-        if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
-        with np.errstate(over="ignore"):
-            bad = ~np.isfinite(array.astype(np.float32))
-        if bad.any():
-            raise ValueError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32")
-    if model.likelihood.task == "regression":
-        y = y.reshape(len(y), -1).astype(np.float32)
-    elif y.ndim == 1:
-        y = y.astype(np.int32 if np.all(y == np.round(y)) else np.float32)
-    else:
-        y = y.astype(np.float32)
-    weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
-    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
-        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0, not all 0; got shape {weight.shape}")
-    return Rows(x.astype(np.float32), y, weight, np.zeros_like(weight))
-
-
-def hold_out(rows, fraction, key):
-    """Move a random ``fraction`` of the rows (stratified for classes) from training to validation."""
-    if not 0 < fraction < 1:
-        raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
-    used = np.flatnonzero(rows.train > 0)
-    order = used[np.asarray(jax.random.permutation(key, len(used)))]
-    if rows.y.ndim == 1:
-        order = order[np.argsort(rows.y[order], kind="stable")]
-        chosen = order[np.unique(np.linspace(0, len(order) - 1, max(1, round(fraction * len(used)))).astype(int))]
-    else:
-        chosen = order[: max(1, round(fraction * len(used)))]
-    if len(chosen) == len(used):
-        raise ValueError(f"early_stopping needs at least 2 rows, got {len(used)}")
-    valid = np.zeros_like(rows.train)
-    valid[chosen] = rows.train[chosen]
-    return rows._replace(valid=valid, train=np.where(valid > 0, 0, rows.train).astype(np.float32))
 
 
 def one_member(method, rows, key):
@@ -181,27 +135,25 @@ def innermost(method):
     return method
 
 
-def bucket(count):
-    """The padded size for a number of rows: 2^k or 1.5·2^k, at least 16, so that few shapes are compiled."""
-    power = max(16, 1 << (count - 1).bit_length())
-    return power * 3 // 4 if count <= power * 3 // 4 else power
-
-
-def train(model, method, *, members, rows, stopping, progress=None, keep_on_interrupt=False):
+def train(model, method, *, members, rows, stopping, progress=None, keep_on_interrupt=False, checkpoint=None):
     """Train every member from its own start; a ``Trained``. One compiled program, one host thread a core."""
     method = floats(innermost(method))
     model = floats(model)
     block = bucket(len(rows.x)) if method.batch_size is None else min(method.batch_size, bucket(len(rows.x)))
+    held = bucket(max(int(np.sum(member.valid > 0)) for member in members))
     total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
-    x, y = jnp.asarray(pad_rows(rows.x, total)), jnp.asarray(pad_rows(rows.y, total))
-    stop = threading.Event()
+    x, y = jnp.asarray(padded(rows.x, total)), jnp.asarray(padded(rows.y, total))
+    slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
-    def one(number):
-        report = partial(_report, progress, number, len(members))
-        return run_member(model, method, x, y, block, members[number], stopping, stop, report)
+    def one(number, stop):
+        member = members[number]
+        weight = jnp.asarray(padded(member.train, total))
+        chosen = np.flatnonzero(member.valid > 0)
+        valid = [jnp.asarray(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)]
+        run = Run(model, method, epochs.Arrays(x, y, weight), epochs.Arrays(*valid), block, member.key, stopping)
+        return run_member(run, stop, partial(_report, progress, number, len(members)), slots[number])
 
-    first = partial(compiled_first, model, method, x, y, block, members[0], stopping)
-    carries = side_by_side(first, one, len(members), stop, keep_on_interrupt)
+    carries = side_by_side(one, len(members), keep_on_interrupt)
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
         raise DivergenceError(divergence(method, carries[0]))
@@ -216,16 +168,59 @@ def train(model, method, *, members, rows, stopping, progress=None, keep_on_inte
     return Trained(tuple(members[k] for k in kept), states, tuple(kept), len(members), rows)
 
 
-def side_by_side(first, one, count, stop, keep_on_interrupt):
-    """first(), then one(0), one(1), ... on one host thread a core; Ctrl-C lets each end its chunk.
+class Run(NamedTuple):
+    """What a member's program is given; see ``epochs.chunk``."""
 
-    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX.
+    model: Any
+    method: Any
+    rows: epochs.Arrays
+    held: epochs.Arrays
+    block: int
+    key: Any
+    stopping: Stopping
+
+
+def run_member(run, stop, report, slot):
+    """One member from its start, or from where its checkpoint was, to the end: chunks of about ``SECONDS``.
+
+    With ``stop`` set from the beginning it is a chunk of no steps, after which the program is compiled.
     """
+    total = int(run.method.epochs)
+    carry, order = epochs.begin(run.model, run.method, run.rows, run.block, run.key)
+    log = np.empty((0, 3), np.float32)
+    length, fresh = 0 if stop.is_set() else 16, True
+    if slot is not None and not stop.is_set():
+        carry, log = slot.restore(carry)
+        report(total, log, log)
+    while True:
+        clock = time.perf_counter()
+        plan = epochs.Plan(np.int32(length), np.int32(total), np.bool_(fresh))
+        carry, order = epochs.chunk(*run, plan, carry, order)
+        new = np.array(carry.log)[: int(carry.epoch) - len(log)]
+        log = np.concatenate([log, new])
+        report(total, log, new)
+        last = stop.is_set() or len(log) == total or bool(carry.done)
+        if slot is not None and length:
+            slot.keep(carry, log, last)
+        if last:
+            return carry
+        pace, fresh = SECONDS / max(time.perf_counter() - clock, 1e-4), False
+        length = int(min(2**30, max(1, length * min(4.0, pace))))
+
+
+def side_by_side(one, count, keep_on_interrupt):
+    """one(0, stop), one(1, stop), ... on one host thread a core; on Ctrl-C ``stop`` is set and each ends its chunk.
+
+    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX. A call
+    that is told to stop comes first, so that the members' threads find its program and do not each compile it.
+    """
+    stop, stopped = threading.Event(), threading.Event()
+    stopped.set()
     with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, count))) as pool:
         futures = []
         try:
-            results([pool.submit(first)])
-            futures += [pool.submit(one, k) for k in range(count)]
+            results([pool.submit(one, 0, stopped)])
+            futures += [pool.submit(one, k, stop) for k in range(count)]
             return results(futures)
         except BaseException as interrupt:  # Ctrl-C, or the exit that a signal's handler asks for
             stop.set()
@@ -235,43 +230,18 @@ def side_by_side(first, one, count, stop, keep_on_interrupt):
 
 
 def results(futures):
-    """What they return, waited for in naps, between which signals are handled."""
-    while wait(futures, timeout=0.1).not_done:
-        pass
+    """What they return, waited for in naps, between which signals are handled; the first exception at once."""
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
+        for future in done:
+            future.result()
     return [future.result() for future in futures]
 
 
-def _report(progress, number, members, carry, total, count):
-    if progress is not None and count:
-        log = np.asarray(carry.log)[:count]
-        progress(Report(number, members, int(carry.epoch), total, log[:, 0], log[:, 1], log[:, 2]))
-
-
-def compiled_first(model, method, x, y, block, member, stopping):
-    """A chunk of no epochs, so that the members' threads find the program and do not each compile it."""
-    stopped = threading.Event()
-    stopped.set()
-    run_member(model, method, x, y, block, member, stopping, stopped, lambda *_: None)
-
-
-def run_member(model, method, x, y, block, member, stopping, stop, report):
-    """One member from start to end: chunks of a length that keeps the host awake."""
-    key_init, key_run = jax.random.split(member.key)
-    train, valid = (jnp.asarray(pad_rows(w, len(x))) for w in (member.train, member.valid))
-    total = int(method.epochs)
-    carry = epochs.begin(model, method, x[:block], y[:block], key_init)
-    run = partial(epochs.chunk, model, method, x, y, train, valid, block, key_run, stopping)
-    if stop.is_set():
-        return run(np.int32(0), np.int32(total), carry)
-    length = 1
-    while int(carry.epoch) < total and not bool(carry.done) and not stop.is_set():
-        before, clock = int(carry.epoch), time.perf_counter()
-        carry = run(np.int32(min(before + length, total)), np.int32(total), carry)
-        count = int(carry.epoch) - before
-        pace = SECONDS / max(time.perf_counter() - clock, 1e-4)
-        length = int(min(epochs.CHUNK, max(1, length * min(4.0, pace))))
-        report(carry, total, count)
-    return carry
+def _report(progress, number, members, total, log, new):
+    if progress is not None and len(new):
+        progress(Report(number, members, len(log), total, *new.T))
 
 
 def history(reports):
@@ -288,10 +258,6 @@ def history(reports):
             rows = np.stack([report.likelihood, report.penalty, report.score], axis=1)
             members.setdefault(report.member, []).append(rows)
     return [np.concatenate(members[number]) for number in sorted(members)]
-
-
-def pad_rows(array, total):
-    return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 def floats(tree):

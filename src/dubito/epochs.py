@@ -1,5 +1,6 @@
-"""One chunk of epochs as one compiled program. Everything that decides (score, best state, patience, divergence) is in it,
-on traced numbers of rows, blocks and epochs, so results do not depend on how a run is cut into chunks."""
+"""One chunk of steps as one compiled program. Everything that decides (score, best state, patience, divergence) is in it,
+on traced numbers of rows, blocks and epochs, so results do not depend on how a run is cut into chunks. A chunk may end
+within an epoch, so that the host answers Ctrl-C though an epoch be long."""
 
 from functools import partial
 from typing import Any, NamedTuple
@@ -39,52 +40,101 @@ class Carry(NamedTuple):
     brake: Any
     retries: Any
     done: Any
-    log: Any
+    log: Any  # of this chunk's epochs: likelihood, penalty, score
+    running: Any  # the state within the epoch
+    number: Any  # the epoch's blocks that it has seen
+    info: Any  # the sums of their likelihoods and penalties
 
 
-@jax.jit
-def begin(model, method, x, y, key):
-    """The first state, and a carry around it."""
-    weight = jnp.ones(len(x), jnp.float32)
-    state = method.init(model, Batch(x, y, weight, jnp.float32(1), jnp.float32(len(x))), key)
-    zero, one = jnp.int32(0), jnp.float32(1)
+class Arrays(NamedTuple):
+    """Arrays on the device, padded: x, y and the rows' weights."""
+
+    x: Any
+    y: Any
+    weight: Any
+
+
+class Plan(NamedTuple):
+    """How far a chunk goes: at most ``blocks`` steps, ``CHUNK`` epochs and the fit's ``epochs``.
+
+    ``fresh``: whether it is the first after a start or a resumption, so that an epoch's order is not there yet.
+    """
+
+    blocks: Any
+    epochs: Any
+    fresh: Any
+
+
+@partial(jax.jit, static_argnums=3)
+def begin(model, method, rows, block, key):
+    """A carry around the first state, and room for the rows in an epoch's order."""
+    key_init = jax.random.split(key)[0]
+    weight = jnp.ones(block, jnp.float32)
+    state = method.init(
+        model, Batch(rows.x[:block], rows.y[:block], weight, jnp.float32(1), jnp.float32(block)), key_init
+    )
+    zero, one, info = jnp.int32(0), jnp.float32(1), jnp.zeros(2, jnp.float32)
     log = jnp.full((CHUNK, 3), jnp.nan, jnp.float32)
-    score = jnp.float32(-jnp.inf)
-    return Carry(state, state, zero, zero, score, zero, one, zero, jnp.bool_(False), log)
+    carry = Carry(
+        state, state, zero, zero, jnp.float32(-jnp.inf), zero, one, zero, jnp.bool_(False), log, state, zero, info
+    )
+    return carry, jax.tree.map(jnp.zeros_like, rows)
 
 
-@partial(jax.jit, static_argnums=(6,))
-def chunk(model, method, x, y, train, valid, block, key, stopping, until, epochs, carry):
-    """Epochs ``carry.epoch`` to ``until``, or fewer when patience or retries run out."""
-    used = jnp.sum(train > 0, dtype=jnp.int32)
-    held = jnp.sum(valid > 0, dtype=jnp.int32)
+@partial(jax.jit, static_argnums=4, donate_argnums=(8, 9))
+def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
+    """Steps from where ``carry`` is to where ``plan`` or patience or retries end; ``order`` has the epoch's rows.
+
+    ``rows.weight`` is 0 for rows not trained on; ``held`` has those of the validation, the used ones first.
+    """
+    key_run = jax.random.split(key)[1]
+    used = jnp.sum(rows.weight > 0, dtype=jnp.int32)
     blocks = -(-used // block)
-    size = jnp.sum(train)
-    front = jnp.argsort(valid <= 0, stable=True)
-    held_out = tuple(a[front] for a in (x, y, valid))
+    counts = (used, blocks, jnp.sum(rows.weight), plan.epochs * blocks)
     first = carry.epoch
 
-    def epoch(carry):
-        keys = jax.random.split(jax.random.fold_in(key, carry.epoch), 3)
-        order = jnp.argsort(jnp.where(train > 0, jax.random.uniform(keys[0], train.shape), 2.0))
-        shuffled = tuple(a[order] for a in (x, y, train))
-        body = partial(one_block, model, method, block, shuffled, (used, blocks, size, epochs * blocks), keys[1], carry)
-        state, info = jax.lax.fori_loop(0, blocks, body, (carry.state, jnp.zeros(2, jnp.float32)), unroll=1)
-        info = info / blocks.astype(jnp.float32)
-        score = validate(model, method, held_out, held, block, state, keys[2])
-        return decide(carry, state, info, score, held > 0, stopping, blocks, first)
+    def more(loop):
+        carry, _, spent = loop
+        within = (carry.epoch < plan.epochs) & (carry.epoch - first < CHUNK)
+        return (spent < plan.blocks) & within & ~carry.done
 
-    return jax.lax.while_loop(lambda c: (c.epoch < until) & ~c.done, epoch, carry)
+    def part(loop):
+        carry, order, spent = loop
+        keys = jax.random.split(jax.random.fold_in(key_run, carry.epoch), 3)
+        due = (carry.number == 0) | (plan.fresh & (spent == 0))
+        # a loop of one turn or none: XLA updates its buffers in place, where a cond would copy the rows
+        order = jax.lax.fori_loop(0, due.astype(jnp.int32), lambda *_: shuffled(rows, keys[0]), order)
+        end = jnp.minimum(blocks, carry.number + plan.blocks - spent)
+        body = partial(one_block, model, method, block, order, counts, keys[1], carry)
+        running, info = jax.lax.fori_loop(carry.number, end, body, (carry.running, carry.info), unroll=1)
+        spent = spent + end - carry.number
+        carry = carry._replace(running=running, info=info, number=end)
+
+        def close():
+            score = validate(model, method, held, block, running, keys[2])
+            mean, scored = info / blocks.astype(jnp.float32), jnp.any(held.weight > 0)
+            return decide(carry, mean, score, scored, stopping, blocks, first)
+
+        carry = jax.lax.cond(end == blocks, close, lambda: carry)
+        return carry, order, spent
+
+    return jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))[:2]
 
 
-def one_block(model, method, block, shuffled, counts, key, carry, number, state_info):
+def shuffled(rows, key):
+    """The rows in the order of an epoch: those of weight 0 last."""
+    order = jnp.argsort(jnp.where(rows.weight > 0, jax.random.uniform(key, rows.weight.shape), 2.0))
+    return Arrays(*(a[order] for a in rows))
+
+
+def one_block(model, method, block, order, counts, key, carry, number, state_info):
     """A step on the ``number``-th of the epoch's balanced, contiguous blocks; rows past its end weigh 0."""
     state, info = state_info
     used, blocks, size, steps = counts
     least, more = used // blocks, used % blocks
     start = number * least + jnp.minimum(number, more)
     rows = least + (number < more).astype(jnp.int32)
-    x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in shuffled)
+    x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in order)
     weight = jnp.where(jnp.arange(block) < rows, weight, 0.0)
     batch = Batch(x, y, weight, blocks.astype(jnp.float32), size)
     step = carry.step + number
@@ -93,20 +143,22 @@ def one_block(model, method, block, shuffled, counts, key, carry, number, state_
     return state, info + jnp.stack([new["likelihood"], new["penalty"]]).astype(jnp.float32)
 
 
-def validate(model, method, held_out, held, block, state, key):
-    """The mean score of the held-out rows, nats per example; they stand first, so only their blocks are computed."""
+def validate(model, method, held, block, state, key):
+    """The mean score of the held-out rows, nats per example; only the blocks that hold some are computed."""
+    count = jnp.sum(held.weight > 0, dtype=jnp.int32)
 
     def add(number, sums):
-        x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * block, block) for a in held_out)
+        x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * block, block) for a in held)
         row = method.score(model, state, Batch(x, y, weight, 1.0, 1.0), jax.random.fold_in(key, number))
         return sums + jnp.stack([jnp.sum(jnp.where(weight > 0, weight * row, 0.0)), jnp.sum(weight)])
 
-    sums = jax.lax.fori_loop(0, -(-held // block), add, jnp.zeros(2, jnp.float32))
+    sums = jax.lax.fori_loop(0, -(-count // block), add, jnp.zeros(2, jnp.float32))
     return sums[0] / sums[1]
 
 
-def decide(carry, state, info, score, scored, stopping, blocks, first):
+def decide(carry, info, score, scored, stopping, blocks, first):
     """Accept the epoch, or go back to the last finite state with half the step; keep the best; run out of patience."""
+    state = carry.running
     finite = jnp.all(jnp.isfinite(info)) & all_finite(state) & (~scored | ~jnp.isnan(score))
     better = finite & (~scored | (score > carry.score))
     gained = finite & scored & (score > carry.score + stopping.tol)
@@ -115,8 +167,9 @@ def decide(carry, state, info, score, scored, stopping, blocks, first):
     patient = (stopping.patience == 0) | ~scored | (stale < stopping.patience)
     place = carry.epoch - first
     row = jnp.concatenate([info, score[None]])
+    kept = choose(finite, state, carry.state)
     return Carry(
-        state=choose(finite, state, carry.state),
+        state=kept,
         best=choose(better, state, carry.best),
         epoch=carry.epoch + finite.astype(jnp.int32),
         step=carry.step + jnp.where(finite, blocks, 0),
@@ -126,6 +179,9 @@ def decide(carry, state, info, score, scored, stopping, blocks, first):
         retries=retries,
         done=~patient | (retries > RETRIES),
         log=carry.log.at[place].set(jnp.where(finite, row, carry.log[place])),
+        running=kept,
+        number=jnp.int32(0),
+        info=jnp.zeros_like(info),
     )
 
 

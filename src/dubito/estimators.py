@@ -88,7 +88,7 @@ class _Estimator(BaseEstimator):
         schema = Schema.fit(X, weight)
         return schema, schema.encode(X, handle_unknown="ignore"), weight  # rows of weight 0 may hold anything
 
-    def _fit(self, table, y, likelihood, scaler, progress, fitted):
+    def _fit(self, table, y, likelihood, scaler, fitted, progress, checkpoint):
         """Train on the encoded table; ``fitted`` are the attributes to set when all has gone well."""
         start = time.perf_counter()
         schema, x, weight = table
@@ -104,8 +104,8 @@ class _Estimator(BaseEstimator):
                 progress(one)
 
         stopping = ("early_stopping", "validation_fraction", "n_iter_no_change", "tol")
-        options = {name: getattr(self, name) for name in stopping}
-        posterior = fit(model, x, y, method, key=key_fit, weight=weight, progress=report, **options)
+        options = {name: getattr(self, name) for name in stopping} | {"progress": report, "checkpoint": checkpoint}
+        posterior = fit(model, x, y, method, key=key_fit, weight=weight, **options)
         fitted |= {
             "schema_": schema,
             "scaler_": scaler,
@@ -234,8 +234,11 @@ class BayesianRegressor(RegressorMixin, _Estimator):
 
     _periodic = 8
 
-    def fit(self, X, y, sample_weight=None, *, progress=None):
-        """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports."""
+    def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
+        """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports.
+
+        ``checkpoint``: a file from which the same fit (a whole number as ``random_state``) goes on after an interruption.
+        """
         table = self._table(X, sample_weight)
         target, flat = check_target(y, len(table[1]), "regression")
         if target.shape[1] == 1 and not flat:
@@ -245,7 +248,7 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         scaler = TargetScaler.fit(target, table[2])
         likelihood = self._likelihood(target.shape[1])
         y = scaler.transform(target)
-        return self._fit(table, y, likelihood, scaler, progress, {"_flat": flat})
+        return self._fit(table, y, likelihood, scaler, {"_flat": flat}, progress, checkpoint)
 
     def _likelihood(self, targets):
         if self.likelihood == "heteroscedastic":
@@ -285,7 +288,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
     classes_: Any
     _periodic = 0
 
-    def fit(self, X, y, sample_weight=None, *, progress=None):
+    def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and labels y (n,) of any plain type; ``classes_`` are sorted."""
         table = self._table(X, sample_weight)
         classes, index = check_target(y, len(table[1]), "classification")
@@ -294,7 +297,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         likelihood = self.likelihood
         if likelihood is None:
             likelihood = Bernoulli() if len(classes) == 2 else Categorical(classes=len(classes))
-        return self._fit(table, index, likelihood, None, progress, {"classes_": classes})
+        return self._fit(table, index, likelihood, None, {"classes_": classes}, progress, checkpoint)
 
     def predict(self, X):
         """The most probable class of each row, (n,)."""

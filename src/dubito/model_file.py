@@ -58,8 +58,7 @@ def encoded(value, name="it"):
 
 
 def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples. Fields have the types they were declared with, so that nothing
-    ill comes as far as JAX, which would read source files to explain it."""
+    """The inverse of ``encoded``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
     if isinstance(value, list):
         expect(len(value) <= LIST, f"a list of {len(value)} entries")
         return tuple(decoded(each) for each in value)
@@ -71,9 +70,10 @@ def decoded(value) -> Any:
     expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
     found = {name: decoded(value[name]) for name in own}
     for name, each in found.items():
-        whole = type(each) is int and 0 <= each < LARGEST and isinstance(1.0, own[name])
-        fine = isinstance(each, own[name]) and (type(each) is not int or 0 <= each < LARGEST)
-        expect(fine or whole, f"{kind.__name__} with {name}={str(each)[:99]!r}")
+        right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
+        small = type(each) is not int or 0 <= each < LARGEST
+        expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
+    expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")
     expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
     if kind is network.MLP:
         expect(network.mlp(**found) == kind(**found), "its network is none that dubito makes")

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from dubito.engine import Member, grouped
+from dubito.engine import grouped
 from dubito.likelihood import (
     Bernoulli,
     Categorical,
@@ -24,6 +24,7 @@ from dubito.network import mlp, static
 from dubito.posterior import Samples
 from dubito.predictive import predict
 from dubito.prior import Normal
+from dubito.rows import Member
 
 FLOOR = 0.05  # of c²: how much of the noise is left at least when the members' spread is taken off
 BOUND = 5.0  # of |log(σ(x)/c)|

@@ -1,0 +1,79 @@
+"""The data of a fit on the host: checked at the door, held out, padded to few sizes."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class Rows(NamedTuple):
+    """The data set on the host: x (N, D), y (N, K) or (N,), weights for training and validation (N,)."""
+
+    x: np.ndarray
+    y: np.ndarray
+    train: np.ndarray
+    valid: np.ndarray
+
+
+class Member(NamedTuple):
+    """A key and two weight vectors over the same rows: what it trains on, what it is validated on."""
+
+    key: Any
+    train: np.ndarray
+    valid: np.ndarray
+
+
+def check_rows(model, x, y, weight):
+    """Validation at the door: shapes, finite numbers, weights; float32 arrays ready for the loop."""
+    x, y = np.asarray(x), np.asarray(y)
+    if x.ndim < 2:
+        raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
+    if len(x) != len(y):
+        raise ValueError(f"x and y must have the same number of rows; got {len(x)} and {len(y)}")
+    if len(x) == 0:
+        raise ValueError("there are no rows to fit")
+    for name, array in (("x", x), ("y", y)):
+        if array.dtype.kind not in "fiub":
+            raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(array.astype(np.float32))
+        if bad.any():
+            raise ValueError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32")
+    if model.likelihood.task == "regression":
+        y = y.reshape(len(y), -1).astype(np.float32)
+    elif y.ndim == 1:
+        y = y.astype(np.int32 if np.all(y == np.round(y)) else np.float32)
+    else:
+        y = y.astype(np.float32)
+    weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
+    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
+        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0, not all 0; got shape {weight.shape}")
+    return Rows(x.astype(np.float32), y, weight, np.zeros_like(weight))
+
+
+def hold_out(rows, fraction, key):
+    """Move a random ``fraction`` of the rows (stratified for classes) from training to validation."""
+    if not 0 < fraction < 1:
+        raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
+    used = np.flatnonzero(rows.train > 0)
+    order = used[np.asarray(jax.random.permutation(key, len(used)))]
+    if rows.y.ndim == 1:
+        order = order[np.argsort(rows.y[order], kind="stable")]
+        chosen = order[np.unique(np.linspace(0, len(order) - 1, max(1, round(fraction * len(used)))).astype(int))]
+    else:
+        chosen = order[: max(1, round(fraction * len(used)))]
+    if len(chosen) == len(used):
+        raise ValueError(f"early_stopping needs at least 2 rows, got {len(used)}")
+    valid = np.zeros_like(rows.train)
+    valid[chosen] = rows.train[chosen]
+    return rows._replace(valid=valid, train=np.where(valid > 0, 0, rows.train).astype(np.float32))
+
+
+def bucket(count):
+    """The padded size for a number of rows: 2^k or 1.5·2^k, at least 16, so that few shapes are compiled."""
+    power = max(16, 1 << (count - 1).bit_length())
+    return power * 3 // 4 if count <= power * 3 // 4 else power
+
+
+def padded(array, total):
+    return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))
