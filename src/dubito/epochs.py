@@ -12,6 +12,7 @@ from dubito.model import Batch
 
 CHUNK = 50  # epochs a compiled call runs at most
 RETRIES = 3
+PIECE = 4096  # rows moved at a time
 
 
 class Clock(NamedTuple):
@@ -102,8 +103,7 @@ def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
         carry, order, spent = loop
         keys = jax.random.split(jax.random.fold_in(key_run, carry.epoch), 3)
         due = (carry.number == 0) | (plan.fresh & (spent == 0))
-        # a loop of one turn or none: XLA updates its buffers in place, where a cond would copy the rows
-        order = jax.lax.fori_loop(0, due.astype(jnp.int32), lambda *_: shuffled(rows, keys[0]), order)
+        order = shuffled(rows, keys[0], order, due)
         end = jnp.minimum(blocks, carry.number + plan.blocks - spent)
         body = partial(one_block, model, method, block, order, counts, keys[1], carry)
         running, info = jax.lax.fori_loop(carry.number, end, body, (carry.running, carry.info), unroll=1)
@@ -121,10 +121,28 @@ def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
     return jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))[:2]
 
 
-def shuffled(rows, key):
-    """The rows in the order of an epoch: those of weight 0 last."""
-    order = jnp.argsort(jnp.where(rows.weight > 0, jax.random.uniform(key, rows.weight.shape), 2.0))
-    return Arrays(*(a[order] for a in rows))
+def shuffled(rows, key, order, due):
+    """If it is ``due``, ``order`` overwritten with the rows in an epoch's order, those of weight 0 last.
+
+    By pieces, which XLA writes in place: in one, it would need room for the rows once more and copy them.
+    """
+    total = len(rows.weight)
+    piece = min(PIECE, total)
+
+    def draw():
+        return jnp.argsort(jnp.where(rows.weight > 0, jax.random.uniform(key, (total,)), 2.0)).astype(jnp.int32)
+
+    index = jax.lax.cond(due, draw, lambda: jnp.zeros(total, jnp.int32))
+
+    def move(number, order):
+        start = jnp.minimum(number * piece, total - piece)
+        chosen = jax.lax.dynamic_slice_in_dim(index, start, piece)
+        moved = (
+            jax.lax.dynamic_update_slice_in_dim(to, a[chosen], start, 0) for to, a in zip(order, rows, strict=True)
+        )
+        return Arrays(*moved)
+
+    return jax.lax.fori_loop(0, jnp.where(due, -(-total // piece), 0), move, order)
 
 
 def one_block(model, method, block, order, counts, key, carry, number, state_info):

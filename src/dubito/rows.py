@@ -48,7 +48,7 @@ def check_rows(model, x, y, weight):
     weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
     if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
         raise ValueError(f"weight must be {len(x)} finite numbers of at least 0, not all 0; got shape {weight.shape}")
-    return Rows(x.astype(np.float32), y, weight, np.zeros_like(weight))
+    return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
 
 
 def hold_out(rows, fraction, key):
