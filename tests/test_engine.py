@@ -51,18 +51,38 @@ def test_contract(problem, method, key):
 
 
 def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
-    """Chunks of 40, 7 and 1 epochs, and chunks of few blocks that end within epochs, early stopping included."""
+    """Chunks of 40 and of 7 epochs, and of single blocks, early stopping included."""
     model, x, y = problem
     method = dubito.BayesByBackprop(epochs=40, batch_size=16)
     runs = []
-    for length, seconds in ((40, 1e9), (7, 1e9), (1, 1e9), (40, 0.0)):
-        monkeypatch.setattr(epochs, "CHUNK", length)
+    for length, seconds in ((40, 1e9), (40, 0.0), (7, 1e9)):
         monkeypatch.setattr(engine, "SECONDS", seconds)
-        jax.clear_caches()
+        if length != epochs.CHUNK:
+            monkeypatch.setattr(epochs, "CHUNK", length)
+            jax.clear_caches()
         reports = []
         posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True, progress=reports.append)
         runs.append([*leaves(posterior, key, 3), *engine.history(reports)])
     assert all(same(runs[0], run) for run in runs[1:])
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 640, 70_000])
+def test_a_permutation_holds_every_row_once_and_those_of_no_weight_last(n, key):
+    used = np.arange(n) % 3 != 1
+    order = np.asarray(jax.jit(epochs.permutation)(dubito.random.fast(key), used))
+    assert np.array_equal(np.sort(order), np.arange(n))
+    assert used[order[: used.sum()]].all()
+    if n == 70_000:  # two rounds of 14 bits: neighbors part
+        assert abs(np.corrcoef(order[:1000], np.arange(1000))[0, 1]) < 4.6 / np.sqrt(1000)
+
+
+def test_permutations_are_equally_likely(key):
+    """χ² over the 24 orders of four rows."""
+    keys = jax.random.split(dubito.random.fast(key), 24_000)
+    orders = np.asarray(jax.vmap(lambda k: epochs.permutation(k, jnp.ones(4, bool)))(keys))
+    counts = np.unique(orders, axis=0, return_counts=True)[1]
+    chi2 = np.sum((counts - 1000) ** 2) / 1000
+    assert len(counts) == 24 and abs(chi2 - 23) / np.sqrt(46) < 4.6
 
 
 def test_a_member_among_others_is_the_member_alone(problem):

@@ -129,3 +129,20 @@ def test_normal_like_has_the_tree_and_independent_leaves(key):
     a, b = np.asarray(drawn["a"], float).ravel(), np.asarray(drawn["b"][0], float)
     for samples, mean in ((a, 0), (a**2, 1), (b, 0), (b**2, 1), (a * b, 0)):
         assert abs(z_of_mean(samples, mean)) < 4.6
+
+
+def test_coarse_uniforms_are_even_on_their_grid(key):
+    """χ² over the 2¹⁶ values, and the four numbers of two words are independent."""
+    n = 4 * 2**20
+    pieces = random.coarse(random.fast(key), [(3, 5), (n - 15,)])
+    assert pieces[0].shape == (3, 5) and pieces[1].dtype == jnp.float32
+    u = np.concatenate([np.ravel(piece) for piece in pieces]).astype(float)
+    cells = u * 2**16
+    assert np.all(cells == np.round(cells)) and cells.min() >= 0 and cells.max() < 2**16
+    counts = np.bincount(cells.astype(int), minlength=2**16)
+    chi2 = np.sum((counts - n / 2**16) ** 2) / (n / 2**16)
+    assert abs(chi2 - (2**16 - 1)) / np.sqrt(2 * (2**16 - 1)) < 4.6
+    quarters = u.reshape(4, -1) - (0.5 - 2**-17)
+    for i in range(4):
+        for j in range(i):
+            assert abs(z_of_mean(quarters[i] * quarters[j], 0)) < 4.6

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dubito.model import Batch
 
@@ -128,11 +129,7 @@ def shuffled(rows, key, order, due):
     """
     total = len(rows.weight)
     piece = min(PIECE, total)
-
-    def draw():
-        return jnp.argsort(jnp.where(rows.weight > 0, jax.random.uniform(key, (total,)), 2.0)).astype(jnp.int32)
-
-    index = jax.lax.cond(due, draw, lambda: jnp.zeros(total, jnp.int32))
+    index = jax.lax.cond(due, lambda: permutation(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
 
     def move(number, order):
         start = jnp.minimum(number * piece, total - piece)
@@ -143,6 +140,24 @@ def shuffled(rows, key, order, due):
         return Arrays(*moved)
 
     return jax.lax.fori_loop(0, jnp.where(due, -(-total // piece), 0), move, order)
+
+
+def permutation(key, first):
+    """The numbers from 0 to n − 1 in random order, those where ``first`` (n,) is true before the others.
+
+    Each number is sorted as the low bits of one word, which XLA does five times faster than it sorts pairs; where the
+    bits above it are too few to tell n numbers apart, in several rounds, as a radix sort does.
+    """
+    n = len(first)
+    low = max((n - 1).bit_length(), 1)
+    mask = np.uint32(2**low - 1)
+    order = jnp.arange(n, dtype=jnp.uint32)
+    for key_round in jax.random.split(key, -(-low // (31 - low))):
+        high = (jax.random.bits(key_round, (n,)) >> np.uint32(1)) & ~mask
+        last = np.uint32(2**31)
+        word = jnp.where(first[order], high, last) | jnp.arange(n, dtype=jnp.uint32)
+        order = order[jnp.sort(word) & mask]
+    return order.astype(jnp.int32)
 
 
 def one_block(model, method, block, order, counts, key, carry, number, state_info):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from dubito.random import normals, uniforms
+from dubito.random import coarse, normals
 from dubito.trace import analyze, dot_axis, traced
 
 
@@ -46,8 +46,8 @@ def _bind(eqn, *operands):
 
 
 def _mask(supply, rate, shape, dtype):
-    rate = jnp.asarray(rate, dtype)
-    return (supply("uniform", shape) < 1 - rate).astype(dtype) / (1 - rate)
+    kept = jnp.ceil((1 - jnp.asarray(rate, dtype)) * 2**16) / 2**16  # exact for uniforms of 16 bits
+    return (supply("uniform", shape) < kept).astype(dtype) / kept
 
 
 def _signs(supply, shape, dtype):
@@ -127,7 +127,7 @@ def noisy(apply, params, noise, x, *, key):
         return jnp.zeros(shape, jnp.float32)
 
     jax.eval_shape(lambda weights, inputs: _run(*plan, weights, inputs, order), leaves, jax.tree.leaves(x))
-    draws = {"normal": normals, "uniform": uniforms}
+    draws = {"normal": normals, "uniform": coarse}
     keys = jax.random.split(key)
     drawn = {
         kind: iter(draws[kind](k, shapes[kind]) if shapes[kind] else []) for kind, k in zip(shapes, keys, strict=True)

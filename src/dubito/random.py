@@ -103,32 +103,48 @@ def fast(key):
     raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
 
 
-def _fenced(draw, key, shapes):
-    """One draw, cut into pieces of ``shapes``.
+def _fenced(draw, key):
+    """draw(key) behind a fence.
 
-    The cond is a fence: XLA does not fuse across it, so that cheap noise is not computed again in each of its consumers
+    The cond is the fence: XLA does not fuse across it, so that cheap noise is not computed again in each of its consumers
     and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys cannot become by chance
     more often than 2⁻⁶⁴.
     """
-    sizes = [math.prod(shape) for shape in shapes]
+    shape = jax.eval_shape(draw, key)
     data = jax.random.key_data(key)
-    flat = jax.lax.cond(
-        jnp.any(data != np.uint32(0xFFFFFFFF)),
-        lambda: draw(key, (sum(sizes),), jnp.float32),
-        lambda: jnp.zeros((sum(sizes),), jnp.float32),
-    )
-    ends = np.cumsum([0, *sizes])
+    never = jnp.all(data == np.uint32(0xFFFFFFFF))
+    return jax.lax.cond(never, lambda: jnp.zeros(shape.shape, shape.dtype), lambda: draw(key))
+
+
+def _cut(flat, shapes):
+    """The pieces of ``shapes`` that stand in ``flat`` one after another."""
+    ends = np.cumsum([0, *map(math.prod, shapes)])
     return [flat[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
+
+
+def _size(shapes):
+    return sum(map(math.prod, shapes))
 
 
 def normals(key, shapes):
     """Standard normals of several shapes in one draw, float32."""
-    return _fenced(jax.random.normal, key, shapes)
+    return _cut(_fenced(lambda k: jax.random.normal(k, (_size(shapes),), jnp.float32), key), shapes)
 
 
 def uniforms(key, shapes):
     """Uniforms in [0, 1) of several shapes in one draw, float32."""
-    return _fenced(jax.random.uniform, key, shapes)
+    return _cut(_fenced(lambda k: jax.random.uniform(k, (_size(shapes),), jnp.float32), key), shapes)
+
+
+def coarse(key, shapes):
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost.
+
+    ``key`` is of this file's kind.
+    """
+    count = -(-_size(shapes) // 4)
+    words = _fenced(lambda k: jnp.concatenate(_threefry(jax.random.key_data(k), _counter((count,)))), key)
+    halves = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])
+    return _cut(halves.astype(jnp.float32) * np.float32(2**-16), shapes)
 
 
 def normal_like(key, tree):
