@@ -146,3 +146,14 @@ def test_coarse_uniforms_are_even_on_their_grid(key):
     for i in range(4):
         for j in range(i):
             assert abs(z_of_mean(quarters[i] * quarters[j], 0)) < 4.6
+
+
+def test_elsewhere_than_on_cpu_keys_are_jaxs_own(key, monkeypatch):
+    """The same numbers from both kinds."""
+    here = random.fast(key)
+    monkeypatch.setattr(random, "_on_cpu", lambda: False)
+    there = random.fast(key)
+    assert [str(jax.random.key_impl(k)) for k in (here, there)] == ["utf", "threefry2x32"]
+    for draw in (random.normals, random.uniforms, random.coarse):
+        for a, b in zip(draw(here, [(7,), (3, 2)]), draw(there, [(7,), (3, 2)]), strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -18,13 +18,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito import epochs, random
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
 
-SECONDS = 0.3  # and about how long one should take, so that progress and Ctrl-C answer at once
+SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
+FIRST = 16  # blocks of the first
 
 
 class Report(NamedTuple):
@@ -86,6 +88,7 @@ def fit(
     progress: Callable[[Report], None] | None = None,
     keep_on_interrupt=False,
     checkpoint=None,
+    mesh=None,
 ):
     """Train ``model`` on rows ``x`` (N, D), ``y`` (N, K), (N,) or class indices (N,) with ``method``: a posterior.
 
@@ -94,7 +97,8 @@ def fit(
     example). ``progress`` is called with a ``Report`` after each chunk. On Ctrl-C the fit raises KeyboardInterrupt, or,
     with ``keep_on_interrupt``, returns what the best states so far give. ``checkpoint``: a file that is written now and
     then between chunks, and when the fit is interrupted or fails; where it is there, the same fit goes on from it, to the
-    same bits as without interruption.
+    same bits as without interruption. ``mesh``: a ``jax.sharding.Mesh`` over whose devices, of this process or of several
+    that all make the same call, each block's rows are spread; for one network too large for one device's time.
 
     Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge,
     CheckpointError where the file is of another fit.
@@ -117,6 +121,7 @@ def fit(
         progress=progress,
         keep_on_interrupt=keep_on_interrupt,
         checkpoint=saved,
+        mesh=mesh,
     )
     members = method.members(rows, key_members)
     return method.finish(model, run(model, method, members=members), key_finish, run)
@@ -135,25 +140,30 @@ def innermost(method):
     return method
 
 
-def train(model, method, *, members, rows, stopping, progress=None, keep_on_interrupt=False, checkpoint=None):
+def train(
+    model, method, *, members, rows, stopping, progress=None, keep_on_interrupt=False, checkpoint=None, mesh=None
+):
     """Train every member from its own start; a ``Trained``. One compiled program, one host thread a core."""
     method = floats(innermost(method))
     model = floats(model)
     block = bucket(len(rows.x)) if method.batch_size is None else min(method.batch_size, bucket(len(rows.x)))
     held = bucket(max(int(np.sum(member.valid > 0)) for member in members))
     total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
-    x, y = jnp.asarray(padded(rows.x, total)), jnp.asarray(padded(rows.y, total))
+    if mesh is not None and block % mesh.size:
+        raise ValueError(f"batch_size={block} is no multiple of the mesh's {mesh.size} devices")
+    put = jnp.asarray if mesh is None else partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
+    x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
     def one(number, stop):
         member = members[number]
-        weight = jnp.asarray(padded(member.train, total))
+        weight = put(padded(member.train, total))
         chosen = np.flatnonzero(member.valid > 0)
-        valid = [jnp.asarray(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)]
-        run = Run(model, method, epochs.Arrays(x, y, weight), epochs.Arrays(*valid), block, member.key, stopping)
+        valid = [put(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)]
+        run = Run(model, method, epochs.Arrays(x, y, weight), epochs.Arrays(*valid), block, mesh, member.key, stopping)
         return run_member(run, stop, partial(_report, progress, number, len(members)), slots[number])
 
-    carries = side_by_side(one, len(members), keep_on_interrupt)
+    carries = side_by_side(one, len(members), keep_on_interrupt, 1 if mesh is not None else os.cpu_count() or 1)
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
         raise DivergenceError(divergence(method, carries[0]))
@@ -164,7 +174,7 @@ def train(model, method, *, members, rows, stopping, progress=None, keep_on_inte
     kept = [k for k in range(len(members)) if k not in lost and int(carries[k].epoch) > 0]
     if not kept:
         raise KeyboardInterrupt("stopped before the first epoch")
-    states = tuple(carries[k].best for k in kept)
+    states = tuple(carries[k].best if mesh is None else local(carries[k].best) for k in kept)
     return Trained(tuple(members[k] for k in kept), states, tuple(kept), len(members), rows)
 
 
@@ -176,6 +186,7 @@ class Run(NamedTuple):
     rows: epochs.Arrays
     held: epochs.Arrays
     block: int
+    mesh: Any
     key: Any
     stopping: Stopping
 
@@ -186,9 +197,9 @@ def run_member(run, stop, report, slot):
     With ``stop`` set from the beginning it is a chunk of no steps, after which the program is compiled.
     """
     total = int(run.method.epochs)
-    carry, order = epochs.begin(run.model, run.method, run.rows, run.block, run.key)
+    carry, order = epochs.begin(run.model, run.method, run.rows, run.block, run.mesh, run.key)
     log = np.empty((0, 3), np.float32)
-    length, fresh = 0 if stop.is_set() else 16, True
+    length, fresh = 0 if stop.is_set() else FIRST, True
     if slot is not None and not stop.is_set():
         carry, log = slot.restore(carry)
         report(total, log, log)
@@ -204,19 +215,26 @@ def run_member(run, stop, report, slot):
             slot.keep(carry, log, last)
         if last:
             return carry
-        pace, fresh = SECONDS / max(time.perf_counter() - clock, 1e-4), False
-        length = int(min(2**30, max(1, length * min(4.0, pace))))
+        fresh = False
+        if jax.process_count() == 1:  # several must go on in step, and their clocks differ
+            pace = SECONDS / max(time.perf_counter() - clock, 1e-4)
+            length = int(min(2**30, max(1, length * min(4.0, pace))))
 
 
-def side_by_side(one, count, keep_on_interrupt):
-    """one(0, stop), one(1, stop), ... on one host thread a core; on Ctrl-C ``stop`` is set and each ends its chunk.
+def local(tree):
+    """Arrays laid over a mesh as arrays of this process alone."""
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
+
+
+def side_by_side(one, count, keep_on_interrupt, threads):
+    """one(0, stop), one(1, stop), ... on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
 
     The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX. A call
     that is told to stop comes first, so that the members' threads find its program and do not each compile it.
     """
     stop, stopped = threading.Event(), threading.Event()
     stopped.set()
-    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, count))) as pool:
+    with ThreadPoolExecutor(min(threads, count)) as pool:
         futures = []
         try:
             results([pool.submit(one, 0, stopped)])

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito.model import Batch
 
@@ -67,8 +68,8 @@ class Plan(NamedTuple):
     fresh: Any
 
 
-@partial(jax.jit, static_argnums=3)
-def begin(model, method, rows, block, key):
+@partial(jax.jit, static_argnums=(3, 4))
+def begin(model, method, rows, block, mesh, key):
     """A carry around the first state, and room for the rows in an epoch's order."""
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(block, jnp.float32)
@@ -80,14 +81,15 @@ def begin(model, method, rows, block, key):
     carry = Carry(
         state, state, zero, zero, jnp.float32(-jnp.inf), zero, one, zero, jnp.bool_(False), log, state, zero, info
     )
-    return carry, jax.tree.map(jnp.zeros_like, rows)
+    return laid((carry, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
 
 
-@partial(jax.jit, static_argnums=4, donate_argnums=(8, 9))
-def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
+@partial(jax.jit, static_argnums=(4, 5), donate_argnums=(9, 10))
+def chunk(model, method, rows, held, block, mesh, key, stopping, plan, carry, order):
     """Steps from where ``carry`` is to where ``plan`` or patience or retries end; ``order`` has the epoch's rows.
 
-    ``rows.weight`` is 0 for rows not trained on; ``held`` has those of the validation, the used ones first.
+    ``rows.weight`` is 0 for rows not trained on; ``held`` has those of the validation, the used ones first. With a
+    ``mesh`` each block's rows are spread over its devices.
     """
     key_run = jax.random.split(key)[1]
     used = jnp.sum(rows.weight > 0, dtype=jnp.int32)
@@ -106,7 +108,7 @@ def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
         due = (carry.number == 0) | (plan.fresh & (spent == 0))
         order = shuffled(rows, keys[0], order, due)
         end = jnp.minimum(blocks, carry.number + plan.blocks - spent)
-        body = partial(one_block, model, method, block, order, counts, keys[1], carry)
+        body = partial(one_block, model, method, block, mesh, order, counts, keys[1], carry)
         running, info = jax.lax.fori_loop(carry.number, end, body, (carry.running, carry.info), unroll=1)
         spent = spent + end - carry.number
         carry = carry._replace(running=running, info=info, number=end)
@@ -119,7 +121,8 @@ def chunk(model, method, rows, held, block, key, stopping, plan, carry, order):
         carry = jax.lax.cond(end == blocks, close, lambda: carry)
         return carry, order, spent
 
-    return jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))[:2]
+    carry, order, _ = jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))
+    return laid((carry, order), mesh, PartitionSpec())
 
 
 def shuffled(rows, key, order, due):
@@ -160,7 +163,7 @@ def permutation(key, first):
     return order.astype(jnp.int32)
 
 
-def one_block(model, method, block, order, counts, key, carry, number, state_info):
+def one_block(model, method, block, mesh, order, counts, key, carry, number, state_info):
     """A step on the ``number``-th of the epoch's balanced, contiguous blocks; rows past its end weigh 0."""
     state, info = state_info
     used, blocks, size, steps = counts
@@ -169,11 +172,19 @@ def one_block(model, method, block, order, counts, key, carry, number, state_inf
     rows = least + (number < more).astype(jnp.int32)
     x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in order)
     weight = jnp.where(jnp.arange(block) < rows, weight, 0.0)
+    x, y, weight = laid((x, y, weight), mesh, PartitionSpec(mesh and mesh.axis_names))
     batch = Batch(x, y, weight, blocks.astype(jnp.float32), size)
     step = carry.step + number
     clock = Clock(step, step.astype(jnp.float32) / steps.astype(jnp.float32), number == blocks - 1, carry.brake)
     state, new = method.step(model, state, batch, clock, jax.random.fold_in(key, number))
     return state, info + jnp.stack([new["likelihood"], new["penalty"]]).astype(jnp.float32)
+
+
+def laid(tree, mesh, spec):
+    """The arrays of a tree laid over a mesh; XLA finds out what its devices must tell one another."""
+    if mesh is None:
+        return tree
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, NamedSharding(mesh, spec)), tree)
 
 
 def validate(model, method, held, block, state, key):

@@ -87,7 +87,7 @@ def seeded(seed):
 
 
 def fast(key):
-    """A user's key (typed, or raw of two words) as one of this kind; the same streams, faster.
+    """A user's key (typed, or raw of two words) as one of this kind, elsewhere than on CPU of JAX's own: the same streams.
 
     Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
     used JAX, which would hang there.
@@ -97,10 +97,14 @@ def fast(key):
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(key) if typed else key
         if data.shape == (2,) and data.dtype == jnp.uint32:
-            return jax.random.wrap_key_data(data, impl=_IMPLEMENTATION)
+            return jax.random.wrap_key_data(data, impl=_IMPLEMENTATION if _on_cpu() else "threefry2x32")
     except AttributeError:
         pass
     raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
+
+
+def _on_cpu():
+    return jax.default_backend() == "cpu"
 
 
 def _fenced(draw, key):
@@ -137,10 +141,7 @@ def uniforms(key, shapes):
 
 
 def coarse(key, shapes):
-    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost.
-
-    ``key`` is of this file's kind.
-    """
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost."""
     count = -(-_size(shapes) // 4)
     words = _fenced(lambda k: jnp.concatenate(_threefry(jax.random.key_data(k), _counter((count,)))), key)
     halves = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])
