@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 from dubito import random
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
@@ -14,6 +15,11 @@ from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 # Rows are evaluated in padded blocks of this one size: a row's answer then depends neither on its neighbors nor on the
 # number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
 BLOCK = 1024
+SQRT_2PI = 2.5066283
+EPS, LARGEST = np.finfo(np.float32).eps, np.finfo(np.float32).max
+# A step of Newton's below this part of the narrowest component's sd leaves an error of the cdf of about its square / 10,
+# which is less than a float32 rounds it.
+NEAR = np.float32(3e-4)
 
 
 def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=""):
@@ -63,37 +69,41 @@ class Predictive:
     def task(self):
         return self.likelihood.task
 
-    def _per_draw(self, function, *rows):
-        """function(z_s, *rows) for every draw, by padded blocks of rows, as float64 (S, n, ...)."""
+    def _by_block(self, function, reduce, *rows):
+        """reduce(function(z_s, *rows) for every draw), float64 with draws first, by padded blocks of rows: (n, ...).
+
+        Only one block has all draws at a time. ``reduce`` gives one array or several, rows first.
+        """
         n = len(self)
         columns = [padded(np.asarray(row)) for row in rows]
         leaves, tree = jax.tree.flatten(self.z)
-        blocks = zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True)
-        parts = [
-            _map_draws(function, self.likelihood, tree.unflatten(part[: len(leaves)]), *part[len(leaves) :])
-            for part in blocks
-        ]
-        return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, :n]
+        parts = []
+        for block in zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True):
+            z, given = tree.unflatten(block[: len(leaves)]), block[len(leaves) :]
+            values = _map_draws(function, self.likelihood, z, *given)
+            parts.append(reduce(*(np.asarray(value, np.float64) for value in values)))
+        return [np.concatenate(part)[:n] for part in zip(*parts, strict=True)]
 
     def __len__(self):
         return jax.tree.leaves(self.z)[0].shape[1]
 
     @cached_property
-    def _means(self):
-        return self._per_draw(_mean)
+    def _moments(self):
+        """Mean, noise (the mean variance) and doubt (the variance of means), each (n, K) in the model's units."""
+        return self._by_block(_mean_and_variance, _mixed)
 
     @cached_property
     def mean(self):
         """E[y], (n, K); for classes the probabilities (n, C)."""
-        return self.shift + self.scale * over_draws(self._means)
+        return self.shift + self.scale * self._moments[0]
 
-    @cached_property
+    @property
     def _noise(self):
-        return over_draws(self._per_draw(_variance))
+        return self._moments[1]
 
-    @cached_property
+    @property
     def _doubt(self):
-        return over_draws((self._means - over_draws(self._means)) ** 2)
+        return self._moments[2]
 
     @property
     def aleatoric(self):
@@ -130,29 +140,30 @@ class Predictive:
             units = np.sum(np.log(np.broadcast_to(self.scale, y.shape[1:])))
         else:
             units = 0.0
-        terms = self._per_draw(_log_prob, y)
-        return np.asarray(_log_mean_exp(terms)) - units
+        return self._by_block(_log_prob, lambda terms: (_log_mean_exp(terms),), y)[0] - units
 
     def cdf(self, y):
         """P(Y ≤ y) for each target, (n, K)."""
-        return over_draws(self._per_draw(_cdf, self._standardize(y)))
+        return self._by_block(_cdf, lambda values: (values.mean(0),), self._standardize(y))[0]
 
     def quantile(self, q):
         """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several."""
         q = np.asarray(q, float)
         if not np.all((q > 0) & (q < 1)):
             raise ValueError(f"quantile wants probabilities strictly between 0 and 1, got {q}")
-        found = [self.shift + self.scale * self._bisect(one) for one in np.atleast_1d(q)]
-        return found[0] if q.ndim == 0 else np.stack(found)
+        found = self.shift + self.scale * self._roots(np.atleast_1d(q))
+        return found[0] if q.ndim == 0 else found
 
-    def _bisect(self, q):
-        sd = np.sqrt(self._per_draw(_variance))
-        reach = 2 + 10 * np.sqrt(1 / min(q, 1 - q))  # Chebyshev: no quantile is farther from a component's mean
-        low, high = (self._means - reach * sd).min(0), (self._means + reach * sd).max(0)
+    def _roots(self, q):
+        """The quantiles (len(q), n, K) in the model's units."""
+        mean, noise, doubt = self._moments
+        columns = [padded(np.asarray(column, np.float32)) for column in (mean, np.sqrt(noise + doubt))]
         leaves, tree = jax.tree.flatten(self.z)
-        parts = zip(*[padded(leaf, axis=1) for leaf in leaves], padded(low), padded(high), strict=True)
-        found = [_bisected(self.likelihood, tree.unflatten(p[:-2]), p[-2], p[-1], np.float32(q)) for p in parts]
-        return np.concatenate([np.asarray(part, np.float64) for part in found])[: len(self)]
+        parts = [
+            _crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], *_starts(q))
+            for block in zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True)
+        ]
+        return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, : len(self)]
 
     def interval(self, coverage=0.9):
         """Equal-tailed (lower, upper), each (n, K), holding y with probability ``coverage``."""
@@ -181,7 +192,7 @@ class Predictive:
     @property
     def probs(self):
         """p̄ = (1/S) Σ p_s, (n, C); rows sum to 1."""
-        return over_draws(self._means)
+        return self._moments[0]
 
     @property
     def entropy(self):
@@ -191,18 +202,17 @@ class Predictive:
     @property
     def mutual_information(self):
         """H[p̄] − (1/S) Σ H[p_s] in nats, (n,): the part that more data would remove."""
-        return np.maximum(self.entropy - over_draws(_entropy(self._means)), 0.0)
+        (each,) = self._by_block(_mean, lambda p: (_entropy(p).mean(0),))
+        return np.maximum(self.entropy - each, 0.0)
 
     @property
     def variation_ratio(self):
         """1 − the share of draws that vote for the modal class, (n,)."""
-        votes = self._means.argmax(-1)
-        counts = np.stack([(votes == k).sum(0) for k in range(self._means.shape[-1])])
-        return 1 - counts.max(0) / len(votes)
+        return self._by_block(_mean, lambda p: (_minority(p.argmax(-1), p.shape[-1]),))[0]
 
     def _standardize(self, y):
         y = np.asarray(y, np.float64)
-        targets = jax.eval_shape(_mean, self.likelihood, jax.tree.map(lambda leaf: leaf[0], self.z)).shape[1]
+        targets = jax.eval_shape(self.likelihood.mean, jax.tree.map(lambda leaf: leaf[0], self.z)).shape[1]
         if y.size != len(self) * targets:
             raise ValueError(f"y must have {len(self)} rows of {targets} target(s); got shape {y.shape}")
         return (y.reshape(len(self), targets) - self.shift) / self.scale
@@ -215,29 +225,33 @@ def _entropy(p):
 def _log_mean_exp(terms):
     top = np.maximum(terms.max(0), -np.finfo(float).max)  # all may be −∞
     with np.errstate(divide="ignore"):
-        return top + np.log(over_draws(np.exp(terms - top)))
+        return top + np.log(np.exp(terms - top).mean(0))
 
 
-def over_draws(values):
-    """The mean over the first axis. NumPy adds a single column pairwise, several in turn: one is made two, so that a row's
-    answer has the same bits alone and among others."""
-    return np.repeat(values, 2, axis=1).mean(0)[:1] if values[0].size == 1 else values.mean(0)
+def _mixed(means, variances):
+    mean = means.mean(0)
+    return mean, variances.mean(0), ((means - mean) ** 2).mean(0)
+
+
+def _minority(votes, classes):
+    counts = np.stack([(votes == k).sum(0) for k in range(classes)])
+    return 1 - counts.max(0) / len(votes)
 
 
 def _mean(likelihood, z):
-    return likelihood.mean(z)
+    return (likelihood.mean(z),)
 
 
-def _variance(likelihood, z):
-    return likelihood.variance(z)
+def _mean_and_variance(likelihood, z):
+    return likelihood.mean(z), likelihood.variance(z)
 
 
 def _log_prob(likelihood, z, y):
-    return likelihood.log_prob(z, y)
+    return (likelihood.log_prob(z, y),)
 
 
 def _cdf(likelihood, z, y):
-    return likelihood.cdf(z, y)
+    return (likelihood.cdf(z, y),)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -245,15 +259,44 @@ def _map_draws(function, likelihood, z, *rows):
     return jax.vmap(lambda one: function(likelihood, one, *rows))(z)
 
 
+def _starts(q):
+    """What the search for quantiles q needs of each: q, its normal score, and how many standard deviations below and
+    above the mean it may be (Cantelli's inequality, for any distribution)."""
+    columns = q, special.ndtri(q), 1.001 * np.sqrt((1 - q) / q), 1.001 * np.sqrt(q / (1 - q))
+    return [np.asarray(column, np.float32) for column in columns]
+
+
 @jax.jit
-def _bisected(likelihood, z, low, high, q):
-    """Where the mixture's cdf crosses q, (n, K), by 45 halvings: to the last bit of a float32."""
+def _crossings(likelihood, z, mean, sd, *starts):
+    """Where the mixture's cdf crosses each q, (len(q), n, K): Newton's method on the normal score of the cdf, which is a
+    straight line for one Gaussian; bisection where a step leaves the bracket or is not half the last one.
 
-    def halve(_, bounds):
-        low, high = bounds
-        middle = 0.5 * (low + high)
-        below = jnp.mean(jax.vmap(lambda one: likelihood.cdf(one, middle))(z), axis=0) < q
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
+    A row that is done stays as it is, so that its bits do not depend on how long its neighbors take.
+    """
+    narrowest = jnp.sqrt(jnp.min(jax.vmap(likelihood.variance)(z), axis=0))
 
-    low, high = jax.lax.fori_loop(0, 45, halve, (low.astype(jnp.float32), high.astype(jnp.float32)))
-    return 0.5 * (low + high)
+    def cdf(y):
+        return jnp.mean(jax.vmap(lambda one: likelihood.cdf(one, y))(z), axis=0)
+
+    def crossing(start):
+        q, score, below, above = start
+
+        def improve(state):
+            count, y, low, high, last, done = state
+            value, density = jax.jvp(cdf, (y,), (jnp.ones_like(y),))
+            u = jax.scipy.special.ndtri(value)
+            step = (target - u) * jnp.exp(-0.5 * u**2) / (SQRT_2PI * density)
+            low, high = jnp.where(value < q, y, low), jnp.where(value < q, high, y)
+            newton = (low < y + step) & (y + step < high) & (jnp.abs(step) < 0.5 * last)
+            new = jnp.where(newton, y + step, 0.5 * low + 0.5 * high)
+            new, moved = jnp.where(value == q, y, new), jnp.abs(new - y)
+            near = newton & (moved < NEAR * narrowest) | (moved <= EPS * jnp.abs(new))
+            return count + 1, jnp.where(done, y, new), low, high, moved, done | near
+
+        target = jax.scipy.special.ndtri(q)
+        low, high = (jnp.clip(end, -LARGEST, LARGEST) for end in (mean - below * sd, mean + above * sd))
+        y = jnp.clip(mean + score * sd, low, high)
+        state = jnp.int32(0), y, low, high, jnp.full_like(y, jnp.inf), jnp.zeros(y.shape, bool)
+        return jax.lax.while_loop(lambda state: (state[0] < 200) & ~jnp.all(state[-1]), improve, state)[1]
+
+    return jax.lax.map(crossing, starts)
