@@ -10,8 +10,9 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "random activations network trace noisy likelihood prior model posterior predictive descent epochs archive rows checkpoint engine methods recipes metrics "
-    "calibration diagnostics columns tables model_file estimators comparison datasets plots graph landscape report demo cli"
+    "random activations network trace noisy likelihood prior model posterior quantiles predictive descent epochs archive rows "
+    "checkpoint engine methods recipes metrics calibration diagnostics columns tables batches model_file estimators comparison "
+    "datasets plots graph landscape report demo streaming cache cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65

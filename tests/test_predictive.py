@@ -61,6 +61,56 @@ def test_cdf_of_quantile_is_the_identity():
     np.testing.assert_allclose(answer.cdf(y), mixture_cdf(answer, y), atol=1e-6)
 
 
+def hard_answer(likelihood, draws, rows=300):
+    """Components that lie together, apart, and very far apart, with scales that differ up to a million times."""
+    rng = np.random.default_rng(draws)
+    apart, uneven = 10.0 ** rng.uniform(-3, 4, (rows, 2)), rng.uniform(0, 3, (rows, 2))
+    mean = rng.normal(size=(rows, 2)) + apart * rng.normal(size=(draws, rows, 2))
+    scale = 10.0 ** (uneven * rng.uniform(-1, 1, (draws, rows, 2)))
+    z = {"mean": np.float32(mean), "scale": np.float32(scale)}
+    return Predictive(likelihood, z, np.zeros(2), np.ones(2))
+
+
+PROBABILITIES = np.concatenate([[1e-6, 1e-4], np.linspace(0.01, 0.99, 15), [1 - 1e-4, 1 - 1e-6]])
+
+
+@pytest.mark.parametrize("draws", [1, 2, 8, 30])
+@pytest.mark.parametrize(
+    ("likelihood", "truth"),
+    [
+        (dubito.Gaussian(targets=2), stats.norm),
+        (dubito.HeteroscedasticGaussian(targets=2), stats.norm),
+        (dubito.StudentT(df=4, targets=2), stats.t(4)),
+        (dubito.StudentT(df=10, targets=2), stats.t(10)),
+    ],
+    ids=["gaussian", "heteroscedastic", "t4", "t10"],
+)
+def test_quantiles_of_hard_mixtures(likelihood, truth, draws):
+    """The exact cdf within a few float32 on both sides of the answer holds q, and quantiles rise with q."""
+    answer = hard_answer(likelihood, draws)
+    found = answer.quantile(PROBABILITIES)
+    mean, scale = (np.asarray(answer.z[name], float) for name in ("mean", "scale"))
+
+    def exact(y):
+        return truth.cdf((y - mean) / scale).mean(0)
+
+    step = 4 * np.finfo(np.float32).eps
+    for q, y in zip(PROBABILITIES, found, strict=True):
+        below, above = exact(y - step * np.abs(y)), exact(y + step * np.abs(y))
+        assert np.all(below < q + 1e-6) and np.all(above > q - 1e-6), q
+        narrow = above - below < 1e-6
+        assert narrow.mean() > 0.2 and np.all(np.abs(exact(y) - q)[narrow] < 2e-6)
+    rise = np.diff(found, axis=0)
+    assert np.all(rise >= -2 * step * np.abs(found[1:]))
+
+
+def test_quantiles_where_no_density_is():
+    """Half the draws far from the others: every point between has the cdf ½, and 0.4 and 0.6 lie in the halves."""
+    z = {"mean": np.float32([[[-1e6]], [[1e6]]]), "scale": np.full((2, 1, 1), 1e-3, np.float32)}
+    low, middle, high = Predictive(dubito.Gaussian(), z, np.zeros(1), np.ones(1)).quantile([0.4, 0.5, 0.6])[:, 0, 0]
+    assert abs(low + 1e6) < 1 and abs(high - 1e6) < 1 and low <= middle <= high
+
+
 def test_interval_is_equal_tailed():
     answer = gaussian_answer()
     lower, upper = answer.interval(0.8)

@@ -156,65 +156,19 @@ def predict(
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
     coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
 ):
-    """Predict every row of TABLE: mean, std and its parts, an interval; or classes and their probabilities."""
-    import pyarrow
+    """Predict every row of TABLE: mean, std and its parts, an interval; or classes and their probabilities.
 
-    found, inputs, _ = answered(model, table)
-    columns = classes(found, inputs) if hasattr(found, "classes_") else numbers(found, inputs, coverage)
-    result = pyarrow.table(columns)
-    written(result, output)
-    if output is not None:
-        say(f"Wrote {output} ({result.num_rows} rows)")
-
-
-def numbers(found, inputs, coverage):
-    """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
-    import numpy as np
-
-    ends = [(1 - coverage) / 2, (1 + coverage) / 2]
-
-    def reading(answer):
-        parts = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.quantile(ends))
-        return np.stack(parts, axis=1)
-
-    (result,) = found.in_blocks(inputs, reading)
-    names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
-    count = result.shape[2]
-    endings = [""] if count == 1 else [f"_{k}" for k in range(count)]
-    return {
-        f"{name}{ending}": result[:, place, k] for k, ending in enumerate(endings) for place, name in enumerate(names)
-    }
-
-
-def classes(found, inputs):
-    """A classifier's answers by column."""
-    readings = (lambda one: one.probs, lambda one: one.entropy, lambda one: one.mutual_information)
-    probs, entropy, information = found.in_blocks(inputs, *readings)
-    columns = {f"p_{label}": probs[:, place] for place, label in enumerate(found.classes_)}
-    prediction = {"prediction": found.classes_[probs.argmax(1)]}
-    return prediction | columns | {"entropy": entropy, "mutual_information": information}
-
-
-def written(result, output):
-    """A pyarrow table to a .csv or .parquet file, whole or not at all, or as CSV to standard output."""
-    from pyarrow import csv, parquet
+    Tables of any size; after an interruption the same command goes on.
+    """
+    from dubito import streaming
 
     if output is None:
-        try:
-            csv.write_csv(result, sys.stdout.buffer)
-            sys.stdout.flush()
-        except BrokenPipeError:  # whoever read has had enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streaming.predict_to_stdout(model, table, coverage, say)
         return
-    writers = {".csv": csv.write_csv, ".parquet": parquet.write_table}
-    if output.suffix not in writers:
+    if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output is .csv or .parquet")
-    temporary = output.with_name(f".{output.name[:200]}.{os.getpid()}")
-    try:
-        writers[output.suffix](result, temporary)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
+    rows = streaming.predict_file(model, table, output, coverage, say)
+    say(f"Wrote {output} ({rows} rows)")
 
 
 @app.command()

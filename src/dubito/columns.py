@@ -93,8 +93,8 @@ def _plain(values):
     return series.to_numpy() if isinstance(series, nw.Series | nw.DataFrame) else values
 
 
-def _complete(name, parts, labels):
-    """E unless all values are there and finite: which columns, how many values, the first row."""
+def _complete(name, parts, labels, start=0):
+    """E unless all values are there and finite: which columns, how many values, the first row, counted from ``start``."""
     found, missing = [], 0
     for part, label in zip(parts, labels, strict=True):
         texts = part.kind == "category"
@@ -102,7 +102,8 @@ def _complete(name, parts, labels):
         if bad.any():
             infinite = 0 if texts else int(np.isinf(part.values).sum())
             missing += int(bad.sum()) - infinite
-            found.append(f"{label}: {bad.sum() - infinite} missing, {infinite} infinite, first in row {bad.argmax()}")
+            row = start + bad.argmax()
+            found.append(f"{label}: {bad.sum() - infinite} missing, {infinite} infinite, first in row {row}")
     if found:
         what = "NaN" if missing else "infinity or a value too large for dtype('float64')"
         more = [f"and {len(found) - SHOWN} more columns"] if len(found) > SHOWN else []
@@ -150,13 +151,13 @@ def opened(X, least) -> tuple[Any, Any]:
     return None, _array(X, "X", **limits)
 
 
-def as_parts(names, table):
+def as_parts(names, table, start=0):
     """Every column as a Part without missing or infinite values."""
     if names is None:
         parts, labels = [Part("numeric", column) for column in table.T], [f"column {i}" for i in range(table.shape[1])]
     else:
         parts, labels = [as_part(table[name]) for name in names], [f"column {name!r}" for name in names]
-    _complete("X", parts, labels)
+    _complete("X", parts, labels, start)
     return parts
 
 

@@ -22,8 +22,6 @@ from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced
 from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
 
-ROWS = 16 * predictive.BLOCK  # rows predicted at a time, so that memory is bounded
-
 
 class _Estimator(BaseEstimator):
     """What both estimators share; the parameters are explained there."""
@@ -152,12 +150,8 @@ class _Estimator(BaseEstimator):
         check_is_fitted(self, "posterior_")
         return Samples(self.posterior_.model, self.posterior_.sample(random.fast(self.key_), self.draws))
 
-    def _encoded(self, X, whole=None):
-        """Encoded rows; what is wrong with them is told with their place in the ``whole`` table."""
-        try:
-            return self.schema_.encode(X, handle_unknown=self.handle_unknown, owner=type(self).__name__)
-        except DataError:
-            return self.schema_.encode(X if whole is None else whole, self.handle_unknown, type(self).__name__)
+    def _encoded(self, X, start=0):
+        return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
 
     def _answer(self, posterior, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
@@ -170,19 +164,31 @@ class _Estimator(BaseEstimator):
         model = self.posterior_.model
         return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}"
 
-    def in_blocks(self, X, *readings):
-        """Each reading, a function of the predictive distribution giving an array with rows first, for all rows of X.
+    @property
+    def block_rows(self):
+        """How many rows to predict at a time, so that memory is bounded."""
+        return predictive.BLOCK * max(1, min(16, 1600 // len(jax.tree.leaves(self._drawn().params)[0])))
 
-        Computed some thousand rows at a time, so that memory is bounded by the results.
-        """
-        posterior, rows = self._drawn(), _num_samples(X)
-        blocks = (taken(X, slice(start, start + ROWS)) for start in range(0, rows, ROWS)) if rows > ROWS else [X]
-        parts = [[] for _ in readings]
-        for block in blocks:
-            answer = self._answer(posterior, self._encoded(block, X))
-            for part, reading in zip(parts, readings, strict=True):
-                part.append(reading(answer))
-        return [np.concatenate(part) for part in parts]
+    def stream(self, blocks, reading):
+        """reading(predictive distribution) of each of ``blocks``, pairs of a table and its first row's number, in order.
+
+        Threads compute some at a time: the same bits for any number of them and any cut into blocks."""
+        posterior = self._drawn()
+        return predictive.in_threads(lambda block: reading(self._answer(posterior, self._encoded(*block))), blocks)
+
+    def in_blocks(self, X, *readings):
+        """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
+        rows, size = _num_samples(X), self.block_rows
+        if rows <= size:
+            answer = self.predictive(X)
+            return [read(answer) for read in readings]
+        blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
+        try:
+            parts = list(self.stream(blocks, lambda answer: [read(answer) for read in readings]))
+        except DataError:
+            self._encoded(X)  # which tells of all rows
+            raise
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def sample_y(self, X, n_samples=1, random_state=0):
         """Draws of the target: (n, n_samples), or (n, K, n_samples) for several targets; classes for a classifier.

@@ -1,5 +1,8 @@
 """The answer: a likelihood and draws of z, as one distribution a row, in the target's own units."""
 
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -7,19 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy import special
 
 from dubito import random
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
+from dubito.quantiles import crossings, starts
 
 # Rows are evaluated in padded blocks of this one size: a row's answer then depends neither on its neighbors nor on the
 # number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
 BLOCK = 1024
-SQRT_2PI = 2.5066283
-EPS, LARGEST = np.finfo(np.float32).eps, np.finfo(np.float32).max
-# A step of Newton's below this part of the narrowest component's sd leaves an error of the cdf of about its square / 10,
-# which is less than a float32 rounds it.
-NEAR = np.float32(3e-4)
 
 
 def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=""):
@@ -44,6 +42,23 @@ def padded(array, axis=0):
     widths[axis] = (0, total - rows)
     filled = np.pad(array, widths, mode="edge" if rows else "constant")
     return np.split(filled, total // BLOCK, axis=axis)
+
+
+def in_threads(function, items):
+    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as pool:
+        waiting = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 @jax.jit
@@ -158,9 +173,9 @@ class Predictive:
         """The quantiles (len(q), n, K) in the model's units."""
         mean, noise, doubt = self._moments
         columns = [padded(np.asarray(column, np.float32)) for column in (mean, np.sqrt(noise + doubt))]
-        leaves, tree = jax.tree.flatten(self.z)
+        leaves, tree, given = *jax.tree.flatten(self.z), starts(q)
         parts = [
-            _crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], *_starts(q))
+            crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], *given)
             for block in zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True)
         ]
         return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, : len(self)]
@@ -257,46 +272,3 @@ def _cdf(likelihood, z, y):
 @partial(jax.jit, static_argnums=0)
 def _map_draws(function, likelihood, z, *rows):
     return jax.vmap(lambda one: function(likelihood, one, *rows))(z)
-
-
-def _starts(q):
-    """What the search for quantiles q needs of each: q, its normal score, and how many standard deviations below and
-    above the mean it may be (Cantelli's inequality, for any distribution)."""
-    columns = q, special.ndtri(q), 1.001 * np.sqrt((1 - q) / q), 1.001 * np.sqrt(q / (1 - q))
-    return [np.asarray(column, np.float32) for column in columns]
-
-
-@jax.jit
-def _crossings(likelihood, z, mean, sd, *starts):
-    """Where the mixture's cdf crosses each q, (len(q), n, K): Newton's method on the normal score of the cdf, which is a
-    straight line for one Gaussian; bisection where a step leaves the bracket or is not half the last one.
-
-    A row that is done stays as it is, so that its bits do not depend on how long its neighbors take.
-    """
-    narrowest = jnp.sqrt(jnp.min(jax.vmap(likelihood.variance)(z), axis=0))
-
-    def cdf(y):
-        return jnp.mean(jax.vmap(lambda one: likelihood.cdf(one, y))(z), axis=0)
-
-    def crossing(start):
-        q, score, below, above = start
-
-        def improve(state):
-            count, y, low, high, last, done = state
-            value, density = jax.jvp(cdf, (y,), (jnp.ones_like(y),))
-            u = jax.scipy.special.ndtri(value)
-            step = (target - u) * jnp.exp(-0.5 * u**2) / (SQRT_2PI * density)
-            low, high = jnp.where(value < q, y, low), jnp.where(value < q, high, y)
-            newton = (low < y + step) & (y + step < high) & (jnp.abs(step) < 0.5 * last)
-            new = jnp.where(newton, y + step, 0.5 * low + 0.5 * high)
-            new, moved = jnp.where(value == q, y, new), jnp.abs(new - y)
-            near = newton & (moved < NEAR * narrowest) | (moved <= EPS * jnp.abs(new))
-            return count + 1, jnp.where(done, y, new), low, high, moved, done | near
-
-        target = jax.scipy.special.ndtri(q)
-        low, high = (jnp.clip(end, -LARGEST, LARGEST) for end in (mean - below * sd, mean + above * sd))
-        y = jnp.clip(mean + score * sd, low, high)
-        state = jnp.int32(0), y, low, high, jnp.full_like(y, jnp.inf), jnp.zeros(y.shape, bool)
-        return jax.lax.while_loop(lambda state: (state[0] < 200) & ~jnp.all(state[-1]), improve, state)[1]
-
-    return jax.lax.map(crossing, starts)

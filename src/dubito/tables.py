@@ -49,26 +49,32 @@ class Column:
         """How many encoded columns this is."""
         return len(self.categories) if self.kind == "category" else 1
 
-    def encode(self, part, handle_unknown):
-        """float32 (n, width) of a ``Part``; E if it is of another kind or has values that the fit did not have."""
+    def encode(self, part, handle_unknown, start=0):
+        """float32 (n, width) of a ``Part``; E if it is of another kind or has values that the fit did not have.
+
+        ``start`` is the first row's number, for the messages.
+        """
         if self.kind == "category":
-            return self._one_hot(part.values if part.kind == "category" else part.values.tolist(), handle_unknown)
+            return self._one_hot(
+                part.values if part.kind == "category" else part.values.tolist(), handle_unknown, start
+            )
         if part.kind == "category":
             raise DataError(
                 f"Column {self.name!r} was {self.kind} at fit; now it has texts, such as {part.values[0]!r}."
             )
         if self.kind == "boolean" and not np.isin(part.values, (0, 1)).all():
             row = np.isin(part.values, (0, 1)).argmin()
-            raise DataError(f"Column {self.name!r} was boolean at fit; now row {row} has the value {part.values[row]}.")
+            value = part.values[row]
+            raise DataError(f"Column {self.name!r} was boolean at fit; now row {start + row} has the value {value}.")
         return standardized(part.values, self.shift, self.scale)[:, None]
 
-    def _one_hot(self, values, handle_unknown):
+    def _one_hot(self, values, handle_unknown, start):
         places = {value: place for place, value in enumerate(self.categories)}
         found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
         if handle_unknown == "error" and (found < 0).any():
             row = int((found < 0).argmax())
             raise DataError(
-                f"Column {self.name!r} has the value {values[row]!r} (row {row}), which it did not have at fit; it had "
+                f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit; it had "
                 f"{listed([repr(value) for value in self.categories])}. Replace it, or set handle_unknown='ignore'."
             )
         return (found[:, None] == np.arange(self.width)).astype(np.float32)
@@ -139,11 +145,11 @@ class Schema:
         """The columns' names, or None for bare arrays."""
         return tuple(column.name for column in self.columns) if self.named else None
 
-    def encode(self, X, handle_unknown="error", owner="Schema"):
+    def encode(self, X, handle_unknown="error", owner="Schema", start=0):
         """X (n, D) as float32 (n, width); n may be 0. Each row by itself: the same numbers in any order or slice.
 
         Raises DataError for other columns than at fit (``owner`` is who complains), missing values and unseen categories
-        (``handle_unknown="ignore"`` encodes those as all zeros).
+        (``handle_unknown="ignore"`` encodes those as all zeros). Messages count rows from ``start``, that of the first.
         """
         if handle_unknown not in ("error", "ignore"):
             raise ValueError(f"handle_unknown is 'error' or 'ignore', not {handle_unknown!r}")
@@ -151,8 +157,8 @@ class Schema:
         self._match(names, table.shape[1], owner)
         out = np.empty((table.shape[0], self.width), np.float32)
         start = 0
-        for column, part in zip(self.columns, as_parts(names, table), strict=True):
-            out[:, start : start + column.width] = column.encode(part, handle_unknown)
+        for column, part in zip(self.columns, as_parts(names, table, start), strict=True):
+            out[:, start : start + column.width] = column.encode(part, handle_unknown, start)
             start += column.width
         return out
 
@@ -280,10 +286,7 @@ def read_table(source):
         from pyarrow import csv, parquet
     except ImportError as error:
         raise ImportError("Reading tables needs pyarrow: pip install 'dubito[cli]'") from error
-    stdin = str(source) == "-"
-    ending = ".csv" if stdin else Path(source).suffix.lower()
-    if ending not in (".csv", ".tsv", ".parquet"):
-        raise DataError(f"{source}: only .csv, .tsv and .parquet tables can be read.")
+    stdin, ending = str(source) == "-", ending_of(source)
     try:
         if ending == ".parquet":
             table = parquet.ParquetFile(source).read()
@@ -296,9 +299,22 @@ def read_table(source):
         names = table.column_names
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{source} cannot be read: {error}") from error
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f"{source}: several columns are named {listed(twice)}.")
+    check_names(source, names)
     if ending != ".parquet" and pyarrow.binary() in table.schema.types:
         raise DataError(f"{source}: column {names[table.schema.types.index(pyarrow.binary())]!r} is not UTF-8 text.")
     return table
+
+
+def ending_of(source):
+    """How to read a table's file: .csv (also for "-"), .tsv or .parquet; DataError for another."""
+    ending = ".csv" if str(source) == "-" else Path(source).suffix.lower()
+    if ending not in (".csv", ".tsv", ".parquet"):
+        raise DataError(f"{source}: only .csv, .tsv and .parquet tables can be read.")
+    return ending
+
+
+def check_names(source, names):
+    """DataError where two columns have one name."""
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"{source}: several columns are named {listed(twice)}.")

@@ -1,0 +1,132 @@
+"""A table's file for a fitted model, some rows at a time: the same values for any number of rows, in constant memory.
+
+The model says what the columns of a CSV are, so no part of the file is read otherwise than the whole: what was a number at
+fit must be one, what was text stays text, also where it looks like a number. (Reading to fit must guess: ``read_table``.)
+"""
+
+import contextlib
+import csv
+import sys
+
+from dubito.columns import DataError
+from dubito.tables import check_names, ending_of
+
+
+def read_batches(source, schema, target=None, rows=16384, skip=0):
+    """Pairs of a pyarrow Table of ``rows`` rows (the last may have fewer) and its first row's number; at least one.
+
+    ``schema`` is the model's; the column ``target`` is left out, and so are the first ``skip`` rows. Raises DataError as
+    ``read_table`` does, and for texts among numbers.
+    """
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ImportError("Reading tables needs pyarrow: pip install 'dubito[cli]'") from error
+    parquet = ending_of(source) == ".parquet"
+    start, waiting, count = skip, [], 0
+
+    def block(table):
+        if target in table.column_names:
+            table = table.drop_columns(target)
+        return table if parquet else _typed(source, table, schema, start)
+
+    try:
+        for table in _parquet(source, rows) if parquet else _csv(source):
+            kept = table.slice(min(skip, len(table)))
+            skip -= len(table) - len(kept)
+            waiting, count = [*waiting, kept], count + len(kept)
+            while count >= rows:
+                whole = pyarrow.concat_tables(waiting)
+                yield block(whole.slice(0, rows)), start
+                start, waiting, count = start + rows, [whole.slice(rows)], count - rows
+        if count or not start:
+            yield block(pyarrow.concat_tables(waiting)), start
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{source} cannot be read: {error}") from error
+
+
+def _parquet(source, rows):
+    """Tables of the file's rows; the first is empty, so that there is one."""
+    import pyarrow
+    from pyarrow import parquet
+
+    # not buffered ahead: a group of rows may be as large as the file
+    with parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
+        check_names(source, file.schema_arrow.names)
+        yield file.schema_arrow.empty_table()
+        for batch in file.iter_batches(rows):
+            yield pyarrow.Table.from_batches([batch])
+
+
+def _csv(source):
+    """Tables of the file's cells as bytes, null where they are missing; the first is empty, so that there is one."""
+    import pyarrow
+    from pyarrow import csv as arrow
+
+    delimiter = "\t" if ending_of(source) == ".tsv" else ","
+    stdin = contextlib.nullcontext(sys.stdin.buffer)
+    with stdin if str(source) == "-" else open(source, "rb") as file:
+        names = _header(source, file, delimiter)
+        check_names(source, names)
+        cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
+        yield cells.empty_table()
+        if file.peek(1):  # pyarrow has an error for no bytes at all
+            reader = arrow.open_csv(
+                file,
+                read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
+                parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=arrow.ConvertOptions(column_types=cells, strings_can_be_null=True),
+            )
+            for batch in reader:
+                yield pyarrow.Table.from_batches([batch])
+
+
+def _header(source, file, delimiter):
+    """The names of a CSV's columns; ``file`` then stands where the rows begin."""
+    lines = (line.decode("utf-8-sig" if place == 0 else "utf-8") for place, line in enumerate(file))
+    try:
+        for names in csv.reader(lines, delimiter=delimiter):
+            if names:
+                return names
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{source} cannot be read: its first line is no header in UTF-8 ({error})") from error
+    raise DataError(f"{source} cannot be read: it is empty")
+
+
+def _typed(source, table, schema, start):
+    """Cells as what their columns were at fit. Columns that the model does not know stay texts: the model refuses them."""
+    import pyarrow
+
+    names = table.column_names
+    known = dict(zip(schema.names or names, schema.columns, strict=False))
+    arrays = []
+    for name, cells in zip(names, table.columns, strict=True):
+        try:
+            texts = cells.cast(pyarrow.string())
+        except pyarrow.ArrowInvalid:
+            raise DataError(f"{source}: column {name!r} is not UTF-8 text.") from None
+        arrays.append(_values(texts, known[name], start) if name in known else texts)
+    return pyarrow.table(arrays, names)
+
+
+def _values(texts, column, start):
+    """Texts of one column as numbers or truth values, unless it is of texts."""
+    import pyarrow
+    from pyarrow import compute
+
+    if any(isinstance(value, str) for value in column.categories):
+        return texts
+    trimmed = compute.utf8_trim_whitespace(texts)
+    kinds = [pyarrow.float64()] if column.kind == "numeric" else [pyarrow.bool_(), pyarrow.float64()]
+    for kind in kinds:
+        with contextlib.suppress(pyarrow.ArrowInvalid):
+            return trimmed.cast(kind)
+    for row, text in enumerate(trimmed):
+        try:
+            text.cast(kinds[-1])
+        except pyarrow.ArrowInvalid:
+            was = "of numbers" if column.kind == "category" else column.kind
+            raise DataError(
+                f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}."
+            ) from None
+    raise DataError(f"Column {column.name!r} was {column.kind} at fit; now it has both truth values and numbers.")
