@@ -6,6 +6,7 @@ import pathlib
 import jax
 import pytest
 
+os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on what an earlier one has compiled
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 

@@ -70,7 +70,7 @@ def _csv(source):
         check_names(source, names)
         cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
         yield cells.empty_table()
-        if file.peek(1):  # pyarrow has an error for no bytes at all
+        if file.peek(1):  # type: ignore[attr-defined]  # pyarrow has an error for no bytes at all
             reader = arrow.open_csv(
                 file,
                 read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
@@ -116,7 +116,7 @@ def _values(texts, column, start):
 
     if any(isinstance(value, str) for value in column.categories):
         return texts
-    trimmed = compute.utf8_trim_whitespace(texts)
+    trimmed = compute.utf8_trim_whitespace(texts)  # type: ignore[attr-defined]
     kinds = [pyarrow.float64()] if column.kind == "numeric" else [pyarrow.bool_(), pyarrow.float64()]
     for kind in kinds:
         with contextlib.suppress(pyarrow.ArrowInvalid):

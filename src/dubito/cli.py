@@ -19,6 +19,8 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
+from dubito import cache
+
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
     no_args_is_help=True,
@@ -46,6 +48,7 @@ def options(
 ):
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    cache.use()
 
 
 def opened(table, impute, values=None):
@@ -259,7 +262,7 @@ def demo(output: Annotated[Path, typer.Option("--output", help="The folder to wr
 def main():
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    warnings.showwarning = lambda message, *_: say(f"dubito: note: {message}")
+    warnings.showwarning = lambda message, *_: cache.forget(message) or say(f"dubito: note: {message}")
     try:
         code = app(standalone_mode=False)  # which is 130 after Ctrl-C
         if code == 130:

@@ -170,16 +170,14 @@ class _Estimator(BaseEstimator):
         return predictive.BLOCK * max(1, min(16, 1600 // len(jax.tree.leaves(self._drawn().params)[0])))
 
     def stream(self, blocks, reading):
-        """reading(predictive distribution) of each of ``blocks``, pairs of a table and its first row's number, in order.
-
-        Threads compute some at a time: the same bits for any number of them and any cut into blocks."""
+        """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
         posterior = self._drawn()
         return predictive.in_threads(lambda block: reading(self._answer(posterior, self._encoded(*block))), blocks)
 
     def in_blocks(self, X, *readings):
         """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
-        rows, size = _num_samples(X), self.block_rows
-        if rows <= size:
+        rows = _num_samples(X)
+        if rows <= predictive.BLOCK or rows <= (size := self.block_rows):
             answer = self.predictive(X)
             return [read(answer) for read in readings]
         blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))

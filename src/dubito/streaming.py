@@ -24,7 +24,7 @@ def predict_file(model, table, output, coverage, say):
     An interrupted run is continued by the same call. ``say`` is told what the user should know. Returns the number of rows.
     Raises DataError, ModelFileError and OSError.
     """
-    from dubito import load
+    from dubito.estimators import load
 
     found = load(model)
     with Parts(output, task(model, table, coverage), say) as parts:
@@ -37,7 +37,7 @@ def predict_file(model, table, output, coverage, say):
 
 def predict_to_stdout(model, table, coverage, say):
     """The same as CSV to standard output as it comes; an end to whoever reads it is no error."""
-    from dubito import load
+    from dubito.estimators import load
 
     counts = {}
 
@@ -239,7 +239,7 @@ def stream(tables, file, suffix):
         writer = csv.CSVWriter(file, first.schema)
     else:  # a dictionary of different numbers costs time and saves nothing
         texts = [field.name for field in first.schema if pyarrow.types.is_string(field.type)]
-        writer = parquet.ParquetWriter(file, first.schema, use_dictionary=texts or False)
+        writer = parquet.ParquetWriter(file, first.schema, use_dictionary=texts or False)  # type: ignore[arg-type]
     with writer:
         for table in itertools.chain([first], tables):
             writer.write_table(table)

@@ -156,10 +156,10 @@ class Schema:
         names, table = opened(X, least=0)
         self._match(names, table.shape[1], owner)
         out = np.empty((table.shape[0], self.width), np.float32)
-        start = 0
+        place = 0
         for column, part in zip(self.columns, as_parts(names, table, start), strict=True):
-            out[:, start : start + column.width] = column.encode(part, handle_unknown, start)
-            start += column.width
+            out[:, place : place + column.width] = column.encode(part, handle_unknown, start)
+            place += column.width
         return out
 
     def _match(self, names, count, owner):
