@@ -122,11 +122,20 @@ def _values(texts, column, start):
         with contextlib.suppress(pyarrow.ArrowInvalid):
             return trimmed.cast(kind)
     for row, text in enumerate(trimmed):
-        try:
-            text.cast(kinds[-1])
-        except pyarrow.ArrowInvalid:
+        if not any(_casts(text, kind) for kind in kinds):
             was = "of numbers" if column.kind == "category" else column.kind
             raise DataError(
-                f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}."
-            ) from None
+                f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}. Mend the row, or "
+                "leave the cell empty and fit with --impute."
+            )
     raise DataError(f"Column {column.name!r} was {column.kind} at fit; now it has both truth values and numbers.")
+
+
+def _casts(text, kind):
+    import pyarrow
+
+    try:
+        text.cast(kind)
+    except pyarrow.ArrowInvalid:
+        return False
+    return True
