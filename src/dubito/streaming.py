@@ -15,7 +15,7 @@ import shutil
 import sys
 from pathlib import Path
 
-PART = 2**20  # rows at least
+PART = 2**19  # rows at least: 24 MB of six columns
 
 
 def predict_file(model, table, output, coverage, say):
