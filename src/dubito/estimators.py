@@ -239,10 +239,8 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     _periodic = 8
 
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
-        """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports.
-
-        ``checkpoint``: a file from which the same fit (a whole number as ``random_state``) goes on after an interruption.
-        """
+        """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports; from
+        the file ``checkpoint`` the same fit (a number as ``random_state``) goes on after an interruption."""
         table = self._table(X, sample_weight)
         target, flat = check_target(y, len(table[1]), "regression")
         if target.shape[1] == 1 and not flat:
