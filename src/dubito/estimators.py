@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from dubito import model_file, predictive, random
+from dubito.blocks import ROWS, in_threads
 from dubito.engine import fit, history
 from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from dubito.model import Model
@@ -167,17 +168,17 @@ class _Estimator(BaseEstimator):
     @property
     def block_rows(self):
         """How many rows to predict at a time, so that memory is bounded."""
-        return predictive.BLOCK * max(1, min(16, 1600 // len(jax.tree.leaves(self._drawn().params)[0])))
+        return ROWS * max(1, min(16, 1600 // len(jax.tree.leaves(self._drawn().params)[0])))
 
     def stream(self, blocks, reading):
         """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
         posterior = self._drawn()
-        return predictive.in_threads(lambda block: reading(self._answer(posterior, self._encoded(*block))), blocks)
+        return in_threads(lambda block: reading(self._answer(posterior, self._encoded(*block))), blocks)
 
     def in_blocks(self, X, *readings):
         """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
         rows = _num_samples(X)
-        if rows <= predictive.BLOCK or rows <= (size := self.block_rows):
+        if rows <= ROWS or rows <= (size := self.block_rows):
             answer = self.predictive(X)
             return [read(answer) for read in readings]
         blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
@@ -257,8 +258,7 @@ class BayesianRegressor(RegressorMixin, _Estimator):
             return HeteroscedasticGaussian(targets=targets)
         if self.likelihood is not None:
             return self.likelihood
-        # squared error for the default, whose noise comes from held-out residuals
-        return Gaussian(precision=1.0 if self.method is None else None, targets=targets)
+        return Gaussian(1.0 if self.method is None else None, targets=targets)  # squared error; its noise comes later
 
     def predict(self, X, return_std=False):
         """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import special
 
-from dubito.predictive import BLOCK
+from dubito.blocks import ROWS
 
 CLOSED = 100  # Gaussian components whose CRPS is summed over all pairs; beyond, it is integrated
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
@@ -75,8 +75,8 @@ def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
     y, weight = _checked(predictive, y, weight, "regression")
     parts = []
-    for start in range(0, len(y), BLOCK):  # by blocks of rows, so that memory is bounded
-        rows = slice(start, start + BLOCK)
+    for start in range(0, len(y), ROWS):  # by blocks of rows, so that memory is bounded
+        rows = slice(start, start + ROWS)
         part = replace(predictive, z={name: leaf[:, rows] for name, leaf in predictive.z.items()})
         mixture = part.components()
         if mixture is not None and len(mixture[0]) <= CLOSED:

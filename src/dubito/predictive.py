@@ -1,8 +1,5 @@
 """The answer: a likelihood and draws of z, as one distribution a row, in the target's own units."""
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -12,12 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import random
+from dubito.blocks import BLOCK, by_blocks, counts, in_threads, padded
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 from dubito.quantiles import crossings, starts
-
-# Rows are evaluated in padded blocks of this one size: a row's answer then depends neither on its neighbors nor on the
-# number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
-BLOCK = 1024
 
 
 def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=""):
@@ -29,41 +23,16 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
     """
     x = np.asarray(x, np.float32)
     params = posterior.sample(random.fast(key), draws)
-    blocks = [_outputs(posterior.model, params, block) for block in padded(x)]
+    blocks = in_threads(
+        lambda part: _outputs(posterior.model, params, *part), zip(padded(x), counts(len(x)), strict=True)
+    )
     z = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[:, : len(x)], *blocks)
     return Predictive(posterior.model.likelihood, z, np.asarray(shift, float), np.asarray(scale, float), description)
 
 
-def padded(array, axis=0):
-    """Blocks of ``BLOCK`` rows; the last is filled with its last row (or zeros when there is no row at all)."""
-    rows = array.shape[axis]
-    total = max(-(-rows // BLOCK), 1) * BLOCK
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, total - rows)
-    filled = np.pad(array, widths, mode="edge" if rows else "constant")
-    return np.split(filled, total // BLOCK, axis=axis)
-
-
-def in_threads(function, items):
-    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
-        waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > cores:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
 @jax.jit
-def _outputs(model, params, x):
-    return jax.lax.map(lambda one: model.outputs(one, x), params)
+def _outputs(model, params, x, count):
+    return jax.lax.map(lambda one: by_blocks(partial(model.outputs, one), count, 0, (x, 0)), params)
 
 
 @dataclass(frozen=True)
@@ -93,10 +62,10 @@ class Predictive:
         columns = [padded(np.asarray(row)) for row in rows]
         leaves, tree = jax.tree.flatten(self.z)
         parts = []
-        for block in zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True):
+        for count, *block in zip(counts(n), *[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True):
             z, given = tree.unflatten(block[: len(leaves)]), block[len(leaves) :]
-            values = _map_draws(function, self.likelihood, z, *given)
-            parts.append(reduce(*(np.asarray(value, np.float64) for value in values)))
+            values = _map_draws(function, self.likelihood, z, count, *given)
+            parts.append(reduce(*(np.asarray(value[:, : count * BLOCK], np.float64) for value in values)))
         return [np.concatenate(part)[:n] for part in zip(*parts, strict=True)]
 
     def __len__(self):
@@ -175,8 +144,10 @@ class Predictive:
         columns = [padded(np.asarray(column, np.float32)) for column in (mean, np.sqrt(noise + doubt))]
         leaves, tree, given = *jax.tree.flatten(self.z), starts(q)
         parts = [
-            crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], *given)
-            for block in zip(*[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True)
+            _crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], count, given)
+            for count, *block in zip(
+                counts(len(self)), *[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True
+            )
         ]
         return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, : len(self)]
 
@@ -270,5 +241,16 @@ def _cdf(likelihood, z, y):
 
 
 @partial(jax.jit, static_argnums=0)
-def _map_draws(function, likelihood, z, *rows):
-    return jax.vmap(lambda one: function(likelihood, one, *rows))(z)
+def _map_draws(function, likelihood, z, count, *rows):
+    def one_draw(one):
+        return by_blocks(partial(function, likelihood), count, 0, (one, 0), *((each, 0) for each in rows))
+
+    return jax.vmap(one_draw)(z)
+
+
+@jax.jit
+def _crossings(likelihood, z, mean, sd, count, given):
+    def block(z, mean, sd):
+        return crossings(likelihood, z, mean, sd, *given)
+
+    return by_blocks(block, count, 1, (z, 1), (mean, 0), (sd, 0))

@@ -19,7 +19,6 @@ def starts(q):
     return [np.asarray(column, np.float32) for column in columns]
 
 
-@jax.jit
 def crossings(likelihood, z, mean, sd, *given):
     """Where the mixture's cdf crosses each q, (len(q), n, K): Newton's method on the normal score of the cdf, which is a
     straight line for one Gaussian; bisection where a step leaves the bracket or is not half the last one.
@@ -40,12 +39,14 @@ def crossings(likelihood, z, mean, sd, *given):
             u = jax.scipy.special.ndtri(value)
             step = (target - u) * jnp.exp(-0.5 * u**2) / (SQRT_2PI * density)
             low, high = jnp.where(value < q, y, low), jnp.where(value < q, high, y)
-            inside = (low < y + step) & (y + step < high) & (jnp.abs(step) < 0.5 * last)
-            last_step = jnp.abs(step) < NEAR * narrowest
-            new = jnp.where(inside | last_step, jnp.clip(y + step, low, high), 0.5 * low + 0.5 * high)
+            close = jnp.abs(value - q) <= 0.01 * jnp.minimum(q, 1 - q)
+            small = jnp.abs(step) < NEAR * narrowest
+            # far from q only a density that is all rounding gives a small step: do not believe it
+            inside = (low < y + step) & (y + step < high) & (jnp.abs(step) < 0.5 * last) & (close | ~small)
+            new = jnp.where(inside | (close & small), jnp.clip(y + step, low, high), 0.5 * low + 0.5 * high)
             new = jnp.where(jnp.abs(value - q) <= EPS * q, y, new)
             moved = jnp.abs(new - y)
-            near = last_step | (moved <= EPS * jnp.abs(new))
+            near = close & (small | (moved <= EPS * jnp.abs(new))) | (high - low <= 2 * EPS * jnp.abs(new))
             return count + 1, jnp.where(done, y, new), low, high, moved, done | near
 
         target = jax.scipy.special.ndtri(q)
