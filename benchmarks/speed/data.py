@@ -1,0 +1,34 @@
+"""The same numbers for every side, and what a side hands to the worker that times it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+RATE = 0.05  # of every dropout here
+LEARNING_RATE = 1e-3
+INITIAL_SCALE = 0.02  # standard deviation of a weight's posterior at the start
+
+
+class Task(NamedTuple):
+    """``run()`` does the work once, all of it; ``check(result)`` is a number that says what was reached, not timed;
+    ``units`` is how many steps, draws or rows it is."""
+
+    run: Callable[[], Any]
+    check: Callable[[Any], float]
+    units: float
+
+
+def table(rows=455, columns=13, seed=0):
+    """x (rows, columns) standard normal, y (rows, 1) of variance 1: a smooth function of three columns and noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, columns)).astype(np.float32)
+    y = np.sin(x[:, :1]) + 0.5 * x[:, 1:2] * x[:, 2:3] + 0.3 * rng.normal(size=(rows, 1))
+    return x, ((y - y.mean()) / y.std()).astype(np.float32)
+
+
+def images(rows, seed=0):
+    """x (rows, 784) and classes (rows,) of ten that a random projection of x decides."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, 784)).astype(np.float32)
+    return x, (x @ rng.normal(size=(784, 10)).astype(np.float32)).argmax(1).astype(np.int32)

@@ -1,0 +1,90 @@
+"""dubito's side, by its public functions."""
+
+import data
+import jax
+import numpy as np
+
+import dubito
+
+KEY = 0
+
+
+def table_model():
+    return dubito.Model(dubito.mlp(13, (50,), 1), dubito.Gaussian(precision=1.0), dubito.Normal())
+
+
+def settings(epochs):
+    return {"epochs": epochs, "batch_size": 128, "learning_rate": data.LEARNING_RATE, "schedule": "constant"}
+
+
+def fitted(model, x, y, method):
+    """What to run: a whole fit, waited for."""
+    return lambda: jax.block_until_ready(dubito.fit(model, x, y, method, key=jax.random.key(KEY)))
+
+
+def half_squared_error(posterior, x, y):
+    return float(0.5 * np.mean((dubito.predict(posterior, x, key=jax.random.key(1)).mean - y) ** 2))
+
+
+def cross_entropy(posterior, x, y):
+    return float(-np.mean(dubito.predict(posterior, x[:2000], key=jax.random.key(1), draws=1).log_prob(y[:2000])))
+
+
+def dropout_fits(fits, epochs):
+    """MC dropout, 455 × 13, 50 units: members side by side."""
+    x, y = data.table()
+    method = dubito.Ensemble(dubito.MCDropout(rate=data.RATE, **settings(epochs)), fits)
+    return data.Task(
+        fitted(table_model(), x, y, method), lambda posterior: half_squared_error(posterior, x, y), fits * epochs * 4
+    )
+
+
+def backprop_fits(fits, epochs, local):
+    """Bayes by Backprop on the same table and network, one draw a step."""
+    x, y = data.table()
+    method = dubito.BayesByBackprop(local=local, initial_scale=data.INITIAL_SCALE, **settings(epochs))
+    method = method if fits == 1 else dubito.Ensemble(method, fits)
+    return data.Task(
+        fitted(table_model(), x, y, method), lambda posterior: half_squared_error(posterior, x, y), fits * epochs * 4
+    )
+
+
+def image_fit(rows, epochs, kind):
+    """784-400-400-10, batch 128: ``kind`` is "deterministic", "weight noise" or "local"."""
+    x, y = data.images(rows)
+    prior = dubito.Normal(by_network=True)
+    model = dubito.Model(dubito.mlp(784, (400, 400), 10), dubito.Categorical(classes=10), prior)
+    if kind == "deterministic":
+        method = dubito.MaximumLikelihood(**settings(epochs))
+    else:
+        method = dubito.BayesByBackprop(
+            local=kind == "local", initial_scale=data.INITIAL_SCALE, **settings(epochs)
+        )
+    return data.Task(
+        fitted(model, x, y, method), lambda posterior: cross_entropy(posterior, x, y), epochs * -(-rows // 128)
+    )
+
+
+def predictions(rows, columns, hidden, draws):
+    """Mean and standard deviation of MC dropout at all rows; every draw is one function."""
+    x, y = data.table(max(rows, 512), columns)
+    model = dubito.Model(dubito.mlp(columns, hidden, 1), dubito.Gaussian(precision=1.0), dubito.Normal())
+    method = dubito.MCDropout(rate=data.RATE, **settings(20))
+    posterior = dubito.fit(model, x[:512], y[:512], method, key=jax.random.key(KEY))
+    x = x[:rows]
+
+    def run():
+        answer = dubito.predict(posterior, x, key=jax.random.key(2), draws=draws)
+        return answer.mean, answer.std
+
+    return data.Task(run, lambda answer: float(np.sqrt(np.mean(answer[1] ** 2 - 1))), rows * draws)
+
+
+def table_predictions(rows):
+    """The regressor's means and standard deviations: one network of 64 units, 8 draws, 10 columns."""
+    x, y = data.table(rows, 10)
+    method = dubito.BayesByBackprop(epochs=20)
+    model = dubito.BayesianRegressor(method, hidden=(64,), draws=8, random_state=0).fit(x[:1000], y[:1000, 0])
+    return data.Task(
+        lambda: model.predict(x, return_std=True), lambda answer: float(np.mean(answer[1])), rows
+    )

@@ -1,0 +1,212 @@
+"""Two or more sides on the same work, in alternation: ours, theirs, ours, theirs ... and the ratio pair by pair."""
+
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+HERE = pathlib.Path(__file__).parent
+PAUSE = 0.1  # seconds before a turn, in which the side before goes to sleep
+
+
+@dataclass(frozen=True)
+class Side:
+    """Who does it: ``function`` of ``module`` with ``options`` in a warm worker process, or in ``processes`` of them at
+    once, one thread each; or a whole cold process a time: ``command``, or with ``cold`` the same worker.
+
+    ``cache``: "kept" is one folder for caches over all times, "empty" a new one each time.
+    """
+
+    name: str
+    module: str = ""
+    function: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    processes: int = 1
+    command: tuple[str, ...] = ()
+    cold: bool = False
+    cache: str = "kept"
+
+    @property
+    def is_process(self):
+        return self.cold or bool(self.command)
+
+
+@dataclass(frozen=True)
+class Work:
+    """``unit`` is that of the times, ``per`` its seconds; ``theirs`` are pairs of a side and the goal: by which factor
+    ours is to be faster (None: reported only). ``rate``: the figure is units a second instead of time a unit."""
+
+    name: str
+    unit: str
+    per: float
+    ours: Side
+    theirs: tuple[tuple[Side, float | None], ...] = ()
+    rate: bool = False
+
+
+class FailedSide(Exception):
+    """A side's process ended; the text is the end of what it wrote on standard error."""
+
+
+class Worker:
+    """One or several warm processes of a side."""
+
+    def __init__(self, side, environment):
+        extra = {"OMP_NUM_THREADS": "1"} if side.processes > 1 else {}
+        self.errors = tempfile.TemporaryFile()
+        self.processes = [
+            subprocess.Popen(
+                worker_command(side),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                env=environment | extra,
+                cwd=HERE,
+            )
+            for _ in range(side.processes)
+        ]
+        self.cold = self.answer()
+
+    def turn(self):
+        """One run of the whole work, in all processes at once."""
+        time.sleep(PAUSE)
+        for process in self.processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        return self.answer()
+
+    def answer(self):
+        answers = [process.stdout.readline() for process in self.processes]
+        if not all(answers):
+            self.errors.seek(0)
+            raise FailedSide(self.errors.read().decode(errors="replace")[-400:])
+        answers = [json.loads(line) for line in answers]
+        return {
+            "seconds": max(a["seconds"] for a in answers),
+            "units": sum(a["units"] for a in answers),
+            "peak_mb": sum(a["peak_mb"] for a in answers),
+            "reached": answers[0]["reached"],
+        }
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+            process.stdin.close()
+            process.stdout.close()
+        self.errors.close()
+
+
+class Processes:
+    """A side that is a whole process a time."""
+
+    def __init__(self, side, environment):
+        self.side, self.environment, self.cold = side, environment, None
+
+    def turn(self):
+        time.sleep(PAUSE)
+        command = self.side.command or worker_command(self.side)
+        with tempfile.TemporaryDirectory() as folder:
+            cache = {"XDG_CACHE_HOME": folder} if self.side.cache == "empty" else {}
+            start = time.perf_counter()
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.environment | cache, cwd=HERE
+            )
+            seconds = time.perf_counter() - start
+        if done.returncode:
+            raise FailedSide(done.stderr[-400:])
+        reached = None if self.side.command else json.loads(done.stdout.splitlines()[0])["reached"]
+        return {"seconds": seconds, "units": 1, "peak_mb": None, "reached": reached}
+
+    def close(self):
+        pass
+
+
+def worker_command(side):
+    return (sys.executable, "worker.py", side.module, side.function, json.dumps(side.options))
+
+
+def measure(work, pairs, say):
+    """Everything measured of one work, as plain data for JSON."""
+    sides = [work.ours, *[side for side, _ in work.theirs]]
+    load, runners, failed = os.getloadavg()[0], {}, {}
+    with tempfile.TemporaryDirectory() as cache:
+        environment = os.environ | {"XDG_CACHE_HOME": cache}
+        try:
+            for side in sides:
+                say(f"  {side.name}: first run ...")
+                try:
+                    runners[side.name] = (Processes if side.is_process else Worker)(side, environment)
+                except FailedSide as error:
+                    failed[side.name] = str(error)
+            turns = {name: [] for name in runners}
+            if any(side.is_process for side in sides):  # the first time reads files from the disk
+                turns |= {name: [] for name, runner in runners.items() if attempt(name, runner, failed)}
+            for number in range(pairs):
+                for name, runner in runners.items():
+                    answer = None if name in failed else attempt(name, runner, failed)
+                    if answer is not None:
+                        turns[name].append(answer)
+                        say(f"  {number + 1}/{pairs} {name}: {figure(work, answer):.4g} {work.unit}")
+        finally:
+            for runner in runners.values():
+                runner.close()
+    return record(work, sides, runners, turns, failed, load)
+
+
+def attempt(name, runner, failed):
+    try:
+        return runner.turn()
+    except FailedSide as error:
+        failed[name] = str(error)
+
+
+def figure(work, answer):
+    """The time a unit, or units a second."""
+    per = answer["seconds"] / answer["units"] / work.per
+    return 1 / per if work.rate else per
+
+
+def record(work, sides, runners, turns, failed, load):
+    found = []
+    for side in sides:
+        if side.name in failed:
+            found.append({"name": side.name, "failed": failed[side.name]})
+            continue
+        answers, cold = turns[side.name], runners[side.name].cold
+        found.append(
+            {
+                "name": side.name,
+                "figures": [figure(work, answer) for answer in answers],
+                "seconds": [answer["seconds"] for answer in answers],
+                "units": answers[0]["units"],
+                "reached": answers[-1]["reached"],
+                "peak_mb": answers[-1]["peak_mb"],
+                "cold_seconds": cold["seconds"] if cold else None,
+            }
+        )
+    return {
+        "work": work.name,
+        "unit": work.unit,
+        "measured": time.strftime("%Y-%m-%d %H:%M"),
+        "load_before": round(load, 2),
+        "sides": found,
+        "rows": [compared(work, found[0], theirs, goal) for theirs, (_, goal) in zip(found[1:], work.theirs, strict=True)],
+    }
+
+
+def compared(work, ours, theirs, goal):
+    """The ratio of the times a unit, pair by pair."""
+    if "failed" in ours or "failed" in theirs:
+        return {"theirs": theirs["name"], "goal": goal, "ratios": [], "met": None}
+    pairs = zip(ours["figures"], theirs["figures"], strict=True)
+    ratios = [a / b if work.rate else b / a for a, b in pairs]
+    met = None if goal is None else statistics.median(ratios) >= goal
+    return {"theirs": theirs["name"], "goal": goal, "ratios": ratios, "met": met}

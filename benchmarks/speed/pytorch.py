@@ -1,0 +1,167 @@
+"""PyTorch's side: the loop that everyone writes, and the best rewrites of it that we could make."""
+
+import data
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+BATCH = 128
+
+
+def tensors(x, y):
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def blocks(rows):
+    """Shuffled row numbers of an epoch; indexing whole blocks is faster than a DataLoader, which collates row by row."""
+    return torch.randperm(rows).split(BATCH)
+
+
+def train(step, x, y, epochs):
+    for _ in range(epochs):
+        for rows in blocks(len(x)):
+            step(x[rows], y[rows])
+
+
+def optimized(params, loss, **options):
+    """A step of Adam on ``loss(x, y)``."""
+    optimizer = torch.optim.Adam(params, lr=data.LEARNING_RATE, **options)
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss(x, y).backward()
+        optimizer.step()
+
+    return step
+
+
+def dropout_network(columns, hidden):
+    layers, width = [], columns
+    for units in hidden:
+        layers += [nn.Linear(width, units), nn.ReLU(), nn.Dropout(data.RATE)]
+        width = units
+    return nn.Sequential(*layers, nn.Linear(width, 1))
+
+
+def dropout_loop(fits, epochs, threads=1):
+    """MC dropout, 455 × 13, 50 units: one fit after the other."""
+    torch.set_num_threads(threads)
+    x, y = tensors(*data.table())
+
+    def fit():
+        model = dropout_network(13, (50,))
+        train(optimized(model.parameters(), lambda a, b: 0.5 * F.mse_loss(model(a), b), weight_decay=1 / len(x)), x, y, epochs)
+        return model
+
+    def check(models):
+        return 0.5 * F.mse_loss(models[0].eval()(x), y).item()
+
+    return data.Task(lambda: [fit() for _ in range(fits)], check, fits * epochs * 4)
+
+
+def dropout_batched(fits, epochs, compiled, threads=2):
+    """All fits at once: weights with a leading axis, batched products, fused Adam; the step compiled if asked for."""
+    torch.set_num_threads(threads)
+    x, y = tensors(*data.table())
+
+    def loss(w1, b1, w2, b2, a, b):
+        hidden = F.dropout(torch.relu(torch.baddbmm(b1, a.expand(fits, -1, -1), w1)), data.RATE)
+        return 0.5 * ((torch.baddbmm(b2, hidden, w2) - b) ** 2).mean((1, 2)).sum()
+
+    evaluate = torch.compile(loss, dynamic=False) if compiled else loss
+
+    def run():
+        params = [torch.randn(fits, 13, 50) * (2 / 13) ** 0.5, torch.zeros(fits, 1, 50)]
+        params += [torch.randn(fits, 50, 1) * 0.02**0.5, torch.zeros(fits, 1, 1)]
+        params = [p.requires_grad_() for p in params]
+        train(optimized(params, lambda a, b: evaluate(*params, a, b), weight_decay=1 / len(x), fused=True), x, y, epochs)
+        return params
+
+    def check(params):
+        w1, b1, w2, b2 = (p[0].detach() for p in params)
+        return 0.5 * F.mse_loss(torch.relu(x @ w1 + b1) @ w2 + b2, y).item()
+
+    return data.Task(run, check, fits * epochs * 4)
+
+
+def image_network():
+    return nn.Sequential(nn.Linear(784, 400), nn.ReLU(), nn.Linear(400, 400), nn.ReLU(), nn.Linear(400, 10))
+
+
+def image_fit(rows, epochs, compiled=False, threads=2):
+    """784-400-400-10, batch 128, deterministic: Adam as it comes, or fused and the network compiled."""
+    torch.set_num_threads(threads)
+    x, y = tensors(*data.images(rows))
+    y = y.long()
+    model = image_network()
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    network = torch.compile(model, dynamic=False) if compiled else model
+
+    def run():
+        model.load_state_dict(start)
+        step = optimized(model.parameters(), lambda a, b: F.cross_entropy(network(a), b), fused=compiled)
+        train(step, x, y, epochs)
+        return model
+
+    return data.Task(run, lambda m: F.cross_entropy(m(x[:2000]), y[:2000]).item(), epochs * -(-rows // BATCH))
+
+
+class Noisy(nn.Module):
+    """A linear layer with independent normal weights and the KL to N(0, 1/fan-in) (biases: N(0, 1)) in closed form."""
+
+    def __init__(self, inputs, outputs, local):
+        nn.Module.__init__(self)
+        rho = torch.tensor(data.INITIAL_SCALE).expm1().log()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * (2 / inputs) ** 0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.weight_rho = nn.Parameter(torch.full((outputs, inputs), rho.item()))
+        self.bias_rho = nn.Parameter(torch.full((outputs,), rho.item()))
+        self.local = local
+
+    def forward(self, x):
+        weight_scale, bias_scale = F.softplus(self.weight_rho), F.softplus(self.bias_rho)
+        kl = normal_kl(self.weight, weight_scale, self.weight.shape[1] ** -0.5) + normal_kl(self.bias, bias_scale, 1.0)
+        if self.local:
+            mean = F.linear(x, self.weight, self.bias)
+            std = F.linear(x**2, weight_scale**2, bias_scale**2).clamp_min(1e-16).sqrt()
+            return mean + std * torch.randn_like(mean), kl
+        weight = self.weight + weight_scale * torch.randn_like(self.weight)
+        return F.linear(x, weight, self.bias + bias_scale * torch.randn_like(self.bias)), kl
+
+
+def normal_kl(mean, scale, prior):
+    return torch.sum(torch.log(prior / scale) + (scale**2 + mean**2) / (2 * prior**2) - 0.5)
+
+
+class NoisyNetwork(nn.Module):
+    def __init__(self, local):
+        nn.Module.__init__(self)
+        self.layers = nn.ModuleList(Noisy(*sizes, local) for sizes in ((784, 400), (400, 400), (400, 10)))
+
+    def forward(self, x):
+        total = torch.zeros(())
+        for number, layer in enumerate(self.layers):
+            x, kl = layer(torch.relu(x) if number else x)
+            total = total + kl
+        return x, total
+
+
+def backprop_image_fit(rows, epochs, local, compiled=False, threads=2):
+    """Bayes by Backprop on 784-400-400-10, written by hand; ``compiled``: the network compiled, Adam fused."""
+    torch.set_num_threads(threads)
+    x, y = tensors(*data.images(rows))
+    y = y.long()
+    model = NoisyNetwork(local)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    network = torch.compile(model, dynamic=False) if compiled else model
+
+    def loss(a, b):
+        f, kl = network(a)
+        return F.cross_entropy(f, b) + kl / rows
+
+    def run():
+        model.load_state_dict(start)
+        train(optimized(model.parameters(), loss, fused=compiled), x, y, epochs)
+        return model
+
+    return data.Task(run, lambda m: F.cross_entropy(m(x[:2000])[0], y[:2000]).item(), epochs * -(-rows // BATCH))

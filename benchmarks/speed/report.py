@@ -1,0 +1,120 @@
+"""The figures as one JSON file and as a table in Markdown; a run of some works replaces theirs and keeps the others."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import statistics
+
+PACKAGES = (
+    "dubito jax numpy scikit-learn torch torchbnn bayesian-torch blitz-bayesian-pytorch numpyro blackjax "
+    "sklearn-contrib-bde"
+).split()
+
+
+def write(found, folder, order):
+    """Put one work's figures into speed.json, works in ``order``, and write speed.md from it."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "speed.json"
+    works = json.loads(path.read_text())["works"] if path.exists() else []
+    works = [work for work in works if work["work"] != found["work"] and work["work"] in order] + [found]
+    works.sort(key=lambda work: order.index(work["work"]))
+    content = {"machine": machine(), "versions": versions(), "works": works}
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    (folder / "speed.md").write_text(markdown(content))
+
+
+def machine():
+    """The processor's name, its cores and the memory."""
+    processor = platform.processor() or platform.machine()
+    info = pathlib.Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        processor = names[0] if names else processor
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+
+
+def versions():
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def markdown(content):
+    works = content["works"]
+    lines = [
+        "# Speed beside peers",
+        "",
+        "Written by `scripts/bench`; how it is measured is in [benchmarks](../README.md). Times are medians of warm runs in",
+        "alternation; the ratio is theirs over ours (the median over pairs, and the range), above 1 where ours is faster.",
+        "",
+        f"Machine: {content['machine']}. Versions: {', '.join(f'{k} {v}' for k, v in content['versions'].items())}.",
+        "",
+        "| work | ours | theirs | ratio | goal | |",
+        "|---|---|---|---|---|---|",
+        *[line for work in works for line in rows(work)],
+        "",
+        "## First runs, memory, and what was reached",
+        "",
+        "The first run in a process, with set-up and compilation; the process's peak memory (of all its processes where there",
+        "are several); and a number that says whether the sides did the same: half the mean squared error, the cross-entropy, the",
+        "mean doubt, or the RMSE, whichever the work has.",
+        "",
+        "| work | side | first run, s | peak, MB | reached |",
+        "|---|---|---|---|---|",
+        *[line for work in works for line in details(work)],
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def number(value):
+    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+
+
+def rows(work):
+    ours = work["sides"][0]
+    if "failed" in ours:
+        return [f"| {work['work']} | did not run | | | | |"]
+    mine = f"{number(statistics.median(ours['figures']))} {work['unit']} ({ours['name']})"
+    if not work["rows"]:
+        return [f"| {work['work']} | {mine} | – | | reported | |"]
+    return [
+        f"| {work['work']} | {mine} | {theirs(side)} | {ratio(row)} | {goal(row)} | {verdict(row)} |"
+        for side, row in zip(work["sides"][1:], work["rows"], strict=True)
+    ]
+
+
+def theirs(side):
+    return f"{side['name']}: did not run" if "failed" in side else f"{number(statistics.median(side['figures']))} ({side['name']})"
+
+
+def ratio(row):
+    found = row["ratios"]
+    return f"{statistics.median(found):.3g} [{min(found):.3g}–{max(found):.3g}]" if found else "–"
+
+
+def goal(row):
+    return "reported" if row["goal"] is None else f"≥ {row['goal']:.2g}"
+
+
+def verdict(row):
+    return {None: "", True: "met", False: "**missed**"}[row["met"]]
+
+
+def details(work):
+    return [
+        f"| {work['work']} | {side['name']} | {optional(side['cold_seconds'])} | {optional(side['peak_mb'])} | {optional(side['reached'])} |"
+        for side in work["sides"]
+        if "failed" not in side
+    ]
+
+
+def optional(value):
+    return "" if value is None else number(value) if value > 0 else f"{value:.3g}"
