@@ -32,3 +32,11 @@ def images(rows, seed=0):
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 784)).astype(np.float32)
     return x, (x @ rng.normal(size=(784, 10)).astype(np.float32)).argmax(1).astype(np.int32)
+
+
+def weights(columns, hidden, seed=0):
+    """[(w (inputs, outputs), b (outputs,)) of each layer] of a network with one output, He's normal start."""
+    rng = np.random.default_rng(seed)
+    sizes = (columns, *hidden, 1)
+    shapes = list(zip(sizes, sizes[1:], strict=False))
+    return [((2 / a) ** 0.5 * rng.normal(size=(a, b)).astype(np.float32), np.zeros(b, np.float32)) for a, b in shapes]

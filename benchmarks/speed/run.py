@@ -4,6 +4,7 @@ python benchmarks/speed/run.py [--only NAME] [--pairs 5] [--smoke] [--list]     
 """
 
 import argparse
+import pathlib
 import sys
 
 from pairs import HERE, Side, Work, measure
@@ -51,7 +52,8 @@ def estimators(cold):
     return Work(name, "s", 1, diabetes("dubito, the default", "default", cold), tuple((side, None) for side in others))
 
 
-FIT = (sys.executable, "-m", "dubito.cli", "fit", "../../src/dubito/data/co2.csv", "--target", "co2", "--method", "map",
+DUBITO = str(pathlib.Path(sys.executable).with_name("dubito"))
+FIT = (DUBITO, "fit", "../../src/dubito/data/co2.csv", "--target", "co2", "--method", "map",
        "--set", "epochs=20", "-o", "/dev/null")  # fmt: skip
 
 WORKS = (
@@ -63,8 +65,8 @@ WORKS = (
         (
             (torch("the loop", "dropout_loop", fits=4, **TABLE), 30),
             (torch("the loop in two processes", "dropout_loop", processes=2, fits=2, **TABLE), 15),
-            (torch("20 fits as batched products", "dropout_batched", fits=20, compiled=False, **TABLE), None),
-            (torch("the same, compiled", "dropout_batched", fits=20, compiled=True, **TABLE), None),
+            (torch("20 fits as one wide network", "dropout_wide", fits=20, compiled=False, **TABLE), None),
+            (torch("the same, compiled", "dropout_wide", fits=20, compiled=True, **TABLE), None),
         ),
     ),
     Work(
@@ -132,7 +134,7 @@ WORKS = (
             (torch("the loop", "loop", module="torch_predictions", threads=1, **FEW), 5),
             (torch("draws as rows of one pass", "repeated", module="torch_predictions", **FEW), 5),
             (torch("vmap over draws", "vmapped", module="torch_predictions", **FEW), 5),
-            (torch("one mask a draw, one product", "shared_masks", module="torch_predictions", **FEW), None),
+            (torch("one mask a draw, one product", "one_product", module="torch_predictions", **FEW), None),
         ),
     ),
     Work(
@@ -143,7 +145,7 @@ WORKS = (
         (
             (torch("the loop", "loop", module="torch_predictions", **MANY), 15),
             (torch("one mask a draw", "shared_masks", module="torch_predictions", **MANY), 1.2),
-            (torch("the same, compiled", "shared_masks", module="torch_predictions", compiled=True, **MANY), 1.2),
+            (torch("the same, compiled", "shared_masks", module="torch_predictions", form="compiled", **MANY), 1.2),
         ),
     ),
     Work(
@@ -156,7 +158,7 @@ WORKS = (
     estimators(cold=True),
     estimators(cold=False),
     Work("importing", "s", 1, python("import dubito", "import dubito"), ((python("import jax", "import jax"), None),)),
-    Work("dubito --help", "s", 1, Side("dubito --help", command=(sys.executable, "-m", "dubito.cli", "--help"))),
+    Work("dubito --help", "s", 1, Side("dubito --help", command=(DUBITO, "--help"))),
     Work(
         "dubito fit of a small table in a second process",
         "s",

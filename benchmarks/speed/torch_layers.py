@@ -1,11 +1,13 @@
 """Three libraries of Bayesian layers for PyTorch on 784-400-400-10, each as its README has it."""
 
+import math
+
 import data
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from pytorch import BATCH, optimized, tensors, train
+from pytorch import BATCH, optimized, start, tensors, train
 
 SIZES = ((784, 400), (400, 400), (400, 10))
 
@@ -33,9 +35,10 @@ def torchbnn(rows, epochs, threads=2):
     import torchbnn as bnn
 
     linear = [bnn.BayesLinear(0, data.INITIAL_SCALE, *size) for size in SIZES]
-    for layer in linear:  # its layers start at the prior's scale; the prior here is the other sides' 1/√fan-in
+    for layer in linear:  # its layers start at the prior's scale; the prior is then made the other sides', 1/√fan-in
+        start(layer.weight_mu, layer.bias_mu)
         layer.prior_sigma = layer.in_features**-0.5
-        layer.prior_log_sigma = -0.5 * torch.log(torch.tensor(layer.in_features)).item()
+        layer.prior_log_sigma = math.log(layer.prior_sigma)
     model = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
     kl = bnn.BKLLoss(reduction="sum")
     return fit(model, lambda a, b: F.cross_entropy(model(a), b) + kl(model).sum() / rows, rows, epochs, threads)
@@ -49,7 +52,9 @@ class BayesianTorch(nn.Module):
         rho = torch.tensor(data.INITIAL_SCALE).expm1().log().item()
         self.layers = nn.ModuleList(
             LinearReparameterization(*size, prior_variance=size[0] ** -0.5, posterior_rho_init=rho) for size in SIZES
-        )
+        )  # what it calls the prior's variance is used as its standard deviation
+        for layer in self.layers:
+            start(layer.mu_weight, layer.mu_bias)
 
     def forward(self, x):
         total = 0
@@ -80,6 +85,8 @@ def blitz(rows, epochs, threads=2):
         pass
 
     linear = [BayesianLinear(*size, prior_sigma_1=size[0] ** -0.5, posterior_rho_init=rho) for size in SIZES]
+    for layer in linear:
+        start(layer.weight_mu, layer.bias_mu)
     model = Model(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2])
 
     def loss(a, b):

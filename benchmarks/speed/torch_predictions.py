@@ -9,9 +9,17 @@ from pytorch import dropout_network
 
 def prepared(rows, columns, hidden, threads):
     torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    x, _ = data.table(max(rows, 512), columns)
-    return dropout_network(columns, hidden).train(), torch.from_numpy(x[:rows])
+    x, _ = data.table(rows, columns)
+    model = dropout_network(columns, hidden).train()
+    with torch.no_grad():
+        for layer, (w, b) in zip(linear(model), data.weights(columns, hidden), strict=True):
+            layer.weight.copy_(torch.from_numpy(w.T))
+            layer.bias.copy_(torch.from_numpy(b))
+    return model, torch.from_numpy(x)
+
+
+def linear(model):
+    return [layer for layer in model if isinstance(layer, torch.nn.Linear)]
 
 
 def moments(values):
@@ -19,12 +27,12 @@ def moments(values):
     return values.mean(0), values.std(0, correction=0)
 
 
-def task(run, rows, draws):
+def task(run):
     def timed():
         with torch.inference_mode():
             return run()
 
-    return data.Task(timed, lambda answer: answer[1].square().mean().sqrt().item(), rows * draws)
+    return data.Task(timed, lambda answer: answer[1].square().mean().sqrt().item(), 1)
 
 
 def loop(rows, columns, hidden, draws, batch=8192, threads=2):
@@ -34,48 +42,59 @@ def loop(rows, columns, hidden, draws, batch=8192, threads=2):
     def run():
         return moments(torch.stack([torch.cat([model(part) for part in x.split(batch)]) for _ in range(draws)]))
 
-    return task(run, rows, draws)
+    return task(run)
 
 
 def vmapped(rows, columns, hidden, draws, threads=2):
     """torch.func.vmap over the draws, masks of its own for every row."""
     model, x = prepared(rows, columns, hidden, threads)
     many = func.vmap(lambda _: model(x), randomness="different")
-    return task(lambda: moments(many(torch.zeros(draws))), rows, draws)
+    return task(lambda: moments(many(torch.zeros(draws))))
 
 
-def repeated(rows, columns, hidden, draws, threads=2):
-    """All draws as rows of one forward pass."""
+def repeated(rows, columns, hidden, draws, each=100, threads=2):
+    """``each`` draws at a time as rows of one forward pass."""
     model, x = prepared(rows, columns, hidden, threads)
-    return task(lambda: moments(model(x.repeat(draws, 1)).view(draws, rows, 1)), rows, draws)
+    many = x.repeat(each, 1)
+    return task(lambda: moments(torch.cat([model(many).view(each, rows, 1) for _ in range(draws // each)])))
 
 
-def shared_masks(rows, columns, hidden, draws, batch=1024, compiled=False, threads=2):
+def shared_masks(rows, columns, hidden, draws, batch=1024, form="loop", threads=2):
     """The best rewrite: one mask a draw for all rows, put on the weights; the first layer, which no mask precedes, is
-    computed once; rows in blocks that stay in the cache."""
+    computed once; rows in blocks that stay in the cache. ``form``: "loop" over the draws, "products" with the draws as an
+    axis, or "compiled", those compiled."""
     model, x = prepared(rows, columns, hidden, threads)
-    layers = [layer for layer in model if isinstance(layer, torch.nn.Linear)]
+    first, *others = linear(model)
 
-    def block(part, weights):
-        first = torch.relu(layers[0](part))
-        outputs = []
-        for drawn in zip(*weights, strict=True):
-            h = first
-            for number, (layer, w) in enumerate(zip(layers[1:], drawn, strict=True)):
-                h = torch.nn.functional.linear(torch.relu(h) if number else h, w, layer.bias)
-            outputs.append(h)
-        return torch.stack(outputs)
+    def looped(part, weights):
+        h = torch.relu(first(part))
+        return torch.stack([forward(h, [w[t] for w in weights]) for t in range(draws)])
+
+    def forward(h, weights):
+        for number, (layer, w) in enumerate(zip(others, weights, strict=True)):
+            h = (torch.relu(h) if number else h) @ w + layer.bias
+        return h
+
+    products = lambda part, weights: forward(torch.relu(first(part)), weights)
+    evaluate = {"loop": looped, "products": products, "compiled": torch.compile(products, dynamic=False)}[form]
 
     def run():
         weights = []
-        for layer in layers[1:]:
-            keep = (torch.rand(draws, 1, layer.in_features) >= data.RATE).float() / (1 - data.RATE)
-            weights.append(layer.weight * keep)
+        for layer in others:
+            keep = (torch.rand(draws, layer.in_features, 1) >= data.RATE).float() / (1 - data.RATE)
+            weights.append(layer.weight.mT * keep)
         return moments(torch.cat([evaluate(part, weights) for part in x.split(batch)], dim=1))
 
-    if len(layers) == 2:  # the draws of the one masked layer, whose output is a single number, are one product
-        def evaluate(part, weights):
-            return (torch.relu(layers[0](part)) @ weights[0][:, 0].mT).mT[..., None] + layers[1].bias
-    else:
-        evaluate = torch.compile(block, dynamic=False) if compiled else block
-    return task(run, rows, draws)
+    return task(run)
+
+
+def one_product(rows, columns, hidden, draws, threads=2):
+    """One hidden layer only: with one mask a draw, all draws at all rows are a single matrix product."""
+    model, x = prepared(rows, columns, hidden, threads)
+    first, last = linear(model)
+
+    def run():
+        keep = (torch.rand(draws, last.in_features) >= data.RATE).float() / (1 - data.RATE)
+        return moments((keep * last.weight) @ torch.relu(first(x)).mT + last.bias)
+
+    return task(run)
