@@ -1,5 +1,6 @@
 """The same numbers for every side, and what a side hands to the worker that times it."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,5 +39,7 @@ def weights(columns, hidden, seed=0):
     """[(w (inputs, outputs), b (outputs,)) of each layer] of a network with one output, He's normal start."""
     rng = np.random.default_rng(seed)
     sizes = (columns, *hidden, 1)
-    shapes = list(zip(sizes, sizes[1:], strict=False))
-    return [((2 / a) ** 0.5 * rng.normal(size=(a, b)).astype(np.float32), np.zeros(b, np.float32)) for a, b in shapes]
+    return [
+        ((2 / a) ** 0.5 * rng.normal(size=(a, b)).astype(np.float32), np.zeros(b, np.float32))
+        for a, b in itertools.pairwise(sizes)
+    ]

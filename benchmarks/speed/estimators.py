@@ -39,7 +39,14 @@ def perceptron():
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    network = MLPRegressor(hidden_layer_sizes=(50,), batch_size=64, learning_rate_init=1e-2, max_iter=200, n_iter_no_change=200, random_state=0)
+    network = MLPRegressor(
+        hidden_layer_sizes=(50,),
+        batch_size=64,
+        learning_rate_init=1e-2,
+        max_iter=200,
+        n_iter_no_change=200,
+        random_state=0,
+    )
     return TransformedTargetRegressor(make_pipeline(StandardScaler(), network), transformer=StandardScaler())
 
 

@@ -28,8 +28,13 @@ def model(x, y, scale):
 def start():
     """He's normal start, as the other sides have."""
     rng = np.random.default_rng(0)
-    weights = {name: rng.normal(size=s, scale=(2 / s[0]) ** 0.5) for name, s in (("w1", (13, UNITS)), ("w2", (UNITS, 1)))}
-    return {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()} | {"b1": jnp.zeros(UNITS), "b2": jnp.zeros(1)}
+    weights = {
+        name: rng.normal(size=s, scale=(2 / s[0]) ** 0.5) for name, s in (("w1", (13, UNITS)), ("w2", (UNITS, 1)))
+    }
+    return {name: jnp.asarray(w, jnp.float32) for name, w in weights.items()} | {
+        "b1": jnp.zeros(UNITS),
+        "b2": jnp.zeros(1),
+    }
 
 
 def backprop_fits(fits, epochs):

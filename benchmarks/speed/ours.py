@@ -57,9 +57,7 @@ def image_fit(rows, epochs, kind):
     if kind == "deterministic":
         method = dubito.MaximumLikelihood(**settings(epochs))
     else:
-        method = dubito.BayesByBackprop(
-            local=kind == "local", initial_scale=data.INITIAL_SCALE, **settings(epochs)
-        )
+        method = dubito.BayesByBackprop(local=kind == "local", initial_scale=data.INITIAL_SCALE, **settings(epochs))
     return data.Task(
         fitted(model, x, y, method), lambda posterior: cross_entropy(posterior, x, y), epochs * -(-rows // 128)
     )
@@ -87,6 +85,4 @@ def table_predictions(rows):
     x, y = data.table(rows, 10)
     method = dubito.BayesByBackprop(epochs=20)
     model = dubito.BayesianRegressor(method, hidden=(64,), draws=8, random_state=0).fit(x[:1000], y[:1000, 0])
-    return data.Task(
-        lambda: model.predict(x, return_std=True), lambda answer: float(np.mean(answer[1])), rows
-    )
+    return data.Task(lambda: model.predict(x, return_std=True), lambda answer: float(np.mean(answer[1])), rows)

@@ -59,7 +59,7 @@ class Worker:
 
     def __init__(self, side, environment):
         extra = {"OMP_NUM_THREADS": "1"} if side.processes > 1 else {}
-        self.errors = tempfile.TemporaryFile()
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (close() closes it)
         self.processes = [
             subprocess.Popen(
                 worker_command(side),
@@ -117,7 +117,12 @@ class Processes:
             cache = {"XDG_CACHE_HOME": folder} if self.side.cache == "empty" else {}
             start = time.perf_counter()
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=self.environment | cache, cwd=HERE
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                env=self.environment | cache,
+                cwd=HERE,
             )
             seconds = time.perf_counter() - start
         if done.returncode:
@@ -198,7 +203,9 @@ def record(work, sides, runners, turns, failed, load):
         "measured": time.strftime("%Y-%m-%d %H:%M"),
         "load_before": round(load, 2),
         "sides": found,
-        "rows": [compared(work, found[0], theirs, goal) for theirs, (_, goal) in zip(found[1:], work.theirs, strict=True)],
+        "rows": [
+            compared(work, found[0], theirs, goal) for theirs, (_, goal) in zip(found[1:], work.theirs, strict=True)
+        ],
     }
 
 

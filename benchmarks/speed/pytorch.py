@@ -4,6 +4,7 @@ import data
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 BATCH = 128
 # its own random numbers inside compiled code are several times slower on a CPU than those outside
@@ -54,14 +55,20 @@ def dropout_network(columns, hidden):
     return nn.Sequential(*layers)
 
 
-def dropout_loop(fits, epochs, threads=1):
-    """MC dropout, 455 × 13, 50 units: one fit after the other."""
+def dropout_loop(fits, epochs, loader=False, threads=1):
+    """MC dropout, 455 × 13, 50 units: one fit after the other; with ``loader`` the batches come from a DataLoader."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.table())
+    batches = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
 
     def fit():
-        model = dropout_network(13, (50,))
-        train(optimized(model.parameters(), lambda a, b: 0.5 * F.mse_loss(model(a), b), weight_decay=1 / len(x)), x, y, epochs)
+        model = dropout_network(13, (50,)).train()
+        step = optimized(model.parameters(), lambda a, b: 0.5 * F.mse_loss(model(a), b), weight_decay=1 / len(x))
+        if not loader:
+            train(step, x, y, epochs)
+        for _ in range(epochs if loader else 0):
+            for a, b in batches:
+                step(a, b)
         return model
 
     def check(models):
@@ -85,7 +92,9 @@ def dropout_wide(fits, epochs, compiled, threads=2):
         params = [torch.randn(13, fits * 50) * (2 / 13) ** 0.5, torch.zeros(fits * 50)]
         params += [torch.randn(fits, 50) * (2 / 50) ** 0.5, torch.zeros(fits)]
         params = [p.requires_grad_() for p in params]
-        train(optimized(params, lambda a, b: evaluate(*params, a, b), weight_decay=1 / len(x), fused=True), x, y, epochs)
+        train(
+            optimized(params, lambda a, b: evaluate(*params, a, b), weight_decay=1 / len(x), fused=True), x, y, epochs
+        )
         return params
 
     def check(params):

@@ -33,7 +33,9 @@ def machine():
         names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         processor = names[0] if names else processor
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{processor}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    return (
+        f"{processor}, {os.cpu_count()} cores, {memory:.0f} GB, {platform.system()}, Python {platform.python_version()}"
+    )
 
 
 def versions():
@@ -92,7 +94,11 @@ def rows(work):
 
 
 def theirs(side):
-    return f"{side['name']}: did not run" if "failed" in side else f"{number(statistics.median(side['figures']))} ({side['name']})"
+    return (
+        f"{side['name']}: did not run"
+        if "failed" in side
+        else f"{number(statistics.median(side['figures']))} ({side['name']})"
+    )
 
 
 def ratio(row):

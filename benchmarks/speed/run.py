@@ -63,8 +63,9 @@ WORKS = (
         MICRO,
         ours("20 members", "dropout_fits", fits=20, **TABLE),
         (
-            (torch("the loop", "dropout_loop", fits=4, **TABLE), 30),
-            (torch("the loop in two processes", "dropout_loop", processes=2, fits=2, **TABLE), 15),
+            (torch("the loop with a DataLoader", "dropout_loop", fits=3, loader=True, **TABLE), 30),
+            (torch("the loop, rows indexed", "dropout_loop", fits=3, **TABLE), 30),
+            (torch("that loop in two processes", "dropout_loop", processes=2, fits=2, **TABLE), 15),
             (torch("20 fits as one wide network", "dropout_wide", fits=20, compiled=False, **TABLE), None),
             (torch("the same, compiled", "dropout_wide", fits=20, compiled=True, **TABLE), None),
         ),
@@ -170,10 +171,16 @@ WORKS = (
 
 
 def main():
-    parser = argparse.ArgumentParser(description="Speed beside peers, in alternation; writes benchmarks/results/speed.md.")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated")
+    parser = argparse.ArgumentParser(
+        description="Speed beside peers, in alternation; writes benchmarks/results/speed.md."
+    )
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated"
+    )
     parser.add_argument("--pairs", type=int, default=5, help="how often each side takes its turn (5)")
-    parser.add_argument("--smoke", action="store_true", help="tiny sizes, one pair, nothing written: does everything run?")
+    parser.add_argument(
+        "--smoke", action="store_true", help="tiny sizes, one pair, nothing written: does everything run?"
+    )
     parser.add_argument("--list", action="store_true", help="name the works and end")
     arguments = parser.parse_args()
     chosen = [work for work in WORKS if not arguments.only or any(part in work.name for part in arguments.only)]

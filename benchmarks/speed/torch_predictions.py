@@ -75,7 +75,9 @@ def shared_masks(rows, columns, hidden, draws, batch=1024, form="loop", threads=
             h = (torch.relu(h) if number else h) @ w + layer.bias
         return h
 
-    products = lambda part, weights: forward(torch.relu(first(part)), weights)
+    def products(part, weights):
+        return forward(torch.relu(first(part)), weights)
+
     evaluate = {"loop": looped, "products": products, "compiled": torch.compile(products, dynamic=False)}[form]
 
     def run():

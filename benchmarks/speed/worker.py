@@ -24,7 +24,9 @@ def answer(out, task, start):
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     reached = task.check(result)
-    print(json.dumps({"seconds": seconds, "units": task.units, "peak_mb": peak, "reached": reached}), file=out, flush=True)
+    print(
+        json.dumps({"seconds": seconds, "units": task.units, "peak_mb": peak, "reached": reached}), file=out, flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,52 @@
+"""The benchmarks' drivers: that they start, and that the list of works says what can be run. No times."""
+
+import ast
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def works():
+    """The list of works; its folder is a program's, not a package's."""
+    sys.path.insert(0, str(FOLDER / "speed"))
+    try:
+        return importlib.import_module("run").WORKS
+    finally:
+        sys.path.remove(str(FOLDER / "speed"))
+        for name in ("run", "pairs", "report"):
+            sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("driver", ["speed/run.py", "growth.py"])
+def test_a_driver_explains_itself(driver):
+    done = subprocess.run([sys.executable, FOLDER / driver, "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_works_have_names_of_their_own_and_goals_that_are_factors(works):
+    assert len({work.name for work in works}) == len(works) > 0
+    for work in works:
+        sides = [work.ours, *[side for side, _ in work.theirs]]
+        assert len({side.name for side in sides}) == len(sides)
+        assert all(goal is None or goal > 0 for _, goal in work.theirs)
+        assert all(bool(side.command) != bool(side.module) for side in sides)
+
+
+def test_every_side_names_a_function_that_takes_its_options(works):
+    for work in works:
+        for side in [work.ours, *[side for side, _ in work.theirs]]:
+            if side.command:
+                continue
+            body = ast.parse((FOLDER / "speed" / f"{side.module}.py").read_text()).body
+            found = [node for node in body if isinstance(node, ast.FunctionDef) and node.name == side.function]
+            assert found, f"{side.module}.{side.function}"
+            taken = [argument.arg for argument in found[0].args.args]
+            needed = taken[: len(taken) - len(found[0].args.defaults)]
+            assert set(needed) <= set(side.options) <= set(taken)
