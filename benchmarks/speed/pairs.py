@@ -20,7 +20,7 @@ class Side:
     """Who does it: ``function`` of ``module`` with ``options`` in a warm worker process, or in ``processes`` of them at
     once, one thread each; or a whole cold process a time: ``command``, or with ``cold`` the same worker.
 
-    ``cache``: "kept" is one folder for caches over all times, "empty" a new one each time.
+    A process runs in a folder of its own. ``cache``: "kept" is one folder for caches over all times, "empty" a new one each time.
     """
 
     name: str
@@ -122,7 +122,7 @@ class Processes:
                 capture_output=True,
                 text=True,
                 env=self.environment | cache,
-                cwd=HERE,
+                cwd=folder,
             )
             seconds = time.perf_counter() - start
         if done.returncode:
@@ -135,7 +135,7 @@ class Processes:
 
 
 def worker_command(side):
-    return (sys.executable, "worker.py", side.module, side.function, json.dumps(side.options))
+    return (sys.executable, str(HERE / "worker.py"), side.module, side.function, json.dumps(side.options))
 
 
 def measure(work, pairs, say):

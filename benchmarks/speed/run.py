@@ -53,8 +53,8 @@ def estimators(cold):
 
 
 DUBITO = str(pathlib.Path(sys.executable).with_name("dubito"))
-FIT = (DUBITO, "fit", "../../src/dubito/data/co2.csv", "--target", "co2", "--method", "map",
-       "--set", "epochs=20", "-o", "/dev/null")  # fmt: skip
+FIT = (DUBITO, "fit", str(HERE.parent.parent / "src" / "dubito" / "data" / "co2.csv"), "--target", "co2", "--method", "map",
+       "--set", "epochs=20", "-o", "model.dubito")  # fmt: skip
 
 WORKS = (
     Work(

@@ -4,10 +4,9 @@ import math
 
 import data
 import torch
+from pytorch import BATCH, optimized, start, tensors, train
 from torch import nn
 from torch.nn import functional as F
-
-from pytorch import BATCH, optimized, start, tensors, train
 
 SIZES = ((784, 400), (400, 400), (400, 10))
 

@@ -2,9 +2,8 @@
 
 import data
 import torch
-from torch import func
-
 from pytorch import dropout_network
+from torch import func
 
 
 def prepared(rows, columns, hidden, threads):
@@ -55,6 +54,7 @@ def vmapped(rows, columns, hidden, draws, threads=2):
 def repeated(rows, columns, hidden, draws, each=100, threads=2):
     """``each`` draws at a time as rows of one forward pass."""
     model, x = prepared(rows, columns, hidden, threads)
+    each = min(each, draws)
     many = x.repeat(each, 1)
     return task(lambda: moments(torch.cat([model(many).view(each, rows, 1) for _ in range(draws // each)])))
 
