@@ -141,7 +141,7 @@ def worker_command(side):
 def measure(work, pairs, say):
     """Everything measured of one work, as plain data for JSON."""
     sides = [work.ours, *[side for side, _ in work.theirs]]
-    load, runners, failed = os.getloadavg()[0], {}, {}
+    runners, failed, machine = {}, {}, Machine()
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache}
         try:
@@ -163,7 +163,31 @@ def measure(work, pairs, say):
         finally:
             for runner in runners.values():
                 runner.close()
-    return record(work, sides, runners, turns, failed, load)
+    return record(work, sides, runners, turns, failed, machine.others())
+
+
+class Machine:
+    """How much of all cores' time other programs take, from its making on; None where the system does not tell."""
+
+    def __init__(self):
+        self.start = self.seconds()
+
+    def others(self):
+        (total, ours, clock), (total_start, ours_start, clock_start) = self.seconds(), self.start
+        if total is None:
+            return None
+        spent = (total - total_start) - (ours - ours_start)
+        return max(0.0, spent / (clock - clock_start) / (os.cpu_count() or 1))
+
+    @staticmethod
+    def seconds():
+        """Busy time of all cores, our own and our ended children's, and the clock."""
+        stat, total = pathlib.Path("/proc/stat"), None
+        if stat.exists():
+            fields = [int(part) for part in stat.read_text().splitlines()[0].split()[1:]]
+            total = (sum(fields[:3]) + sum(fields[5:7])) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting
+        times = os.times()
+        return total, sum(times[:4]), time.perf_counter()
 
 
 def attempt(name, runner, failed):
@@ -179,7 +203,7 @@ def figure(work, answer):
     return 1 / per if work.rate else per
 
 
-def record(work, sides, runners, turns, failed, load):
+def record(work, sides, runners, turns, failed, others):
     found = []
     for side in sides:
         if side.name in failed:
@@ -201,7 +225,7 @@ def record(work, sides, runners, turns, failed, load):
         "work": work.name,
         "unit": work.unit,
         "measured": time.strftime("%Y-%m-%d %H:%M"),
-        "load_before": round(load, 2),
+        "others": others,
         "sides": found,
         "rows": [
             compared(work, found[0], theirs, goal) for theirs, (_, goal) in zip(found[1:], work.theirs, strict=True)

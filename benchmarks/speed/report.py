@@ -66,10 +66,11 @@ def markdown(content):
         "",
         "The first run in a process, with set-up and compilation; the process's peak memory (of all its processes where there",
         "are several); and a number that says whether the sides did the same: half the mean squared error, the cross-entropy, the",
-        "mean doubt, or the RMSE, whichever the work has.",
+        "mean doubt, or the RMSE, whichever the work has. The last column is how much of the machine other programs took",
+        "meanwhile: figures measured beside them are no good.",
         "",
-        "| work | side | first run, s | peak, MB | reached |",
-        "|---|---|---|---|---|",
+        "| work | side | first run, s | peak, MB | reached | others |",
+        "|---|---|---|---|---|---|",
         *[line for work in works for line in details(work)],
         "",
     ]
@@ -116,10 +117,15 @@ def verdict(row):
 
 def details(work):
     return [
-        f"| {work['work']} | {side['name']} | {optional(side['cold_seconds'])} | {optional(side['peak_mb'])} | {optional(side['reached'])} |"
+        f"| {work['work']} | {side['name']} | {optional(side['cold_seconds'])} | {optional(side['peak_mb'])} |"
+        f" {optional(side['reached'])} | {percent(work['others'])} |"
         for side in work["sides"]
         if "failed" not in side
     ]
+
+
+def percent(share):
+    return "" if share is None else f"{share:.0%}"
 
 
 def optional(value):
