@@ -9,6 +9,7 @@ import sys
 import pytest
 
 FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="only a checkout has the benchmarks")
 
 
 @pytest.fixture(scope="module")
