@@ -13,6 +13,9 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 PAUSE = 0.1  # seconds before a turn, in which the side before goes to sleep
+QUIET = 0.03  # share of all cores' time that other programs may take in a round
+WAIT = 3  # seconds after a round that was not quiet
+STAT = pathlib.Path("/proc/stat")
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class Processes:
     """A side that is a whole process a time."""
 
     def __init__(self, side, environment):
-        self.side, self.environment, self.cold = side, environment, None
+        self.side, self.environment, self.cold, self.processes = side, environment, None, []
 
     def turn(self):
         time.sleep(PAUSE)
@@ -141,7 +144,7 @@ def worker_command(side):
 def measure(work, pairs, say):
     """Everything measured of one work, as plain data for JSON."""
     sides = [work.ours, *[side for side, _ in work.theirs]]
-    runners, failed, machine = {}, {}, Machine()
+    runners, failed = {}, {}
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"XDG_CACHE_HOME": cache}
         try:
@@ -149,52 +152,64 @@ def measure(work, pairs, say):
                 say(f"  {side.name}: first run ...")
                 try:
                     runners[side.name] = (Processes if side.is_process else Worker)(side, environment)
+                    if side.is_process:  # the first time reads files from the disk
+                        runners[side.name].turn()
                 except FailedSide as error:
                     failed[side.name] = str(error)
-            turns = {name: [] for name in runners}
-            if any(side.is_process for side in sides):  # the first time reads files from the disk
-                turns |= {name: [] for name, runner in runners.items() if attempt(name, runner, failed)}
-            for number in range(pairs):
-                for name, runner in runners.items():
-                    answer = None if name in failed else attempt(name, runner, failed)
-                    if answer is not None:
-                        turns[name].append(answer)
-                        say(f"  {number + 1}/{pairs} {name}: {figure(work, answer):.4g} {work.unit}")
+
+            def show(name, answer):
+                say(f"  {name}: {figure(work, answer):.4g} {work.unit}")
+
+            kept, others = rounds(runners, failed, pairs, show, say)
         finally:
             for runner in runners.values():
                 runner.close()
-    return record(work, sides, runners, turns, failed, machine.others())
+    turns = {name: [one[name] for one in kept] for name in runners if name not in failed}
+    return record(work, sides, runners, turns, failed, others)
 
 
-class Machine:
-    """How much of all cores' time other programs take, from its making on; None where the system does not tell."""
-
-    def __init__(self):
-        self.start = self.seconds()
-
-    def others(self):
-        (total, ours, clock), (total_start, ours_start, clock_start) = self.seconds(), self.start
-        if total is None:
-            return None
-        spent = (total - total_start) - (ours - ours_start)
-        return max(0.0, spent / (clock - clock_start) / (os.cpu_count() or 1))
-
-    @staticmethod
-    def seconds():
-        """Busy time of all cores, our own and our ended children's, and the clock."""
-        stat, total = pathlib.Path("/proc/stat"), None
-        if stat.exists():
-            fields = [int(part) for part in stat.read_text().splitlines()[0].split()[1:]]
-            total = (sum(fields[:3]) + sum(fields[5:7])) / os.sysconf("SC_CLK_TCK")  # all but idle and waiting
-        times = os.times()
-        return total, sum(times[:4]), time.perf_counter()
+def rounds(runners, failed, pairs, show, say):
+    """The ``pairs`` rounds of every side's turn that were least disturbed, in their order, and the worst share of the
+    machine that other programs took in one of them. Rounds go on until so many were quiet, but no more than 3 · pairs."""
+    found = []
+    while len(found) < 3 * pairs and sum(others <= QUIET for others, _ in found) < pairs:
+        processes = [process for runner in runners.values() for process in runner.processes]
+        before, answers = busy(processes), {}
+        for name, runner in runners.items():
+            if name not in failed:
+                try:
+                    answers[name] = runner.turn()
+                    show(name, answers[name])
+                except FailedSide as error:
+                    failed[name] = str(error)
+        found.append((disturbance(before, busy(processes)), answers))
+        if found[-1][0] > QUIET:
+            say(f"  (other programs took {found[-1][0]:.0%} of the machine in this round)")
+            time.sleep(WAIT)
+    kept = sorted(sorted(range(len(found)), key=lambda k: found[k][0])[:pairs])
+    return [found[k][1] for k in kept], max(found[k][0] for k in kept)
 
 
-def attempt(name, runner, failed):
-    try:
-        return runner.turn()
-    except FailedSide as error:
-        failed[name] = str(error)
+def busy(processes):
+    """Seconds that all cores were busy, those of these processes, of this one and of its ended ones, and the clock.
+
+    Where the system does not tell (it is Linux that does), nothing counts as busy.
+    """
+    tick, total, ours = os.sysconf("SC_CLK_TCK"), 0.0, sum(os.times()[:4])
+    if STAT.exists():
+        fields = [int(part) for part in STAT.read_text().splitlines()[0].split()[1:]]
+        total = (sum(fields[:3]) + sum(fields[5:7])) / tick  # all but idle and waiting
+        for process in processes:
+            path = pathlib.Path(f"/proc/{process.pid}/stat")
+            if path.exists():
+                ours += sum(int(part) for part in path.read_text().rsplit(")", 1)[1].split()[11:15]) / tick
+    return total, ours, time.perf_counter()
+
+
+def disturbance(before, after):
+    """The share of all cores' time between the two that went to other programs."""
+    total, ours, clock = (b - a for a, b in zip(before, after, strict=True))
+    return max(0.0, (total - ours) / clock / (os.cpu_count() or 1))
 
 
 def figure(work, answer):
