@@ -77,8 +77,8 @@ def dropout_loop(fits, epochs, loader=False, threads=1):
     return data.Task(lambda: [fit() for _ in range(fits)], check, fits * epochs * 4)
 
 
-def dropout_wide(fits, epochs, compiled, threads=2):
-    """All fits as one wide network: their first layers are one product, Adam is fused; the loss compiled if asked for."""
+def dropout_wide(fits, epochs, threads=2):
+    """All fits as one wide network: their first layers are one product, Adam is fused. Compiled it is slower."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.table())
 
@@ -86,15 +86,11 @@ def dropout_wide(fits, epochs, compiled, threads=2):
         hidden = F.dropout(torch.relu(torch.addmm(b1, a, w1)), data.RATE).view(-1, fits, 50)
         return 0.5 * (((hidden * w2).sum(-1) + b2 - b) ** 2).mean(0).sum()
 
-    evaluate = torch.compile(loss, **COMPILE) if compiled else loss
-
     def run():
         params = [torch.randn(13, fits * 50) * (2 / 13) ** 0.5, torch.zeros(fits * 50)]
         params += [torch.randn(fits, 50) * (2 / 50) ** 0.5, torch.zeros(fits)]
         params = [p.requires_grad_() for p in params]
-        train(
-            optimized(params, lambda a, b: evaluate(*params, a, b), weight_decay=1 / len(x), fused=True), x, y, epochs
-        )
+        train(optimized(params, lambda a, b: loss(*params, a, b), weight_decay=1 / len(x), fused=True), x, y, epochs)
         return params
 
     def check(params):

@@ -66,8 +66,7 @@ WORKS = (
             (torch("the loop with a DataLoader", "dropout_loop", fits=3, loader=True, **TABLE), 30),
             (torch("the loop, rows indexed", "dropout_loop", fits=3, **TABLE), 30),
             (torch("that loop in two processes", "dropout_loop", processes=2, fits=2, **TABLE), 15),
-            (torch("20 fits as one wide network", "dropout_wide", fits=20, compiled=False, **TABLE), None),
-            (torch("the same, compiled", "dropout_wide", fits=20, compiled=True, **TABLE), None),
+            (torch("20 fits as one wide network", "dropout_wide", fits=20, **TABLE), None),
         ),
     ),
     Work(
