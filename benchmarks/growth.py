@@ -228,6 +228,7 @@ def plot(found, path):
         top.set_title(kind, fontsize=10)
         bottom.loglog(sizes, [max(p["memory_mb"], 1) for p in points], "o-", color="#D55E00")
         bottom.set_xlabel(kind.split(", ")[1])
+        bottom.set_ylim(1, 2 * max(p["memory_mb"] for p in found))  # the same for all, so that flat looks flat
         for axis in (top, bottom):
             axis.grid(alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)

@@ -13,6 +13,9 @@ PACKAGES = (
 ).split()
 
 
+DISTURBED = 0.1  # share of the machine that other programs took, beyond which a row says so
+
+
 def write(found, folder, order):
     """Put one work's figures into speed.json, works in ``order``, and write speed.md from it."""
     folder.mkdir(exist_ok=True)
@@ -55,6 +58,7 @@ def markdown(content):
         "",
         "Written by `scripts/bench`; how it is measured is in [benchmarks](../README.md). Times are medians of warm runs in",
         "alternation; the ratio is theirs over ours (the median over pairs, and the range), above 1 where ours is faster.",
+        f"A row is marked as disturbed where other programs took more than {DISTURBED:.0%} of the machine: run it again.",
         "",
         f"Machine: {content['machine']}. Versions: {', '.join(f'{k} {v}' for k, v in content['versions'].items())}.",
         "",
@@ -89,7 +93,7 @@ def rows(work):
     if not work["rows"]:
         return [f"| {work['work']} | {mine} | – | | reported | |"]
     return [
-        f"| {work['work']} | {mine} | {theirs(side)} | {ratio(row)} | {goal(row)} | {verdict(row)} |"
+        f"| {work['work']} | {mine} | {theirs(side)} | {ratio(row)} | {goal(row)} | {verdict(row, work['others'])} |"
         for side, row in zip(work["sides"][1:], work["rows"], strict=True)
     ]
 
@@ -111,8 +115,10 @@ def goal(row):
     return "reported" if row["goal"] is None else f"≥ {row['goal']:.2g}"
 
 
-def verdict(row):
-    return {None: "", True: "met", False: "**missed**"}[row["met"]]
+def verdict(row, others):
+    """Whether the goal was met; a figure measured beside other programs says so, and decides nothing."""
+    said = {None: "", True: "met", False: "**missed**"}[row["met"]]
+    return f"{said} (disturbed)".strip() if others and others > DISTURBED else said
 
 
 def details(work):
