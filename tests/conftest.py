@@ -1,5 +1,6 @@
 """The strictest JAX, set before any test imports dubito, and what many tests share."""
 
+import gc
 import os
 import pathlib
 
@@ -9,6 +10,14 @@ import pytest
 os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on what an earlier one has compiled
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgetful():
+    """Compiled programs hold mappings of memory, of which a process may have 65,530: none outlives its module."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

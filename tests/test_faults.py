@@ -403,7 +403,7 @@ def interrupting():
     pressed = []
 
     def progress(report):
-        if report.epoch >= 3 and not pressed:
+        if report.epoch >= 30 and not pressed:
             pressed.append(report.epoch)
             _thread.interrupt_main()
 
