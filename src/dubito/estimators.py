@@ -33,7 +33,7 @@ class _Estimator(BaseEstimator):
     posterior_: Any
     key_: Any
     _flat: bool
-    _periodic: int
+    _recipe = ((128, 128), "silu", 8)  # hidden, activation and periodic beside the default method
 
     def __init__(
         self,
@@ -125,9 +125,10 @@ class _Estimator(BaseEstimator):
 
     def _network(self, schema, outputs):
         recipe = self.method is None
-        hidden = ((128, 128) if recipe else (50,)) if self.hidden is None else tuple(self.hidden)
-        activation = ("silu" if recipe else "relu") if self.activation is None else self.activation
-        periodic = (self._periodic if recipe else 0) if self.periodic is None else self.periodic
+        hidden, activation, periodic = self._recipe if recipe else ((50,), "relu", 0)
+        hidden = hidden if self.hidden is None else tuple(self.hidden)
+        activation = activation if self.activation is None else self.activation
+        periodic = periodic if self.periodic is None else self.periodic
         return mlp(
             schema.width,
             hidden,
@@ -224,7 +225,7 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     ----------
     method : how to infer, e.g. ``MCDropout(rate=0.05)``; None is the default: a cross-fitted ensemble of networks with
         periodic features, its noise from held-out residuals.
-    hidden : widths of the hidden layers; None is (128, 128) for the default method, (50,) for another.
+    hidden : widths of the hidden layers; None is (128, 128), of classes (256, 256), for the default method, (50,) for another.
     activation : a name; None is "silu" for the default method, "relu" for another.
     periodic : trained frequencies a numeric column, 0 for none; None is 8 for the default method's regression, else 0.
     likelihood : None (Gaussian: noise learned), "heteroscedastic" (noise an output of the network), or an object.
@@ -236,8 +237,6 @@ class BayesianRegressor(RegressorMixin, _Estimator):
 
     Columns and target are standardized inside, from the training rows only; text columns of a frame are categories.
     """
-
-    _periodic = 8
 
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports; from
@@ -288,7 +287,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
     """
 
     classes_: Any
-    _periodic = 0
+    _recipe = ((256, 256), "silu", 0)
 
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and labels y (n,) of any plain type; ``classes_`` are sorted."""
