@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito import checkpoint, engine
+from dubito import archive, checkpoint, engine
 
 METHODS = [
     dubito.MAP(epochs=30),
@@ -109,6 +109,19 @@ def test_a_broken_checkpoint_is_refused(spoil, tmp_path):
         dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
 
 
+def test_a_checkpoint_of_other_states_is_refused(tmp_path):
+    """As another version might have written it: whole, of the same fit, but with fewer numbers a member."""
+    x, y = data()
+    path = tmp_path / "fit.checkpoint"
+    dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
+    config, arrays = archive.read(path, checkpoint._expected)
+    arrays["1.0.carry"] = arrays["1.0.carry"][:-3]
+    config["shapes"]["1.0.carry"] = [len(arrays["1.0.carry"])]
+    archive.write(path, config, arrays)
+    with pytest.raises(dubito.CheckpointError, match="of another version"):
+        dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
+
+
 def test_a_model_file_is_no_checkpoint(tmp_path):
     x, y = data()
     path = tmp_path / "model.dubito"
@@ -139,7 +152,7 @@ def test_functions_of_the_users_own_count_by_name():
 
 SCRIPT = """
 import sys, jax, numpy as np, dubito
-from dubito import checkpoint, engine
+from dubito import archive, checkpoint, engine
 checkpoint.EVERY, engine.SECONDS = 0.0, 0.002
 X = np.random.default_rng(0).normal(size=(200, 2))
 model = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=400), 2), hidden=(8,), random_state=0)

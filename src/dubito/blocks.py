@@ -55,15 +55,19 @@ def by_blocks(function, count, axis, *trees):
     return jax.lax.fori_loop(0, count, put, jax.tree.map(room, jax.eval_shape(block, 0)))
 
 
+def cores():
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_threads(function, items):
     """function(item) for each item, in their order, by as many threads as there are cores; a few items are held."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         waiting = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > cores:
+                if len(waiting) > cores():
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

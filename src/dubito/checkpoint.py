@@ -86,6 +86,9 @@ class Slot:
         leaves, tree = jax.tree.flatten(carry)
         plain = [_plain(leaf) for leaf in leaves]
         data, place, found = words.tobytes(), 0, []
+        if not 0 <= len(data) - sum(leaf.nbytes for leaf in plain) < 4:
+            path = str(self.checkpoint.path)
+            raise CheckpointError(f"the checkpoint {path!r} is of another version. Delete it or name another.")
         for leaf, like in zip(leaves, plain, strict=True):
             found.append(_typed(np.frombuffer(data, like.dtype, like.size, place).reshape(like.shape), leaf))
             place += like.nbytes

@@ -5,7 +5,6 @@ rows, blocks and epochs; the host only reports and interrupts. So results do not
 how many members run beside it, or on which thread.
 """
 
-import os
 import threading
 import time
 import warnings
@@ -21,6 +20,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito import epochs, random
+from dubito.blocks import cores
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
@@ -163,7 +163,7 @@ def train(
         run = Run(model, method, epochs.Arrays(x, y, weight), epochs.Arrays(*valid), block, mesh, member.key, stopping)
         return run_member(run, stop, partial(_report, progress, number, len(members)), slots[number])
 
-    carries = side_by_side(one, len(members), keep_on_interrupt, 1 if mesh is not None else os.cpu_count() or 1)
+    carries = side_by_side(one, len(members), keep_on_interrupt, 1 if mesh is not None else cores())
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
         raise DivergenceError(divergence(method, carries[0]))
