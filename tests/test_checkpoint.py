@@ -208,3 +208,13 @@ def test_sigterm_leaves_a_checkpoint_and_the_command_goes_on(tmp_path):
     subprocess.run([*command[:-3], "-o", str(tmp_path / "whole")], check=True)
     a, b = (dubito.load(tmp_path / name) for name in ("whole", "resumed"))
     assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(m.posterior_)] for m in (a, b)])
+
+
+def test_the_model_is_not_its_own_checkpoint(tmp_path):
+    """The checkpoint is removed at the end: the same name for both would lose the model."""
+    (tmp_path / "t.csv").write_text("a,y\n1,2\n2,3\n3,5\n")
+    (tmp_path / "m").write_bytes(b"an older model")
+    command = [sys.executable, "-c", "from dubito.cli import main; main()", "fit", "t.csv", "--target", "y", "-o", "m"]
+    done = subprocess.run([*command, "--checkpoint", "./m"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "cannot be both the model and its checkpoint" in done.stderr
+    assert (tmp_path / "m").read_bytes() == b"an older model"

@@ -126,6 +126,8 @@ def fit(
     checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
 ):
     """Fit TABLE and write the model to one file."""
+    if checkpoint is not None and checkpoint.resolve() == output.resolve():
+        raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
     frame, values = opened(table, impute)
     inputs, y, kind = task_of(frame, target, task)
     model = estimator(kind, method, settings or (), hidden, seed, len(y))
@@ -135,8 +137,7 @@ def fit(
     model.save(output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # it has done its work
-    say(f"{kind.capitalize()} on {len(y)} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}")
-    say(f"Wrote {output}")
+    say(f"{kind.capitalize()} on {len(y)} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
 
 
 def answered(path, table, impute=False):
@@ -159,10 +160,8 @@ def predict(
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
     coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
 ):
-    """Predict every row of TABLE: mean, std and its parts, an interval; or classes and their probabilities.
-
-    Tables of any size; after an interruption the same command goes on.
-    """
+    """Predict every row of TABLE, of any size: mean, std and its parts, an interval; or classes and their probabilities.
+    After an interruption the same command goes on."""
     from dubito import streaming
 
     if output is None:
