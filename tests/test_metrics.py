@@ -50,7 +50,7 @@ def classification(seed=0, draws=3, n=60, count=3, tied=False):
 
 
 def rows_of(predictive, index):
-    return replace(predictive, z={name: leaf[:, index] for name, leaf in predictive.z.items()})
+    return replace(predictive, draws={name: leaf[:, index] for name, leaf in predictive.z.items()})
 
 
 CASES = [(metric, regression()) for metric in REGRESSION]

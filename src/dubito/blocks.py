@@ -12,28 +12,34 @@ import numpy as np
 # number of rows in the call (the last bits do depend on a block's size), memory is bounded, and one program serves all.
 BLOCK = 128
 ROWS = 8 * BLOCK  # of one call of a compiled program, which evaluates only the blocks that are needed
+FEW = 2 * BLOCK  # of the call for no more rows than a block; not one block, whose loop XLA would take apart
 
 
-def padded(array, axis=0):
-    """Pieces of ``ROWS`` rows; the last is filled with its last row (or zeros when there is no row at all)."""
+def pieces(array, axis=0):
+    """Pieces of ``ROWS`` rows, or one of ``FEW``; the last is filled with its last row (or zeros when there is none)."""
     rows = array.shape[axis]
-    total = max(-(-rows // ROWS), 1) * ROWS
+    size = FEW if rows <= BLOCK else ROWS
+    total = max(-(-rows // size), 1) * size
     widths = [(0, 0)] * array.ndim
     widths[axis] = (0, total - rows)
     filled = np.pad(array, widths, mode="edge" if rows else "constant")
-    return np.split(filled, total // ROWS, axis=axis)
+    return np.split(filled, total // size, axis=axis)
 
 
 def counts(rows):
-    """How many blocks of each piece hold rows; at least one."""
-    blocks, most = max(-(-rows // BLOCK), 1), ROWS // BLOCK
-    return [np.int32(min(most, blocks - done)) for done in range(0, blocks, most)]
+    """How many of each piece's rows are real."""
+    return [np.int32(min(ROWS, rows - done)) for done in range(0, max(rows, 1), ROWS)]
 
 
-def by_blocks(function, count, axis, *trees):
-    """function(*trees) on the first ``count`` blocks, one after another, zeros beyond: arrays with rows on ``axis``.
+def whole_blocks(rows):
+    """The rows of the blocks that hold so many; at least one block's."""
+    return max(-(-int(rows) // BLOCK), 1) * BLOCK
 
-    ``trees``: pairs of a tree of arrays and the axis of its rows.
+
+def by_blocks(function, rows, axis, *trees):
+    """function(*trees) on the blocks of a piece that hold its first ``rows`` rows, one after another, zeros beyond.
+
+    ``trees``: pairs of a tree of arrays and the axis of its rows; ``axis`` is that of the answer's.
     """
 
     def block(number):
@@ -50,9 +56,12 @@ def by_blocks(function, count, axis, *trees):
         )
 
     def room(one):
-        return jnp.zeros((*one.shape[:axis], ROWS, *one.shape[axis + 1 :]), one.dtype)
+        return jnp.zeros((*one.shape[:axis], size, *one.shape[axis + 1 :]), one.dtype)
 
-    return jax.lax.fori_loop(0, count, put, jax.tree.map(room, jax.eval_shape(block, 0)))
+    tree, at = trees[0]
+    size = jax.tree.leaves(tree)[0].shape[at]
+    start = jax.tree.map(room, jax.eval_shape(block, 0))
+    return jax.lax.fori_loop(0, jnp.maximum(-(-rows // BLOCK), 1), put, start)
 
 
 def cores():

@@ -14,11 +14,11 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from dubito import model_file, predictive, random
 from dubito.blocks import ROWS, in_threads
+from dubito.draws import functions
 from dubito.engine import fit, history
 from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from dubito.model import Model
 from dubito.network import mlp
-from dubito.posterior import Samples
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced
 from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
@@ -145,20 +145,19 @@ class _Estimator(BaseEstimator):
     def predictive(self, X):
         """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
         ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
-        return self._answer(self._drawn(), self._encoded(X))
+        return self._answer(self._functions(), self._encoded(X))
 
-    def _drawn(self):
-        """The posterior's draws, taken once."""
+    def _functions(self):
+        """The posterior's functions, drawn once."""
         check_is_fitted(self, "posterior_")
-        return Samples(self.posterior_.model, self.posterior_.sample(random.fast(self.key_), self.draws))
+        return functions(self.posterior_, random.fast(self.key_), self.draws)
 
     def _encoded(self, X, start=0):
         return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
 
-    def _answer(self, posterior, x):
+    def _answer(self, found, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
-        key = random.fast(self.key_)
-        return predictive.predict(posterior, x, key=key, shift=shift, scale=scale, description=self.description)
+        return predictive.answer(found, x, shift, scale, self.description)
 
     @property
     def description(self):
@@ -169,12 +168,12 @@ class _Estimator(BaseEstimator):
     @property
     def block_rows(self):
         """How many rows to predict at a time, so that memory is bounded."""
-        return ROWS * max(1, min(16, 1600 // len(jax.tree.leaves(self._drawn().params)[0])))
+        return ROWS * max(1, min(16, 1600 // len(self._functions())))
 
     def stream(self, blocks, reading):
         """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
-        posterior = self._drawn()
-        return in_threads(lambda block: reading(self._answer(posterior, self._encoded(*block))), blocks)
+        found = self._functions()
+        return in_threads(lambda block: reading(self._answer(found, self._encoded(*block))), blocks)
 
     def in_blocks(self, X, *readings):
         """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""

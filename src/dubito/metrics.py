@@ -8,14 +8,11 @@ Scores that are no plain means (RMSE, R², AUROC, ...) are differentiable functi
 ``rows`` = T + Σw · ∂T/∂w_i: their weighted mean is the value, and its standard error the delta method's.
 """
 
-from dataclasses import replace
 from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
 from scipy import special
-
-from dubito.blocks import ROWS
 
 CLOSED = 100  # Gaussian components whose CRPS is summed over all pairs; beyond, it is integrated
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
@@ -75,11 +72,11 @@ def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
     y, weight = _checked(predictive, y, weight, "regression")
     parts = []
-    for start in range(0, len(y), ROWS):  # by blocks of rows, so that memory is bounded
-        rows = slice(start, start + ROWS)
-        part = replace(predictive, z={name: leaf[:, rows] for name, leaf in predictive.z.items()})
-        mixture = part.components()
-        if mixture is not None and len(mixture[0]) <= CLOSED:
+    start = 0
+    for part in predictive.by_rows():  # so that memory is bounded
+        rows = slice(start, start := start + len(part))
+        mixture = part.components() if len(part.draws) <= CLOSED else None
+        if mixture is not None:
             parts.append(_closed_crps(mixture[0], mixture[1], y[rows]))
         else:
             parts.append(_integrated_crps(part, y[rows], part.quantile(LEVELS) if knots is None else knots[:, rows]))

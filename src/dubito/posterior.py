@@ -2,21 +2,36 @@
 
 The contract: ``model`` and ``sample(key, n)``, a tree like the model's params with a leading axis of n draws. With
 ``n=None`` a finite posterior enumerates its members; the others give ``DRAWS``.
+
+Those of this file and their like are drawn from a few at a time, so that draws need not all be held: ``sources(key, n)``
+is a list of pairs (part, seeds), and ``part.draw(seed)`` is one draw.
 """
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dubito.model import Model
 from dubito.network import static
 from dubito.random import fast, normals, uniforms
 
 DRAWS = 100
+
+
+def sample(self, key, n=None):
+    """``n`` draws: a tree like the model's params with a leading axis."""
+    drawn = [drawn_from(part, seeds) for part, seeds in self.sources(fast(key), n)]
+    return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
+
+
+@jax.jit
+def drawn_from(part, seeds):
+    """The draws of these seeds, with a leading axis."""
+    return jax.vmap(part.draw)(seeds)
 
 
 @jax.tree_util.register_dataclass
@@ -27,11 +42,16 @@ class Samples:
     model: Model
     params: Any
 
-    def sample(self, key, n=None):
-        if n is None:
-            return self.params
-        index = stratified(key, len(jax.tree.leaves(self.params)[0]), n)
-        return jax.tree.map(lambda leaf: leaf[index], self.params)
+    sample = sample
+
+    def __len__(self):
+        return len(jax.tree.leaves(self.params)[0])
+
+    def sources(self, key, n=None):
+        return [(self, jnp.arange(len(self)) if n is None else stratified(key, len(self), n))]
+
+    def draw(self, seed):
+        return jax.tree.map(lambda leaf: leaf[seed], self.params)
 
 
 @jax.tree_util.register_dataclass
@@ -43,9 +63,16 @@ class Normals:
     mean: Any
     scale: Any
 
-    def sample(self, key, n=None):
-        n = DRAWS if n is None else n
-        return _normal_draws(key, self.mean, self.scale, n)
+    sample = sample
+
+    def sources(self, key, n=None):
+        return [(self, jax.random.key_data(jax.random.split(key, DRAWS if n is None else n)))]
+
+    def draw(self, seed):
+        means, tree = jax.tree.flatten(self.mean)
+        noise = normals(fast(seed), [mean.shape for mean in means])
+        scales = jax.tree.leaves(self.scale)
+        return tree.unflatten([m + s * e for m, s, e in zip(means, scales, noise, strict=True)])
 
 
 @jax.tree_util.register_dataclass
@@ -63,10 +90,21 @@ class Dropped:
     rates: Any
     axes: tuple | None = static(default=None)
 
-    def sample(self, key, n=None):
-        n = DRAWS if n is None else n
+    sample = sample
+    sources = Normals.sources
+
+    def draw(self, seed):
+        weights, tree = jax.tree.flatten(self.params["network"])
         rates = jax.tree.leaves(self.rates, is_leaf=lambda leaf: leaf is None)
-        return _dropped_draws(key, self.params, rates, n, self.axes or (-2,) * len(rates))
+        shapes = [
+            (0,) if rate is None else tuple(size if d == w.ndim + axis else 1 for d, size in enumerate(w.shape))
+            for w, rate, axis in zip(weights, rates, self.axes or (-2,) * len(rates), strict=True)
+        ]
+        drawn = []
+        for w, rate, u in zip(weights, rates, uniforms(fast(seed), shapes), strict=True):
+            keep = None if rate is None else 1 - jnp.asarray(rate, w.dtype)
+            drawn.append(w if keep is None else jnp.where(u < keep, w / keep, 0.0))
+        return {"network": tree.unflatten(drawn), "likelihood": self.params["likelihood"]}
 
 
 @jax.tree_util.register_dataclass
@@ -77,43 +115,19 @@ class Mixture:
     model: Model
     parts: tuple
 
-    def sample(self, key, n=None):
+    sample = sample
+
+    def sources(self, key, n=None):
         keys = jax.random.split(key, len(self.parts) + 1)
-        if n is None:
-            finite = all(isinstance(part, Samples) for part in self.parts)
-            counts = [len(jax.tree.leaves(part.params)[0]) for part in self.parts] if finite else []
-            shared = None if len(set(counts)) == 1 else math.lcm(*counts)  # so that each part has the same share
-            each = shared if finite else -(-DRAWS // len(self.parts))
-            drawn = [part.sample(k, each) for part, k in zip(self.parts, keys[1:], strict=True)]
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
-        each = -(-n // len(self.parts))
-        drawn = [part.sample(k, each) for part, k in zip(self.parts, keys[1:], strict=True)]
-        member = stratified(keys[0], len(self.parts), n)
-        turn = jnp.cumsum(jax.nn.one_hot(member, len(self.parts), dtype=jnp.int32), axis=0)[jnp.arange(n), member] - 1
-        return jax.tree.map(lambda *leaves: jnp.stack(leaves)[member, turn], *drawn)
-
-
-@partial(jax.jit, static_argnums=3)
-def _normal_draws(key, mean, scale, n):
-    means, tree = jax.tree.flatten(mean)
-    noise = normals(fast(key), [(n, *m.shape) for m in means])
-    scales = jax.tree.leaves(scale)
-    return tree.unflatten([m[None] + s[None] * e for m, s, e in zip(means, scales, noise, strict=True)])
-
-
-@partial(jax.jit, static_argnums=(3, 4))
-def _dropped_draws(key, params, rates, n, axes):
-    weights, tree = jax.tree.flatten(params["network"])
-    shapes = [
-        (0,) if rate is None else (n, *(size if d == w.ndim + axis else 1 for d, size in enumerate(w.shape)))
-        for w, rate, axis in zip(weights, rates, axes, strict=True)
-    ]
-    drawn = []
-    for w, rate, u in zip(weights, rates, uniforms(fast(key), shapes), strict=True):
-        keep = None if rate is None else 1 - jnp.asarray(rate, w.dtype)
-        drawn.append(jnp.broadcast_to(w, (n, *w.shape)) if keep is None else jnp.where(u < keep, w[None] / keep, 0.0))
-    phi = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (n, *leaf.shape)), params["likelihood"])
-    return {"network": tree.unflatten(drawn), "likelihood": phi}
+        if n is not None:
+            shares = np.bincount(np.asarray(stratified(keys[0], len(self.parts), n)), minlength=len(self.parts))
+        elif all(isinstance(part, Samples) for part in self.parts):
+            sizes = [len(part) for part in self.parts]
+            shares = [None if len(set(sizes)) == 1 else math.lcm(*sizes)] * len(sizes)  # each the same share
+        else:
+            shares = [-(-DRAWS // len(self.parts))] * len(self.parts)
+        each = zip(self.parts, keys[1:], shares, strict=True)
+        return [source for part, k, n in each if n is None or n > 0 for source in part.sources(k, n)]
 
 
 def stratified(key, count, n):

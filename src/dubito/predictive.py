@@ -1,6 +1,6 @@
 """The answer: a likelihood and draws of z, as one distribution a row, in the target's own units."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import random
-from dubito.blocks import BLOCK, by_blocks, counts, in_threads, padded
+from dubito.blocks import by_blocks, whole_blocks
+from dubito.draws import Draws, functions, given
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 from dubito.quantiles import crossings, starts
 
@@ -20,61 +21,74 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
     ``draws``: how many parameters to draw; None enumerates a finite posterior and takes 100 of another. ``shift`` and
     ``scale`` (K,) turn the model's targets into the user's units: y = shift + scale·(model's y). The same key gives the
     same functions for any rows.
+
+    The functions are evaluated at once where their values are few (2²⁴ numbers); else whenever something is asked, and
+    only moments and densities of some rows are held then (quantiles: the values at 1,024 rows).
     """
-    x = np.asarray(x, np.float32)
-    params = posterior.sample(random.fast(key), draws)
-    blocks = in_threads(
-        lambda part: _outputs(posterior.model, params, *part), zip(padded(x), counts(len(x)), strict=True)
+    return answer(functions(posterior, key, draws), x, shift, scale, description)
+
+
+def answer(found, x, shift=0.0, scale=1.0, description=""):
+    """The predictive distribution of functions that were drawn before; see ``predict``."""
+    return Predictive(
+        found.model.likelihood, found.at(x), np.asarray(shift, float), np.asarray(scale, float), description
     )
-    z = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1)[:, : len(x)], *blocks)
-    return Predictive(posterior.model.likelihood, z, np.asarray(shift, float), np.asarray(scale, float), description)
-
-
-@jax.jit
-def _outputs(model, params, x, count):
-    return jax.lax.map(lambda one: by_blocks(partial(model.outputs, one), count, 0, (x, 0)), params)
 
 
 @dataclass(frozen=True)
 class Predictive:
     """A mixture over S draws: p(y) = (1/S) Σ p(y given z_s), never one density with averaged parameters.
 
-    ``z``: arrays (S, n, ·) in the model's units. Regression answers are float64 (n, K) in the target's units; (n,) rows
-    for classes. ``variance = aleatoric + epistemic``: noise in the data, and doubt about the weights.
+    ``draws``: z of each draw, arrays (S, n, ·) in the model's units, or what computes them. Regression answers are float64
+    (n, K) in the target's units; (n,) rows for classes. ``variance = aleatoric + epistemic``: noise in the data, and
+    doubt about the weights.
     """
 
     likelihood: Any
-    z: Any
+    draws: Any
     shift: np.ndarray
     scale: np.ndarray
     description: str = ""
+
+    def __post_init__(self):
+        if not isinstance(self.draws, Draws):
+            object.__setattr__(self, "draws", given(self.draws))
 
     @property
     def task(self):
         return self.likelihood.task
 
-    def _by_block(self, function, reduce, *rows):
-        """reduce(function(z_s, *rows) for every draw), float64 with draws first, by padded blocks of rows: (n, ...).
+    @property
+    def z(self):
+        """Arrays (S, n, ·) in the model's units, all held."""
+        return self.draws.at(None)
 
-        Only one block has all draws at a time. ``reduce`` gives one array or several, rows first.
+    def _over_draws(self, reading, fold, *columns):
+        """``fold`` of reading(likelihood, z_s, *columns) over all draws, in float64: an array (n, ·) or several.
+
+        A fold has ``within``, of some draws' values, and ``across`` several of those, each with its number of draws.
         """
-        n = len(self)
-        columns = [padded(np.asarray(row)) for row in rows]
-        leaves, tree = jax.tree.flatten(self.z)
-        parts = []
-        for count, *block in zip(counts(n), *[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True):
-            z, given = tree.unflatten(block[: len(leaves)]), block[len(leaves) :]
-            values = _map_draws(function, self.likelihood, z, count, *given)
-            parts.append(reduce(*(np.asarray(value[:, : count * BLOCK], np.float64) for value in values)))
-        return [np.concatenate(part)[:n] for part in zip(*parts, strict=True)]
+
+        def one(z, count, rows, *given):
+            values = _read(reading, self.likelihood, z, rows, *given)
+            # whole blocks: NumPy adds a single row's draws in another order
+            return count, fold.within([np.asarray(v)[:count, : whole_blocks(rows)].astype(float) for v in values])
+
+        parts = [fold.across(groups) for groups in self.draws.each(one, *columns)]
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(self)], *parts)
 
     def __len__(self):
-        return jax.tree.leaves(self.z)[0].shape[1]
+        return self.draws.rows
+
+    def by_rows(self):
+        """The answers at some rows after another, 1,024 at a time, of the same draws."""
+        return (replace(self, draws=draws) for draws in self.draws.by_rows())
 
     @cached_property
     def _moments(self):
         """Mean, noise (the mean variance) and doubt (the variance of means), each (n, K) in the model's units."""
-        return self._by_block(_mean_and_variance, _mixed)
+        (mean, doubt), (noise, _) = self._over_draws(_mean_and_variance, Moments)
+        return mean, noise, doubt
 
     @cached_property
     def mean(self):
@@ -124,11 +138,11 @@ class Predictive:
             units = np.sum(np.log(np.broadcast_to(self.scale, y.shape[1:])))
         else:
             units = 0.0
-        return self._by_block(_log_prob, lambda terms: (_log_mean_exp(terms),), y)[0] - units
+        return self._over_draws(_log_prob, LogMeanExp, y) - units
 
     def cdf(self, y):
         """P(Y ≤ y) for each target, (n, K)."""
-        return self._by_block(_cdf, lambda values: (values.mean(0),), self._standardize(y))[0]
+        return self._over_draws(_cdf, Moments, self._standardize(y))[0][0]
 
     def quantile(self, q):
         """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several."""
@@ -141,15 +155,13 @@ class Predictive:
     def _roots(self, q):
         """The quantiles (len(q), n, K) in the model's units."""
         mean, noise, doubt = self._moments
-        columns = [padded(np.asarray(column, np.float32)) for column in (mean, np.sqrt(noise + doubt))]
-        leaves, tree, given = *jax.tree.flatten(self.z), starts(q)
-        parts = [
-            _crossings(self.likelihood, tree.unflatten(block[:-2]), *block[-2:], count, given)
-            for count, *block in zip(
-                counts(len(self)), *[padded(leaf, axis=1) for leaf in leaves], *columns, strict=True
-            )
-        ]
-        return np.concatenate([np.asarray(part, np.float64) for part in parts], axis=1)[:, : len(self)]
+
+        def one(z, rows, *given):
+            found = _crossings(self.likelihood, z, *given, rows, starts(q))
+            return np.asarray(found)[:, : max(rows, 1)].astype(float)
+
+        columns = [np.float32(column) for column in (mean, np.sqrt(noise + doubt))]
+        return np.concatenate(self.draws.whole(one, *columns), axis=1)[:, : len(self)]
 
     def interval(self, coverage=0.9):
         """Equal-tailed (lower, upper), each (n, K), holding y with probability ``coverage``."""
@@ -161,9 +173,8 @@ class Predictive:
     def sample(self, key, n):
         """n joint draws of y: (n, rows, K), or class indices (n, rows); each is one function plus noise."""
         key_draw, key_noise = jax.random.split(random.fast(key))
-        count = jax.tree.leaves(self.z)[0].shape[0]
-        index = np.asarray(jax.random.randint(key_draw, (n,), 0, count))
-        chosen = jax.tree.map(lambda leaf: jnp.asarray(leaf[index]), self.z)
+        index = np.asarray(jax.random.randint(key_draw, (n,), 0, len(self.draws)))
+        chosen = jax.tree.map(jnp.asarray, self.draws.at(index))
         y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen)
         return self.shift + self.scale * np.asarray(y, np.float64) if self.task == "regression" else np.asarray(y)
 
@@ -171,9 +182,8 @@ class Predictive:
         """(means, scales), each (S, n, K), when the draws are Gaussian; None otherwise. For closed-form scores."""
         if not isinstance(self.likelihood, Gaussian | HeteroscedasticGaussian):
             return None
-        return self.shift + self.scale * np.asarray(self.z["mean"], float), self.scale * np.asarray(
-            self.z["scale"], float
-        )
+        z = self.z
+        return self.shift + self.scale * np.asarray(z["mean"], float), self.scale * np.asarray(z["scale"], float)
 
     @property
     def probs(self):
@@ -188,17 +198,18 @@ class Predictive:
     @property
     def mutual_information(self):
         """H[p̄] − (1/S) Σ H[p_s] in nats, (n,): the part that more data would remove."""
-        (each,) = self._by_block(_mean, lambda p: (_entropy(p).mean(0),))
+        ((each, _),) = self._over_draws(_entropies, Moments)
         return np.maximum(self.entropy - each, 0.0)
 
     @property
     def variation_ratio(self):
         """1 − the share of draws that vote for the modal class, (n,)."""
-        return self._by_block(_mean, lambda p: (_minority(p.argmax(-1), p.shape[-1]),))[0]
+        ((shares, _),) = self._over_draws(_votes, Moments)
+        return 1 - shares.max(-1)
 
     def _standardize(self, y):
         y = np.asarray(y, np.float64)
-        targets = jax.eval_shape(self.likelihood.mean, jax.tree.map(lambda leaf: leaf[0], self.z)).shape[1]
+        targets = jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
         if y.size != len(self) * targets:
             raise ValueError(f"y must have {len(self)} rows of {targets} target(s); got shape {y.shape}")
         return (y.reshape(len(self), targets) - self.shift) / self.scale
@@ -208,24 +219,53 @@ def _entropy(p):
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
 
 
-def _log_mean_exp(terms):
-    top = np.maximum(terms.max(0), -np.finfo(float).max)  # all may be −∞
-    with np.errstate(divide="ignore"):
-        return top + np.log(np.exp(terms - top).mean(0))
+class Moments:
+    """Mean and variance over draws of each of a reading's arrays: pairs (mean, variance)."""
+
+    @staticmethod
+    def within(values):
+        means = [value.mean(0) for value in values]
+        return [(mean, ((value - mean) ** 2).sum(0)) for mean, value in zip(means, values, strict=True)]
+
+    @staticmethod
+    def across(groups):
+        """Chan, Golub & LeVeque 1979."""
+        (total, found), *others = groups
+        for count, parts in others:
+            total += count
+            found = [
+                (mean + step * (count / total), squares + more + step**2 * (count * (total - count) / total))
+                for (mean, squares), (part, more) in zip(found, parts, strict=True)
+                for step in [part - mean]
+            ]
+        return [(mean, squares / total) for mean, squares in found]
 
 
-def _mixed(means, variances):
-    mean = means.mean(0)
-    return mean, variances.mean(0), ((means - mean) ** 2).mean(0)
+class LogMeanExp:
+    """log (1/S) Σ exp over draws of a reading's one array; all of it may be −∞."""
+
+    @staticmethod
+    def within(values):
+        (terms,) = values
+        top = np.maximum(terms.max(0), -np.finfo(float).max)
+        return top, np.exp(terms - top).sum(0)
+
+    @staticmethod
+    def across(groups):
+        tops, sums = (np.stack(parts) for parts in zip(*(found for _, found in groups), strict=True))
+        top = tops.max(0)
+        with np.errstate(divide="ignore"):
+            return top + np.log((sums * np.exp(tops - top)).sum(0) / sum(count for count, _ in groups))
 
 
-def _minority(votes, classes):
-    counts = np.stack([(votes == k).sum(0) for k in range(classes)])
-    return 1 - counts.max(0) / len(votes)
+def _entropies(likelihood, z):
+    p = likelihood.mean(z)
+    return (-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1.0)), axis=-1),)
 
 
-def _mean(likelihood, z):
-    return (likelihood.mean(z),)
+def _votes(likelihood, z):
+    p = likelihood.mean(z)
+    return (jax.nn.one_hot(jnp.argmax(p, axis=-1), p.shape[-1]),)
 
 
 def _mean_and_variance(likelihood, z):
@@ -241,16 +281,18 @@ def _cdf(likelihood, z, y):
 
 
 @partial(jax.jit, static_argnums=0)
-def _map_draws(function, likelihood, z, count, *rows):
+def _read(reading, likelihood, z, rows, *columns):
+    """The reading's arrays for every draw at a piece, (draws, rows, ·)."""
+
     def one_draw(one):
-        return by_blocks(partial(function, likelihood), count, 0, (one, 0), *((each, 0) for each in rows))
+        return by_blocks(partial(reading, likelihood), rows, 0, (one, 0), *((each, 0) for each in columns))
 
     return jax.vmap(one_draw)(z)
 
 
 @jax.jit
-def _crossings(likelihood, z, mean, sd, count, given):
+def _crossings(likelihood, z, mean, sd, rows, given):
     def block(z, mean, sd):
         return crossings(likelihood, z, mean, sd, *given)
 
-    return by_blocks(block, count, 1, (z, 1), (mean, 0), (sd, 0))
+    return by_blocks(block, rows, 1, (z, 1), (mean, 0), (sd, 0))

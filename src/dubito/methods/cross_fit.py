@@ -21,7 +21,7 @@ from dubito.methods.ensemble import joined
 from dubito.methods.maximum import MAP
 from dubito.model import Model
 from dubito.network import mlp, static
-from dubito.posterior import Samples
+from dubito.posterior import Samples, sample
 from dubito.predictive import predict
 from dubito.prior import Normal
 from dubito.rows import Member
@@ -174,11 +174,13 @@ class Renoised:
     part: Any
     noise: Any
 
-    def sample(self, key, n=None):
-        drawn = self.part.sample(key, n)["network"]
-        count = len(jax.tree.leaves(drawn)[0])
-        noise = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), self.noise)
-        return {"network": {"mean": drawn, "noise": noise}, "likelihood": {}}
+    sample = sample
+
+    def sources(self, key, n=None):
+        return [(Renoised(self.model, part, self.noise), seeds) for part, seeds in self.part.sources(key, n)]
+
+    def draw(self, seed):
+        return {"network": {"mean": self.part.draw(seed)["network"], "noise": self.noise}, "likelihood": {}}
 
 
 @jax.tree_util.register_dataclass
