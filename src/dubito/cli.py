@@ -100,14 +100,17 @@ def progress_bar():
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("compiling", total=None)
-        seen: dict[int, int] = {}
+        seen: dict[int, float] = {}
+        told = ""
 
         def report(one):
-            seen[one.member] = one.epoch
-            score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
-            text = f"epoch {one.epoch}/{one.epochs} · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
+            nonlocal told
+            seen[one.member] = one.epoch + one.part
+            if len(one.likelihood):
+                score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
+                told = f" · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
             total, done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in seen.values())
-            bar.update(task, description=text, total=total, completed=done)
+            bar.update(task, description=f"epoch {one.epoch}/{one.epochs}{told}", total=total, completed=done)
 
         yield report
 
