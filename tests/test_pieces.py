@@ -1,5 +1,6 @@
 """Rows that come in pieces: the same fit as of the rows in memory, read piece by piece."""
 
+import functools
 import itertools
 import os
 import pathlib
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito import checkpoint, engine, epochs, pieces
+from dubito import batches, checkpoint, columns, engine, epochs, pieces, tables
 
 ROWS = 230
 
@@ -314,3 +315,83 @@ def test_memory_does_not_grow_with_the_file(tmp_path):
     assert done.returncode == 0, done.stderr
     grown = {line.split(":")[0].strip(): int(line.split()[-2]) for line in done.stdout.splitlines()}
     assert grown["file"] < 100 < grown["memory"]
+
+
+def table_file(path, rows=300):
+    rng = np.random.default_rng(3)
+    x = rng.normal(1e6, [1.0, 1e-3], (rows, 2))
+    text = np.array(["red", "green", "blue"])[rng.integers(0, 3, rows)]
+    target = 5 + x[:, 0] - 1e6 + (text == "red") + 0.1 * rng.normal(size=rows)
+    columns = {"a": x[:, 0], "color": text, "old": x[:, 1] > 1e6, "b": x[:, 1], "n": np.arange(rows) % 5}
+    return parquet_file(path, **columns, y=target, kind=np.where(target > 5, "high", "low"))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Tables of 64 rows at a time."""
+    pytest.importorskip("pyarrow")
+    monkeypatch.setattr(batches, "ROWS", 64)
+
+
+def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
+    path = table_file(tmp_path / "t.parquet")
+    inputs, y = tables.split_target(tables.read_table(path), "y")
+    whole, scale = tables.Schema.fit(inputs), tables.TargetScaler.fit(y[:, None])
+    schema, scaler, count = batches.learn_table(path, "y", "regression")
+    assert count == 300 and schema.names == whole.names
+    for found, truth in zip(schema.columns, whole.columns, strict=True):
+        assert (found.kind, found.categories) == (truth.kind, truth.categories)
+        assert np.isclose(found.shift, truth.shift, rtol=1e-14, atol=0) and np.isclose(
+            found.scale, truth.scale, rtol=1e-9
+        )
+    assert np.allclose([scaler.shift, scaler.scale], [scale.shift, scale.scale], rtol=1e-12)
+    parts = list(batches.table_pieces(path, "y", schema, scaler)())
+    assert [len(part[0]) for part in parts] == [64, 64, 64, 64, 44]
+    np.testing.assert_allclose(np.concatenate([part[0] for part in parts]), whole.encode(inputs), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.concatenate([part[1] for part in parts]), scale.transform(y[:, None]), atol=1e-6)
+    assert list(batches.learn_table(path, "kind", "classification")[1]) == ["high", "low"]
+    assert [batches.kind_in_file(path, name) for name in ("y", "n", "kind")] == ["regression"] + ["classification"] * 2
+
+
+@pytest.mark.parametrize("target", ["y", "kind"])
+def test_an_estimator_fits_a_file(target, tmp_path):
+    """In one piece the file gives the model of the table, to the bit."""
+    path = table_file(tmp_path / "t.parquet")
+    kind = dubito.BayesianRegressor if target == "y" else dubito.BayesianClassifier
+    inputs, y = tables.split_target(tables.read_table(path), target)
+    whole = kind(dubito.MAP(epochs=5), hidden=(8,), random_state=0).fit(inputs, y)
+    file = kind(dubito.MAP(epochs=5), hidden=(8,), random_state=0).fit_file(path, target)
+    assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(m.posterior_)] for m in (whole, file)])
+    assert np.array_equal(whole.predict(inputs), file.predict(inputs)) and file.summary_["rows"] == 300
+    with pytest.raises(ValueError, match="the default method is cross-fitted"):
+        kind().fit_file(path, target)
+
+
+def test_bad_files_are_refused(few, tmp_path):
+    path = parquet_file(
+        tmp_path / "t.parquet", a=[1.0] * 70 + [None], y=[1.0, 2.0] * 35 + [1.0], t=["u", "v"] * 35 + ["w"]
+    )
+    for names, target, task, message in (
+        (["a", "y"], "y", "regression", r"column 'a': 1 missing, 0 infinite, first in row 70"),
+        (["t", "y"], "t", "regression", "The target 't' is of texts"),
+        (["t", "y"], "z", "regression", "There is no column 'z'"),
+        (["t", "y"], "y", "classification", None),
+    ):
+        kept = tables.read_table(path).select(names)
+        found = parquet_file(tmp_path / "found.parquet", **{name: kept.column(name) for name in names})
+        if message is None:
+            assert batches.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
+            continue
+        with pytest.raises(dubito.DataError, match=message):
+            batches.learn_table(found, target, task)
+    with pytest.raises(dubito.DataError, match=r"only a \.parquet table"):
+        batches.learn_table(tmp_path / "t.csv", "y", "regression")
+
+
+@pytest.mark.parametrize("shift", [0.0, 1e9, 1e300])
+def test_moments_of_parts_are_those_of_the_whole(shift):
+    rng = np.random.default_rng(0)
+    values, weight = shift + max(1.0, shift * 1e-6) * rng.normal(size=1000), rng.uniform(0.5, 2, 1000)
+    parts = [columns.moments(values[i:j], weight[i:j]) for i, j in ((0, 1), (1, 400), (400, 1000))]
+    merged, whole = functools.reduce(columns.merged, parts), columns.moments(values, weight)
+    assert np.allclose(merged[:4], whole[:4], rtol=1e-9) and merged.constant == whole.constant is False

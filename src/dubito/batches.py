@@ -10,8 +10,11 @@ import sys
 
 import numpy as np
 
-from dubito.columns import DataError, listed
-from dubito.tables import check_names, ending_of
+from dubito.columns import DataError, TargetScaler, as_parts, check_target, listed, opened
+from dubito.encoding import Learned
+from dubito.tables import Schema, check_names, ending_of, split_target, target_kind
+
+ROWS = 2**16  # read at a time to fit
 
 
 def read_batches(source, schema, target=None, rows=16384, skip=0):
@@ -47,6 +50,70 @@ def read_batches(source, schema, target=None, rows=16384, skip=0):
         raise DataError(f"{source} cannot be read: {error}") from error
 
 
+def learn_table(path, target, task):
+    """(``Schema``, ``TargetScaler`` or for classes their sorted labels, number of rows) of a Parquet table, read once.
+
+    What ``Schema.fit`` and ``TargetScaler.fit`` find of the whole, to rounding; an absurd outlier is seen among the 65,536
+    rows around it. Raises DataError as these do, and for any other file.
+    """
+    _only_parquet(path)
+    learned, labels, count = {}, [], 0
+    for table, start in read_batches(path, None, rows=ROWS):
+        found = split_target(table, target)[1]
+        names, frame = opened(table, least=0)
+        for name, part in zip(names, as_parts(names, frame, start), strict=True):
+            if name != target or task == "regression":
+                learned.setdefault(name, Learned(name)).add(part, np.ones(len(table)), start)
+        if task == "classification":
+            labels = np.unique(np.concatenate([labels, found]) if len(labels) else found)
+        count += len(table)
+    if count < 2:
+        raise DataError(f"{path} has {count} rows; at least two are needed to fit.")
+    if task == "classification":
+        classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
+        return Schema.of([*learned.values()]), classes, count
+    values = learned.pop(target)
+    if values.kind == "category":
+        raise DataError(f"The target {target!r} is of texts, not of numbers.")
+    return Schema.of([*learned.values()]), TargetScaler.of([values.moments]), count
+
+
+def kind_in_file(path, target):
+    """``target_kind`` of a Parquet table's column, of which no more is held than is needed. Raises DataError."""
+    import pyarrow
+
+    _only_parquet(path)
+    codes, count = set(), 0
+    for table, _ in read_batches(path, None, rows=ROWS):
+        split_target(table, target)
+        column = table.column(target)
+        if not pyarrow.types.is_integer(column.type):
+            return target_kind(column)
+        codes.update(column.drop_null().unique().to_pylist())
+        count += len(column) - column.null_count
+        if len(codes) > 10:
+            return "regression"
+    return target_kind(pyarrow.chunked_array([sorted(codes) * 2])) if count >= 2 * len(codes) else "regression"
+
+
+def _only_parquet(path):
+    if ending_of(path) != ".parquet":
+        raise DataError(f"{path}: only a .parquet table can be read piece by piece to fit; convert it.")
+
+
+def table_pieces(path, target, schema, known):
+    """A Parquet table as what ``fit`` takes for ``x``: encoded by its ``schema``, the target by ``known``, of ``learn_table``."""
+
+    def pieces():
+        for table, start in read_batches(path, schema, rows=ROWS):
+            inputs, values = split_target(table, target)
+            scaled = isinstance(known, TargetScaler)
+            y = known.transform(values[:, None]) if scaled else np.searchsorted(known, values).astype(np.int32)
+            yield schema.encode(inputs, start=start), y
+
+    return pieces
+
+
 def parquet_pieces(path, inputs, target, weight=None):
     """A Parquet file as what ``fit`` takes for ``x``, to train without loading it whole: a callable that reads it anew.
 
@@ -76,7 +143,7 @@ def parquet_pieces(path, inputs, target, weight=None):
     def pieces():
         start, end = 0, len(columns) - (weight is not None)
         try:
-            for table in _parquet(path, 2**16, list(dict.fromkeys(columns))):
+            for table in _parquet(path, ROWS, list(dict.fromkeys(columns))):
                 arrays = [_complete(path, table, name, start) for name in columns]
                 y = _side_by_side(arrays[len(inputs) : end]) if several else arrays[len(inputs)]
                 yield (_side_by_side(arrays[: len(inputs)]), y, *arrays[end:])
