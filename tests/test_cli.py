@@ -198,3 +198,21 @@ def test_methods_have_their_names_from_one_place():
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == set(
         "demo fit predict evaluate compare".split()
     )
+
+
+def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
+    """Also when it is one of integers, whose task must be found out; what cannot be streamed says so."""
+    rng = np.random.default_rng(0)
+    columns = {"a": rng.normal(size=99), "color": rng.choice(["red", "green"], 99), "y": rng.integers(0, 3, 99)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    for stream, name in ((["--stream"], "a"), ([], "b")):
+        _, text = run("fit", tmp_path / "t.parquet", "-t", "y", *SMALL, *stream, "-o", tmp_path / name)
+        assert "Classification on 99 rows" in text
+    a, b = (dubito.load(tmp_path / name) for name in "ab")
+    assert np.array_equal(
+        a.posterior_.params["network"]["layer_0"]["w"], b.posterior_.params["network"]["layer_0"]["w"]
+    )
+    _, text = run("fit", tmp_path / "t.parquet", "-t", "y", "--stream", "-o", tmp_path / "c", code=1)
+    assert "--stream needs a --method other than default" in text
+    _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
+    assert "only a .parquet table" in text

@@ -137,7 +137,9 @@ def test_parameters_that_depend_on_the_draw_are_counted():
     assert draws.varying(points, np.int32(0)) == 82
 
 
-@pytest.mark.parametrize(("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)])
+@pytest.mark.parametrize(
+    ("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)]
+)
 def test_lines_leave_little_over(count, most, lines):
     assert draws.side_by_side(count, most) == lines
 

@@ -1,4 +1,5 @@
 from .archive import ModelFileError as ModelFileError
+from .batches import parquet_pieces as parquet_pieces
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import CheckpointWarning as CheckpointWarning
 from .columns import DataError as DataError

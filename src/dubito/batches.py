@@ -1,6 +1,6 @@
-"""A table's file for a fitted model, some rows at a time: the same values for any number of rows, in constant memory.
+"""A table's file some rows at a time, in constant memory: for a fitted model, and to fit one.
 
-The model says what the columns of a CSV are, so no part of the file is read otherwise than the whole: what was a number at
+For a fitted model they are the same values for any number of rows: the model says what the columns of a CSV are, so no part of the file is read otherwise than the whole: what was a number at
 fit must be one, what was text stays text, also where it looks like a number. (Reading to fit must guess: ``read_table``.)
 """
 
@@ -8,8 +8,13 @@ import contextlib
 import csv
 import sys
 
-from dubito.columns import DataError
-from dubito.tables import check_names, ending_of
+import numpy as np
+
+from dubito.columns import DataError, TargetScaler, as_parts, check_target, listed, opened
+from dubito.encoding import Learned
+from dubito.tables import Schema, check_names, ending_of, split_target, target_kind
+
+ROWS = 2**16  # read at a time to fit
 
 
 def read_batches(source, schema, target=None, rows=16384, skip=0):
@@ -45,8 +50,130 @@ def read_batches(source, schema, target=None, rows=16384, skip=0):
         raise DataError(f"{source} cannot be read: {error}") from error
 
 
-def _parquet(source, rows):
-    """Tables of the file's rows; the first is empty, so that there is one."""
+def learn_table(path, target, task):
+    """(``Schema``, ``TargetScaler`` or for classes their sorted labels, number of rows) of a Parquet table, read once.
+
+    What ``Schema.fit`` and ``TargetScaler.fit`` find of the whole, to rounding; an absurd outlier is seen among the 65,536
+    rows around it. Raises DataError as these do, and for any other file.
+    """
+    _only_parquet(path)
+    learned, labels, count = {}, [], 0
+    for table, start in read_batches(path, None, rows=ROWS):
+        found = split_target(table, target)[1]
+        names, frame = opened(table, least=0)
+        for name, part in zip(names, as_parts(names, frame, start), strict=True):
+            if name != target or task == "regression":
+                learned.setdefault(name, Learned(name)).add(part, np.ones(len(table)), start)
+        if task == "classification":
+            labels = np.unique(np.concatenate([labels, found]) if len(labels) else found)
+        count += len(table)
+    if count < 2:
+        raise DataError(f"{path} has {count} rows; at least two are needed to fit.")
+    if task == "classification":
+        classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
+        return Schema.of([*learned.values()]), classes, count
+    values = learned.pop(target)
+    if values.kind == "category":
+        raise DataError(f"The target {target!r} is of texts, not of numbers.")
+    return Schema.of([*learned.values()]), TargetScaler.of([values.moments]), count
+
+
+def kind_in_file(path, target):
+    """``target_kind`` of a Parquet table's column, of which no more is held than is needed. Raises DataError."""
+    import pyarrow
+
+    _only_parquet(path)
+    codes, count = set(), 0
+    for table, _ in read_batches(path, None, rows=ROWS):
+        split_target(table, target)
+        column = table.column(target)
+        if not pyarrow.types.is_integer(column.type):
+            return target_kind(column)
+        codes.update(column.drop_null().unique().to_pylist())
+        count += len(column) - column.null_count
+        if len(codes) > 10:
+            return "regression"
+    return target_kind(pyarrow.chunked_array([sorted(codes) * 2])) if count >= 2 * len(codes) else "regression"
+
+
+def _only_parquet(path):
+    if ending_of(path) != ".parquet":
+        raise DataError(f"{path}: only a .parquet table can be read piece by piece to fit; convert it.")
+
+
+def table_pieces(path, target, schema, known):
+    """A Parquet table as what ``fit`` takes for ``x``: encoded by its ``schema``, the target by ``known``, of ``learn_table``."""
+
+    def pieces():
+        for table, start in read_batches(path, schema, rows=ROWS):
+            inputs, values = split_target(table, target)
+            scaled = isinstance(known, TargetScaler)
+            y = known.transform(values[:, None]) if scaled else np.searchsorted(known, values).astype(np.int32)
+            yield schema.encode(inputs, start=start), y
+
+    return pieces
+
+
+def parquet_pieces(path, inputs, target, weight=None):
+    """A Parquet file as what ``fit`` takes for ``x``, to train without loading it whole: a callable that reads it anew.
+
+    ``inputs``: names of columns of numbers or truth values, in the order of the network's inputs; ``target``: the name of
+    such a column, or a list of names, (N, K); ``weight``: that of the sample weights. The numbers are given as they are:
+    nothing is scaled. ``fit`` shuffles rows within pieces of 65,536 only, so the file should not be sorted.
+
+    Raises DataError where the file cannot be read, a column is not there or not of numbers; the callable also for missing
+    values.
+    """
+    import pyarrow
+    from pyarrow import parquet, types
+
+    several = not isinstance(target, str)
+    columns = [*inputs, *(target if several else [target]), *([] if weight is None else [weight])]
+    try:
+        schema = parquet.read_schema(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    for name in columns:
+        if name not in schema.names:
+            raise DataError(f"{path} has no column {name!r}. The columns are {listed([*map(repr, schema.names)])}.")
+        kind = schema.field(name).type
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+            raise DataError(f"{path}: column {name!r} is of {kind}, not of numbers.")
+
+    def pieces():
+        start, end = 0, len(columns) - (weight is not None)
+        try:
+            for table in _parquet(path, ROWS, list(dict.fromkeys(columns))):
+                arrays = [_complete(path, table, name, start) for name in columns]
+                y = _side_by_side(arrays[len(inputs) : end]) if several else arrays[len(inputs)]
+                yield (_side_by_side(arrays[: len(inputs)]), y, *arrays[end:])
+                start += len(table)
+        except (OSError, pyarrow.ArrowException) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+
+    return pieces
+
+
+def _complete(path, table, name, start):
+    """A column's values (n,); DataError where some are missing. ``start``: the number of the first row."""
+    column = table.column(name)
+    if column.null_count:
+        row = start + int(np.argmax(column.is_null().to_numpy()))
+        raise DataError(f"{path}: column {name!r} has no value in row {row}. Fill it in, or leave the row out.")
+    return column.to_numpy()
+
+
+def _side_by_side(columns):
+    """Columns (n,) as one array of float32 (n, K); what is beyond it becomes infinite, which a fit refuses."""
+    out = np.empty((len(columns[0]), len(columns)), np.float32)
+    with np.errstate(over="ignore"):
+        for place, column in enumerate(columns):
+            out[:, place] = column
+    return out
+
+
+def _parquet(source, rows, columns=None):
+    """Tables of the file's rows, of all columns or some; the first is empty, so that there is one."""
     import pyarrow
     from pyarrow import parquet
 
@@ -54,7 +181,7 @@ def _parquet(source, rows):
     with parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
         check_names(source, file.schema_arrow.names)
         yield file.schema_arrow.empty_table()
-        for batch in file.iter_batches(rows):
+        for batch in file.iter_batches(rows, columns=columns):
             yield pyarrow.Table.from_batches([batch])
 
 

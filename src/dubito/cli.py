@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,10 +86,13 @@ def task_of(frame, target, task):
     from dubito.tables import split_target, target_kind
 
     inputs, y = split_target(frame, target)
-    kind = target_kind(frame[target]) if task is None else task
-    if kind not in ("regression", "classification"):
+    return inputs, y, one_of_two(target_kind(frame[target]) if task is None else task)
+
+
+def one_of_two(task):
+    if task not in ("regression", "classification"):
         raise ValueError(f"--task is regression or classification, got {task!r}")
-    return inputs, y, kind
+    return task
 
 
 @contextlib.contextmanager
@@ -100,14 +104,17 @@ def progress_bar():
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True) as bar:
         task = bar.add_task("compiling", total=None)
-        seen: dict[int, int] = {}
+        seen: dict[int, float] = {}
+        told = ""
 
         def report(one):
-            seen[one.member] = one.epoch
-            score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
-            text = f"epoch {one.epoch}/{one.epochs} · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
+            nonlocal told
+            seen[one.member] = one.epoch + one.part
+            if len(one.likelihood):
+                score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
+                told = f" · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
             total, done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in seen.values())
-            bar.update(task, description=text, total=total, completed=done)
+            bar.update(task, description=f"epoch {one.epoch}/{one.epochs}{told}", total=total, completed=done)
 
         yield report
 
@@ -124,20 +131,36 @@ def fit(
     task: Task = None,
     impute: Impute = False,
     checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Read a .parquet TABLE piece by piece; name a --method.")
+    ] = False,
 ):
-    """Fit TABLE and write the model to one file."""
+    """Fit TABLE and write the model to one file. With --stream TABLE may be larger than the memory; it should not be
+    sorted, as rows are shuffled within pieces only."""
     if checkpoint is not None and checkpoint.resolve() == output.resolve():
         raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
-    frame, values = opened(table, impute)
-    inputs, y, kind = task_of(frame, target, task)
-    model = estimator(kind, method, settings or (), hidden, seed, len(y))
+    values = None
+    if stream:
+        from dubito.batches import kind_in_file
+
+        if impute or method == "default":
+            raise ValueError("--stream needs a --method other than default, which is cross-fitted, and no --impute")
+        kind = one_of_two(kind_in_file(table, target) if task is None else task)
+        model = estimator(kind, method, settings or (), hidden, seed, None)
+        fitting = partial(model.fit_file, table, target)
+    else:
+        frame, values = opened(table, impute)
+        inputs, y, kind = task_of(frame, target, task)
+        model = estimator(kind, method, settings or (), hidden, seed, len(y))
+        fitting = partial(model.fit, inputs, y)
     with progress_bar() as report:
-        model.fit(inputs, y, progress=report, checkpoint=checkpoint)
+        fitting(progress=report, checkpoint=checkpoint)
+    rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
     model.save(output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # it has done its work
-    say(f"{kind.capitalize()} on {len(y)} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
+    say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
 
 
 def answered(path, table, impute=False):

@@ -1,9 +1,10 @@
-"""Tables in, float32 out: reading files, what the columns are, one-hot encoding, and scaling in float64.
+"""Tables in, float32 out: what a column's values are, their moments, and scaling in float64.
 
 No JAX here. JAX alone turns an id of 2⁴⁰ into 0 and 1e300 into ∞, so numbers are centered and scaled in float64 before
 it sees them. Scales are learned from rows with a weight above zero and from no others.
 """
 
+import math
 import numbers
 import warnings
 from dataclasses import dataclass
@@ -220,8 +221,9 @@ def _labels(y):
 
 
 class Moments(NamedTuple):
-    """Weighted mean and sd, largest magnitude, whether as good as constant, the row of an absurd outlier or None."""
+    """Sum of weights, mean and sd, largest magnitude, whether as good as constant, the row of an absurd outlier or None."""
 
+    weight: float
     mean: float
     sd: float
     largest: float
@@ -242,18 +244,27 @@ def moments(values, weight):
     mean = np.clip(mean + np.sum(part * (unit - mean)), unit.min(), unit.max())
     gap = unit - mean
     sd = np.sqrt(max(np.sum(part * gap**2) - np.sum(part * gap) ** 2, 0.0))
-    constant = sd <= CONSTANT * np.abs(unit).max() or np.ldexp(sd, exponent) < np.finfo(np.float64).tiny
+    sd = np.ldexp(sd, exponent)
     row = int(np.abs(gap).argmax())
     others = np.delete(unit, row)
     # equal others are no reason to doubt the one: a rare indicator is made that way
     absurd = len(others) and np.ptp(others) > 0 and abs(unit[row] - others.mean()) > OUTLIER * others.std()
-    return Moments(
-        float(np.ldexp(mean, exponent)),
-        float(np.ldexp(sd, exponent)),
-        float(largest),
-        bool(constant),
-        row if absurd else None,
-    )
+    mean, outlier = np.ldexp(mean, exponent), row if absurd else None
+    return Moments(float(weight.sum()), float(mean), float(sd), float(largest), _constant(sd, largest), outlier)
+
+
+def _constant(sd, largest):
+    return bool(sd <= CONSTANT * largest or sd < np.finfo(np.float64).tiny)
+
+
+def merged(one, two):
+    """The moments of two sets of rows as those of all, equal up to rounding (Chan et al. 1983). No square overflows."""
+    weight, largest = one.weight + two.weight, max(one.largest, two.largest)
+    share, half = two.weight / weight, 0.5 * two.mean - 0.5 * one.mean
+    rest = 1 - share
+    sd = math.hypot(math.sqrt(rest) * one.sd, math.sqrt(share) * two.sd, 2 * math.sqrt(share * rest) * half)
+    outlier = two.outlier if one.outlier is None else one.outlier
+    return Moments(weight, one.mean + 2 * share * half, sd, largest, _constant(sd, largest), outlier)
 
 
 def standardized(values, shift, scale):
@@ -280,7 +291,12 @@ class TargetScaler:
         weight = check_weight(weight, len(y)).astype(np.float64)
         rows = np.flatnonzero(weight)
         found = [moments(column, weight[rows]) for column in np.asarray(y, np.float64)[rows].T]
-        far = [f"target {k} (row {rows[m.outlier]})" for k, m in enumerate(found) if m.outlier is not None]
+        return cls.of([m if m.outlier is None else m._replace(outlier=int(rows[m.outlier])) for m in found])
+
+    @classmethod
+    def of(cls, found):
+        """The same from the ``Moments`` of each target."""
+        far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
         warn_of(
             "Constant targets are predicted as they are", [f"target {k}" for k, m in enumerate(found) if m.constant]
         )

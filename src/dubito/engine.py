@@ -1,10 +1,11 @@
 """The one loop: every method is trained by it, one compiled program for all members, in chunks.
 
 Everything that decides (score, best state, patience, divergence) happens inside the compiled epoch, on traced numbers of
-rows, blocks and epochs; the host only reports and interrupts. So results do not depend on how a run is cut into chunks,
-how many members run beside it, or on which thread.
+rows, blocks and epochs; the host only brings the rows, reports and interrupts. So results do not depend on how a run is cut
+into chunks, how many members run beside it, or on which thread. Rows in memory are one piece that stays on the device.
 """
 
+import contextlib
 import threading
 import time
 import warnings
@@ -23,6 +24,7 @@ from dubito import epochs, random
 from dubito.blocks import cores
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
+from dubito.pieces import in_memory, innermost, opened, streamed
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
 
 SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
@@ -30,13 +32,15 @@ FIRST = 16  # blocks of the first
 
 
 class Report(NamedTuple):
-    """One chunk of one member: per epoch the likelihood, the penalty (KL or −log prior) and the validation score, in
-    nats per example (higher likelihood and score are better; their sum with the penalty is the objective)."""
+    """One chunk of one member: ``epoch`` epochs and the share ``part`` of the next are done. Of each epoch that the chunk
+    ended, none in a long one: the likelihood, the penalty (KL or −log prior) and the validation score, in nats per example
+    (higher likelihood and score are better; the likelihood less the penalty is the objective)."""
 
     member: int
     members: int
     epoch: int
     epochs: int
+    part: float
     likelihood: np.ndarray
     penalty: np.ndarray
     score: np.ndarray
@@ -58,7 +62,7 @@ class Trained:
     states: tuple
     numbers: tuple  # which of the method's members these are
     count: int
-    rows: Rows
+    rows: Rows  # of a stream those of the first piece
 
 
 def grouped(trained, groups):
@@ -92,6 +96,10 @@ def fit(
 ):
     """Train ``model`` on rows ``x`` (N, D), ``y`` (N, K), (N,) or class indices (N,) with ``method``: a posterior.
 
+    Rows beyond the memory: a callable as ``x`` and None as ``y``. It gives, for each epoch and member anew, an iterator of
+    (x, y) or (x, y, weight) of any lengths, always the same rows. They are shuffled within pieces of up to 65,536, so they
+    should not be sorted; whatever needs all at once (``early_stopping``, CrossFit, ``mesh``, all rows a step) is refused.
+
     ``weight`` (N,): sample weights; 0 removes a row. ``early_stopping`` holds ``validation_fraction`` of the rows out,
     keeps the state with their best score, and stops after ``n_iter_no_change`` epochs without gain ``tol`` (nats per
     example). ``progress`` is called with a ``Report`` after each chunk. On Ctrl-C the fit raises KeyboardInterrupt, or,
@@ -103,7 +111,11 @@ def fit(
     Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge,
     CheckpointError where the file is of another fit.
     """
-    rows = check_rows(model, x, y, weight)
+    if callable(x) or y is None:
+        whole = {"early_stopping": early_stopping, "mesh": mesh is not None}
+        rows, stream = opened(model, method, x, y, weight, whole, identified=checkpoint is not None)
+    else:
+        rows, stream = check_rows(model, x, y, weight), None
     key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
     if early_stopping and not hasattr(method, "folds"):  # cross-fitting stops on its own held-out rows
         rows = hold_out(rows, validation_fraction, key_split)
@@ -112,11 +124,13 @@ def fit(
         method.check(model)
     saved = None
     if checkpoint is not None:
-        parts = {"model": model, "method": method, "data": rows, "key": key_members, "early stopping": stopping}
+        data = rows if stream is None else stream.digest
+        parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
         saved = Checkpoint(checkpoint, parts)
     run = partial(
         train,
         rows=rows,
+        stream=stream,
         stopping=stopping,
         progress=progress,
         keep_on_interrupt=keep_on_interrupt,
@@ -133,35 +147,38 @@ def one_member(method, rows, key):
     return [Member(key, rows.train, rows.valid)]
 
 
-def innermost(method):
-    """The method that trains, inside wrappers that multiply it."""
-    while hasattr(method, "method"):
-        method = method.method
-    return method
-
-
 def train(
-    model, method, *, members, rows, stopping, progress=None, keep_on_interrupt=False, checkpoint=None, mesh=None
+    model,
+    method,
+    *,
+    members,
+    rows,
+    stopping,
+    stream=None,
+    progress=None,
+    keep_on_interrupt=False,
+    checkpoint=None,
+    mesh=None,
 ):
     """Train every member from its own start; a ``Trained``. One compiled program, one host thread a core."""
     method = floats(innermost(method))
     model = floats(model)
-    block = bucket(len(rows.x)) if method.batch_size is None else min(method.batch_size, bucket(len(rows.x)))
+    most = bucket(len(rows.x) if stream is None else stream.count)
+    block = most if method.batch_size is None else min(method.batch_size, most)
     held = bucket(max(int(np.sum(member.valid > 0)) for member in members))
-    total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
     if mesh is not None and block % mesh.size:
         raise ValueError(f"batch_size={block} is no multiple of the mesh's {mesh.size} devices")
     put = jnp.asarray if mesh is None else partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
-    x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
+    pieces = in_memory(rows, block, put) if stream is None else streamed(stream, block)
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
     def one(number, stop):
         member = members[number]
-        weight = put(padded(member.train, total))
         chosen = np.flatnonzero(member.valid > 0)
         valid = [put(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)]
-        run = Run(model, method, epochs.Arrays(x, y, weight), epochs.Arrays(*valid), block, mesh, member.key, stopping)
-        return run_member(run, stop, partial(_report, progress, number, len(members)), slots[number])
+        run = Run(model, method, epochs.Arrays(*valid), block, mesh, member.key, stopping)
+        with contextlib.closing(pieces(member)) as found:
+            return run_member(run, found, stop, partial(_report, progress, number, len(members)), slots[number])
 
     carries = side_by_side(one, len(members), keep_on_interrupt, 1 if mesh is not None else cores())
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
@@ -183,7 +200,6 @@ class Run(NamedTuple):
 
     model: Any
     method: Any
-    rows: epochs.Arrays
     held: epochs.Arrays
     block: int
     mesh: Any
@@ -191,25 +207,28 @@ class Run(NamedTuple):
     stopping: Stopping
 
 
-def run_member(run, stop, report, slot):
+def run_member(run, pieces, stop, report, slot):
     """One member from its start, or from where its checkpoint was, to the end: chunks of about ``SECONDS``.
 
     With ``stop`` set from the beginning it is a chunk of no steps, after which the program is compiled.
     """
     total = int(run.method.epochs)
-    carry, order = epochs.begin(run.model, run.method, run.rows, run.block, run.mesh, run.key)
+    piece = next(pieces)
+    carry, order = epochs.begin(run.model, run.method, piece.rows, run.block, run.mesh, run.key)
     log = np.empty((0, 3), np.float32)
     length, fresh = 0 if stop.is_set() else FIRST, True
     if slot is not None and not stop.is_set():
         carry, log = slot.restore(carry)
-        report(total, log, log)
+        report(total, carry, piece, log, log)
     while True:
         clock = time.perf_counter()
+        while not piece.first <= int(carry.number) < piece.end:
+            piece = next(pieces)
         plan = epochs.Plan(np.int32(length), np.int32(total), np.bool_(fresh))
-        carry, order = epochs.chunk(*run, plan, carry, order)
+        carry, order = epochs.chunk(*run, piece, plan, carry, order)
         new = np.array(carry.log)[: int(carry.epoch) - len(log)]
         log = np.concatenate([log, new])
-        report(total, log, new)
+        report(total, carry, piece, log, new)
         last = stop.is_set() or len(log) == total or bool(carry.done)
         if slot is not None and length:
             slot.keep(carry, log, last)
@@ -257,9 +276,10 @@ def results(futures):
     return [future.result() for future in futures]
 
 
-def _report(progress, number, members, total, log, new):
-    if progress is not None and len(new):
-        progress(Report(number, members, len(log), total, *new.T))
+def _report(progress, number, members, total, carry, piece, log, new):
+    part = int(carry.number) / int(piece.blocks)
+    if progress is not None and (len(new) or part):
+        progress(Report(number, members, len(log), total, part, *new.T))
 
 
 def history(reports):
@@ -270,6 +290,8 @@ def history(reports):
     members: dict[int, list[Any]] = {}
     ended = set()
     for report in reports:
+        if len(report.likelihood) == 0:  # within an epoch
+            continue
         again = report.epoch == len(report.likelihood) and report.member in members
         ended |= {report.member} if again else set()
         if report.member not in ended:

@@ -14,7 +14,7 @@ from dubito.model import Batch
 
 CHUNK = 50  # epochs a compiled call runs at most
 RETRIES = 3
-PIECE = 4096  # rows moved at a time
+MOVED = 4096  # rows at a time
 
 
 class Clock(NamedTuple):
@@ -57,10 +57,23 @@ class Arrays(NamedTuple):
     weight: Any
 
 
-class Plan(NamedTuple):
-    """How far a chunk goes: at most ``blocks`` steps, ``CHUNK`` epochs and the fit's ``epochs``.
+class Piece(NamedTuple):
+    """Rows of one epoch, all or some: its blocks ``first`` to ``end`` of the epoch's ``blocks``, rows of weight 0 left out.
 
-    ``fresh``: whether it is the first after a start or a resumption, so that an epoch's order is not there yet.
+    ``size``: the sum of the weights of all of the epoch's rows.
+    """
+
+    rows: Arrays
+    first: Any
+    end: Any
+    blocks: Any
+    size: Any
+
+
+class Plan(NamedTuple):
+    """How far a chunk goes: at most ``blocks`` steps, ``CHUNK`` epochs, the fit's ``epochs``, and no farther than its piece.
+
+    ``fresh``: whether it is the first after a start or a resumption, so that the piece's order is not there yet.
     """
 
     blocks: Any
@@ -70,7 +83,7 @@ class Plan(NamedTuple):
 
 @partial(jax.jit, static_argnums=(3, 4))
 def begin(model, method, rows, block, mesh, key):
-    """A carry around the first state, and room for the rows in an epoch's order."""
+    """A carry around the first state, and room for a piece's rows in an epoch's order."""
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(block, jnp.float32)
     state = method.init(
@@ -84,41 +97,41 @@ def begin(model, method, rows, block, mesh, key):
     return laid((carry, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
 
 
-@partial(jax.jit, static_argnums=(4, 5), donate_argnums=(9, 10))
-def chunk(model, method, rows, held, block, mesh, key, stopping, plan, carry, order):
-    """Steps from where ``carry`` is to where ``plan`` or patience or retries end; ``order`` has the epoch's rows.
+@partial(jax.jit, static_argnums=(3, 4), donate_argnums=(9, 10))
+def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
+    """Steps from where ``carry`` is to where ``piece``, ``plan``, patience or retries end; ``order`` has the piece's rows.
 
-    ``rows.weight`` is 0 for rows not trained on; ``held`` has those of the validation, the used ones first. With a
-    ``mesh`` each block's rows are spread over its devices.
+    A piece that is a whole epoch serves epoch after epoch. ``piece.rows.weight`` is 0 for rows not trained on; ``held`` has
+    those of the validation, the used ones first. With a ``mesh`` each block's rows are spread over its devices.
     """
     key_run = jax.random.split(key)[1]
-    used = jnp.sum(rows.weight > 0, dtype=jnp.int32)
-    blocks = -(-used // block)
-    counts = (used, blocks, jnp.sum(rows.weight), plan.epochs * blocks)
+    used = jnp.sum(piece.rows.weight > 0, dtype=jnp.int32)
     first = carry.epoch
 
     def more(loop):
         carry, _, spent = loop
         within = (carry.epoch < plan.epochs) & (carry.epoch - first < CHUNK)
-        return (spent < plan.blocks) & within & ~carry.done
+        here = (piece.first <= carry.number) & (carry.number < piece.end)
+        return (spent < plan.blocks) & within & here & ~carry.done
 
     def part(loop):
         carry, order, spent = loop
         keys = jax.random.split(jax.random.fold_in(key_run, carry.epoch), 3)
-        due = (carry.number == 0) | (plan.fresh & (spent == 0))
-        order = shuffled(rows, keys[0], order, due)
-        end = jnp.minimum(blocks, carry.number + plan.blocks - spent)
-        body = partial(one_block, model, method, block, mesh, order, counts, keys[1], carry)
+        due = (carry.number == piece.first) | (plan.fresh & (spent == 0))
+        key_order = choose(piece.first == 0, keys[0], jax.random.fold_in(keys[0], piece.first))
+        order = shuffled(piece.rows, key_order, order, due)
+        end = jnp.minimum(piece.end, carry.number + plan.blocks - spent)
+        body = partial(one_block, model, method, block, mesh, order, used, piece, plan, keys[1], carry)
         running, info = jax.lax.fori_loop(carry.number, end, body, (carry.running, carry.info), unroll=1)
         spent = spent + end - carry.number
         carry = carry._replace(running=running, info=info, number=end)
 
         def close():
             score = validate(model, method, held, block, running, keys[2])
-            mean, scored = info / blocks.astype(jnp.float32), jnp.any(held.weight > 0)
-            return decide(carry, mean, score, scored, stopping, blocks, first)
+            mean, scored = info / piece.blocks.astype(jnp.float32), jnp.any(held.weight > 0)
+            return decide(carry, mean, score, scored, stopping, piece.blocks, first)
 
-        carry = jax.lax.cond(end == blocks, close, lambda: carry)
+        carry = jax.lax.cond(end == piece.blocks, close, lambda: carry)
         return carry, order, spent
 
     carry, order, _ = jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))
@@ -128,21 +141,21 @@ def chunk(model, method, rows, held, block, mesh, key, stopping, plan, carry, or
 def shuffled(rows, key, order, due):
     """If it is ``due``, ``order`` overwritten with the rows in an epoch's order, those of weight 0 last.
 
-    By pieces, which XLA writes in place: in one, it would need room for the rows once more and copy them.
+    Some at a time, which XLA writes in place: all at once, it would need room for them once more and copy them.
     """
     total = len(rows.weight)
-    piece = min(PIECE, total)
+    some = min(MOVED, total)
     index = jax.lax.cond(due, lambda: permutation(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
 
     def move(number, order):
-        start = jnp.minimum(number * piece, total - piece)
-        chosen = jax.lax.dynamic_slice_in_dim(index, start, piece)
+        start = jnp.minimum(number * some, total - some)
+        chosen = jax.lax.dynamic_slice_in_dim(index, start, some)
         moved = (
             jax.lax.dynamic_update_slice_in_dim(to, a[chosen], start, 0) for to, a in zip(order, rows, strict=True)
         )
         return Arrays(*moved)
 
-    return jax.lax.fori_loop(0, jnp.where(due, -(-total // piece), 0), move, order)
+    return jax.lax.fori_loop(0, jnp.where(due, -(-total // some), 0), move, order)
 
 
 def permutation(key, first):
@@ -163,19 +176,20 @@ def permutation(key, first):
     return order.astype(jnp.int32)
 
 
-def one_block(model, method, block, mesh, order, counts, key, carry, number, state_info):
-    """A step on the ``number``-th of the epoch's balanced, contiguous blocks; rows past its end weigh 0."""
+def one_block(model, method, block, mesh, order, used, piece, plan, key, carry, number, state_info):
+    """A step on the epoch's block ``number``; a piece's blocks are balanced and contiguous, rows past a block's end weigh 0."""
     state, info = state_info
-    used, blocks, size, steps = counts
-    least, more = used // blocks, used % blocks
-    start = number * least + jnp.minimum(number, more)
-    rows = least + (number < more).astype(jnp.int32)
+    count, place = piece.end - piece.first, number - piece.first
+    least, more = used // count, used % count
+    start = place * least + jnp.minimum(place, more)
+    rows = least + (place < more).astype(jnp.int32)
     x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in order)
     weight = jnp.where(jnp.arange(block) < rows, weight, 0.0)
     x, y, weight = laid((x, y, weight), mesh, PartitionSpec(mesh and mesh.axis_names))
-    batch = Batch(x, y, weight, blocks.astype(jnp.float32), size)
+    batch = Batch(x, y, weight, piece.blocks.astype(jnp.float32), piece.size)
     step = carry.step + number
-    clock = Clock(step, step.astype(jnp.float32) / steps.astype(jnp.float32), number == blocks - 1, carry.brake)
+    progress = step.astype(jnp.float32) / (plan.epochs * piece.blocks).astype(jnp.float32)
+    clock = Clock(step, progress, number == piece.blocks - 1, carry.brake)
     state, new = method.step(model, state, batch, clock, jax.random.fold_in(key, number))
     return state, info + jnp.stack([new["likelihood"], new["penalty"]]).astype(jnp.float32)
 

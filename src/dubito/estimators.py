@@ -13,14 +13,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from dubito import model_file, predictive, random
+from dubito.batches import learn_table, table_pieces
 from dubito.blocks import ROWS, in_threads
 from dubito.draws import functions
 from dubito.engine import fit, history
 from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from dubito.model import Model
-from dubito.network import mlp
 from dubito.prior import Normal
-from dubito.recipes import default_method, method_params, replaced
+from dubito.recipes import default_method, method_params, replaced, table_network
 from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
 
 
@@ -33,6 +33,8 @@ class _Estimator(BaseEstimator):
     posterior_: Any
     key_: Any
     _flat: bool
+    _target: Any
+    _task = "regression"
     _recipe = ((128, 128), "silu", 8)  # hidden, activation and periodic beside the default method
 
     def __init__(
@@ -82,17 +84,29 @@ class _Estimator(BaseEstimator):
         return self
 
     def _table(self, X, sample_weight):
-        """(schema, encoded rows, weights) of a table to fit."""
+        """(schema, encoded rows, weights, number of rows) of a table to fit."""
         weight = check_weight(sample_weight, _num_samples(X))
-        schema = Schema.fit(X, weight)
-        return schema, schema.encode(X, handle_unknown="ignore"), weight  # rows of weight 0 may hold anything
+        schema = Schema.fit(X, weight)  # rows of weight 0 may hold anything
+        return schema, schema.encode(X, handle_unknown="ignore"), weight, len(weight)
 
-    def _fit(self, table, y, likelihood, scaler, fitted, progress, checkpoint):
-        """Train on the encoded table; ``fitted`` are the attributes to set when all has gone well."""
+    def fit_file(self, path, target, *, progress=None, checkpoint=None):
+        """Fit to a Parquet table that need not fit into memory: to the column ``target`` from all others. The file is read
+        twice, and once an epoch; rows are shuffled within pieces of 65,536, so it should not be sorted. It needs a method
+        that does not hold rows out. The rest is as for ``fit``."""
+        if self.method is None:
+            raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
+        schema, known, rows = learn_table(path, target, self._task)
+        table = schema, table_pieces(path, target, schema, known), None, rows
+        return self._fit(table, None, self._target(known), progress, checkpoint)
+
+    def _fit(self, table, y, target, progress, checkpoint):
+        """Train on the encoded table; a ``target`` has the attributes to set when all has gone well."""
         start = time.perf_counter()
-        schema, x, weight = table
-        method = default_method(len(x), likelihood.task) if self.method is None else self.method
-        model = Model(self._network(schema, likelihood.width), likelihood, self._prior())
+        (schema, x, weight, rows), (likelihood, scaler, fitted) = table, target
+        method = default_method(rows, likelihood.task) if self.method is None else self.method
+        recipe = self._recipe if self.method is None else None
+        network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
+        model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         key_fit, key_predict = jax.random.split(random.seeded(seed))
         reports = []
@@ -112,7 +126,7 @@ class _Estimator(BaseEstimator):
             "posterior_": posterior,
             "key_": np.asarray(jax.random.key_data(key_predict)),
             "history_": history(reports),
-            "summary_": {"rows": len(x), "seconds": time.perf_counter() - start},
+            "summary_": {"rows": rows, "seconds": time.perf_counter() - start},
             "n_features_in_": len(schema.columns),
         }
         if schema.named:
@@ -122,25 +136,6 @@ class _Estimator(BaseEstimator):
         for name, value in fitted.items():
             setattr(self, name, value)
         return self
-
-    def _network(self, schema, outputs):
-        recipe = self.method is None
-        hidden, activation, periodic = self._recipe if recipe else ((50,), "relu", 0)
-        hidden = hidden if self.hidden is None else tuple(self.hidden)
-        activation = activation if self.activation is None else self.activation
-        periodic = periodic if self.periodic is None else self.periodic
-        return mlp(
-            schema.width,
-            hidden,
-            outputs,
-            activation,
-            periodic=periodic,
-            numeric=schema.numeric,
-            last_variance=0.1 if recipe else 1.0,
-        )
-
-    def _prior(self):
-        return Normal(by_network=True) if self.prior is None else self.prior
 
     def predictive(self, X):
         """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
@@ -241,22 +236,22 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports; from
         the file ``checkpoint`` the same fit (a number as ``random_state``) goes on after an interruption."""
         table = self._table(X, sample_weight)
-        target, flat = check_target(y, len(table[1]), "regression")
+        target, flat = check_target(y, table[3], "regression")
         if target.shape[1] == 1 and not flat:
             message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
             warnings.warn(message, DataConversionWarning, stacklevel=2)
             flat = True
         scaler = TargetScaler.fit(target, table[2])
-        likelihood = self._likelihood(target.shape[1])
-        y = scaler.transform(target)
-        return self._fit(table, y, likelihood, scaler, {"_flat": flat}, progress, checkpoint)
+        return self._fit(table, scaler.transform(target), self._target(scaler, bool(flat)), progress, checkpoint)
 
-    def _likelihood(self, targets):
-        if self.likelihood == "heteroscedastic":
-            return HeteroscedasticGaussian(targets=targets)
-        if self.likelihood is not None:
-            return self.likelihood
-        return Gaussian(1.0 if self.method is None else None, targets=targets)  # squared error; its noise comes later
+    def _target(self, scaler, flat=True):
+        """(likelihood, scaler, attributes) for targets of that scale."""
+        likelihood, targets = self.likelihood, len(scaler.shift)
+        if likelihood is None:  # squared error for the default method, whose noise comes later
+            likelihood = Gaussian(1.0 if self.method is None else None, targets=targets)
+        elif likelihood == "heteroscedastic":
+            likelihood = HeteroscedasticGaussian(targets=targets)
+        return likelihood, scaler, {"_flat": flat}
 
     def predict(self, X, return_std=False):
         """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""
@@ -286,18 +281,24 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
     """
 
     classes_: Any
+    _task = "classification"
     _recipe = ((256, 256), "silu", 0)
 
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and labels y (n,) of any plain type; ``classes_`` are sorted."""
         table = self._table(X, sample_weight)
-        classes, index = check_target(y, len(table[1]), "classification")
-        if len(np.unique(np.asarray(index)[table[2] > 0])) < 2:
+        classes, index = check_target(y, table[3], "classification")
+        seen = np.unique(np.asarray(index)[table[2] > 0])
+        return self._fit(table, index, self._target(classes, len(seen)), progress, checkpoint)
+
+    def _target(self, classes, seen=None):
+        """(likelihood, no scaler, attributes) for these classes, of which ``seen`` (None: all) are in the data."""
+        if (len(classes) if seen is None else seen) < 2:
             raise ValueError("BayesianClassifier needs at least 2 classes; the data (of positive weight) have 1 class")
         likelihood = self.likelihood
         if likelihood is None:
             likelihood = Bernoulli() if len(classes) == 2 else Categorical(classes=len(classes))
-        return self._fit(table, index, likelihood, None, {"classes_": classes}, progress, checkpoint)
+        return likelihood, None, {"classes_": classes}
 
     def predict(self, X):
         """The most probable class of each row, (n,)."""

@@ -1,4 +1,4 @@
-"""Methods as users choose them: by name, by default for a table, and a method's fields by their path."""
+"""Methods as users choose them: by name, by default for a table with the network beside it, and fields by their path."""
 
 import ast
 import difflib
@@ -9,6 +9,7 @@ from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.network import mlp
 
 METHODS = {
     "default": None,
@@ -38,6 +39,21 @@ def default_method(size, task="regression"):
         dropout=0.2 if task == "classification" else None,
     )
     return CrossFit(member, 10)
+
+
+def table_network(schema, outputs, recipe, hidden=None, activation=None, periodic=None):
+    """The network for a table: of ``recipe`` (hidden, activation, periodic) where the method is the default, else (None)
+    one layer of 50 rectified units; what is given comes first."""
+    usual = ((50,), "relu", 0) if recipe is None else recipe
+    return mlp(
+        schema.width,
+        usual[0] if hidden is None else tuple(hidden),
+        outputs,
+        usual[1] if activation is None else activation,
+        periodic=usual[2] if periodic is None else periodic,
+        numeric=schema.numeric,
+        last_variance=1.0 if recipe is None else 0.1,
+    )
 
 
 def method_params(method, prefix):

@@ -24,30 +24,40 @@ class Member(NamedTuple):
 
 
 def check_rows(model, x, y, weight):
-    """Validation at the door: shapes, finite numbers, weights; float32 arrays ready for the loop."""
+    """Validation at the door: ``checked``, and that some row has a weight above 0."""
+    rows = checked(model, x, y, weight)
+    if len(rows.x) == 0:
+        raise ValueError("there are no rows to fit")
+    if not np.any(rows.train > 0):
+        raise ValueError(f"weight must have a number above 0; all {len(rows.x)} are 0")
+    return rows
+
+
+def checked(model, x, y, weight):
+    """Shapes, finite numbers, weights of any number of rows: float32 arrays ready for the loop, or ValueError."""
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2:
         raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
-    if len(x) != len(y):
-        raise ValueError(f"x and y must have the same number of rows; got {len(x)} and {len(y)}")
-    if len(x) == 0:
-        raise ValueError("there are no rows to fit")
+    if y.ndim == 0 or len(x) != len(y):
+        raise ValueError(f"x and y must have the same number of rows; got shapes {x.shape} and {y.shape}")
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array.astype(np.float32))
         if bad.any():
-            raise ValueError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32")
+            first = bad.reshape(len(bad), -1).any(axis=1).argmax()
+            what = "value(s) that are NaN, infinite or beyond float32"
+            raise ValueError(f"{name} holds {bad.sum()} {what}, the first in row {first}")
     if model.likelihood.task == "regression":
-        y = y.reshape(len(y), -1).astype(np.float32)
+        y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
     elif y.ndim == 1:
         y = y.astype(np.int32 if np.all(y == np.round(y)) else np.float32)
     else:
         y = y.astype(np.float32)
     weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
-    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0) or not np.any(weight > 0):
-        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0, not all 0; got shape {weight.shape}")
+    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0):
+        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0; got shape {weight.shape}")
     return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
 
 

@@ -14,7 +14,6 @@ import narwhals as nw
 import numpy as np
 
 from dubito.columns import (
-    CATEGORIES,
     CONSTANT,
     OUTLIER,
     SHOWN,
@@ -24,71 +23,13 @@ from dubito.columns import (
     as_parts,
     is_missing,
     listed,
-    moments,
     opened,
-    standardized,
     warn_of,
 )
 from dubito.columns import TargetScaler as TargetScaler
 from dubito.columns import check_target as check_target
 from dubito.columns import check_weight as check_weight
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: numbers become (x − shift) / scale, booleans ±1, categories one 0/1 column each, in sorted order."""
-
-    name: str
-    kind: str
-    shift: float = 0.0
-    scale: float = 1.0
-    categories: tuple = ()
-
-    @property
-    def width(self):
-        """How many encoded columns this is."""
-        return len(self.categories) if self.kind == "category" else 1
-
-    def encode(self, part, handle_unknown, start=0):
-        """float32 (n, width) of a ``Part``; E if it is of another kind or has values that the fit did not have.
-
-        ``start`` is the first row's number, for the messages.
-        """
-        if self.kind == "category":
-            return self._one_hot(
-                part.values if part.kind == "category" else part.values.tolist(), handle_unknown, start
-            )
-        if part.kind == "category":
-            raise DataError(
-                f"Column {self.name!r} was {self.kind} at fit; now it has texts, such as {part.values[0]!r}."
-            )
-        if self.kind == "boolean" and not np.isin(part.values, (0, 1)).all():
-            row = np.isin(part.values, (0, 1)).argmin()
-            value = part.values[row]
-            raise DataError(f"Column {self.name!r} was boolean at fit; now row {start + row} has the value {value}.")
-        return standardized(part.values, self.shift, self.scale)[:, None]
-
-    def _one_hot(self, values, handle_unknown, start):
-        places = {value: place for place, value in enumerate(self.categories)}
-        found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
-        if handle_unknown == "error" and (found < 0).any():
-            row = int((found < 0).argmax())
-            raise DataError(
-                f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit; it had "
-                f"{listed([repr(value) for value in self.categories])}. Replace it, or set handle_unknown='ignore'."
-            )
-        return (found[:, None] == np.arange(self.width)).astype(np.float32)
-
-
-def _categories(name, part, rows):
-    """The sorted categories: the declared ones, otherwise those in ``rows``."""
-    found = set(part.declared or (part.values[row] for row in rows))
-    strange = sorted({type(value).__name__ for value in found if not isinstance(value, str | bool | int)})
-    if strange:
-        raise DataError(f"Column {name!r} has categories of type {listed(strange)}: convert them to text or integers.")
-    if len(found) > CATEGORIES:
-        raise DataError(f"Column {name!r} has {len(found)} different texts, more than {CATEGORIES}: leave it out.")
-    return tuple(sorted(found, key=lambda value: (type(value).__name__, value)))
+from dubito.encoding import Column, Learned
 
 
 @dataclass(frozen=True)
@@ -108,26 +49,22 @@ class Schema:
         names, table = opened(X, least=1)
         parts = as_parts(names, table)
         weight = check_weight(weight, table.shape[0]).astype(np.float64)
-        rows = np.flatnonzero(weight)
-        if len(rows) < 2:
+        if np.count_nonzero(weight) < 2:
             raise DataError("n_samples = 1: at least two rows (with a weight above zero) are needed to fit.")
-        columns, constant, far = [], [], []
-        for name, part in zip(names or [f"x{i}" for i in range(len(parts))], parts, strict=True):
-            if part.kind == "category":
-                column = Column(name, "category", categories=_categories(name, part, rows))
-                dull = len({part.values[row] for row in rows}) == 1
-            else:
-                found = moments(part.values[rows], weight[rows])
-                dull = found.constant
-                scale = max(1.0, found.sd) if dull else found.sd  # above 1: huge values that differ by rounding
-                number = part.kind == "numeric"
-                column = Column(name, part.kind, *((found.mean, scale) if number else (0.5, 0.5)))
-                far += [] if found.outlier is None else [f"{name!r} (row {rows[found.outlier]})"]
-            columns.append(column)
-            constant += [repr(name)] if dull else []
+        learned = [Learned(name) for name in names or [f"x{i}" for i in range(len(parts))]]
+        for column, part in zip(learned, parts, strict=True):
+            column.add(part, weight)
+        return cls.of(learned, names is not None)
+
+    @classmethod
+    def of(cls, learned, named=True):
+        """The schema of columns that have been ``Learned``."""
+        constant = [repr(column.name) for column in learned if column.constant]
+        far = [f"{column.name!r} (row {column.outlier})" for column in learned if column.outlier is not None]
+        columns = tuple(column.encoding() for column in learned)
         warn_of(f"Constant columns (sd at most {CONSTANT:.0e} of the largest value) tell nothing", constant)
         warn_of(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
-        return cls(tuple(columns), names is not None)
+        return cls(columns, named)
 
     @property
     def width(self):
