@@ -94,7 +94,7 @@ def test_gradients_of_weight_noise(kind):
     rho = jax.tree.map(lambda m: -0.5 + 0.3 * jnp.cos(7 * m), mean)
 
     def objective(mean, rho):
-        likelihood, kl = method.estimate(model, mean, jax.tree.map(jax.nn.softplus, rho), data, key)
+        likelihood, kl = method.estimate(model, mean, jax.tree.map(jax.nn.softplus, rho), data, *jax.random.split(key))
         return kl - likelihood
 
     found = jax.jit(jax.grad(objective, argnums=(0, 1)))(mean, rho)

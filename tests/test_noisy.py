@@ -24,6 +24,11 @@ def plain(p, x):
     return x @ p["w"] + p["b"][None]
 
 
+def reused(p, x):
+    a = x @ p["w"]
+    return a + p["b"][None] + 0.5 * a
+
+
 def convolution(p, x):
     f = jax.lax.conv_general_dilated(x, p["w"], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return f + p["b"][None, None, None]
@@ -47,6 +52,7 @@ def tied(p, x):
 # name: (apply, shape of w, shape of x, treatment of w, treatment of b); all linear in the parameters
 LINEAR = {
     "plain": (plain, (4, 2), (3, 4), "product", "product"),
+    "reused": (reused, (4, 2), (3, 4), "product", "product"),
     "tokens": (tokens, (4, 2), (3, 3, 4), "places", "places"),
     "convolution": (convolution, (2, 2, 3, 2), (2, 4, 4, 3), "places", "places"),
     "tied": (tied, (2, 2), (3, 4), "draw", "product"),

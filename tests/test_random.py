@@ -1,9 +1,12 @@
 """The fast Threefry is the stock one, bit for bit; and the cut draws."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import special
 
 from dubito import random
 
@@ -95,14 +98,78 @@ def test_anything_else_is_no_key(bad):
 SHAPES = [(), (3,), (0,), (2, 5), (40, 500), (20_000,)]
 
 
-@pytest.mark.parametrize(("cut", "whole"), [(random.normals, jax.random.normal), (random.uniforms, jax.random.uniform)])
-def test_pieces_are_cut_from_one_draw(cut, whole, key):
+@pytest.mark.parametrize("draw", [random.normals, random.uniforms, random.coarse])
+def test_pieces_are_cut_from_one_draw(draw, key):
     fast = random.fast(key)
-    pieces = jax.jit(lambda k: cut(k, SHAPES))(fast)
+    pieces = jax.jit(lambda k: draw(k, SHAPES))(fast)
     assert [piece.shape for piece in pieces] == SHAPES and all(piece.dtype == jnp.float32 for piece in pieces)
     together = np.concatenate([np.ravel(piece) for piece in pieces])
-    expected = jax.jit(lambda k: whole(k, (together.size,)))(fast)
-    np.testing.assert_array_equal(together, expected)
+    np.testing.assert_array_equal(together, jax.jit(lambda k: draw(k, [(together.size,)]))(fast)[0])
+
+
+def check_pairs(first, second):
+    """Of 10⁷ pairs: each half is N(0, 1) by its moments, cdf and tails, and they are independent in what these see."""
+    n = len(first)
+    for z in (first, second):
+        for power, moment in ((1, 0), (2, 1), (3, 0), (4, 3), (6, 15)):
+            assert abs(z_of_mean(z**power, moment)) < 4.6, power
+        distance = np.max(np.abs(special.ndtr(np.sort(z)) - (np.arange(n) + 0.5) / n))
+        assert distance * np.sqrt(n) < 2.6, distance  # Kolmogorov: 2 exp(−2 · 2.6²) = 3e-6, as of 4.6 standard errors
+        for limit in (2, 3, 4, 4.5, 5):
+            for side in (z > limit, z < -limit):
+                expected = n * special.ndtr(-limit)
+                assert abs(side.sum() - expected) < 4.6 * np.sqrt(expected) + 1, limit
+        assert np.abs(z).max() < 6.8 and np.mean(np.abs(z) < 1e-3) < 1e-3
+    angle, radius = np.arctan2(second, first), (first**2 + second**2) / 2
+    for a, b in (
+        (first, second),
+        (first**2 - 1, second**2 - 1),
+        (np.sign(first), np.sign(second)),
+        (np.cos(4 * angle), radius - 1),
+        (np.sin(2 * angle), radius - 1),
+        (first[1:], second[:-1]),
+        (first[1:], first[:-1]),
+    ):
+        assert abs(z_of_mean(a * b, a.mean() * b.mean())) < 4.6
+    for wave in (1, 2, 3, 4, 8):
+        assert abs(z_of_mean(np.cos(wave * angle), 0)) < 4.6 and abs(z_of_mean(np.sin(wave * angle), 0)) < 4.6, wave
+
+
+def pairs(seed):
+    n = 10_000_000
+    (z,) = random.normals(random.fast(jax.random.key(seed)), [(2, n)])
+    return np.asarray(z, float)
+
+
+def test_both_normals_of_a_pair():
+    check_pairs(*pairs(17))
+
+
+def narrow(right, a, b):
+    """The angle goes through a little less than half a circle."""
+    return right(a, b - (b >> np.uint32(8)))
+
+
+def unsigned(right, a, b):
+    """The radius has no sign, so half of the circle is missing."""
+    return right(a & np.uint32(0xFFFFFFFE), b)
+
+
+def short(right, a, b):
+    """The radius is of few bits: the tails end at 4.4."""
+    return right(a | np.uint32(1 << 18), b)
+
+
+def shared(right, a, b):
+    """The angle knows of the radius."""
+    return right(a, (b & np.uint32(0xFFFFFFF)) | (a & np.uint32(0xF0000000)))
+
+
+@pytest.mark.parametrize("fault", [narrow, unsigned, short, shared])
+def test_faults_of_the_normals_are_seen(fault, monkeypatch):
+    monkeypatch.setattr(random, "_box_muller", partial(fault, random._box_muller))
+    with pytest.raises(AssertionError):
+        check_pairs(*pairs(17))
 
 
 def test_moments_and_independence_of_pieces(key):

@@ -14,6 +14,7 @@ The first two are right only per example, so the interpreter follows which axis 
 it loses track (examples mixed, an operation it does not know) and the output depends on that, every leaf is one draw.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 
 import jax
@@ -66,8 +67,24 @@ def _draw(leaf, noise, supply, number, inputs):
     return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
 
 
-def _at_site(eqn, site, treatment, operands, noise, supply):
-    """The output of a product, convolution or bias addition whose leaf is noisy; ``noise.scale`` is the operand's."""
+def _spread(site, mean, data):
+    """The shape of a bias's noise: its own, with all examples where it has one row for them."""
+    return tuple(data[d] if d == site.axis else size for d, size in enumerate(mean))
+
+
+def _random(center, variance, supply):
+    # sqrt has an infinite derivative at 0, which would make NaN of 0 · ∞ (an input row of zeros, a scale of zero)
+    positive = variance > 0
+    std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, jnp.ones_like(variance))), 0)
+    return center + std.astype(center.dtype) * supply("normal", center.shape)
+
+
+def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
+    """The output of a product, convolution or bias addition whose leaf is noisy, and the variance that it still lacks.
+
+    ``noise.scale`` is the operand's; ``variance`` is what the data lack, None: nothing; ``waits``: whether the output may
+    lack some.
+    """
     mean, data = operands[site.position], operands[1 - site.position]
 
     def product(data, leaf):
@@ -76,8 +93,9 @@ def _at_site(eqn, site, treatment, operands, noise, supply):
     if eqn.primitive.name == "add":
         if isinstance(noise, Masked):
             raise ValueError(f"a bias of {mean.size} entries has no inputs to mask; masks are for weights")
-        shape = tuple(data.shape[d] if d == site.axis else size for d, size in enumerate(mean.shape))
-        return product(data, mean + noise.scale * supply("normal", shape))
+        if variance is not None:
+            return _random(product(data, mean), variance + noise.scale**2, supply), None
+        return product(data, mean + noise.scale * supply("normal", _spread(site, mean.shape, data.shape))), None
     if eqn.primitive.name == "dot_general":
         channel = eqn.params["dimension_numbers"][0][1 - site.position][0]
         axis = dot_axis(eqn, 1 - site.position, site.axis)
@@ -87,18 +105,15 @@ def _at_site(eqn, site, treatment, operands, noise, supply):
         channel, axis, columns = spec.lhs_spec[1], spec.out_spec[0], (spec.out_spec[1],)
     inputs = _only(data.shape, (site.axis, channel))
     if isinstance(noise, Masked):
-        return product(data * _mask(supply, noise.rate, inputs, data.dtype), mean)
+        return product(data * _mask(supply, noise.rate, inputs, data.dtype), mean), None
     center = product(data, mean)
     if treatment == "product":
         variance = product(data**2, noise.scale**2)
-        # sqrt has an infinite derivative at 0, which would make NaN of 0 · ∞ (an input row of zeros, a scale of zero)
-        positive = variance > 0
-        std = jnp.where(positive, jnp.sqrt(jnp.where(positive, variance, jnp.ones_like(variance))), 0)
-        return center + std.astype(center.dtype) * supply("normal", center.shape)
+        return (center, variance) if waits else (_random(center, variance, supply), None)
     delta = noise.scale * supply("normal", mean.shape)
     s = _signs(supply, inputs, data.dtype)
     t = _signs(supply, _only(center.shape, (axis, *columns)), center.dtype)
-    return center + product(data * s, delta) * t
+    return center + product(data * s, delta) * t, None
 
 
 def noisy(apply, params, noise, x, *, key):
@@ -128,7 +143,7 @@ def noisy(apply, params, noise, x, *, key):
 
     jax.eval_shape(lambda weights, inputs: _run(*plan, weights, inputs, order), leaves, jax.tree.leaves(x))
     draws = {"normal": normals, "uniform": coarse}
-    keys = jax.random.split(key)
+    keys = jax.random.split(key) if all(shapes.values()) else (key, key)
     drawn = {
         kind: iter(draws[kind](k, shapes[kind]) if shapes[kind] else []) for kind, k in zip(shapes, keys, strict=True)
     }
@@ -147,16 +162,40 @@ def _run(program, noises, found, sites, leaves, inputs_x, supply):
         elif kind is not None and use.treatment == "draw":
             env[i] = _draw(env[i], kind, supply, i, use.inputs)
     env.update((len(leaves) + i, value) for i, value in enumerate(inputs_x))
+    waiting, variances = _waiting(program, noises, sites, at), {}
     for number, (eqn, inputs, outputs) in enumerate(program.steps):
         operands = [env[slot] for slot in inputs]
         if number in at:
             i = at[number]
             slot = inputs[sites[i].position]
             kind = Gaussian(scales[slot]) if slot in scales else noises[i]
-            results = [_at_site(eqn, sites[i], found[i].treatment, operands, kind, supply)]
+            variance, waits = variances.get(inputs[1 - sites[i].position]), outputs[0] in waiting
+            site = (eqn, sites[i], found[i].treatment, operands, kind, supply, variance, waits)
+            result, variances[outputs[0]] = _at_site(*site)
+            results = [result]
         else:
             results = _bind(eqn, *operands)
             if inputs and inputs[0] in scales and outputs[0] in program.aliases:
                 scales[outputs[0]] = _bind(eqn, scales[inputs[0]])[0]
         env.update(zip(outputs, results, strict=True))
     return jax.tree.unflatten(program.tree, [env[slot] for slot in program.outputs])
+
+
+def _waiting(program, noises, sites, at):
+    """The values that only a noisy bias for each of their entries is added to.
+
+    The noise of the product that made one is drawn with the bias's, as one normal of their summed variance: half the
+    noise of a network of products and biases.
+    """
+    readers = Counter(program.outputs)
+    for _, inputs, _ in program.steps:
+        readers.update(inputs)
+    found = set()
+    for number, i in at.items():
+        eqn, inputs, _ = program.steps[number]
+        if eqn.primitive.name == "add" and isinstance(noises[i], Gaussian):
+            position = sites[i].position
+            mean, data = (eqn.invars[p].aval.shape for p in (position, 1 - position))
+            if _spread(sites[i], mean, data) == data and readers[inputs[1 - position]] == 1:
+                found.add(inputs[1 - position])
+    return found

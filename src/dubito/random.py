@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend.random import define_prng_impl
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
 
 
 @partial(jax.jit, inline=True)
@@ -120,32 +121,80 @@ def _fenced(draw, key):
     return jax.lax.cond(never, lambda: jnp.zeros(shape.shape, shape.dtype), lambda: draw(key))
 
 
+def _pairs(draw, key, count):
+    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all second, float32.
+
+    They leave a fence of their own as one complex array: of two arrays XLA would make two loops, each with all rounds of
+    the hash, and take twice as long. Consumers get them sorted: each picking from complex numbers is 3 times slower.
+    """
+    count = -(-count // EVEN) * EVEN
+
+    def pairs(key):
+        return jax.lax.complex(*draw(*_threefry(jax.random.key_data(key), _counter((count,)))))
+
+    def apart(key):
+        both = _fenced(pairs, key)
+        return jnp.concatenate([both.real, both.imag])
+
+    return _fenced(apart, key)
+
+
 def _cut(flat, shapes):
     """The pieces of ``shapes`` that stand in ``flat`` one after another."""
     ends = np.cumsum([0, *map(math.prod, shapes)])
     return [flat[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
 
 
-def _size(shapes):
-    return sum(map(math.prod, shapes))
+def _share(shapes, each):
+    """How many draws of ``each`` numbers suffice for ``shapes``."""
+    return -(-sum(map(math.prod, shapes)) // each)
+
+
+def sine(turns):
+    """sin(2π·turns) for turns of at most a quarter, to 2e-7: the series to the 11th power.
+
+    XLA's own takes several times as long on a CPU.
+    """
+    u = 2 * math.pi * turns
+    s = u * u
+    return u * (1 + s * (-1 / 6 + s * (1 / 120 + s * (-1 / 5040 + s * (1 / 362880 - s / 39916800)))))
+
+
+def _float(word):
+    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned word is several."""
+    return jax.lax.bitcast_convert_type(word, jnp.int32).astype(jnp.float32)
+
+
+def _box_muller(a, b):
+    """Two independent standard normals from two words, up to 6.7 standard deviations: r·(cos, sin).
+
+    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go through half a circle.
+    """
+    radius = jnp.sqrt(-2 * jnp.log((_float(a >> np.uint32(1)) + 0.5) * np.float32(2**-31)))
+    radius = jnp.where(a & np.uint32(1) == 0, radius, -radius)
+    turns = _float(b) * np.float32(2**-33)
+    return radius * sine(0.25 - jnp.abs(turns)), radius * sine(turns)
 
 
 def normals(key, shapes):
-    """Standard normals of several shapes in one draw, float32."""
-    return _cut(_fenced(lambda k: jax.random.normal(k, (_size(shapes),), jnp.float32), key), shapes)
+    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost of JAX's own."""
+    return _cut(_pairs(_box_muller, key, _share(shapes, 2)), shapes)
 
 
 def uniforms(key, shapes):
-    """Uniforms in [0, 1) of several shapes in one draw, float32."""
-    return _cut(_fenced(lambda k: jax.random.uniform(k, (_size(shapes),), jnp.float32), key), shapes)
+    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two words."""
+    numbers = _pairs(lambda *words: [_float(word >> np.uint32(8)) for word in words], key, _share(shapes, 2))
+    return _cut(numbers * np.float32(2**-24), shapes)
 
 
 def coarse(key, shapes):
     """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost."""
-    count = -(-_size(shapes) // 4)
-    words = _fenced(lambda k: jnp.concatenate(_threefry(jax.random.key_data(k), _counter((count,)))), key)
-    halves = jnp.concatenate([words & np.uint32(0xFFFF), words >> np.uint32(16)])
-    return _cut(halves.astype(jnp.float32) * np.float32(2**-16), shapes)
+    floats = _pairs(
+        lambda *words: [jax.lax.bitcast_convert_type(w, jnp.float32) for w in words], key, _share(shapes, 4)
+    )
+    words = jax.lax.bitcast_convert_type(floats, jnp.uint32)
+    halves = (words[None] >> np.uint32([0, 16])[:, None]) & np.uint32(0xFFFF)
+    return _cut((_float(halves) * np.float32(2**-16)).reshape(-1), shapes)
 
 
 def normal_like(key, tree):

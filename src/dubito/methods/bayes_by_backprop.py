@@ -65,7 +65,7 @@ class BayesByBackprop:
     def step(self, model, state, batch, clock, key):
         def objective(variational):
             mean, scale = variational[0], jax.tree.map(jax.nn.softplus, variational[1])
-            parts = [self.estimate(model, mean, scale, batch, k) for k in jax.random.split(key, self.draws)]
+            parts = [self.estimate(model, mean, scale, batch, *k) for k in jax.random.split(key, (self.draws, 2))]
             likelihood, kl = (sum(part) / (self.draws * batch.size) for part in zip(*parts, strict=True))
             return kl - likelihood, {"likelihood": likelihood, "penalty": kl}
 
@@ -73,9 +73,8 @@ class BayesByBackprop:
         (mean, rho), optimizer = descent.descend(self, gradient, (state.mean, state.rho), state.optimizer, clock)
         return State(mean, rho, optimizer), info
 
-    def estimate(self, model, mean, scale, batch, key):
+    def estimate(self, model, mean, scale, batch, key_noise, key_draw):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
-        key_noise, key_draw = jax.random.split(key)
         if self.local and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
             draw = {"likelihood": perturb(key_draw, mean["likelihood"], scale["likelihood"])}
         else:
