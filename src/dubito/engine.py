@@ -23,7 +23,7 @@ from dubito import epochs, random
 from dubito.blocks import cores
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
-from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
+from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded, part
 
 SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
 FIRST = 16  # blocks of the first
@@ -147,11 +147,11 @@ def train(
     method = floats(innermost(method))
     model = floats(model)
     block = bucket(len(rows.x)) if method.batch_size is None else min(method.batch_size, bucket(len(rows.x)))
-    held = bucket(max(int(np.sum(member.valid > 0)) for member in members))
+    held = part(bucket(len(rows.x)), max(int(np.sum(member.valid > 0)) for member in members))
     total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
     if mesh is not None and block % mesh.size:
         raise ValueError(f"batch_size={block} is no multiple of the mesh's {mesh.size} devices")
-    put = jnp.asarray if mesh is None else partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
+    put = partial(jax.device_put, device=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
