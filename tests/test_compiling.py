@@ -1,33 +1,16 @@
 """A program is compiled once for its shapes: another fit of the same ones compiles nothing, whatever its numbers are."""
 
-import contextlib
 from dataclasses import replace
 
 import jax
+import joblib
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dubito
 from dubito import random
 from dubito.rows import permutation
-
-NAMES = []  # of the programs compiled so far
-
-
-def listen(event, seconds, fun_name="", **rest):
-    if event == "/jax/core/compile/backend_compile_duration":
-        NAMES.append(fun_name)
-
-
-jax.monitoring.register_event_duration_secs_listener(listen)
-
-
-@contextlib.contextmanager
-def compiled():
-    """A list that has, at the end, the names of the programs compiled meanwhile."""
-    names, before = [], len(NAMES)
-    yield names
-    names += NAMES[before:]
 
 
 def table(n, seed=0):
@@ -54,7 +37,7 @@ def changed(method, **fields):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_a_second_fit_of_the_same_shape_compiles_nothing(method):
+def test_a_second_fit_of_the_same_shape_compiles_nothing(method, compiled):
     def fit(n=120, seed=0, method=method, **options):
         x, y = table(n, seed)
         return dubito.fit(MODEL, x, y, method, key=jax.random.key(seed), early_stopping=True, **options)
@@ -82,7 +65,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(method):
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_another_number_of_members_compiles_nothing(method, other):
+def test_another_number_of_members_compiles_nothing(method, other, compiled):
     x, y = table(120)
     dubito.fit(MODEL, x, y, method, key=jax.random.key(0))
     with compiled() as names:
@@ -92,7 +75,7 @@ def test_another_number_of_members_compiles_nothing(method, other):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 2, 3])
-def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes):
+def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled):
     def fit(n, seed=0, weight=None):
         x, y = table(n, seed)
         kind = dubito.BayesianClassifier if classes else dubito.BayesianRegressor
@@ -112,3 +95,24 @@ def test_padded_randomness_is_jaxs_own(n, key):
         assert np.array_equal(permutation(one, n), jax.random.permutation(one, n))
         data = np.stack([jax.random.key_data(each) for each in random.keys(one, n)])
         assert np.array_equal(data, jax.random.key_data(jax.random.split(one, n)))
+
+
+def test_a_search_by_threads_compiles_nothing_and_finds_the_same(compiled):
+    X, y = table(120)
+    model = dubito.BayesianRegressor(dubito.MCDropout(epochs=5), hidden=(8,), random_state=0)
+    alone, search = (GridSearchCV(model, {"method__rate": [0.01, 0.3, 0.9]}, cv=3) for _ in range(2))
+    alone.fit(X, y)
+    with compiled() as names, joblib.parallel_config("threading", n_jobs=2):
+        search.fit(X, y)
+    for split in range(3):
+        scores = (each.cv_results_[f"split{split}_test_score"] for each in (alone, search))
+        assert np.array_equal(*scores)
+    assert names == []
+
+
+def test_fits_at_once_compile_once(compiled):
+    X, y = table(120)
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=5), hidden=(9,), random_state=0)
+    with compiled() as names, joblib.parallel_config("threading", n_jobs=3):
+        cross_val_score(model, X, y, cv=3)
+    assert names.count("jit(begin)") == names.count("jit(chunk)") == 1
