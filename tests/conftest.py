@@ -1,5 +1,6 @@
 """The strictest JAX, set before any test imports dubito, and what many tests share."""
 
+import contextlib
 import gc
 import os
 import pathlib
@@ -18,6 +19,31 @@ def forgetful():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+PROGRAMS = []  # the names of those compiled so far
+
+
+def _listen(event, duration_secs, **rest):
+    del duration_secs
+    if event == "/jax/core/compile/backend_compile_duration":
+        PROGRAMS.append(rest.get("fun_name"))
+
+
+jax.monitoring.register_event_duration_secs_listener(_listen)
+
+
+@pytest.fixture(scope="session")
+def compiled():
+    """``with compiled() as names``: a list that has, at the end, the names of the programs compiled meanwhile."""
+
+    @contextlib.contextmanager
+    def watch():
+        names, before = [], len(PROGRAMS)
+        yield names
+        names += PROGRAMS[before:]
+
+    return watch
 
 
 @pytest.fixture

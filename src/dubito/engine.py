@@ -25,10 +25,11 @@ from dubito.blocks import cores
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.pieces import in_memory, innermost, opened, streamed
-from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded
+from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded, part
 
 SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
 FIRST = 16  # blocks of the first
+SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one: so many run at once, whatever the number of fits
 
 
 class Report(NamedTuple):
@@ -165,10 +166,10 @@ def train(
     model = floats(model)
     most = bucket(len(rows.x) if stream is None else stream.count)
     block = most if method.batch_size is None else min(method.batch_size, most)
-    held = bucket(max(int(np.sum(member.valid > 0)) for member in members))
+    held = part(most, max(int(np.sum(member.valid > 0)) for member in members))
     if mesh is not None and block % mesh.size:
         raise ValueError(f"batch_size={block} is no multiple of the mesh's {mesh.size} devices")
-    put = jnp.asarray if mesh is None else partial(jax.device_put, device=NamedSharding(mesh, PartitionSpec()))
+    put = partial(jax.device_put, device=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     pieces = in_memory(rows, block, put) if stream is None else streamed(stream, block)
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
@@ -208,35 +209,34 @@ class Run(NamedTuple):
 
 
 def run_member(run, pieces, stop, report, slot):
-    """One member from its start, or from where its checkpoint was, to the end: chunks of about ``SECONDS``.
-
-    With ``stop`` set from the beginning it is a chunk of no steps, after which the program is compiled.
-    """
+    """One member from its start, or from where its checkpoint was, to the end: chunks of about ``SECONDS``."""
     total = int(run.method.epochs)
     piece = next(pieces)
     carry, order = epochs.begin(run.model, run.method, piece.rows, run.block, run.mesh, run.key)
     log = np.empty((0, 3), np.float32)
-    length, fresh = 0 if stop.is_set() else FIRST, True
-    if slot is not None and not stop.is_set():
+    length, fresh = FIRST, True
+    if slot is not None:
         carry, log = slot.restore(carry)
         report(total, carry, piece, log, log)
     while True:
-        clock = time.perf_counter()
         while not piece.first <= int(carry.number) < piece.end:
             piece = next(pieces)
-        plan = epochs.Plan(np.int32(length), np.int32(total), np.bool_(fresh))
-        carry, order = epochs.chunk(*run, piece, plan, carry, order)
-        new = np.array(carry.log)[: int(carry.epoch) - len(log)]
+        with SEATS:
+            clock = time.perf_counter()
+            plan = epochs.Plan(np.int32(0 if stop.is_set() else length), np.int32(total), np.bool_(fresh))
+            carry, order = epochs.chunk(*run, piece, plan, carry, order)
+            new = np.array(carry.log)[: int(carry.epoch) - len(log)]
+            seconds = time.perf_counter() - clock
         log = np.concatenate([log, new])
         report(total, carry, piece, log, new)
         last = stop.is_set() or len(log) == total or bool(carry.done)
-        if slot is not None and length:
+        if slot is not None:
             slot.keep(carry, log, last)
         if last:
             return carry
         fresh = False
         if jax.process_count() == 1:  # several must go on in step, and their clocks differ
-            pace = SECONDS / max(time.perf_counter() - clock, 1e-4)
+            pace = SECONDS / max(seconds, 1e-4)
             length = int(min(2**30, max(1, length * min(4.0, pace))))
 
 
@@ -248,20 +248,19 @@ def local(tree):
 def side_by_side(one, count, keep_on_interrupt, threads):
     """one(0, stop), one(1, stop), ... on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
 
-    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX. A call
-    that is told to stop comes first, so that the members' threads find its program and do not each compile it.
+    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX. Of
+    threads that ask for one program at once, of this fit or of others, JAX lets the first compile it and the others wait.
     """
-    stop, stopped = threading.Event(), threading.Event()
-    stopped.set()
+    stop = threading.Event()
     with ThreadPoolExecutor(min(threads, count)) as pool:
         futures = []
         try:
-            results([pool.submit(one, 0, stopped)])
             futures += [pool.submit(one, k, stop) for k in range(count)]
             return results(futures)
         except BaseException as interrupt:  # Ctrl-C, or the exit that a signal's handler asks for
             stop.set()
             if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
+                pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return [future.result() for future in futures]
 

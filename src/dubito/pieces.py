@@ -9,7 +9,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from dubito.epochs import Arrays, Piece
@@ -48,7 +48,7 @@ def streamed(stream, block):
 
     def pieces():
         for rows, before in stream.epochs(length):
-            arrays = Arrays(*(jnp.asarray(padded(array, total)) for array in rows[:3]))
+            arrays = Arrays(*(jax.device_put(padded(array, total)) for array in rows[:3]))
             first, end, blocks = (np.int32(-(-n // block)) for n in (before, before + len(rows.x), stream.count))
             yield Piece(arrays, first, end, blocks, np.float32(stream.size))
 

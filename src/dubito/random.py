@@ -104,6 +104,11 @@ def fast(key):
     raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
 
 
+def keys(key, count):
+    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits are compiled."""
+    return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
+
+
 def _on_cpu():
     return jax.default_backend() == "cpu"
 

@@ -1,5 +1,6 @@
 """The data of a fit on the host: checked at the door, held out, padded to few sizes."""
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -66,7 +67,7 @@ def hold_out(rows, fraction, key):
     if not 0 < fraction < 1:
         raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
     used = np.flatnonzero(rows.train > 0)
-    order = used[np.asarray(jax.random.permutation(key, len(used)))]
+    order = used[permutation(key, len(used))]
     if rows.y.ndim == 1:
         order = order[np.argsort(rows.y[order], kind="stable")]
         chosen = order[np.unique(np.linspace(0, len(order) - 1, max(1, round(fraction * len(used)))).astype(int))]
@@ -82,7 +83,25 @@ def hold_out(rows, fraction, key):
 def bucket(count):
     """The padded size for a number of rows: 2^k or 1.5·2^k, at least 16, so that few shapes are compiled."""
     power = max(16, 1 << (count - 1).bit_length())
-    return power * 3 // 4 if count <= power * 3 // 4 else power
+    return power * 3 // 4 if 16 < count <= power * 3 // 4 else power
+
+
+def part(size, count):
+    """The padded size for ``count`` of ``size`` rows: halved as often as they fit, so that tables of one size that hold
+    the same share out have one size of it too."""
+    while size // 2 >= max(count, 1):
+        size //= 2
+    return size
+
+
+def permutation(key, count):
+    """``jax.random.permutation``, bit for bit, sorted on the host: random bits of few sizes are all that is compiled."""
+    order = np.arange(count)
+    for _ in range(math.ceil(3 * math.log(max(count, 2)) / math.log(2**32 - 1))):
+        key, key_bits = jax.random.split(key)
+        bits = np.asarray(jax.random.bits(key_bits, (bucket(count),)))[:count]
+        order = order[np.argsort(bits, kind="stable")]
+    return order
 
 
 def padded(array, total):

@@ -9,6 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
+from dubito import random
 from dubito.engine import grouped
 from dubito.likelihood import (
     Bernoulli,
@@ -24,7 +25,7 @@ from dubito.network import mlp, static
 from dubito.posterior import Samples, sample
 from dubito.predictive import predict
 from dubito.prior import Normal
-from dubito.rows import Member
+from dubito.rows import Member, bucket, padded, permutation
 
 FLOOR = 0.05  # of c²: how much of the noise is left at least when the members' spread is taken off
 BOUND = 5.0  # of |log(σ(x)/c)|
@@ -63,7 +64,7 @@ class CrossFit:
         self.method.check(model)
 
     def members(self, rows, key):
-        key_folds, *keys = jax.random.split(key, self.folds + 1)
+        key_folds, *keys = random.keys(key, self.folds + 1)
         fold = assigned(rows, self.folds, key_folds)
         found = []
         for number in range(fold.max() + 1):
@@ -75,7 +76,7 @@ class CrossFit:
     def finish(self, model, trained, key, run):
         groups = grouped(trained, min(self.folds, int(np.sum(trained.rows.train > 0))))
         key_parts, key_predict, key_noise = jax.random.split(key, 3)
-        keys = jax.random.split(key_parts, len(groups))
+        keys = random.keys(key_parts, len(groups))
         parts = [self.method.finish(model, group, k, run) for group, k in zip(groups, keys, strict=True)]
         folds = np.stack([group.members[0].valid for group in groups])
         if model.likelihood.task == "classification":
@@ -91,7 +92,7 @@ def assigned(rows, folds, key):
     used = np.flatnonzero(rows.train > 0)
     if len(used) < 2:
         raise ValueError(f"cross-fitting needs at least 2 rows, got n_samples = {len(used)}")
-    order = used[np.asarray(jax.random.permutation(key, len(used)))]
+    order = used[permutation(key, len(used))]
     if rows.y.ndim == 1:
         order = order[np.argsort(rows.y[order], kind="stable")]
     fold = np.full(len(rows.x), -1)
@@ -114,7 +115,8 @@ def noised(method, model, parts, folds, means, rows, key, run):
         standard = rows._replace(y=(residual / c).astype(np.float32), train=weight)
         kept, shapes = noise_shapes(noise, standard, folds, key, run)
         parts, folds = [parts[k] for k in kept], folds[kept]
-        h = np.stack([_apply(Bounded(noise), shape, rows.x) for shape in shapes])
+        x = padded(rows.x, bucket(len(rows.x)))
+        h = np.stack([_apply(Bounded(noise), shape, x) for shape in shapes])[:, : len(rows.x)]
     s = [student_scale(ratio, folds.sum(0), method.df) for ratio in (residual / c * np.exp(-held_out(folds, h))).T]
     level = np.log(s) + np.log(c) + 0.5 * np.log(np.maximum(1 - 2 * spread / c**2, FLOOR))
     level = jnp.asarray(level, jnp.float32)
@@ -134,7 +136,7 @@ def noise_shapes(noise, rows, folds, key, run):
     model = Model(Bounded(noise), LogScale(), Normal.from_l2(1e-3, float(rows.train.sum())))
     members = [
         Member(k, np.where(fold > 0, 0, rows.train).astype(np.float32), fold)
-        for k, fold in zip(jax.random.split(key, len(folds)), folds, strict=True)
+        for k, fold in zip(random.keys(key, len(folds)), folds, strict=True)
     ]
     trained = run(model, NOISE, members=members, rows=rows)
     return list(trained.numbers), [state.params["network"] for state in trained.states]
@@ -160,7 +162,7 @@ def lowest(loss, reach):
 def with_noise(model, part, noise):
     if isinstance(part, Samples):
         count = len(jax.tree.leaves(part.params)[0])
-        noise = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), noise)
+        noise = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape)), noise)
         return Samples(model, {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}})
     return Renoised(model, part, noise)
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
+from dubito import random
 from dubito.engine import grouped
 from dubito.network import static
 from dubito.posterior import Mixture, Samples
@@ -27,11 +29,11 @@ class Ensemble:
         self.method.check(model)
 
     def members(self, rows, key):
-        return [member for k in jax.random.split(key, self.size) for member in self.method.members(rows, k)]
+        return [member for k in random.keys(key, self.size) for member in self.method.members(rows, k)]
 
     def finish(self, model, trained, key, run):
         groups = grouped(trained, self.size)
-        keys = jax.random.split(key, len(groups))
+        keys = random.keys(key, len(groups))
         return joined([self.method.finish(model, group, k, run) for group, k in zip(groups, keys, strict=True)])
 
 
@@ -43,6 +45,6 @@ def joined(parts):
             "round, CrossFit(Ensemble(...))"
         )
     if all(isinstance(part, Samples) for part in parts):
-        params = jax.tree.map(lambda *leaves: jax.numpy.concatenate(leaves), *[part.params for part in parts])
-        return Samples(parts[0].model, params)
+        params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.params for part in parts])
+        return Samples(parts[0].model, jax.device_put(params))  # on the host: no program for each number of members
     return Mixture(parts[0].model, tuple(parts))

@@ -1,0 +1,64 @@
+"""Comparisons: fits side by side give what they give one after another, and stop together."""
+
+import _thread
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import dubito
+from dubito import comparison
+
+X = np.random.default_rng(0).normal(size=(120, 3))
+Y = X[:, 0] + 0.1 * X[:, 1]
+SMALL = {
+    "map": dubito.BayesianRegressor(dubito.MAP(epochs=20), hidden=(8,), random_state=0),
+    "ensemble": dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=20), 3), hidden=(8,), random_state=1),
+    "mc-dropout": dubito.BayesianRegressor(dubito.MCDropout(epochs=20), hidden=(8,), random_state=0),
+}
+
+
+def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compiled):
+    runs = []
+    for threads in (3, 1):
+        monkeypatch.setattr(comparison, "cores", lambda threads=threads: threads)
+        calls = []
+
+        def done(name, fold, calls=calls):
+            assert threading.current_thread() is threading.main_thread()
+            calls.append((name, fold))
+
+        with compiled() as names:
+            rows = comparison.compare(SMALL, X, Y, folds=3, done=done)
+        if threads == 3:  # an ensemble's program is its members': map's
+            assert names.count("jit(begin)") == names.count("jit(chunk)") == 2
+        assert calls == [(name, fold) for name in SMALL for fold in range(3)]
+        runs.append(rows)
+    for row, other in zip(*runs, strict=True):
+        assert row.name == other.name and row.scores.keys() == other.scores.keys()
+        assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
+
+
+def test_ctrl_c_ends_all_fits():
+    slow = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=10**6), 3), hidden=(8,), random_state=0)
+    pressed = []
+
+    def done(name, fold):
+        def press():
+            time.sleep(1)  # within the fits that follow
+            pressed.append(time.perf_counter())
+            _thread.interrupt_main()
+
+        threading.Thread(target=press).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        comparison.compare({"map": SMALL["map"], "slow": slow}, X, Y, folds=2, done=lambda *at: at[1] or done(*at))
+    assert time.perf_counter() - pressed[0] < 2
+    assert threading.active_count() < 4
+
+
+def test_a_fit_that_fails_fails_the_comparison():
+    ill = dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0)
+    with pytest.raises(ValueError, match="adm"):
+        comparison.compare({"map": SMALL["map"], "ill": ill}, X, Y, folds=2)
