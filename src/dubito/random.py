@@ -198,7 +198,7 @@ def coarse(key, shapes):
         lambda *words: [jax.lax.bitcast_convert_type(w, jnp.float32) for w in words], key, _share(shapes, 4)
     )
     words = jax.lax.bitcast_convert_type(floats, jnp.uint32)
-    halves = (words[None] >> np.uint32([0, 16])[:, None]) & np.uint32(0xFFFF)
+    halves = (words[None] >> np.array([[0], [16]], np.uint32)) & np.uint32(0xFFFF)
     return _cut((_float(halves) * np.float32(2**-16)).reshape(-1), shapes)
 
 
