@@ -10,7 +10,7 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "random activations network trace noisy likelihood prior model posterior quantiles blocks draws predictive descent epochs archive rows pieces "
+    "threads random activations network trace noisy likelihood prior model posterior quantiles blocks draws predictive descent epochs archive rows pieces "
     "checkpoint engine methods recipes metrics calibration diagnostics columns encoding tables batches model_file estimators comparison "
     "datasets plots graph landscape report demo streaming cache cli"
 ).split()

@@ -164,3 +164,28 @@ def test_early_stopping_stops_and_reports(problem, key):
 def test_bad_rows_are_refused(problem, x, y, message, key):
     with pytest.raises(ValueError, match=message):
         dubito.fit(problem[0], x, y, dubito.MAP(), key=key)
+
+
+@pytest.mark.parametrize("method", [dubito.BayesByBackprop(epochs=12), dubito.CrossFit(dubito.MCDropout(epochs=12), 3)])
+def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeypatch, tmp_path, method):
+    """The same numbers up to rounding; members stop on their own, and a checkpoint goes on to the same bits."""
+    model, x, y = problem
+    method = method if isinstance(method, dubito.CrossFit) else dubito.Ensemble(method, 3)
+    plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
+    monkeypatch.setattr(dubito.random, "on_cpu", lambda: False)
+    options = {"key": key, "early_stopping": True, "n_iter_no_change": 3}
+    together = dubito.fit(model, x, y, method, progress=reports.append, **options)
+    for a, b in zip(leaves(plain, key, 6), leaves(together, key, 6), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-3)
+    ends = {report.member: report.epoch for report in reports if len(report.likelihood)}
+    assert sorted(ends) == [0, 1, 2] and all(1 <= epoch <= 12 for epoch in ends.values())
+
+    def interrupt(report):
+        if report.epoch:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "checkpoint"
+    with pytest.raises(KeyboardInterrupt):
+        dubito.fit(model, x, y, method, progress=interrupt, checkpoint=file, **options)
+    again = dubito.fit(model, x, y, method, checkpoint=file, **options)
+    assert same(leaves(together, key, 6), leaves(again, key, 6))

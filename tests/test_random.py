@@ -218,7 +218,7 @@ def test_coarse_uniforms_are_even_on_their_grid(key):
 def test_elsewhere_than_on_cpu_keys_are_jaxs_own(key, monkeypatch):
     """The same numbers from both kinds."""
     here = random.fast(key)
-    monkeypatch.setattr(random, "_on_cpu", lambda: False)
+    monkeypatch.setattr(random, "on_cpu", lambda: False)
     there = random.fast(key)
     assert [str(jax.random.key_impl(k)) for k in (here, there)] == ["utf", "threefry2x32"]
     for draw in (random.normals, random.uniforms, random.coarse):

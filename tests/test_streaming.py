@@ -17,7 +17,7 @@ import pytest
 from pyarrow import csv, parquet
 
 import dubito
-from dubito import batches, blocks, cache, streaming
+from dubito import batches, cache, streaming, threads
 
 ROWS = 3000
 CITIES = ("Oslo", "Rome", "007")
@@ -110,11 +110,11 @@ def test_threads_keep_the_order():
         time.sleep(0.02 if k % 3 == 0 else 0)
         return k
 
-    assert list(blocks.in_threads(slow, range(20))) == list(range(20))
+    assert list(threads.in_threads(slow, range(20))) == list(range(20))
     with pytest.raises(ZeroDivisionError):
-        list(blocks.in_threads(lambda k: 1 // (k - 5), range(20)))
+        list(threads.in_threads(lambda k: 1 // (k - 5), range(20)))
     before = threading.active_count()
-    next(iter(blocks.in_threads(slow, range(20))))
+    next(iter(threads.in_threads(slow, range(20))))
     assert threading.active_count() <= before + 1
 
 

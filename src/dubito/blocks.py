@@ -1,9 +1,5 @@
 """Rows in blocks of one size, evaluated by compiled programs that are compiled once."""
 
-import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,24 +58,3 @@ def by_blocks(function, rows, axis, *trees):
     size = jax.tree.leaves(tree)[0].shape[at]
     start = jax.tree.map(room, jax.eval_shape(block, 0))
     return jax.lax.fori_loop(0, jnp.maximum(-(-rows // BLOCK), 1), put, start)
-
-
-def cores():
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_threads(function, items):
-    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held."""
-    with ThreadPoolExecutor(cores()) as pool:
-        waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > cores():
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

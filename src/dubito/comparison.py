@@ -12,10 +12,10 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
-from dubito.blocks import cores
 from dubito.engine import results
 from dubito.metrics import Score
 from dubito.tables import taken
+from dubito.threads import cores
 
 REGRESSION = {
     "rmse": metrics.rmse,

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from dubito import random
-from dubito.blocks import ROWS, by_blocks, counts, in_threads, pieces
+from dubito.blocks import ROWS, by_blocks, counts, pieces
 from dubito.posterior import Samples
+from dubito.threads import in_threads
 
 GROUP = 1024  # draws of one call of a compiled program
 TOGETHER = 64  # draws that are evaluated side by side, where few of their parameters differ

@@ -6,11 +6,9 @@ into chunks, how many members run beside it, or on which thread. Rows in memory 
 """
 
 import contextlib
-import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,15 +19,14 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito import epochs, random
-from dubito.blocks import cores
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.pieces import in_memory, innermost, opened, streamed
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded, part
+from dubito.threads import SEATS, cores, side_by_side
 
 SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
 FIRST = 16  # blocks of the first
-SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one: so many run at once, whatever the number of fits
 
 
 class Report(NamedTuple):
@@ -161,7 +158,8 @@ def train(
     checkpoint=None,
     mesh=None,
 ):
-    """Train every member from its own start; a ``Trained``. One compiled program, one host thread a core."""
+    """Train every member from its own start; a ``Trained``. One compiled program: on CPU one host thread a core runs it for
+    one member, faster there than for all, and to bits that do not depend on the others; elsewhere one call for all."""
     method = floats(innermost(method))
     model = floats(model)
     most = bucket(len(rows.x) if stream is None else stream.count)
@@ -173,15 +171,22 @@ def train(
     pieces = in_memory(rows, block, put) if stream is None else streamed(stream, block)
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
-    def one(number, stop):
-        member = members[number]
+    def held_rows(member):
         chosen = np.flatnonzero(member.valid > 0)
-        valid = [put(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)]
-        run = Run(model, method, epochs.Arrays(*valid), block, mesh, member.key, stopping)
-        with contextlib.closing(pieces(member)) as found:
-            return run_member(run, found, stop, partial(_report, progress, number, len(members)), slots[number])
+        return epochs.Arrays(*(put(padded(a[chosen], held + block)) for a in (rows.x, rows.y, member.valid)))
 
-    carries = side_by_side(one, len(members), keep_on_interrupt, 1 if mesh is not None else cores())
+    def one(numbers, stop):
+        found = [members[number] for number in numbers]
+        valid, keys = stacked([held_rows(member) for member in found]), stacked([member.key for member in found])
+        run = Run(model, method, valid, block, mesh, keys, stopping)
+        reports = [partial(_report, progress, number, len(members)) for number in numbers]
+        with contextlib.closing(pieces(*found)) as source:
+            return run_members(run, source, stop, reports, [slots[number] for number in numbers])
+
+    alone = random.on_cpu() or stream is not None or mesh is not None
+    groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
+    found = side_by_side(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
+    carries = [carry for group in found for carry in group]
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
         raise DivergenceError(divergence(method, carries[0]))
@@ -197,7 +202,7 @@ def train(
 
 
 class Run(NamedTuple):
-    """What a member's program is given; see ``epochs.chunk``."""
+    """What the program of a member, or of all, is given; see ``epochs.chunk``."""
 
     model: Any
     method: Any
@@ -208,36 +213,54 @@ class Run(NamedTuple):
     stopping: Stopping
 
 
-def run_member(run, pieces, stop, report, slot):
-    """One member from its start, or from where its checkpoint was, to the end: chunks of about ``SECONDS``."""
-    total = int(run.method.epochs)
+def run_members(run, pieces, stop, reports, slots):
+    """One member, or all as one program, from the start or from where their checkpoint was to the end: their carries.
+
+    Chunks take about ``SECONDS``. ``reports`` and ``slots`` have one entry for each member.
+    """
+    total, count = int(run.method.epochs), len(reports)
+    begin, chunk = (epochs.begin, epochs.chunk) if count == 1 else (epochs.begin_all, epochs.chunk_all)
     piece = next(pieces)
-    carry, order = epochs.begin(run.model, run.method, piece.rows, run.block, run.mesh, run.key)
-    log = np.empty((0, 3), np.float32)
+    carry, order = begin(run.model, run.method, piece.rows, run.block, run.mesh, run.key)
+    each, logs = apart(carry, count), [np.empty((0, 3), np.float32)] * count
     length, fresh = FIRST, True
-    if slot is not None:
-        carry, log = slot.restore(carry)
-        report(total, carry, piece, log, log)
+    if slots[0] is not None:
+        each, logs = zip(*(slot.restore(one) for slot, one in zip(slots, each, strict=True)), strict=True)
+        carry = stacked(each)
+        for report, one, log in zip(reports, each, logs, strict=True):
+            report(total, one, piece, log, log)
     while True:
-        while not piece.first <= int(carry.number) < piece.end:
+        while not np.all((piece.first <= np.asarray(carry.number)) & (np.asarray(carry.number) < piece.end)):
             piece = next(pieces)
         with SEATS:
             clock = time.perf_counter()
             plan = epochs.Plan(np.int32(0 if stop.is_set() else length), np.int32(total), np.bool_(fresh))
-            carry, order = epochs.chunk(*run, piece, plan, carry, order)
-            new = np.array(carry.log)[: int(carry.epoch) - len(log)]
+            carry, order = chunk(*run, piece, plan, carry, order)
+            each = apart(carry, count)
+            new = [np.array(one.log)[: int(one.epoch) - len(log)] for one, log in zip(each, logs, strict=True)]
             seconds = time.perf_counter() - clock
-        log = np.concatenate([log, new])
-        report(total, carry, piece, log, new)
-        last = stop.is_set() or len(log) == total or bool(carry.done)
-        if slot is not None:
-            slot.keep(carry, log, last)
+        logs = [np.concatenate(both) for both in zip(logs, new, strict=True)]
+        last = stop.is_set() or all(len(log) == total or bool(one.done) for one, log in zip(each, logs, strict=True))
+        for report, slot, one, log, more in zip(reports, slots, each, logs, new, strict=True):
+            report(total, one, piece, log, more)
+            if slot is not None:
+                slot.keep(one, log, last)
         if last:
-            return carry
+            return each
         fresh = False
         if jax.process_count() == 1:  # several must go on in step, and their clocks differ
             pace = SECONDS / max(seconds, 1e-4)
             length = int(min(2**30, max(1, length * min(4.0, pace))))
+
+
+def stacked(trees):
+    """One tree as it is, several with a leading axis."""
+    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def apart(tree, count):
+    """The ``count`` trees that ``stacked`` made one of."""
+    return [tree] if count == 1 else [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(count)]
 
 
 def local(tree):
@@ -245,38 +268,8 @@ def local(tree):
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
 
 
-def side_by_side(one, count, keep_on_interrupt, threads):
-    """one(0, stop), one(1, stop), ... on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
-
-    The main thread, where signals arrive, only waits: an exception out of a handler is safe there, and not in JAX. Of
-    threads that ask for one program at once, of this fit or of others, JAX lets the first compile it and the others wait.
-    """
-    stop = threading.Event()
-    with ThreadPoolExecutor(min(threads, count)) as pool:
-        futures = []
-        try:
-            futures += [pool.submit(one, k, stop) for k in range(count)]
-            return results(futures)
-        except BaseException as interrupt:  # Ctrl-C, or the exit that a signal's handler asks for
-            stop.set()
-            if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        return [future.result() for future in futures]
-
-
-def results(futures):
-    """What they return, waited for in naps, between which signals are handled; the first exception at once."""
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=0.1, return_when=FIRST_EXCEPTION)
-        for future in done:
-            future.result()
-    return [future.result() for future in futures]
-
-
 def _report(progress, number, members, total, carry, piece, log, new):
-    part = int(carry.number) / int(piece.blocks)
+    part = int(carry.number) / int(np.max(piece.blocks))
     if progress is not None and (len(new) or part):
         progress(Report(number, members, len(log), total, part, *new.T))
 

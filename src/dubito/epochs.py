@@ -138,6 +138,27 @@ def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, o
     return laid((carry, order), mesh, PartitionSpec())
 
 
+@partial(jax.jit, static_argnums=(3, 4))
+def begin_all(model, method, rows, block, mesh, key):
+    """``begin`` of several members, whose weights and keys have a leading axis."""
+
+    def one(weight, key):
+        return begin(model, method, rows._replace(weight=weight), block, mesh, key)
+
+    return jax.vmap(one)(rows.weight, key)
+
+
+@partial(jax.jit, static_argnums=(3, 4), donate_argnums=(9, 10))
+def chunk_all(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
+    """``chunk`` of several members: a leading axis in all but the model, the method, the rows and the plan."""
+
+    def one(held, key, piece, carry, order):
+        return chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order)
+
+    pieces = Piece(Arrays(None, None, 0), None, 0, 0, 0)
+    return jax.vmap(one, (0, 0, pieces, 0, 0))(held, key, piece, carry, order)
+
+
 def shuffled(rows, key, order, due):
     """If it is ``due``, ``order`` overwritten with the rows in an epoch's order, those of weight 0 last.
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from dubito import model_file, predictive, random
 from dubito.batches import learn_table, table_pieces
-from dubito.blocks import ROWS, in_threads
+from dubito.blocks import ROWS
 from dubito.draws import functions
 from dubito.engine import fit, history
 from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
@@ -22,6 +22,7 @@ from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
 from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
+from dubito.threads import in_threads
 
 
 class _Estimator(BaseEstimator):

@@ -27,14 +27,17 @@ def innermost(method):
 
 
 def in_memory(rows, block, put):
-    """For a member its endless pieces of ``rows``: one, on one copy of the data, with the member's weights."""
+    """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights."""
     total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
     x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
 
-    def pieces(member):
-        blocks = np.int32(-(-np.sum(member.train > 0) // block))
-        arrays = Arrays(x, y, put(padded(member.train, total)))
-        piece = Piece(arrays, np.int32(0), blocks, blocks, np.float32(np.sum(member.train, dtype=np.float64)))
+    def pieces(*members):
+        weight = np.stack([padded(member.train, total) for member in members])
+        blocks = np.int32(-(-np.sum(weight > 0, axis=1) // block))
+        size = np.float32(np.sum(weight, axis=1, dtype=np.float64))
+        if len(members) == 1:
+            weight, blocks, size = weight[0], blocks[0], size[0]
+        piece = Piece(Arrays(x, y, put(weight)), np.int32(0), blocks, blocks, size)
         while True:
             yield piece
 

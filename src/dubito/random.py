@@ -98,7 +98,7 @@ def fast(key):
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(key) if typed else key
         if data.shape == (2,) and data.dtype == jnp.uint32:
-            return jax.random.wrap_key_data(data, impl=_IMPLEMENTATION if _on_cpu() else "threefry2x32")
+            return jax.random.wrap_key_data(data, impl=_IMPLEMENTATION if on_cpu() else "threefry2x32")
     except AttributeError:
         pass
     raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
@@ -109,7 +109,8 @@ def keys(key, count):
     return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
 
 
-def _on_cpu():
+def on_cpu():
+    """Whether computations run on CPU, where nothing else is asked for."""
     return jax.default_backend() == "cpu"
 
 
