@@ -12,10 +12,9 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
-from dubito.engine import results
 from dubito.metrics import Score
 from dubito.tables import taken
-from dubito.threads import cores
+from dubito.threads import cores, results
 
 REGRESSION = {
     "rmse": metrics.rmse,
@@ -62,7 +61,7 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
     splits = list(splitter.split(np.zeros(len(y)), y))
     wanted = CLASSIFICATION if classes else REGRESSION
     found = {}
-    with side_by_side([(clone(each), X, y, train) for each in estimators.values() for train, _ in splits]) as fits:
+    with fitting([(clone(each), X, y, train) for each in estimators.values() for train, _ in splits]) as fits:
         for name in estimators:
             parts, seconds = {key: [] for key in wanted}, []
             for number, (_, test) in enumerate(splits):
@@ -84,7 +83,7 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
 
 
 @contextlib.contextmanager
-def side_by_side(jobs):
+def fitting(jobs):
     """Futures of ``timed`` fits, on a thread a core; when the block is left by an exception, each ends its chunk."""
     stop = threading.Event()
     with ThreadPoolExecutor(cores()) as pool:

@@ -33,10 +33,9 @@ def in_memory(rows, block, put):
 
     def pieces(*members):
         weight = np.stack([padded(member.train, total) for member in members])
-        blocks = np.int32(-(-np.sum(weight > 0, axis=1) // block))
-        size = np.float32(np.sum(weight, axis=1, dtype=np.float64))
-        if len(members) == 1:
-            weight, blocks, size = weight[0], blocks[0], size[0]
+        weight = weight[0] if len(members) == 1 else weight
+        blocks = (-(-np.sum(weight > 0, axis=-1) // block)).astype(np.int32)
+        size = np.sum(weight, axis=-1, dtype=np.float64).astype(np.float32)
         piece = Piece(Arrays(x, y, put(weight)), np.int32(0), blocks, blocks, size)
         while True:
             yield piece
