@@ -2,8 +2,9 @@
 
 python benchmarks/members.py [--widths 16 128 512 1024 2048] [--batches 32 256 1024] [--repeats 3]
 
-Prints a table of milliseconds a step of both members, the least of alternating runs, and the ratio: above 1 the threads win.
-Products within a step fill more cores the larger they are, so the gain of threads falls with width and batch.
+Prints a table: milliseconds a step of both members, the least of alternating runs, how many cores that run got, and the
+ratios of times and of CPU times (above 1 the threads win; the latter also where other programs take the cores). Products
+within a step fill more cores the larger they are, so the gain of threads should fall with width and batch.
 """
 
 import argparse
@@ -26,20 +27,21 @@ def main():
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 256, 1024])
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    print("| network | method | w | batch | parameters | one after the other, ms | side by side, ms | ratio |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| network | method | w | batch | parameters | one after the other | side by side | times | CPU times |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for network, sizes in NETWORKS.items():
         for name, method in METHODS.items():
             for width in arguments.widths:
                 for batch in arguments.batches:
                     count, alone, beside = point(*sizes, method, width, batch, arguments.repeats)
-                    cells = f"{count:,} | {alone * 1e3:.3g} | {beside * 1e3:.3g} | {alone / beside:.2f}"
-                    print(f"| {network} | {name} | {width} | {batch} | {cells} |", flush=True)
+                    sides = " | ".join(f"{wall * 1e3:.3g} ms, {cpu / wall:.2f} cores" for wall, cpu in (alone, beside))
+                    ratios = " | ".join(f"{a / b:.2f}" for a, b in zip(alone, beside, strict=True))
+                    print(f"| {network} | {name} | {width} | {batch} | {count:,} | {sides} | {ratios} |", flush=True)
                     jax.clear_caches()
 
 
 def point(inputs, outputs, method, width, batch, repeats):
-    """(parameters of a member, seconds a step of two members one after the other, and side by side)."""
+    """(parameters of a member, (seconds, CPU seconds) a step of two members one after the other, and side by side)."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BLOCKS * batch, inputs)).astype(np.float32)
     likelihood = dubito.Gaussian() if outputs == 1 else dubito.Categorical(outputs)
@@ -49,15 +51,16 @@ def point(inputs, outputs, method, width, batch, repeats):
     def run(threads, epochs):
         engine.cores = lambda: threads
         members = dubito.Ensemble(method(epochs=epochs, batch_size=batch, learning_rate=1e-4), 2)
-        start = time.perf_counter()
+        start = time.perf_counter(), time.process_time()
         dubito.fit(model, x, y, members, key=jax.random.key(0))
-        return (time.perf_counter() - start) / (epochs * BLOCKS)
+        steps = epochs * BLOCKS
+        return (time.perf_counter() - start[0]) / steps, (time.process_time() - start[1]) / steps
 
     run(1, 1)
-    epochs = max(1, min(500, round(SECONDS / (run(2, 2) * BLOCKS))))
-    times = [[run(threads, epochs) for threads in (1, 2)] for _ in range(repeats)]
+    epochs = max(1, min(500, round(SECONDS / (run(2, 2)[0] * BLOCKS))))
+    alone, beside = zip(*[[run(threads, epochs) for threads in (1, 2)] for _ in range(repeats)], strict=True)
     count = sum(leaf.size for leaf in jax.tree.leaves(model.init(jax.random.key(0))))
-    return count, *np.min(times, axis=0)
+    return count, min(alone), min(beside)
 
 
 if __name__ == "__main__":
