@@ -173,10 +173,13 @@ def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeyp
     method = method if isinstance(method, dubito.CrossFit) else dubito.Ensemble(method, 3)
     plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
     monkeypatch.setattr(dubito.random, "on_cpu", lambda: False)
+    calls, chunk_all = [], epochs.chunk_all
+    monkeypatch.setattr(epochs, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
     options = {"key": key, "early_stopping": True, "n_iter_no_change": 3}
     together = dubito.fit(model, x, y, method, progress=reports.append, **options)
     for a, b in zip(leaves(plain, key, 6), leaves(together, key, 6), strict=True):
-        np.testing.assert_allclose(a, b, rtol=0, atol=2e-3)
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5)
+    assert calls
     ends = {report.member: report.epoch for report in reports if len(report.likelihood)}
     assert sorted(ends) == [0, 1, 2] and all(1 <= epoch <= 12 for epoch in ends.values())
 
