@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import dubito
-from dubito import engine, epochs
+from dubito import descent, engine, epochs
 from dubito.rows import Member, check_rows
 
 
@@ -113,7 +114,8 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     rows = check_rows(model, x, y, None)
     member = Member(key, rows.train, rows.valid)
     stopping = epochs.Stopping(np.int32(0), np.float32(0))
-    end = engine.train(model, method, members=[member], rows=rows, stopping=stopping).states[0].params["network"]
+    end = engine.train(model, method, members=[member], rows=rows, stopping=stopping).states[0]
+    end = descent.unpacked(end.params)["network"]
     start = model.init(jax.random.split(key)[0])["network"]
     target = jax.grad(lambda p: 0.5 * jnp.mean((model.network.apply(p, rows.x) - rows.y) ** 2))(start)
     moved = jax.tree.map(lambda a, b: (b - a) / (3 * rate), end, start)  # 130 rows in blocks of 50: 3 steps
@@ -192,3 +194,25 @@ def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeyp
         dubito.fit(model, x, y, method, progress=interrupt, checkpoint=file, **options)
     again = dubito.fit(model, x, y, method, checkpoint=file, **options)
     assert same(leaves(together, key, 6), leaves(again, key, 6))
+
+
+def test_small_parts_are_vectors_in_training():
+    method, own = dubito.MAP(), dubito.MAP(optimizer=optax.adam(1e-3))
+    rng = np.random.default_rng(0)
+    small = {"w": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), "b": jnp.asarray(rng.normal(size=4), jnp.float32)}
+    large = {"w": jnp.zeros((200, 200)), "b": jnp.zeros(200)}
+    mixed = {"w": small["w"], "b": small["b"].astype(jnp.bfloat16)}
+    packed = descent.packed(method, {"network": small, "likelihood": {}})
+    assert [leaf.shape for leaf in jax.tree.leaves(packed)] == [(16,)]
+    for chosen, network, as_it_is in (
+        (method, small, False),
+        (method, large, True),
+        (method, mixed, True),
+        (own, small, True),
+    ):
+        params = {"network": network, "likelihood": {"log_precision": jnp.float32(1)}}
+        packed = descent.packed(chosen, params)
+        assert (packed["network"] is network) == as_it_is
+        back = descent.unpacked(packed)
+        assert jax.tree.structure(back) == jax.tree.structure(params)
+        assert all(map(np.array_equal, jax.tree.leaves(back), jax.tree.leaves(params)))

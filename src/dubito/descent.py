@@ -6,13 +6,18 @@ transformation of the user's own brings its own rate; then only schedule and bra
 """
 
 import difflib
+import math
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
-FLAT = 2**16  # parameters: up to here an optimizer works on one vector
+from dubito.network import static
+
+SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
 
 # Directions of ascent on the gradient, before the rate. Adagrad and RMSprop have ε outside the root (or none worth the
 # name inside it), Adagrad starts at 0, Adadelta has the paper's ρ: optax's own defaults differ (mathematics: descent).
@@ -54,15 +59,55 @@ def _transformation(method):
     return OPTIMIZERS[method.optimizer] if isinstance(method.optimizer, str) else method.optimizer
 
 
-def _is_flat(method, params):
-    """Whether the optimizer works on one vector: far fewer kernels to compile and to run for a small network."""
-    return isinstance(method.optimizer, str) and sum(leaf.size for leaf in jax.tree.leaves(params)) <= FLAT
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Vector:
+    """A tree of small arrays as one vector, so that what is done to each of its numbers is one kernel, not one a leaf.
+
+    It is kept as such from step to step: where leaves are put together in the midst of arithmetic, XLA's kernel looks up
+    for every number which leaf it is of.
+    """
+
+    values: jax.Array
+    tree: Any = static()
+    shapes: tuple = static()
+
+
+def packed(method, params):
+    """``params`` = {"network": θ, "likelihood": φ} for training, each part as a ``Vector``.
+
+    A part that is large stays as it is, and so do all with an optimizer of the user's own, which may look at leaves.
+    """
+    return {name: _packed(part) if isinstance(method.optimizer, str) else part for name, part in params.items()}
+
+
+def _packed(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    if len(leaves) < 2 or sum(leaf.size for leaf in leaves) > SMALL or len({leaf.dtype for leaf in leaves}) > 1:
+        return tree
+    return Vector(jnp.concatenate([leaf.ravel() for leaf in leaves]), structure, tuple(leaf.shape for leaf in leaves))
+
+
+def alike(tree, other):
+    """``tree`` as a ``Vector`` where ``other``, of the same structure, is one."""
+    return _packed(tree) if isinstance(other, Vector) else tree
+
+
+def unpacked(params):
+    """What ``packed`` was given."""
+    return {name: _unpacked(part) if isinstance(part, Vector) else part for name, part in params.items()}
+
+
+def _unpacked(vector):
+    ends = np.cumsum([math.prod(shape) for shape in vector.shapes])
+    leaves = jnp.split(vector.values, ends[:-1])
+    return vector.tree.unflatten([leaf.reshape(shape) for leaf, shape in zip(leaves, vector.shapes, strict=True)])
 
 
 def start(method, params):
     """The optimizer's state for a tree of parameters."""
     with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
-        return _transformation(method).init(ravel_pytree(params)[0] if _is_flat(method, params) else params)
+        return _transformation(method).init(params)
 
 
 def descend(method, gradient, params, state, clock, strengths=None):
@@ -70,15 +115,6 @@ def descend(method, gradient, params, state, clock, strengths=None):
 
     ``strengths``, a tree like ``params`` (0: none), asks for the proximal step of Σ strength·|w|.
     """
-    if not _is_flat(method, params):
-        return _descend(method, gradient, params, state, clock, strengths)
-    vector, unravel = ravel_pytree(params)
-    flat = None if strengths is None else ravel_pytree(strengths)[0]
-    vector, state = _descend(method, ravel_pytree(gradient)[0], vector, state, clock, flat)
-    return unravel(vector), state
-
-
-def _descend(method, gradient, params, state, clock, strengths):
     with jax.numpy_dtype_promotion("standard"):
         if method.clip is not None:
             norm = optax.tree.norm(gradient)

@@ -58,7 +58,7 @@ class BayesByBackprop:
 
     def init(self, model, batch, key):
         del batch
-        mean = model.init(key)
+        mean = descent.packed(self, model.init(key))
         rho = jax.tree.map(lambda m: jnp.full_like(m, jnp.log(jnp.expm1(self.initial_scale))), mean)
         return State(mean, rho, descent.start(self, (mean, rho)))
 
@@ -76,12 +76,14 @@ class BayesByBackprop:
     def estimate(self, model, mean, scale, batch, key_noise, key_draw):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
         if self.local and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
-            draw = {"likelihood": perturb(key_draw, mean["likelihood"], scale["likelihood"])}
+            parts = [{"likelihood": tree["likelihood"]} for tree in (mean, scale)]
         else:
-            draw = perturb(key_draw, mean, scale)
+            parts = [mean, scale]
+        draw = descent.unpacked(perturb(key_draw, *parts))
         if self.local:
-            noise = jax.tree.map(noisy.Gaussian, scale["network"])
-            f = noisy.noisy(model.network.apply, mean["network"], noise, batch.x, key=key_noise)
+            center, spread = (descent.unpacked(tree)["network"] for tree in (mean, scale))
+            noise = jax.tree.map(noisy.Gaussian, spread)
+            f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise)
             z = model.likelihood.join(f, draw["likelihood"])
         else:
             z = model.outputs(draw, batch.x)
@@ -90,14 +92,19 @@ class BayesByBackprop:
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | θ_s) over 8 draws."""
-        draws = Normals(model, state.mean, jax.tree.map(jax.nn.softplus, state.rho)).sample(key, 8)
+        draws = normals(model, state).sample(key, 8)
         rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
         return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
 
     def finish(self, model, trained, key, run):
         del key, run
-        state = trained.states[0]
-        return Normals(model, state.mean, jax.tree.map(jax.nn.softplus, state.rho))
+        return normals(model, trained.states[0])
+
+
+def normals(model, state):
+    """The posterior of a state: independent normals with means μ and standard deviations softplus(ρ)."""
+    mean, rho = descent.unpacked(state.mean), descent.unpacked(state.rho)
+    return Normals(model, mean, jax.tree.map(jax.nn.softplus, rho))
 
 
 def perturb(key, mean, scale):
@@ -111,9 +118,12 @@ def divergence(model, mean, scale, draw):
     if not isinstance(model.prior, Normal):
         prior = model.prior.log_prob(draw["network"], model.scales(draw))
         return own + negative_entropy(scale["network"]) - prior
-    scales = leaf_scales(model.prior, mean["network"], model.scales(mean))
-    leaves = zip(jax.tree.leaves(mean["network"]), jax.tree.leaves(scale["network"]), scales, strict=True)
-    return own + sum(normal_kl(m, s, jnp.asarray(p, m.dtype)) for m, s, p in leaves)
+    center = descent.unpacked(mean)
+    leaves, tree = jax.tree.flatten(center["network"])
+    scales = leaf_scales(model.prior, leaves, model.scales(center))
+    full = [jnp.full_like(leaf, jnp.asarray(scale, leaf.dtype)) for leaf, scale in zip(leaves, scales, strict=True)]
+    priors = descent.alike(tree.unflatten(full), mean["network"])
+    return own + sum(jax.tree.leaves(jax.tree.map(normal_kl, mean["network"], scale["network"], priors)))
 
 
 def normal_kl(mean, scale, prior_scale):

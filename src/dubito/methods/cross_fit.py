@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from dubito import random
+from dubito import descent, random
 from dubito.engine import grouped
 from dubito.likelihood import (
     Bernoulli,
@@ -139,7 +139,7 @@ def noise_shapes(noise, rows, folds, key, run):
         for k, fold in zip(random.keys(key, len(folds)), folds, strict=True)
     ]
     trained = run(model, NOISE, members=members, rows=rows)
-    return list(trained.numbers), [state.params["network"] for state in trained.states]
+    return list(trained.numbers), [descent.unpacked(state.params)["network"] for state in trained.states]
 
 
 def student_scale(ratio, weight, df):

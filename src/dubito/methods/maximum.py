@@ -43,7 +43,7 @@ class MaximumLikelihood:
 
     def init(self, model, batch, key):
         del batch
-        params = model.init(key)
+        params = descent.packed(self, model.init(key))
         return Point(params, descent.start(self, params))
 
     def log_prior(self, model, params):
@@ -54,7 +54,8 @@ class MaximumLikelihood:
         del model, params, size
 
     def step(self, model, state, batch, clock, key):
-        def objective(params):
+        def objective(packed):
+            params = descent.unpacked(packed)
             rates = None if self.dropout is None else self.dropout
             z = dropped_outputs(model, params, batch.x, rates, 0.0, key)
             likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
@@ -62,16 +63,16 @@ class MaximumLikelihood:
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
-        strengths = self.threshold(model, state.params, batch.size)
+        strengths = self.threshold(model, descent.unpacked(state.params), batch.size)
         return Point(*descent.descend(self, gradient, state.params, state.optimizer, clock, strengths)), info
 
     def score(self, model, state, batch, key):
         del key
-        return model.likelihood.log_prob(model.outputs(state.params, batch.x), batch.y)
+        return model.likelihood.log_prob(model.outputs(descent.unpacked(state.params), batch.x), batch.y)
 
     def finish(self, model, trained, key, run):
         del key, run
-        return Samples(model, jax.tree.map(lambda leaf: leaf[None], trained.states[0].params))
+        return Samples(model, jax.tree.map(lambda leaf: leaf[None], descent.unpacked(trained.states[0].params)))
 
 
 @jax.tree_util.register_dataclass
@@ -117,4 +118,5 @@ class MAP:
         strengths = [
             jnp.full_like(leaf, 0 if b is None else 1 / (b * size)) for leaf, b in zip(leaves, scales, strict=True)
         ]
-        return {"network": tree.unflatten(strengths), "likelihood": jax.tree.map(jnp.zeros_like, params["likelihood"])}
+        likelihood = jax.tree.map(jnp.zeros_like, params["likelihood"])
+        return descent.packed(self, {"network": tree.unflatten(strengths), "likelihood": likelihood})

@@ -55,26 +55,29 @@ class MCDropout:
 
     def init(self, model, batch, key):
         del batch
-        params = model.init(key)
+        params = descent.packed(self, model.init(key))
         return State(params, descent.start(self, params))
 
     def penalty(self, model, params, rates):
         """−log p(φ) + Σ ℓ²/(2(1 − r)) ‖w‖², in nats, with r = 0 where nothing is dropped."""
-        leaves = jax.tree.leaves(params["network"])
+        network, params = params["network"], descent.unpacked(params)
+        leaves, tree = jax.tree.flatten(params["network"])
         scales = leaf_scales(model.prior, leaves, model.scales(params))
-        total = -model.likelihood.log_prior(params["likelihood"])
-        for leaf, scale, rate in zip(leaves, scales, jax.tree.leaves(rates, is_leaf=_is_none), strict=True):
-            if scale is not None:
-                kept = 1.0 if rate is None else 1.0 - rate
-                total = total + jnp.sum((leaf / jnp.asarray(scale, leaf.dtype)) ** 2) / (2 * kept)
-        return total
+        precisions = [
+            jnp.full_like(leaf, 0 if scale is None else 1 / (scale**2 * (1 - (0 if rate is None else rate))))
+            for leaf, scale, rate in zip(leaves, scales, jax.tree.leaves(rates, is_leaf=_is_none), strict=True)
+        ]
+        precisions = descent.alike(tree.unflatten(precisions), network)
+        squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)
+        return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(params["likelihood"])
 
     def step(self, model, state, batch, clock, key):
-        def objective(params):
+        def objective(packed):
+            params = descent.unpacked(packed)
             rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
             z = dropped_outputs(model, params, batch.x, self.rate, self.input_rate, key)
             likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
-            penalty = self.penalty(model, params, rates) / batch.size
+            penalty = self.penalty(model, packed, rates) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
@@ -82,13 +85,13 @@ class MCDropout:
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | f_t) over 8 masked functions."""
-        draws = dropped(model, state.params, batch.x, self.rate, self.input_rate).sample(key, 8)
+        draws = dropped(model, descent.unpacked(state.params), batch.x, self.rate, self.input_rate).sample(key, 8)
         rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
         return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
 
     def finish(self, model, trained, key, run):
         del key, run
-        params = trained.states[0].params
+        params = descent.unpacked(trained.states[0].params)
         return dropped(model, params, trained.rows.x[:1], self.rate, self.input_rate)
 
 
