@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dubito import random
-from dubito.blocks import ROWS, by_blocks, counts, pieces
+from dubito.blocks import ROWS, by_blocks, counts, pieces, real_rows
 from dubito.posterior import Samples
 from dubito.threads import in_threads
 
@@ -79,7 +79,7 @@ class Draws:
 
     def _task(self, piece, group):
         found = self.groups[group]
-        return self.model, found.part, found.seeds, self.x[piece], counts(self.rows)[piece]
+        return self.model, found.part, found.seeds, self.x[piece], real_rows(self.rows, piece)
 
     @property
     def one(self):
