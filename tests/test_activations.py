@@ -127,7 +127,7 @@ def test_softmax_has_its_jacobian_and_its_range():
     moved = x[None] + STEP * np.eye(3), x[None] - STEP * np.eye(3)
     differences = (special.softmax(moved[0], axis=1) - special.softmax(moved[1], axis=1)).T / (2 * STEP)
     np.testing.assert_allclose(jacobian, differences, atol=1e-10)
-    assert np.all((0 < values) & (values < 1)) and abs(values.sum() - 1) < 1e-15
+    assert np.all((values > 0) & (values < 1)) and abs(values.sum() - 1) < 1e-15
 
 
 def test_the_picture_shows_shapes_and_derivatives():

@@ -8,7 +8,7 @@ import pytest
 import dubito
 from dubito import activations, network, trace
 
-ROWS = np.zeros((4, 1)), np.arange(4.0)
+ROWS = np.arange(4.0)[:, None], np.arange(4.0)
 
 
 def test_mlp_is_the_lectures_network(key):

@@ -104,6 +104,8 @@ def step(v, w, x, y, rate):
 def _check(v, w, x, y):
     shapes = {name: array.shape for name, array in (("v", v), ("w", w), ("x", x), ("y", y))}
     fits = all(len(shape) == 2 for shape in shapes.values())
-    if not (fits and len(x) == len(y) > 0 and x.shape[1] == len(w) and w.shape[1] == len(v) and v.shape[1] == y.shape[1]):
+    if not (
+        fits and len(x) == len(y) > 0 and x.shape[1] == len(w) and w.shape[1] == len(v) and v.shape[1] == y.shape[1]
+    ):
         got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"v is (M, K), w (N, M), x (B, N) and y (B, K) with B of at least 1; got {got}")

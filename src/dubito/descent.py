@@ -80,7 +80,9 @@ def check(method):
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}={value!r} is unknown{hint} Choose one of {', '.join(table)}.")
     if method.learning_rate is not None and not method.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}")
+        raise ValueError(
+            f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"
+        )
     for name in ("clip", "max_norm"):
         limit = getattr(method, name, None)
         if limit is not None and not limit > 0:
