@@ -1,5 +1,7 @@
 """The table of activations in float64: formulas, derivatives and ranges against NumPy and SciPy, and its picture."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -102,7 +104,7 @@ def test_ranges(found, name):
     values, function = found[1][name][0], TABLE[name][0]
     for side, (end, attained) in zip((-1, 1), RANGES[name][1:], strict=True):
         if end == "lowest":  # a minimum between −3 and 0; the printed one is rounded
-            best = optimize.minimize_scalar(function, bounds=(-3, 0), method="bounded", options={"xatol": 1e-10})
+            best: Any = optimize.minimize_scalar(function, bounds=(-3, 0), method="bounded", options={"xatol": 1e-10})
             end = best.fun
             assert RANGES[name][0].startswith(f"[{end:.2f}")
         extreme = side * np.max(side * values)
@@ -131,9 +133,10 @@ def test_softmax_has_its_jacobian_and_its_range():
 
 
 def test_the_picture_shows_shapes_and_derivatives():
-    ax = Figure().add_subplot()
+    picture: Any = activation_plots.activations
+    ax: Any = Figure().add_subplot()
     assert activation_plots.activations(["relu", "tanh"], ax=ax) is ax
-    names = [panel.get_title(loc="left") for panel in activation_plots.activations().child_axes]
+    names = [panel.get_title(loc="left") for panel in picture().child_axes]
     assert names == list(TABLE)
     panels = dict(zip(("relu", "tanh"), ax.child_axes, strict=True))
     for name, panel in panels.items():
@@ -143,7 +146,7 @@ def test_the_picture_shows_shapes_and_derivatives():
             shown = np.isfinite(x)
             np.testing.assert_allclose(y[shown], function(x[shown]), atol=3e-6)
             assert np.sum(~shown) == (name == "relu" and line is panel.lines[3])  # its derivative's jump is open
-    figure = activation_plots.activations().figure
+    figure: Any = picture().figure
     figure.canvas.draw()
     box = figure.get_tightbbox(figure.canvas.get_renderer())
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.get_figwidth() and box.y1 <= figure.get_figheight()

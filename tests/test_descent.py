@@ -1,5 +1,7 @@
 """Optimizers, schedules, clipping and max-norm against the papers' formulas in NumPy float64, three steps by hand."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,7 +109,7 @@ def clock(progress=0.0, brake=1.0):
     return Clock(jnp.int32(0), jnp.asarray(progress, float), jnp.bool_(False), jnp.asarray(brake, float))
 
 
-def descended(method, gradient, start=THETA, at=lambda step: clock()):
+def descended(method, gradient, start: Any = THETA, at=lambda step: clock()):
     """The library's steps from ``start``, a tree of float64 arrays, each as a tree of NumPy arrays."""
     params = jax.tree.map(jnp.asarray, start)
     state, found = descent.start(method, params), []

@@ -11,8 +11,8 @@ from dubito.plots import BLUE, GRAY, ORANGE, _axes, _legend
 
 SPAN, POINTS = 4.0, 801  # inputs from −4 to 4, 0 among them
 LOW, HIGH = -1.6, 2.6  # outputs shown
-COLUMNS = 4
-GAP_X, GAP_Y = 0.03, 0.11  # between panels, as shares of the whole
+COLUMNS = 5
+GAP, TITLE, TICKS = 0.02, 0.14, 0.12  # between columns, as a share of the picture; above and below a panel, of its row
 
 
 def activations(names=None, *, ax=None):
@@ -33,13 +33,13 @@ def activations(names=None, *, ax=None):
         raise ValueError("names is empty: a picture needs at least one activation")
     columns = min(COLUMNS, len(names))
     rows = -(-len(names) // columns)
-    ax = _axes(ax, (max(2.0 * columns, 4.0), 0.7 + 1.75 * rows))
+    ax = _axes(ax, (max(2.0 * columns, 4.0), 0.6 + 1.6 * rows))
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    width, height = (1 + GAP_X) / columns - GAP_X, 1 / rows - GAP_Y
+    width, height = (1 + GAP) / columns - GAP, (1 - TITLE - TICKS) / rows
     for number, name in enumerate(names):
         row, column = divmod(number, columns)
-        panel = ax.inset_axes([column * (width + GAP_X), 1 - (row + 1) * (height + GAP_Y), width, height])
+        panel = ax.inset_axes((column * (width + GAP), 1 - (row + TITLE) / rows - height, width, height))
         last = number + columns >= len(names)  # nothing stands below it
         _panel(_axes(panel), name, below=last, beside=column == 0)
     ax.plot([], [], color=BLUE, lw=2, label="f(x)")
@@ -55,7 +55,7 @@ def _panel(panel, name, *, below, beside):
     panel.axvline(0, color=GRAY, lw=0.6)
     panel.plot(*_open(x, values), color=BLUE, lw=2)
     panel.plot(*_open(x, slopes), color=ORANGE, lw=1.5, ls="--")
-    panel.set(xlim=(-SPAN, SPAN), ylim=(LOW, HIGH), xticks=[-4, -2, 0, 2, 4], yticks=[-1, 0, 1, 2])
+    panel.set(xlim=(-SPAN, SPAN), ylim=(LOW, HIGH), xticks=[-2, 0, 2], yticks=[-1, 0, 1, 2])
     panel.tick_params(labelsize=7, length=0, labelbottom=below, labelleft=beside)
     panel.set_title(name, fontsize=9, loc="left", pad=3)
     panel.set_title(ACTIVATIONS[name].range, fontsize=7, loc="right", pad=3, color=GRAY)
