@@ -33,6 +33,7 @@ from .posterior import Dropped as Dropped
 from .posterior import Mixture as Mixture
 from .posterior import Normals as Normals
 from .posterior import Samples as Samples
+from .posterior import sparsity as sparsity
 from .predictive import Predictive as Predictive
 from .predictive import predict as predict
 from .prior import Laplace as Laplace
