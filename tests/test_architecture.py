@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
     "threads random activations network trace noisy likelihood prior model posterior quantiles blocks draws predictive descent epochs archive rows pieces "
     "checkpoint engine methods recipes metrics calibration diagnostics columns encoding tables batches model_file estimators comparison "
-    "datasets plots graph landscape report demo streaming cache cli"
+    "fitted diagnosis sweeps datasets plots diagram graph landscape training_plots report demo streaming cache cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65
