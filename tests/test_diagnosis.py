@@ -103,14 +103,16 @@ def fitted(hidden, epochs, n, patience=10**6, **settings):
 
 
 def test_real_fits_get_the_verdict_of_what_was_done_to_them():
-    small = diagnose(fitted((1,), 5, 400))
-    assert small.verdict == "underfitting" and small.trivial == pytest.approx(0.5 * math.log(2 * math.pi * math.e))
+    small = fitted((1,), 5, 400)
     large = diagnose(fitted((100, 100), 200, 100))
     assert large.verdict == "overfitting" and large.best_epoch < 100 and large.train < large.best < large.validation
-    short = diagnose(fitted((50,), 30, 1000, learning_rate=1e-3))
-    assert short.verdict == "still improving"
     stopped = diagnose(fitted((20,), 2000, 2000, patience=20))
     assert stopped.verdict == "fine" and stopped.epochs < 2000
+    assert stopped.trivial == pytest.approx(0.5 * math.log(2 * math.pi * math.e))
+    small = diagnose(small, goal=stopped.best)  # known from the larger network
+    assert small.verdict == "underfitting" and small.gap < 0.1 < small.train - stopped.best
+    short = diagnose(fitted((20,), 30, 2000, learning_rate=3e-3))
+    assert short.verdict == "still improving" and short.validation > stopped.best + 0.1
 
 
 def test_the_trivial_loss_is_what_predicting_without_inputs_costs():

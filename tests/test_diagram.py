@@ -59,8 +59,9 @@ def test_a_network_is_circles_and_lines(sizes, circles, dotted):
     assert {tuple(end) for segment in weights.get_segments() for end in segment} == centers
     assert len(ax.lines) == dotted
     assert [int(text.get_text().split()[0]) for text in ax.texts] == sizes
+    radius = {patch.center[0]: patch.radius for patch in ax.patches}
     for column in columns(ax):  # no two circles of a layer touch
-        assert all(a[1] - b[1] > 2 * ax.patches[0].radius for a, b in pairwise(column))
+        assert all(a[1] - b[1] > 2 * radius[a[0]] for a, b in pairwise(column))
     assert max(ax.figure.get_size_inches()) < 14
 
 
@@ -70,7 +71,7 @@ def test_lines_have_the_sign_the_size_and_the_certainty_of_their_weights():
     drawn, units = lines(ax), columns(ax)
     weights = [np.asarray(posterior.mean["network"][f"layer_{k}"]["w"], float) for k in (0, 1)]
     largest = max(np.abs(w).max() for w in weights)
-    assert len(drawn) == 16 and labels(ax)[0] == f"positive weight, {largest:.2g}"
+    assert len(drawn) == 16 and labels(ax)[0] == f"positive weight, this wide: {largest:.2g}"
     for layer, w in enumerate(weights):
         for (i, j), value in np.ndenumerate(w):
             width, color = drawn[units[layer][i], units[layer + 1][j]]

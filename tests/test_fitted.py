@@ -1,13 +1,17 @@
-"""What is read out of a fitted network against NumPy; and that dropout lowers the correlation of hidden units."""
+"""What is read out of a fitted network against NumPy; and what dropout does to the correlation of hidden units."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.datasets import load_diabetes
 
 import dubito
 from dubito import fitted
+from dubito.network import MLP
 from dubito.posterior import Samples
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -79,3 +83,45 @@ def test_moments_that_are_not_known_are_refused_with_a_way_out():
 
     with pytest.raises(ValueError, match=r"moments of a Other.*dubito.Samples"):
         fitted.point(Other())
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Alike(MLP):
+    """A perceptron whose hidden units all start the same."""
+
+    def init(self, key):
+        params = MLP.init(self, key)
+        first, last = params["layer_0"], params["layer_1"]
+        first["w"] = jnp.broadcast_to(first["w"][:, :1], first["w"].shape)
+        last["w"] = jnp.broadcast_to(last["w"][:1], last["w"].shape)
+        return params
+
+
+def parted(network, layer, dropout, kind=dubito.MAP, seeds=6):
+    """1 − correlation of hidden layer ``layer`` after a fit to the diabetes data, one a seed."""
+    x, y = load_diabetes(return_X_y=True)
+    x, y = x / x.std(0), (y - y.mean()) / y.std()
+    model = dubito.Model(network, dubito.Gaussian(1.0), dubito.Normal(by_network=True))
+    method = kind(epochs=60, dropout=dropout)
+    fits = (dubito.fit(model, x, y, method, key=jax.random.key(seed)) for seed in range(seeds))
+    return 1 - np.array([fitted.unit_correlation(one, x)[layer] for one in fits])
+
+
+def t(values):
+    """Of their mean against 0, in units of what chance exceeds once in 1,000 times."""
+    return values.mean() / (values.std(ddof=1) / np.sqrt(len(values))) / stats.t.isf(1e-3, len(values) - 1)
+
+
+@pytest.mark.slow
+def test_dropout_parts_units_that_start_the_same_or_that_a_prior_holds_together():
+    alike, usual = Alike(10, (20,), 1, "tanh"), dubito.mlp(10, (30, 30))
+    np.testing.assert_allclose(parted(alike, 0, None), 0, atol=1e-5)  # equal gradients: they never part
+    assert parted(alike, 0, 0.5).min() > 0.01
+    assert t(np.log(parted(usual, 1, 0.5) / parted(usual, 1, None))) > 1
+
+
+@pytest.mark.slow
+def test_without_a_prior_dropout_makes_units_repeat_one_another():
+    usual, kind = dubito.mlp(10, (30, 30)), dubito.MaximumLikelihood
+    assert t(np.log(parted(usual, 1, None, kind) / parted(usual, 1, 0.5, kind))) > 1

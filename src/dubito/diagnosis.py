@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-CLEAR = 3.0  # standard errors of a median over a tenth of the epochs: what the curve's own noise seldom does
+CLEAR = 5.0  # standard errors of a difference of medians: the lowest of many lies two below by chance, and these are estimates
 SHARE = 0.05  # of all that was learned: a loss below this is no reason to train otherwise
 PACE = 0.2  # of the mean pace, that is 2 % of all that was learned in the last tenth of the epochs
 CARRIED = 0.5  # of training's gain: where less reaches unseen rows, most of it was learned by heart
@@ -25,11 +25,11 @@ ADVICE = {
 class Diagnosis:
     """A ``verdict`` and what it rests on, in nats per example (losses: lower is better), medians over the members.
 
-    ``train`` and ``validation``: medians over the last tenth of the epochs; ``best``: the lowest such median, around
-    ``best_epoch`` of ``epochs``. ``gap`` = validation − train, ``rise`` = validation − best, ``fall``: how much validation
-    fell from the tenth before to the last; ``noise``: the standard error of such a difference, from the curve's own jumps.
-    ``learned`` = reference − best, ``carried`` = (reference − validation)/(reference − train), where the reference is
-    ``trivial`` or else the first epoch's validation. ``sentences`` say all this.
+    ``train`` and ``validation``: medians over the last tenth of the epochs; ``best``: the lowest median over as many, and
+    ``best_epoch`` the best of these, of ``epochs`` in all. ``gap`` = validation − train, ``rise`` = validation − best,
+    ``fall``: how much validation fell from the tenth before to the last, ``noise``: the standard error of such a difference,
+    from the curve's own jumps. ``learned`` = reference − best, ``carried`` = (reference − validation)/(reference − train),
+    where the reference is ``trivial`` or else the first epoch's validation. ``sentences`` say all this.
     """
 
     verdict: str
@@ -62,12 +62,12 @@ def diagnose(fitted, *, trivial=None, goal=None):
     Verdicts, the first that holds:
 
     - unknown: no validation scores, or fewer than 2 epochs;
-    - overfitting: validation has risen from its best by more than 5 % of all that was learned (and 3 standard errors), or
+    - overfitting: validation has risen from its best by more than 5 % of all that was learned (and 5 standard errors), or
       less than half of training's gain is seen in validation;
     - underfitting: training is farther from ``goal``, a loss known to be possible (another network's, the noise's own),
       than validation is from training; or training has gained less than 0.14 nats (R² of 25 %) on ``trivial``, the loss of
       predicting without inputs. An estimator's is known: standard normal targets, classes guessed evenly;
-    - still improving: validation fell in the last tenth by more than 2 % of all that was learned (and 3 standard errors);
+    - still improving: validation fell in the last tenth by more than 2 % of all that was learned (and 5 standard errors);
     - fine.
 
     A fit's training score is taken while weights change and with the method's noise (dropout's, drawn weights), so
@@ -114,7 +114,7 @@ def _read(train, valid, trivial):
     return found | {
         "validation": last,
         "best": medians[place],
-        "best_epoch": place + 1 + window // 2,
+        "best_epoch": place + 1 + int(np.argmin(valid[place : place + window])),
         "rise": last - medians[place],
         "fall": before - last,
         "noise": sd * math.sqrt(math.pi / window),
@@ -139,7 +139,7 @@ def _sentences(d, members):
     """The evidence in words, for any verdict the same numbers."""
     yield f"{d.epochs} epochs" + (f", {members} members (medians over them)" if members > 1 else "") + "."
     if math.isnan(d.validation):
-        yield f"Training ends at {d.train:.3f} nats per example; there are no validation scores to hold it against."
+        yield f"Training ends at {d.train:.3f} nats per example; there are no validation scores, or too few epochs, to hold it against."
         return
     below = "above" if d.gap > 0 else "below"
     yield (

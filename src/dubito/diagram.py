@@ -138,13 +138,14 @@ def _draw(d, ax):
     heights = [_heights(places, tallest) for places in shown]
     top = max(map(max, heights))
     inch = 1 / min(SCALE, HIGHEST / max(2 * top, 1.0))  # units of height in an inch
-    gap, largest = max(4.0, 0.9 * top), float(np.clip(tallest / 16, 1.0, 2.0))
+    gap, largest = max(4.0, round(0.9 * top)), float(np.clip(tallest / 16, 1.0, 2.0))
     left = 0.7 + 0.07 * max([len(name) for name in d.columns if len(shown[0]) == d.sizes[0]], default=-3)
     limits = (-left * inch, gap * (len(d.sizes) - 1) + 0.7 * inch), (-top - 0.55 * inch, top + 0.2 * inch)
-    size = np.ptp(limits, axis=1) / inch
-    ax = plots._axes(ax, (float(size[0]), float(size[1]) + (0.0 if d.weights is None else 0.6)))
+    width, height = (float(size) for size in np.ptp(limits, axis=1) / inch)
+    ax = plots._axes(ax, (width, height) if d.weights is None else (max(width, 5.0), height + 0.7))
     _lines(ax, d, shown, heights, gap)
     colors = [ORANGE, *[SKY] * (len(d.sizes) - 2), GREEN]
+    colors[1] = colors[1] if d.joins is None else ORANGE
     for layer, (units, places, name, color) in enumerate(zip(d.sizes, heights, d.names, colors, strict=True)):
         lost = np.zeros(units, bool) if d.dropped is None else d.dropped[layer]
         radius = 0.34 * min(_pitch(places), largest)
@@ -184,7 +185,8 @@ def _lines(ax, d, shown, heights, gap):
             values.append(w[low, high])
             sure.append(c[low, high])
     if d.weights is None:
-        ax.add_collection(LineCollection(lines, colors="0.65", linewidths=0.4, zorder=1))
+        faint = plots._opacity(len(lines))
+        ax.add_collection(LineCollection(lines, colors="0.5", linewidths=0.4, alpha=faint, zorder=1))
         return
     values, order = np.array(values), np.argsort(np.abs(values))
     rgba = np.array([to_rgba(BLUE if value > 0 else RED) for value in values]).reshape(-1, 4)
@@ -210,8 +212,8 @@ def _explained(ax, d, shown):
     seen = [np.abs(w[np.ix_(shown[k], shown[k + 1])]) for k, w in enumerate(d.weights, first)]
     largest = max(w.max() for w in seen)
     marks = [
-        Line2D([], [], color=BLUE, lw=WIDEST, label=f"positive weight, {largest:.2g}"),
-        Line2D([], [], color=RED, lw=WIDEST / 2, label=f"negative weight, {-largest / 2:.2g}"),
+        Line2D([], [], color=BLUE, lw=WIDEST, label=f"positive weight, this wide: {largest:.2g}"),
+        Line2D([], [], color=RED, lw=WIDEST / 2, label=f"negative weight, this wide: {-largest / 2:.2g}"),
     ]
     if d.certainty is not None:
         marks += [

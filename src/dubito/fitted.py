@@ -89,7 +89,9 @@ def unit_correlation(fitted, X, *, member=None):
     """The mean absolute correlation between pairs of hidden units over rows X (n, D), for each hidden layer, (layers,).
 
     1: all units say the same; over independent rows unrelated ones show about √(2/(πn)). Units that never change
-    are left out; nan where fewer than two are left. Dropout's is that of its weights without masks.
+    are left out; nan where fewer than two are left. Dropout's is that of its weights without masks: lower than without
+    dropout where units start alike or a prior holds them together, but higher after maximum likelihood (measured in the
+    tests), since each unit must then say what others may be kept from saying.
     """
     posterior = member_of(fitted, member)[0]
     x = X if fitted is posterior_of(fitted) else fitted.schema_.encode(X)

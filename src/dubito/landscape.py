@@ -180,7 +180,7 @@ def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, object
         raise ValueError(f"objective is 'joint' or 'likelihood', got {objective!r}")
     rows = check_rows(model, x, y, weight)
     first, second = (
-        np.linspace(*ends, POINTS) if given is None else np.asarray(given, float)
+        np.linspace(ends[0], ends[1], POINTS) if given is None else np.asarray(given, float)
         for given, ends in zip((first, second), plane.box, strict=True)
     )
     grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
@@ -197,7 +197,7 @@ def log_densities(model, rows, plane, grid):
     x, y, weight = (padded(array, total) for array in (rows.x, rows.y, rows.train))
     cuts = range(0, total, size)
     one = jnp.float32(1)
-    batches = [jax.device_put(Batch(*(a[cut : cut + size] for a in (x, y, weight)), one, one)) for cut in cuts]
+    batches = [jax.device_put(Batch(x[cut : cut + size], y[cut : cut + size], weight[cut : cut + size], one, one)) for cut in cuts]
     count = int(np.clip(BYTES // _bytes(model, plane, batches[0]), 1, len(grid)))
     chunks = np.array_split(np.pad(grid, ((0, -len(grid) % count), (0, 0)), mode="edge"), -(-len(grid) // count))
 
@@ -214,7 +214,8 @@ def _log_densities(model, span, batch, points):
     """(2, n): the batch's log likelihood and the log prior at each point of the plane ``span``."""
 
     def one(point):
-        params = _at(*span, point)
+        origin, directions = span
+        params = _at(origin, directions, point)
         return jnp.stack([model.log_likelihood(params, batch), model.log_prior(params)])
 
     return jax.vmap(one, out_axes=1)(points)
@@ -223,7 +224,7 @@ def _log_densities(model, span, batch, points):
 def _bytes(model, plane, batch):
     """About how much the arrays take that one point's density is computed through."""
     point = jax.ShapeDtypeStruct((2,), jnp.float32)
-    traced = jax.make_jaxpr(lambda at: model.log_likelihood(_at(*plane[:2], at), batch))(point)
+    traced = jax.make_jaxpr(lambda at: model.log_likelihood(_at(plane.origin, plane.directions, at), batch))(point)
     return sum(math.prod(var.aval.shape) * 4 for equation in traced.jaxpr.eqns for var in equation.outvars)
 
 

@@ -1,6 +1,6 @@
 """One estimator at many widths or depths: both sides of fitting, too little and too much, in one table."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -38,7 +38,7 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
     )
     splits = list(splitter.split(np.zeros(len(y)), y))
     jobs = [
-        (clone(estimator).set_params(hidden=widths, random_state=seed + number), X, y, train)
+        (copied(estimator, widths, seed + number), X, y, train)
         for widths in hidden
         for number, (train, _) in enumerate(splits)
     ]
@@ -52,8 +52,15 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
                 seconds.append(spent)
                 if done is not None:
                     done(widths, number)
-            found.append(Swept(widths, *np.transpose(scores), float(np.median(seconds))))
+            train, validation = np.transpose(scores)
+            found.append(Swept(widths, train, validation, float(np.median(seconds))))
     return found
+
+
+def copied(estimator: Any, hidden, seed):
+    """An unfitted copy with that size and start."""
+    copy: Any = clone(estimator)
+    return copy.set_params(hidden=hidden, random_state=seed)
 
 
 def _nll(fitted, X, y, classes):
@@ -63,8 +70,8 @@ def _nll(fitted, X, y, classes):
 def sides(rows):
     """For each ``Swept`` "fine", or "underfitting" or "overfitting".
 
-    A size is not fine when its validation NLL is worse than that of the size with the best mean in pairs of seeds: one-sided t test
-    at 5 %. It overfits where its training NLL is the lower one, and underfits where that is higher too.
+    A size is not fine when its validation NLL is worse than that of the size with the best mean, in pairs of seeds: a
+    one-sided t test at 5 %. It overfits where its training NLL is the lower one, and underfits where that is higher too.
     """
     best = min(rows, key=lambda row: row.validation.mean())
     seeds = len(best.train)

@@ -21,7 +21,7 @@ except ImportError as error:
     raise ImportError("dubito.training_plots draws with matplotlib: pip install 'dubito[plot]'") from error
 
 LEVELS = 15
-CLIPPED = 0.9  # of the values: what is higher than this share of them is one color, so that the valley has the others
+CLIPPED = 0.9  # of the values: what is higher than this share of them has one color, so that the valley has the others
 WAYS = (RED, ORANGE, "white", SKY, "black")
 LOSS = {
     "joint": "−log joint density, nats per example",
@@ -53,7 +53,7 @@ def contours(landscape, paths=None, *, ax=None):
 
 
 def surface(landscape, paths=None, *, ax=None):
-    """The same as a surface in space, cut off at the highest tenth of the values; ``ax``, if given, has projection "3d".
+    """The same as a surface in space, cut off where it rises to three times what nine tenths of it do; ``ax``, if given, has projection "3d".
 
     Paths lie on the surface above their projections, and end where they leave the picture.
     """
@@ -61,21 +61,23 @@ def surface(landscape, paths=None, *, ax=None):
         figure = Figure(figsize=(6.5, 5.5))
         FigureCanvasAgg(figure)
         ax = figure.add_subplot(projection="3d", computed_zorder=False)
-        figure.subplots_adjust(0.0, 0.02, 0.92, 0.9)
+        figure.subplots_adjust(0.02, 0.04, 0.96, 0.9)
     if not hasattr(ax, "plot_surface"):
         raise ValueError("a surface needs axes in space: figure.add_subplot(projection='3d')")
     values, levels = _leveled(landscape)
-    values = np.minimum(values, levels[-1])
+    top = min(values.max(), levels[0] + 3 * (levels[-1] - levels[0]))
+    values = np.minimum(values, top)
     mesh = np.meshgrid(landscape.first, landscape.second)
-    ax.plot_surface(*mesh, values, cmap="viridis", rcount=101, ccount=101, lw=0, antialiased=True, alpha=0.9, zorder=1)
+    ax.plot_surface(mesh[0], mesh[1], values, cmap="viridis", rcount=101, ccount=101, lw=0, antialiased=True, alpha=0.9, zorder=1)
     height = RegularGridInterpolator((landscape.second, landscape.first), values, bounds_error=False)
-    lift = 0.01 * (levels[-1] - levels[0])
-    _ways(landscape, paths, lambda points: (*points.T, height(points[:, ::-1]) + lift), ax)
+    lift = 0.01 * (top - levels[0])
+    _ways(landscape, paths, lambda points: (points[:, 0], points[:, 1], height(points[:, ::-1]) + lift), ax)
     ax.set(xlabel=landscape.plane.labels[0], ylabel=landscape.plane.labels[1], zlabel="nats per example")
     ax.tick_params(labelsize="x-small")
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
-        axis.label.set_size("x-small")
+        axis.label.set_fontsize("x-small")
     ax.view_init(35, -60)
+    ax.set_box_aspect(None, zoom=0.85)  # type: ignore[arg-type]
     if paths:
         ax.legend(loc="upper left", frameon=False, fontsize="small")
     ax.set_title(LOSS[landscape.objective], loc="left", fontsize="small")
@@ -120,9 +122,10 @@ def _titled(ax):
 def size_curves(rows, *, ax=None):
     """Training and validation NLL against the size of the network: what ``sweeps.sweep`` gives.
 
-    Points are seeds, lines their means. The size with the best validation mean is marked, and where others are worse by more than
-    the seeds' chance (``sweeps.sides``) it is said on which side they err. The axis is the hidden layers' width where all
-    networks are equally deep, their number where all are equally wide, else the number of hidden units.
+    Points are seeds, lines their means; what rises far above training's whole range leaves the picture. The size with the
+    best validation mean is marked, and where others are worse by more than the seeds' chance (``sweeps.sides``) it is said
+    on which side they err. The axis is the hidden layers' width where all networks are equally deep, their number where all
+    are equally wide, else the number of hidden units.
     """
     size, label, logarithmic = _sizes([row.hidden for row in rows])
     rows = [rows[k] for k in np.argsort(size, kind="stable")]
@@ -137,10 +140,14 @@ def size_curves(rows, *, ax=None):
     ax.axvline(size[best], color=GRAY, lw=1, ls="--", label=f"best validation: {size[best]:g}")
     if logarithmic:
         ax.set_xscale("log")
-    ax.xaxis.set_major_locator(FixedLocator(size))
+    ax.xaxis.set_major_locator(FixedLocator(size.tolist()))
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xticks(size, [f"{value:g}" for value in size])
     ax.set(xlabel=label, ylabel="negative log likelihood, nats per example")
+    low, top = (float(end([[*row.train, *row.validation] for row in rows])) for end in (np.min, np.max))
+    means = [row.train.mean() for row in rows]
+    top = min(top, rows[best].validation.mean() + 3 * np.ptp(means)) if np.ptp(means) > 0 else top
+    ax.set_ylim(low - 0.05 * (top - low), top + 0.12 * (top - low))
     found = np.array(sides(rows))
     for verdict in ("underfitting", "overfitting"):
         for places in _stretches(np.flatnonzero(found == verdict)):
@@ -207,9 +214,11 @@ def sparsity(networks, *, ax=None):
     for (name, weights), color in zip(values.items(), (BLUE, RED, GREEN, ORANGE) * len(values), strict=False):
         count, _ = np.histogram(weights[weights != 0], edges)
         zero = np.mean(weights == 0)
-        label = f"{name}: {np.mean(np.abs(weights)):.2g} mean |w|, {100 * zero:.0f} % exactly 0"
+        label = (
+            f"{name}: {len(weights):,} weights, {100 * zero:.0f} % exactly 0, mean |w| {np.mean(np.abs(weights)):.2g}"
+        )
         ax.stairs(count / len(weights), edges, fill=True, color=color, alpha=0.25)
-        ax.stairs(count / len(weights), edges, color=color, lw=1.5, label=f"{label} of {len(weights):,}")
+        ax.stairs(count / len(weights), edges, color=color, lw=1.5, label=label)
         least = min(least, 0.5 / len(weights))
         if zero > 0:
             ax.plot([0, 0], [least, zero], color=color, lw=1.5, ls=":")
