@@ -76,11 +76,11 @@ def _read(posterior, key):
     network, params = fitted.layered(posterior.model.network, mean["network"])
     depth = len(network.hidden) + 1
     weights = _matrices(params, depth)
-    certainty = None
+    certainty: Any = None
     if sd is not None:
         scales = _matrices(fitted.layered(posterior.model.network, sd["network"])[1], depth)
         certainty = [sureness(w, s) for w, s in zip(weights, scales, strict=True)]
-    dropped = [np.zeros(len(w), bool) for w in weights] + [np.zeros(network.outputs, bool)]
+    dropped: list[Any] = [np.zeros(len(w), bool) for w in weights] + [np.zeros(network.outputs, bool)]
     if isinstance(posterior, Dropped) and key is not None:
         kept = _matrices(fitted.layered(posterior.model.network, posterior.params["network"])[1], depth)
         dropped[:-1] = [~w.any(axis=1) & k.any(axis=1) for w, k in zip(weights, kept, strict=True)]

@@ -197,7 +197,10 @@ def log_densities(model, rows, plane, grid):
     x, y, weight = (padded(array, total) for array in (rows.x, rows.y, rows.train))
     cuts = range(0, total, size)
     one = jnp.float32(1)
-    batches = [jax.device_put(Batch(x[cut : cut + size], y[cut : cut + size], weight[cut : cut + size], one, one)) for cut in cuts]
+    batches = [
+        jax.device_put(Batch(x[cut : cut + size], y[cut : cut + size], weight[cut : cut + size], one, one))
+        for cut in cuts
+    ]
     count = int(np.clip(BYTES // _bytes(model, plane, batches[0]), 1, len(grid)))
     chunks = np.array_split(np.pad(grid, ((0, -len(grid) % count), (0, 0)), mode="edge"), -(-len(grid) // count))
 

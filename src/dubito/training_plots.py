@@ -68,7 +68,9 @@ def surface(landscape, paths=None, *, ax=None):
     top = min(values.max(), levels[0] + 3 * (levels[-1] - levels[0]))
     values = np.minimum(values, top)
     mesh = np.meshgrid(landscape.first, landscape.second)
-    ax.plot_surface(mesh[0], mesh[1], values, cmap="viridis", rcount=101, ccount=101, lw=0, antialiased=True, alpha=0.9, zorder=1)
+    ax.plot_surface(
+        mesh[0], mesh[1], values, cmap="viridis", rcount=101, ccount=101, lw=0, antialiased=True, alpha=0.9, zorder=1
+    )
     height = RegularGridInterpolator((landscape.second, landscape.first), values, bounds_error=False)
     lift = 0.01 * (top - levels[0])
     _ways(landscape, paths, lambda points: (points[:, 0], points[:, 1], height(points[:, ::-1]) + lift), ax)
