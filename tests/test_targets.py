@@ -76,13 +76,12 @@ def test_the_conditional_mean_is_recovered(name):
         model = dubito.BayesianRegressor(LINEAR, hidden=(), likelihood=name, random_state=0).fit(x, y)
         found, truth, target = model.predict(x)[:, None], truth[:, None], np.reshape(y, (len(y), -1))
         target, scale = model.scaler_.transform(target), model.scaler_.scale[0]
-        assert (model.scaler_.shift, model.scaler_.scale) == ((0.0,), (1.0,)) or "poisson negative-binomial".find(
-            name
-        ) < 0
+        counts = name in ("poisson", "negative-binomial")
+        assert ((model.scaler_.shift, model.scaler_.scale) == ((0.0,), (1.0,))) == counts
     errors = scale * standard_errors(model, x, target)
     z = (found - truth) / errors
     assert np.all(np.abs(z) < 4.6) and np.abs(z).max() > 0.1
-    assert errors.mean() < 0.1 * truth.std()
+    assert errors.mean() < 0.12 * truth.std()
 
 
 def test_a_linear_poisson_is_scikit_learns():

@@ -1,4 +1,4 @@
-"""What is taken over draws, some at a time: moments, and means of densities from their logarithms."""
+"""What is taken over draws, some at a time: moments, least values, means of densities from their logarithms."""
 
 import numpy as np
 
@@ -40,3 +40,15 @@ class LogMeanExp:
         top = tops.max(0)
         with np.errstate(divide="ignore"):
             return top + np.log((sums * np.exp(tops - top)).sum(0) / sum(count for count, _ in groups))
+
+
+class Least:
+    """The least over draws of each of a reading's arrays."""
+
+    @staticmethod
+    def within(values):
+        return [value.min(0) for value in values]
+
+    @staticmethod
+    def across(groups):
+        return [np.min(parts, axis=0) for parts in zip(*(found for _, found in groups), strict=True)]

@@ -11,7 +11,7 @@ import numpy as np
 from dubito import lattice, random
 from dubito.blocks import by_blocks, whole_blocks
 from dubito.draws import Draws, functions, given
-from dubito.folds import LogMeanExp, Moments
+from dubito.folds import Least, LogMeanExp, Moments
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 from dubito.quantiles import crossings, starts
 
@@ -143,6 +143,12 @@ class Predictive:
     def std(self):
         """√variance, (n, K), in units of the target; for units whose square no number holds, too."""
         return self.scale * np.sqrt(self._noise + self._doubt)
+
+    @property
+    def narrowest(self):
+        """The least standard deviation of any draw, (n, K), in units of the target."""
+        self._need("variance")
+        return self.scale * np.sqrt(self._over_draws(_mean_and_variance, Least)[1])
 
     @property
     def aleatoric_std(self):
