@@ -15,6 +15,7 @@ from scipy import special, stats
 from sklearn.linear_model import PoissonRegressor
 
 import dubito
+from dubito.metrics import scorecard
 
 LINEAR = dubito.MaximumLikelihood(epochs=400, batch_size=None, learning_rate=0.05)
 SMALL = dubito.MAP(epochs=3, batch_size=64)
@@ -107,7 +108,7 @@ def test_counts_need_no_more_than_their_name():
     assert "CrossFit" in model.description and "Poisson(level=" in model.description
     found = model.predict(x[800:])
     assert np.sqrt(np.mean((np.log(found) - np.log(mean[800:])) ** 2)) < 0.12
-    card = dubito.metrics.scorecard(model.predictive(x[800:]), y[800:])
+    card = scorecard(model.predictive(x[800:]), y[800:])
     best = -np.mean(stats.poisson(mean[800:]).logpmf(y[800:]))
     assert card["nll"] < best + 0.05 and abs(card["coverage_90"] - 0.93) < 4.6 * card["coverage_90_se"]
     lower, upper = model.predict_interval(x[800:])

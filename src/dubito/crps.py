@@ -16,9 +16,9 @@ def by_target(predictive, y, levels, knots=None):
     if predictive.discrete:
         return summed(predictive, y)
     mixture = predictive.components() if len(predictive.draws) <= CLOSED else None
-    if mixture is not None:
-        return closed(*mixture, y)
-    return integrated(predictive, y, predictive.quantile(levels) if knots is None else knots)
+    if mixture is None:
+        return integrated(predictive, y, predictive.quantile(levels) if knots is None else knots)
+    return closed(mixture[0], mixture[1], y)
 
 
 def closed(means, scales, y):
