@@ -112,12 +112,11 @@ def interval_coverage(predictive, y, *, ax=None):
     An observation is inside where |2F(y) − 1| is at most the probability. The band holds, at each probability, 95 % of
     what a calibrated predictive would show on as many rows; below the diagonal there is too little doubt.
     """
-    rank = np.abs(2 * metrics.pit(predictive, y) - 1)
     nominal = np.linspace(0, 1, 101)
-    observed = np.searchsorted(np.sort(rank, axis=None), nominal, side="right") / rank.size
-    low, high = (stats.binom.ppf(q, len(rank), nominal) / len(rank) for q in (0.025, 0.975))
+    observed, rows = metrics.inside(predictive, y, nominal), len(predictive)
+    low, high = (stats.binom.ppf(q, rows, nominal) / rows for q in (0.025, 0.975))
     ax = _axes(ax, (5.0, 5.0))
-    ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({len(rank):,} rows)")
+    ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({rows:,} rows)")
     ax.plot(SPAN, SPAN, color=GRAY, lw=1, ls="--", label="calibrated")
     ax.plot(nominal, observed, color=BLUE, lw=2, label="observed")
     ax.set(xlabel="probability of the central interval", ylabel="share of observations inside", xlim=SPAN, ylim=SPAN)
