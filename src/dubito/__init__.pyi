@@ -4,6 +4,7 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import CheckpointWarning as CheckpointWarning
 from .columns import DataError as DataError
 from .columns import DataWarning as DataWarning
+from .computation_graph import graph as graph
 from .counts import NegativeBinomial as NegativeBinomial
 from .counts import Poisson as Poisson
 from .criteria import CensoredGaussian as CensoredGaussian
@@ -15,6 +16,7 @@ from .engine import fit as fit
 from .estimators import BayesianClassifier as BayesianClassifier
 from .estimators import BayesianRegressor as BayesianRegressor
 from .estimators import load as load
+from .gradients import health as health
 from .likelihood import Bernoulli as Bernoulli
 from .likelihood import Categorical as Categorical
 from .likelihood import Gaussian as Gaussian
