@@ -6,13 +6,13 @@ import jax
 import numpy as np
 
 from dubito import descent, random, trace
-from dubito.comparison import codes
 from dubito.computation_graph import graph
 from dubito.engine import DivergenceError
+from dubito.fitted import member_of, moments, rows_of
 from dubito.gradients import ROWS, health
 from dubito.graph_drawing import aligned, amount, shape_text
 from dubito.model import Batch
-from dubito.posterior import Dropped, Normals
+from dubito.posterior import Dropped, Normals, Samples
 
 FEW = 16  # made-up rows where there is no table
 TREATMENTS = {
@@ -23,13 +23,13 @@ TREATMENTS = {
 }
 
 
-def center(posterior, key):
-    """One set of parameters that stands for a posterior: the means, the weights without masks, or a draw."""
-    if isinstance(posterior, Normals):
-        return posterior.mean
-    if isinstance(posterior, Dropped):
-        return posterior.params
-    return jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
+def center(estimator, key):
+    """One set of parameters that stands for a posterior, of an ensemble for its first member's: the means, the weights
+    without masks, or else a draw."""
+    posterior = member_of(estimator)[0]
+    if isinstance(posterior, Normals | Dropped | Samples):
+        return posterior.model, moments(posterior)[0]
+    return posterior.model, jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
 
 
 def parameters(model, params, x):
@@ -46,28 +46,18 @@ def parameters(model, params, x):
     return aligned(rows)
 
 
-def encoded(model, inputs, y):
-    """The first rows of a table as the network sees them, and of its target, if there is one, as the likelihood does."""
-    x = model.schema_.encode(inputs, model.handle_unknown, type(model).__name__)[:ROWS]
-    if y is None:
-        return x, None
-    if hasattr(model, "classes_"):
-        return x, codes(model.classes_, y)[:ROWS]
-    target = np.asarray(y, np.float64).reshape(len(y), -1)[:ROWS]
-    return x, model.scaler_.transform(target)
-
-
 def explained(model, inputs=None, y=None, unfold=()):
     """(text, graph) of a fitted estimator. With a table and its target the graph is that of −log p(D, θ) per example, and the
     text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
     numbers."""
-    posterior = model.posterior_
     key = random.fast(model.key_)
-    params, inner = center(posterior, key), posterior.model
+    inner, params = center(model, key)
     if inputs is None:
         x = jax.random.normal(key, (FEW, model.schema_.width))
+    elif y is None:
+        x = rows_of(model, inputs)[:ROWS]
     else:
-        x, y = encoded(model, inputs, y)
+        x, y = (rows[:ROWS] for rows in rows_of(model, inputs, y))
     lines = [model.description, "", parameters(inner, params, x), ""]
     if y is None:
         found = graph(inner.network.apply, params["network"], x)

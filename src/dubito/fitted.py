@@ -94,7 +94,7 @@ def unit_correlation(fitted, X, *, member=None):
     tests), since each unit must then say what others may be kept from saying.
     """
     posterior = member_of(fitted, member)[0]
-    x = X if fitted is posterior_of(fitted) else fitted.schema_.encode(X)
+    x = X if fitted is posterior_of(fitted) else rows_of(fitted, X)
     x = np.asarray(x, np.float32)
     if x.ndim != 2 or len(x) < 3:
         raise ValueError(f"a correlation needs at least 3 rows, (n, D); got shape {x.shape}")
@@ -116,9 +116,12 @@ def _mean_correlation(values):
     return (size.sum() - np.trace(size)) / (count * (count - 1))
 
 
-def rows_of(estimator, X, y):
-    """(x, y) as the network of a fitted estimator sees them: encoded columns, standardized targets or classes' numbers."""
-    x = estimator.schema_.encode(X)
+def rows_of(estimator, X, y=None):
+    """(x, y) as the network of a fitted estimator sees them: encoded columns, standardized targets or classes' numbers; x
+    alone without ``y``."""
+    x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)
+    if y is None:
+        return x
     if hasattr(estimator, "classes_"):
         return x, codes(estimator.classes_, y)
     y = np.asarray(y, float)
