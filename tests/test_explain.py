@@ -52,6 +52,16 @@ def test_classifiers_of_any_method(method):
     assert "likelihood" in text and "rms slope" in text
 
 
+def test_the_two_networks_of_the_default_method():
+    x, y = load_diabetes(return_X_y=True)
+    method = dubito.CrossFit(dubito.MAP(epochs=5), 2)
+    text, found = explained(dubito.BayesianRegressor(method, hidden=(8,), random_state=0).fit(x, y), x, y, "mean")
+    assert {"mean", "noise"} <= {node.scope[0] for node in found.nodes if node.scope and node.name != "input"}
+    rows = {line.split()[0]: line for line in text.splitlines() if line}
+    assert {"mean.layer_0", "mean.layer_1", "noise.layer_0", "noise.shape.layer_0"} <= rows.keys()
+    assert rows["mean.layer_0"].count("%") == 2  # its dead and its saturated units
+
+
 @pytest.mark.filterwarnings("ignore::dubito.DivergenceWarning")
 @pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
 def test_a_divergence_tells_of_the_gradients(method):

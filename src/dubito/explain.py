@@ -36,7 +36,7 @@ def parameters(model, params, x):
     """A table of the network's parameters: path, shape, numbers, and how a Bayesian method's noise enters there."""
     uses = trace.uses(model.network.apply, params["network"], x)
     leaves = jax.tree_util.tree_leaves_with_path(params["network"])
-    rows = [("parameters", "shape", "numbers", "noise")]
+    rows = [("parameters", "shape", "numbers", "noise, if the method has any")]
     for (path, leaf), use in zip(
         leaves, jax.tree.leaves(uses, is_leaf=lambda one: isinstance(one, trace.Use)), strict=True
     ):

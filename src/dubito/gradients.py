@@ -92,7 +92,7 @@ def parameters(found):
             (
                 node.number
                 for node in found.nodes
-                if node.name not in ("input", "constant") and node.scope[:1] == (name,)
+                if node.name not in ("input", "constant") and ".".join(node.scope).removesuffix(".activation") == name
             ),
             default=None,
         )
@@ -106,19 +106,17 @@ def activations(found):
     groups: dict[str, list] = {}
     for node in found.nodes:
         if "activation" in node.scope:
-            groups.setdefault(node.scope[0], []).append(node)
-        elif node.label in NAMED and "likelihood" not in node.scope and len(node.shapes[0]) > 1:
+            groups.setdefault(".".join(node.scope[: node.scope.index("activation")]), []).append(node)
+        elif node.label in NAMED and "likelihood" not in node.scope and node.shapes[0][1:] > (1,):
             groups.setdefault(f"{node.label} {len(groups)}", []).append(node)
     seen = {}
     for name, nodes in groups.items():
         inside = {node.number for node in nodes}
-        before = next(
-            source
-            for node in nodes
-            for source in node.inputs
-            if source.node not in inside and found.nodes[source.node].inputs
-        )
         last = nodes[-1]
+        outside = (source for node in nodes for source in node.inputs if source.node not in inside)
+        before = next((s for s in outside if found.nodes[s.node].shapes[s.result] == last.shapes[0]), None)
+        if before is None:
+            continue
         ones = {Source(last.number, 0): jnp.ones_like(found.values[last.number][0])}
         some = tuple(node for node in found.nodes if node.number in inside)
         derivative = derivatives(found, some, ones)[before.node][before.result]

@@ -216,10 +216,12 @@ class WithNoise:
         return {"mean": self.mean.init(key_mean), "noise": noise}
 
     def apply(self, params, x):
-        mean = self.mean.apply(params["mean"], x)[:, : self.targets]
-        log_scale = jnp.broadcast_to(params["noise"]["level"][None], mean.shape)
-        if self.noise is not None:
-            log_scale = log_scale + Bounded(self.noise).apply(params["noise"]["shape"], x)
+        with jax.named_scope("mean"):
+            mean = self.mean.apply(params["mean"], x)[:, : self.targets]
+        with jax.named_scope("noise"):
+            log_scale = jnp.broadcast_to(params["noise"]["level"][None], mean.shape)
+            if self.noise is not None:
+                log_scale = log_scale + Bounded(self.noise).apply(params["noise"]["shape"], x)
         return jnp.concatenate([mean, log_scale], axis=1)
 
 
