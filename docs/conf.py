@@ -1,0 +1,60 @@
+"""Sphinx: `scripts/docs` builds with every warning an error. Nothing is fetched from the network."""
+
+import importlib.metadata
+import re
+
+project = "dubito"
+author = "The dubito maintainers"
+version = release = importlib.metadata.version("dubito")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "pydata_sphinx_theme"
+html_title = "dubito"
+html_static_path = ["_static"]
+html_css_files = ["dubito.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "mathematics": []}
+project_copyright = "the dubito maintainers, Apache License 2.0"
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_block", "colon_fence"]
+myst_dmath_double_inline = True
+myst_heading_anchors = 3
+
+# Every page is run on every build: what it shows is what this checkout does.
+nb_execution_mode = "force"
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_use_rtype = False
+python_use_unqualified_type_names = True
+add_module_names = False
+
+
+def bars(app, what, name, obj, options, lines):
+    """The docstrings write |w| as people do; to reStructuredText that is a substitution. Literals stay as they are."""
+    del app, what, name, obj, options
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)
+        lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", bars)
