@@ -19,8 +19,8 @@ import time
 RESULTS = pathlib.Path(__file__).parent / "results"
 BATCH, COLUMNS, HIDDEN = 128, 10, 64
 SERIES = {
-    "fit, rows": (1_000, 10_000, 100_000, 1_000_000),
-    "predict, rows": (1_000, 10_000, 100_000, 1_000_000),
+    "fit, rows": (1_000, 10_000, 100_000, 1_000_000, 10_000_000),
+    "predict, rows": (1_000, 10_000, 100_000, 1_000_000, 10_000_000),
     "fit, width": (16, 64, 256, 1024, 2048),
     "predict, draws": (1, 10, 100, 1_000, 10_000),
     "fit, members": (1, 4, 16, 64),

@@ -24,7 +24,12 @@ def pieces(array, axis=0):
 
 def counts(rows):
     """How many of each piece's rows are real."""
-    return [np.int32(min(ROWS, rows - done)) for done in range(0, max(rows, 1), ROWS)]
+    return [real_rows(rows, piece) for piece in range(-(-max(rows, 1) // ROWS))]
+
+
+def real_rows(rows, piece):
+    """How many of one piece's rows are real."""
+    return np.int32(min(ROWS, rows - piece * ROWS))
 
 
 def whole_blocks(rows):

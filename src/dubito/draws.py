@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dubito import random
-from dubito.blocks import ROWS, by_blocks, counts, pieces
+from dubito.blocks import ROWS, by_blocks, counts, pieces, real_rows
 from dubito.posterior import Samples
 from dubito.threads import in_threads
 
@@ -75,13 +75,17 @@ class Draws:
     def _z(self, piece, group):
         if self.values is not None:
             return self.values[piece][group]
+        return evaluated(*self._task(piece, group))
+
+    def _task(self, piece, group):
         found = self.groups[group]
-        return evaluated(self.model, found.part, found.seeds, self.x[piece], counts(self.rows)[piece])
+        return self.model, found.part, found.seeds, self.x[piece], real_rows(self.rows, piece)
 
     @property
     def one(self):
         """Shapes and types of z of one draw at one piece."""
-        return jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], self._z(0, 0)))
+        z = jax.eval_shape(evaluated, *self._task(0, 0)) if self.values is None else self.values[0][0]
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), z)
 
     def held(self):
         """The same with z held, if it is not too much."""
@@ -143,9 +147,15 @@ def grouped(part, seeds):
         yield Group(part, np.resize(some, (lines, together, *some.shape[1:])), len(some))
 
 
+@jax.jit
+def drawn(part, seed):
+    """One draw; as a compiled function it is traced once for all parts of a kind."""
+    return part.draw(seed)
+
+
 def varying(part, seed):
     """How many of the parameters depend on the draw: those that are more than handed on."""
-    program = jax.make_jaxpr(lambda part, seed: part.draw(seed))(part, seed).jaxpr
+    program = drawn.trace(part, seed).jaxpr.jaxpr
     given = set(program.invars)
     return sum(math.prod(out.aval.shape) for out in program.outvars if out not in given)
 
