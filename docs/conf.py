@@ -10,7 +10,6 @@ version = release = importlib.metadata.version("dubito")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
 ]
@@ -43,18 +42,23 @@ nb_merge_streams = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-napoleon_use_rtype = False
 python_use_unqualified_type_names = True
 add_module_names = False
 
 
-def bars(app, what, name, obj, options, lines):
-    """The docstrings write |w| as people do; to reStructuredText that is a substitution. Literals stay as they are."""
+def readable(app, what, name, obj, options, lines):
+    """Docstrings as reStructuredText. They write |w| as people do, which is a substitution there; and the parameters of the
+    estimators stand in scikit-learn's form, name : meaning, which becomes a list of definitions."""
     del app, what, name, obj, options
+    if "Parameters" in lines:
+        start = lines.index("Parameters")
+        end = lines.index("", start)
+        entries = [line.replace(" : ", "\n    ", 1) if not line.startswith(" ") else line for line in lines[start + 2 : end]]
+        lines[start:end] = "\n".join(entries).split("\n")
     for number, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)
         lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", bars)
+    app.connect("autodoc-process-docstring", readable)
