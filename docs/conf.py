@@ -1,7 +1,10 @@
-"""Sphinx: `scripts/docs` builds with every warning an error. Nothing is fetched from the network."""
+"""Sphinx: `scripts/docs` builds with every warning an error. Nothing is fetched from the network, also by who reads."""
 
 import importlib.metadata
 import re
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
 
 project = "dubito"
 author = "The dubito maintainers"
@@ -10,7 +13,6 @@ version = release = importlib.metadata.version("dubito")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
@@ -32,6 +34,8 @@ project_copyright = "the dubito maintainers, Apache License 2.0"
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_block", "colon_fence"]
 myst_dmath_double_inline = True
 myst_heading_anchors = 3
+
+html_math_renderer = "mathml"
 
 # Every page is run on every build: what it shows is what this checkout does.
 nb_execution_mode = "force"
@@ -60,5 +64,16 @@ def readable(app, what, name, obj, options, lines):
         lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
 
 
+def inline(translator, node):
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def block(translator, node):
+    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app):
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.connect("autodoc-process-docstring", readable)
