@@ -46,7 +46,7 @@ nb_merge_streams = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-python_use_unqualified_type_names = True
+toc_object_entries_show_parents = "hide"
 add_module_names = False
 
 
@@ -64,14 +64,21 @@ def readable(app, what, name, obj, options, lines):
         lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
 
 
+NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before what they are of
+
+
 def inline(translator, node):
-    translator.body.append(tex2mathml(node.astext()))
+    translator.body.append(mathml(node, block=False))
     raise nodes.SkipNode
 
 
 def block(translator, node):
-    translator.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    translator.body.append(f'<div class="formula">{mathml(node, block=True)}</div>')
     raise nodes.SkipNode
+
+
+def mathml(node, block):
+    return NAMED.sub(r'<mi>\1</mi><mspace width="0.17em"></mspace>', tex2mathml(node.astext(), as_block=block))
 
 
 def setup(app):
