@@ -56,7 +56,7 @@ def test_help_imports_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "fit", "predict", "evaluate", "compare"):
+    for command in ("demo", "fit", "predict", "evaluate", "explain", "compare"):
         assert command in done.stdout
 
 
@@ -216,3 +216,21 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
     assert "--stream needs a --method other than default" in text
     _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
     assert "only a .parquet table" in text
+
+
+@pytest.mark.slow
+def test_explain(folder):
+    out, _ = run(
+        "explain", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "graph.svg", "--unfold", "layer_0"
+    )
+    assert "layer_0/activation" in out and "rms gradient" in out
+    assert (folder / "graph.svg").read_text().startswith("<svg")
+    out, _ = run("explain", folder / "i.dubito", "-o", folder / "graph.dot")
+    assert "16 rows" in out and (folder / "graph.dot").read_text().startswith("digraph {")
+    _, error = run("explain", folder / "d.dubito", "--unfold", "layer_7", code=1)
+    assert "no scope is called 'layer_7'; the outermost are layer_0, layer_1" in error
+    _, error = run("explain", folder / "d.dubito", "-o", folder / "graph.png", code=1)
+    assert "the picture is .svg or .dot" in error
+    options = ("--method", "map", "--set", "learning_rate=1e30", "-o", folder / "none.dubito")
+    _, error = run("fit", folder / "diabetes.csv", "--target", "progression", *options, code=1)
+    assert "Try learning_rate=" in error and "The gradients at the last finite state:" in error

@@ -4,12 +4,14 @@ from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import CheckpointWarning as CheckpointWarning
 from .columns import DataError as DataError
 from .columns import DataWarning as DataWarning
+from .computation_graph import graph as graph
 from .engine import DivergenceError as DivergenceError
 from .engine import DivergenceWarning as DivergenceWarning
 from .engine import fit as fit
 from .estimators import BayesianClassifier as BayesianClassifier
 from .estimators import BayesianRegressor as BayesianRegressor
 from .estimators import load as load
+from .gradients import health as health
 from .likelihood import Bernoulli as Bernoulli
 from .likelihood import Categorical as Categorical
 from .likelihood import Gaussian as Gaussian

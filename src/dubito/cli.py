@@ -1,4 +1,4 @@
-"""The command line: demo, fit, predict, evaluate, compare. JAX is imported inside the commands, never for --help."""
+"""The command line: demo, fit, predict, evaluate, explain, compare. JAX is imported inside the commands, never for --help."""
 
 import contextlib
 import json
@@ -13,14 +13,13 @@ from typing import Annotated, Any
 try:
     import typer
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Table
 except ImportError:
     raise SystemExit(
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
-from dubito import cache
+from dubito import cache, progress
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -95,30 +94,6 @@ def one_of_two(task):
     return task
 
 
-@contextlib.contextmanager
-def progress_bar():
-    """A callback for the engine's reports that moves a bar on standard error, when that is a terminal."""
-    if state["quiet"] or not errors.is_terminal:
-        yield None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("compiling", total=None)
-        seen: dict[int, float] = {}
-        told = ""
-
-        def report(one):
-            nonlocal told
-            seen[one.member] = one.epoch + one.part
-            if len(one.likelihood):
-                score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
-                told = f" · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
-            total, done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in seen.values())
-            bar.update(task, description=f"epoch {one.epoch}/{one.epochs}{told}", total=total, completed=done)
-
-        yield report
-
-
 @app.command()
 def fit(
     table: TableFile,
@@ -139,6 +114,8 @@ def fit(
     sorted, as rows are shuffled within pieces only."""
     if checkpoint is not None and checkpoint.resolve() == output.resolve():
         raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
+    from dubito.explain import divergence_explained
+
     values = None
     if stream:
         from dubito.batches import kind_in_file
@@ -153,7 +130,7 @@ def fit(
         inputs, y, kind = task_of(frame, target, task)
         model = estimator(kind, method, settings or (), hidden, seed, len(y))
         fitting = partial(model.fit, inputs, y)
-    with progress_bar() as report:
+    with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
@@ -216,6 +193,29 @@ def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table
             error = card.get(f"{key}_se")
             grid.add_row(key, f"{value:.4g}", "" if error is None else f"{error:.2g}")
     Console().print(grid)
+
+
+@app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    table: Annotated[
+        str | None, typer.Argument(metavar="TABLE", help="Rows, with the target for its gradients.")
+    ] = None,
+    unfold: Annotated[list[str] | None, typer.Option(help="A scope to open, as layer_1, or all.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The graph's picture: .svg, or .dot.")] = None,
+):
+    """The model's parameters and computation graph; with TABLE also the health of its gradients."""
+    import dubito
+    from dubito.explain import explained
+
+    if output is not None and output.suffix not in (".svg", ".dot"):
+        raise ValueError(f"{output}: the picture is .svg or .dot")
+    found, inputs, y = (dubito.load(model), None, None) if table is None else answered(model, table)
+    text, graph = explained(found, inputs, y, unfold or ())
+    print(text)
+    if output is not None:
+        output.write_text(graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ()))
+        say(f"Wrote {output}")
 
 
 @app.command()

@@ -45,7 +45,14 @@ class Report(NamedTuple):
 
 
 class DivergenceError(ValueError):
-    """Training left the finite numbers and did not come back with smaller steps."""
+    """Training left the finite numbers and did not come back with smaller steps.
+
+    ``model``, ``rows`` and ``state`` are what it trained, on what, and the last finite state of the first member.
+    """
+
+    model: Any
+    rows: Any
+    state: Any
 
 
 class DivergenceWarning(UserWarning):
@@ -189,7 +196,9 @@ def train(
     carries = [carry for group in found for carry in group]
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
-        raise DivergenceError(divergence(method, carries[0]))
+        error = DivergenceError(divergence(method, carries[0]))
+        error.model, error.rows, error.state = model, rows, carries[0].state
+        raise error
     if lost:
         warnings.warn(
             f"{len(lost)} of {len(members)} members diverged and were left out", DivergenceWarning, stacklevel=3

@@ -39,7 +39,9 @@ class Model:
 
     def outputs(self, params, x):
         """z for rows x (n, D): the network's outputs joined with the noise; a dict of arrays with rows first."""
-        return self.likelihood.join(self.network.apply(params["network"], x), params["likelihood"])
+        f = self.network.apply(params["network"], x)
+        with jax.named_scope("likelihood"):
+            return self.likelihood.join(f, params["likelihood"])
 
     def scales(self, params):
         """The network's own prior scales, a tree like ``params["network"]``, or None if it has no opinion."""
@@ -48,8 +50,9 @@ class Model:
 
     def log_prior(self, params):
         """log p(θ) + log p(φ), in nats. ``prior=None`` is flat."""
-        own = self.likelihood.log_prior(params["likelihood"])
-        return own if self.prior is None else own + self.prior.log_prob(params["network"], self.scales(params))
+        with jax.named_scope("prior"):
+            own = self.likelihood.log_prior(params["likelihood"])
+            return own if self.prior is None else own + self.prior.log_prob(params["network"], self.scales(params))
 
     def scaled(self, log_prob, batch):
         """scale · Σ weight · log p: an unbiased estimate, in nats, of the whole data set's log likelihood."""
@@ -57,7 +60,9 @@ class Model:
 
     def log_likelihood(self, params, batch):
         """log p(D | θ) of the whole data set estimated from a batch, in nats."""
-        return self.scaled(self.likelihood.log_prob(self.outputs(params, batch.x), batch.y), batch)
+        z = self.outputs(params, batch.x)
+        with jax.named_scope("likelihood"):
+            return self.scaled(self.likelihood.log_prob(z, batch.y), batch)
 
     def log_joint(self, params, batch):
         """log p(D, θ) = log p(D | θ) + log p(θ), in nats."""

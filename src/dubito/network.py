@@ -69,12 +69,13 @@ class MLP:
     def apply(self, params, x):
         function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
         if self.periodic:
-            x = jnp.concatenate([x, periodic_features(params["periodic"], x[:, np.array(self.columns)])], axis=1)
+            with jax.named_scope("periodic"):
+                x = jnp.concatenate([x, periodic_features(params["periodic"], x[:, np.array(self.columns)])], axis=1)
         for number in range(len(self.hidden) + 1):
-            layer = params[f"layer_{number}"]
-            x = x @ layer["w"] + layer["b"][None]
-            if number < len(self.hidden):
-                x = function(x)
+            with jax.named_scope(f"layer_{number}"):
+                layer = params[f"layer_{number}"]
+                x = x @ layer["w"] + layer["b"][None]
+                x = activated(function, x) if number < len(self.hidden) else x
         return x
 
     def scales(self, params):
@@ -152,16 +153,27 @@ class ConvNet:
         function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
         x = x.reshape(-1, *self.image)
         for number in range(len(self.channels)):
-            layer = params[f"conv_{number}"]
-            x = jax.lax.conv_general_dilated(x, layer["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-            x = function(x + layer["b"][None, None, None])
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-        x = function(x.reshape(len(x), -1) @ params["dense"]["w"] + params["dense"]["b"][None])
-        return x @ params["last"]["w"] + params["last"]["b"][None]
+            with jax.named_scope(f"conv_{number}"):
+                layer = params[f"conv_{number}"]
+                x = jax.lax.conv_general_dilated(
+                    x, layer["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+                x = activated(function, x + layer["b"][None, None, None])
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        with jax.named_scope("dense"):
+            x = activated(function, x.reshape(len(x), -1) @ params["dense"]["w"] + params["dense"]["b"][None])
+        with jax.named_scope("last"):
+            return x @ params["last"]["w"] + params["last"]["b"][None]
 
     def scales(self, params):
         """1/√fan-in for weights, 1 for biases."""
         return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
+
+
+def activated(function, x):
+    """function(x) under a name by which the computation graph finds it."""
+    with jax.named_scope("activation"):
+        return function(x)
 
 
 def dense(key, shape, variance):

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from dubito.random import coarse, normals
-from dubito.trace import analyze, dot_axis, traced
+from dubito.trace import analyze, bind, dot_axis, traced
 
 
 @jax.tree_util.register_dataclass
@@ -38,12 +38,6 @@ class Masked:
     """The weight's inputs are dropped with probability ``rate`` in [0, 1); those kept are divided by 1 − rate."""
 
     rate: jax.Array | float
-
-
-def _bind(eqn, *operands):
-    with eqn.ctx.manager:
-        out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return out if eqn.primitive.multiple_results else [out]
 
 
 def _mask(supply, rate, shape, dtype):
@@ -88,7 +82,7 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
     mean, data = operands[site.position], operands[1 - site.position]
 
     def product(data, leaf):
-        return _bind(eqn, *((leaf, data) if site.position == 0 else (data, leaf)))[0]
+        return bind(eqn, *((leaf, data) if site.position == 0 else (data, leaf)))[0]
 
     if eqn.primitive.name == "add":
         if isinstance(noise, Masked):
@@ -170,9 +164,9 @@ def _run(program, noises, found, sites, leaves, inputs_x, supply):
             result, variances[outputs[0]] = _at_site(*site)
             results = [result]
         else:
-            results = _bind(eqn, *operands)
+            results = bind(eqn, *operands)
             if inputs and inputs[0] in scales and outputs[0] in program.aliases:
-                scales[outputs[0]] = _bind(eqn, scales[inputs[0]])[0]
+                scales[outputs[0]] = bind(eqn, scales[inputs[0]])[0]
         env.update(zip(outputs, results, strict=True))
     return jax.tree.unflatten(program.tree, [env[slot] for slot in program.outputs])
 

@@ -15,6 +15,10 @@ CONST, LOST = -1, -2
 INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 CALLS = INLINED | {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 WRAPPERS = {"convert_element_type", "copy", "copy_p", "reshape", "broadcast_in_dim"}
+MOVES = set(  # operations that only move data
+    "broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad gather "
+    "rev copy copy_p convert_element_type split stack iota stop_gradient".split()
+)
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 ELEMENTWISE = set(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh "
@@ -66,9 +70,17 @@ class Program(NamedTuple):
     tree: Any
 
 
-def _body(eqn):
-    body = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
-    return (body.jaxpr, body.consts) if isinstance(body, ClosedJaxpr) else (body, ())
+def bind(eqn, *operands):
+    """The results of an equation's operation on these operands, a list."""
+    with eqn.ctx.manager:
+        out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+    return out if eqn.primitive.multiple_results else [out]
+
+
+def body(eqn):
+    """The (jaxpr, constants) that a call's equation runs."""
+    inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
+    return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
 
 def traced(apply, params, x):
@@ -94,7 +106,7 @@ def traced(apply, params, x):
         for eqn in jaxpr.eqns:
             name, inner = eqn.primitive.name, tuple(map(slot, eqn.invars))
             if name in INLINED and any(i in aliases for i in inner):
-                outer = open_call(*_body(eqn), inner)
+                outer = open_call(*body(eqn), inner)
             else:
                 outer = tuple(next(count) for _ in eqn.outvars)
                 steps.append(Step(eqn, inner, outer))
@@ -166,7 +178,7 @@ def _transfer(eqn, states, record):
     """The states of an equation's outputs; ``record(leaves, raw)`` is told which leaves multiply what kind of input."""
     name = eqn.primitive.name
     if name in CALLS:
-        jaxpr, consts = _body(eqn)
+        jaxpr, consts = body(eqn)
         return _states(jaxpr, [State(CONST)] * len(consts), states, record)
     if name == "scan":
         return _scan(eqn, states, record)
@@ -202,7 +214,7 @@ def _join(a, b):
 
 
 def _scan(eqn, states, record):
-    jaxpr, consts = _body(eqn)
+    jaxpr, consts = body(eqn)
     first, last = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     over = [s if s.axis < 0 else s._replace(axis=s.axis - 1 if s.axis else LOST) for s in states[last:]]
     carry = states[first:last]

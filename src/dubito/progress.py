@@ -1,0 +1,29 @@
+"""A bar on the terminal that follows a fit."""
+
+import contextlib
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+@contextlib.contextmanager
+def bar(console):
+    """A callback for the engine's reports that moves a bar on ``console``, when that is a terminal; else None."""
+    if console is None or not console.is_terminal:
+        yield None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as shown:
+        task = shown.add_task("compiling", total=None)
+        seen: dict[int, float] = {}
+        told = ""
+
+        def report(one):
+            nonlocal told
+            seen[one.member] = one.epoch + one.part
+            if len(one.likelihood):
+                score = "" if one.score[-1] != one.score[-1] else f" · validation {one.score[-1]:.3f}"
+                told = f" · likelihood {one.likelihood[-1]:.3f} · KL {one.penalty[-1]:.3f}{score}"
+            total, done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in seen.values())
+            shown.update(task, description=f"epoch {one.epoch}/{one.epochs}{told}", total=total, completed=done)
+
+        yield report

@@ -1,0 +1,64 @@
+"""What ``dubito explain`` tells of a real model, and what it adds to a divergence."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+
+import dubito
+from dubito.explain import divergence_explained, explained
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    x, y = load_diabetes(return_X_y=True)
+    return dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=20), hidden=(8, 6), random_state=0).fit(x, y), x, y
+
+
+def test_a_regressor_on_its_table(regressor):
+    model, x, y = regressor
+    text, found = explained(model, x, y)
+    assert "layer_0.w" in text and "10 × 8" in text and "noise on its product" in text
+    assert "−log p(D, θ) per example on 442 rows" in text and "Nothing is wrong with the gradients." in text
+    params = model.posterior_.mean
+    rows = model.scaler_.transform(y[:, None])
+    batch = dubito.model.Batch(model.schema_.encode(x), rows, np.ones(442, np.float32), np.float32(1), np.float32(442))
+    assert float(found.value) == pytest.approx(-float(model.posterior_.model.log_joint(params, batch)) / 442, rel=1e-5)
+    cost = found.costs
+    assert f"({cost.columns:,} passes)" in text and cost.rows == 1
+
+
+def test_without_a_table_and_without_its_target(regressor):
+    model, x, _ = regressor
+    text, found = explained(model, unfold="layer_1")
+    assert "on 16 rows of standard normal numbers:" in text and found.value.shape == (16, 1)
+    assert "relu" in text and "rms gradient" not in text
+    text, found = explained(model, x[:50])
+    assert "The network on 50 rows:" in text and found.value.shape == (50, 1)
+    np.testing.assert_allclose(
+        found.value,
+        model.posterior_.model.network.apply(model.posterior_.mean["network"], model.schema_.encode(x[:50])),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method", [None, dubito.MCDropout(epochs=20), dubito.Ensemble(dubito.MAP(epochs=20), 2)], ids=repr
+)
+def test_classifiers_of_any_method(method):
+    x, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    text, _ = explained(dubito.BayesianClassifier(method, random_state=0).fit(x, names), x, names)
+    assert "likelihood" in text and "rms slope" in text
+
+
+@pytest.mark.filterwarnings("ignore::dubito.DivergenceWarning")
+@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
+def test_a_divergence_tells_of_the_gradients(method):
+    x, y = load_diabetes(return_X_y=True)
+    model = dubito.BayesianRegressor(method(epochs=20, learning_rate=1e30), hidden=(8,), random_state=0)
+    with (
+        pytest.raises(ValueError, match=r"(?s)Try learning_rate=.*The gradients at the last finite state:.*layer_0"),
+        divergence_explained(),
+    ):
+        model.fit(x, y)
