@@ -10,9 +10,10 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "threads random activations network trace autodiff noisy likelihood prior model posterior quantiles blocks draws predictive descent epochs archive rows pieces "
-    "checkpoint engine methods recipes metrics calibration diagnostics columns encoding tables batches model_file estimators comparison "
-    "datasets plots graph_layout graph_drawing computation_graph gradients explain landscape report demo streaming cache progress cli"
+    "threads random activations backprop network trace autodiff noisy likelihood lattice counts criteria prior model posterior quantiles blocks draws folds "
+    "predictive descent epochs archive rows pieces checkpoint engine methods recipes crps metrics calibration diagnostics columns encoding tables targets "
+    "batches model_file estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
+    "gradients explain landscape training_plots report demo streaming cache progress cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65

@@ -52,6 +52,10 @@ def mixed():
     return frame.astype({"kind": "category"}), frame["größe"].to_numpy() + frame["flag"]
 
 
+def counts():
+    return np.round(np.abs(table()[1]))
+
+
 def labels(y):
     return np.array(["low", "middle", "high"])[np.digitize(y, [2, 4])]
 
@@ -74,6 +78,12 @@ CASES = {
         (table()[0], labels(table()[1])),
     ),
     "two classes": (dubito.BayesianClassifier(MEMBER, hidden=(4,)), (mixed()[0], table()[1] > 3)),
+    "counts": (regressor(dubito.CrossFit(MEMBER, 3), likelihood="negative-binomial"), (table()[0], counts())),
+    "censored": (regressor(MEMBER, likelihood="censored"), (table()[0], np.column_stack([table()[1], counts() > 3]))),
+    "ordered": (
+        dubito.BayesianClassifier(MEMBER, hidden=(4,), likelihood="ordered"),
+        (table()[0], counts().clip(1, 3)),
+    ),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }
 

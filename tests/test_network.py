@@ -1,58 +1,14 @@
-"""Networks and activations against plain NumPy, and what each method does with periodic features."""
+"""Networks against plain NumPy, and what each method does with periodic features."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import special
 
 import dubito
-from dubito import network, trace
-from dubito.activations import ACTIVATIONS
+from dubito import activations, network, trace
 
-X = np.linspace(-4, 4, 81)
-S = special.expit(X)
-MISH = np.tanh(np.logaddexp(0, X))
-SELU = 1.0507009873554805, 1.6732632423543772
-TABLE = {  # function, derivative, by the formulas of the table
-    "identity": (X, np.ones_like(X)),
-    "threshold": (X >= 0, np.zeros_like(X)),
-    "sigmoid": (S, S * (1 - S)),
-    "tanh": (np.tanh(X), 1 - np.tanh(X) ** 2),
-    "relu": (np.maximum(0, X), X > 0),
-    "leaky_relu": (np.where(X >= 0, X, 0.01 * X), np.where(X >= 0, 1, 0.01)),
-    "elu": (np.where(X > 0, X, np.expm1(X)), np.where(X > 0, 1, np.exp(X))),
-    "selu": (
-        SELU[0] * np.where(X > 0, X, SELU[1] * np.expm1(X)),
-        SELU[0] * np.where(X > 0, 1, SELU[1] * np.exp(X)),
-    ),
-    "gelu": (X * special.ndtr(X), special.ndtr(X) + X * np.exp(-(X**2) / 2) / np.sqrt(2 * np.pi)),
-    "silu": (X * S, S + X * S * (1 - S)),
-    "softplus": (np.logaddexp(0, X), S),
-    "softsign": (X / (1 + abs(X)), 1 / (1 + abs(X)) ** 2),
-    "mish": (X * MISH, MISH + X * S * (1 - MISH**2)),
-}
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_activations_and_their_derivatives(name):
-    function = ACTIVATIONS[name].function
-    x = jnp.asarray(X, jnp.float32)
-    np.testing.assert_allclose(function(x), TABLE[name][0], rtol=1e-5, atol=2e-6)
-    np.testing.assert_allclose(jax.vmap(jax.grad(function))(x), TABLE[name][1], rtol=1e-5, atol=3e-6)
-
-
-def test_relu_has_derivative_0_at_0_and_softmax_its_jacobian():
-    assert jax.grad(ACTIVATIONS["relu"].function)(0.0) == 0
-    x = jnp.asarray([0.3, -1.0, 2.0], jnp.float32)
-    s = special.softmax(np.asarray(x, float))
-    exact = np.diag(s) - np.outer(s, s)
-    np.testing.assert_allclose(jax.jacobian(ACTIVATIONS["softmax"].function)(x), exact, atol=1e-6)
-
-
-def test_the_table_is_complete():
-    assert set(ACTIVATIONS) == {*TABLE, "softmax"}
-    assert all(all(row[2:]) for row in ACTIVATIONS.values())
+ROWS = np.arange(4.0)[:, None], np.arange(4.0)
 
 
 def test_mlp_is_the_lectures_network(key):
@@ -123,6 +79,9 @@ def test_convnet_learns_where_a_bar_is(key):
         (lambda: dubito.mlp(2, (5, 0)), "hidden"),
         (lambda: dubito.mlp(2, activation="rellu"), "'relu'"),
         (lambda: dubito.mlp(2, activation="threshold"), "gradient 0"),
+        (lambda: dubito.mlp(2, activation=activations.threshold), "gradient 0"),
+        (lambda: dubito.convnet((8, 8, 1), activation=jnp.sign), "gradient 0"),
+        (lambda: dubito.BayesianRegressor(activation="threshold").fit(*ROWS), "gradient 0"),
         (lambda: dubito.mlp(2, periodic=-1), "periodic"),
         (lambda: dubito.mlp(2, numeric=(2,)), "numeric"),
         (lambda: dubito.convnet((2, 2, 1)), "pixels"),

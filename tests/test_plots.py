@@ -3,7 +3,6 @@
 import importlib
 import subprocess
 import sys
-from itertools import pairwise
 
 import jax
 import matplotlib
@@ -64,11 +63,10 @@ PICTURES = {
     "interval_coverage": lambda ax: plots.interval_coverage(*regression(), ax=ax),
     "loss_curves": lambda ax: plots.loss_curves(history(), ax=ax),
     "weights": lambda ax: plots.weights(draws(), ax=ax),
-    "network_diagram": lambda ax: plots.network_diagram([3, 50, 2], ax=ax),
     "predicted_against_actual": lambda ax: plots.predicted_against_actual(*regression(), ax=ax),
     "comparison": lambda ax: plots.comparison(CARDS, "nll", ax=ax),
 }
-LEGENDLESS = {"network_diagram", "comparison"}
+LEGENDLESS = {"comparison"}
 
 
 def line(ax, label):
@@ -300,22 +298,6 @@ def test_weights_are_those_of_all_draws_without_biases():
     assert text == "16 weights in 7 draws, 31.2 % exactly 0"  # 4 of 12 and 1 of 4
     with pytest.raises(ValueError, match="leading axis of draws"):
         plots.weights(jax.tree.map(lambda leaf: leaf[0], params))
-
-
-@pytest.mark.parametrize(
-    ("sizes", "circles", "dotted"), [([3, 5, 2], [3, 5, 2], 0), ([12, 1], [12, 1], 0), ([13, 200, 1], [10, 10, 1], 2)]
-)
-def test_a_network_is_circles_and_lines(sizes, circles, dotted):
-    ax = plots.network_diagram(sizes)
-    assert len(ax.patches) == sum(circles)
-    (weights,) = ax.collections
-    assert len(weights.get_segments()) == sum(a * b for a, b in pairwise(circles))
-    centers = {patch.center for patch in ax.patches}
-    assert {tuple(end) for segment in weights.get_segments() for end in segment} == centers
-    assert len(ax.lines) == dotted
-    assert [int(text.get_text().split()[0]) for text in ax.texts] == sizes
-    with pytest.raises(ValueError, match="at least two layers"):
-        plots.network_diagram([3])
 
 
 def test_predicted_against_actual_has_the_interval_as_its_bars():

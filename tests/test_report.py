@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import dubito
-from dubito import comparison, metrics, plots, report
+from dubito import comparison, diagram, metrics, report
 from dubito.predictive import Predictive
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -58,7 +58,7 @@ class Page(html.parser.HTMLParser):
 
 
 def picture(width=4.0):
-    ax = plots.network_diagram([2, 3, 1], ax=Figure(figsize=(width, 3.0)).add_subplot())
+    ax = diagram.network_diagram([2, 3, 1], ax=Figure(figsize=(width, 3.0)).add_subplot())
     return ax.figure
 
 

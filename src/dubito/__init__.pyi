@@ -5,6 +5,11 @@ from .checkpoint import CheckpointWarning as CheckpointWarning
 from .columns import DataError as DataError
 from .columns import DataWarning as DataWarning
 from .computation_graph import graph as graph
+from .counts import NegativeBinomial as NegativeBinomial
+from .counts import Poisson as Poisson
+from .criteria import CensoredGaussian as CensoredGaussian
+from .criteria import Criterion as Criterion
+from .criteria import Ordered as Ordered
 from .engine import DivergenceError as DivergenceError
 from .engine import DivergenceWarning as DivergenceWarning
 from .engine import fit as fit
@@ -16,6 +21,7 @@ from .likelihood import Bernoulli as Bernoulli
 from .likelihood import Categorical as Categorical
 from .likelihood import Gaussian as Gaussian
 from .likelihood import HeteroscedasticGaussian as HeteroscedasticGaussian
+from .likelihood import LaplaceNoise as LaplaceNoise
 from .likelihood import StudentT as StudentT
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
@@ -33,6 +39,7 @@ from .posterior import Dropped as Dropped
 from .posterior import Mixture as Mixture
 from .posterior import Normals as Normals
 from .posterior import Samples as Samples
+from .posterior import sparsity as sparsity
 from .predictive import Predictive as Predictive
 from .predictive import predict as predict
 from .prior import Laplace as Laplace

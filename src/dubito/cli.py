@@ -35,6 +35,9 @@ TableFile = Annotated[
 ]
 Target = Annotated[str, typer.Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, typer.Option(help="regression or classification; read off the target by default.")]
+Likelihood = Annotated[
+    str | None, typer.Option("--likelihood", help="The criterion by name, such as poisson, laplace or ordered.")
+]
 Seed = Annotated[int, typer.Option(help="The same seed, the same numbers.")]
 Impute = Annotated[bool, typer.Option("--impute", help="Fill missing values: medians, and a category of their own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -69,7 +72,7 @@ def say(text):
         errors.print(text, highlight=False, soft_wrap=True)
 
 
-def estimator(kind, method, settings, hidden, seed, rows):
+def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):
     """An estimator for the task from the options."""
     import dubito
     from dubito.recipes import named
@@ -77,7 +80,7 @@ def estimator(kind, method, settings, hidden, seed, rows):
     widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     chosen = named(method, settings, size=rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
-    return make(chosen, hidden=widths, random_state=seed)
+    return make(chosen, hidden=widths, likelihood=likelihood, random_state=seed)
 
 
 def task_of(frame, target, task):
@@ -86,6 +89,13 @@ def task_of(frame, target, task):
 
     inputs, y = split_target(frame, target)
     return inputs, y, one_of_two(target_kind(frame[target]) if task is None else task)
+
+
+def implied(likelihood):
+    """The task that a likelihood's name says, None without one: counts look like classes."""
+    from dubito.criteria import known
+
+    return None if likelihood is None else known(likelihood).task
 
 
 def one_of_two(task):
@@ -101,6 +111,7 @@ def fit(
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the model.")],
     method: Annotated[str, typer.Option(help="default, maximum-likelihood, map, mc-dropout, ...")] = "default",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field.")] = None,
+    likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -116,19 +127,19 @@ def fit(
         raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
     from dubito.explain import divergence_explained
 
-    values = None
+    values, task = None, implied(likelihood) if task is None else task
     if stream:
         from dubito.batches import kind_in_file
 
         if impute or method == "default":
             raise ValueError("--stream needs a --method other than default, which is cross-fitted, and no --impute")
         kind = one_of_two(kind_in_file(table, target) if task is None else task)
-        model = estimator(kind, method, settings or (), hidden, seed, None)
+        model = estimator(kind, method, settings or (), hidden, seed, None, likelihood)
         fitting = partial(model.fit_file, table, target)
     else:
         frame, values = opened(table, impute)
         inputs, y, kind = task_of(frame, target, task)
-        model = estimator(kind, method, settings or (), hidden, seed, len(y))
+        model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood)
         fitting = partial(model.fit, inputs, y)
     with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
         fitting(progress=report, checkpoint=checkpoint)

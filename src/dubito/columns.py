@@ -306,5 +306,7 @@ class TargetScaler:
         return cls(tuple(m.mean for m in found), scales)
 
     def transform(self, y):
-        """y (n, K) as float32."""
-        return standardized(np.asarray(y, np.float64), np.array(self.shift), np.array(self.scale))
+        """y (n, K) as float32; columns beyond the K targets, marks of censored ones, stay as they are."""
+        y, known = np.asarray(y, np.float64), len(self.shift)
+        moved = standardized(y[:, :known], np.array(self.shift), np.array(self.scale))
+        return np.concatenate([moved, y[:, known:].astype(np.float32)], axis=1)

@@ -12,9 +12,13 @@ from jax.extend.core import Literal
 
 from dubito import graph_drawing
 from dubito.autodiff import Node, Source, backward, evaluate, forward, is_float, local, pull, read
-from dubito.trace import INLINED, MOVES, body
+from dubito.trace import INLINED, body
 
 LARGEST = 10**7  # numbers of a Jacobian
+MOVES = set(  # operations that only move data
+    "broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad gather "
+    "rev copy copy_p convert_element_type split stack iota stop_gradient".split()
+)
 
 
 class Edge(NamedTuple):

@@ -8,27 +8,61 @@ transformation of the user's own brings its own rate; then only schedule and bra
 import difflib
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dubito import trace
 from dubito.network import static
 
 SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
 
-# Directions of ascent on the gradient, before the rate. Adagrad and RMSprop have ε outside the root (or none worth the
-# name inside it), Adagrad starts at 0, Adadelta has the paper's ρ: optax's own defaults differ (mathematics: descent).
+
+class Optimizer(NamedTuple):
+    """``direction``: optax's, of ascent on the gradient, before the rate; ``rate``: the learning rate its source names, or
+    names as usual; ``update``: the formula, g the gradient and α the rate."""
+
+    direction: Any
+    rate: float
+    update: str
+    source: str
+
+
+# Adagrad and RMSprop have ε outside the root (or none worth the name inside it), Adagrad starts at 0, Adadelta has the
+# paper's ρ: optax's own defaults differ (mathematics: descent). Adadelta's paper has no rate: its rate is 1.
 OPTIMIZERS = {
-    "sgd": optax.identity(),
-    "momentum": optax.trace(decay=0.9),
-    "nesterov": optax.trace(decay=0.9, nesterov=True),
-    "adagrad": optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-16),
-    "rmsprop": optax.scale_by_rms(decay=0.9, eps=1e-8, eps_in_sqrt=False),
-    "adadelta": optax.scale_by_adadelta(rho=0.95, eps=1e-6),
-    "adam": optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+    "sgd": Optimizer(optax.identity(), 1e-2, "θ ← θ - αg", "Robbins & Monro 1951"),
+    "momentum": Optimizer(optax.trace(decay=0.9), 1e-2, "v ← 0.9v + g, θ ← θ - αv", "Polyak 1964"),
+    "nesterov": Optimizer(
+        optax.trace(decay=0.9, nesterov=True), 1e-2, "v ← 0.9v + g, θ ← θ - α(g + 0.9v)", "Nesterov 1983"
+    ),
+    "adagrad": Optimizer(
+        optax.scale_by_rss(initial_accumulator_value=0.0, eps=1e-16),
+        1e-2,
+        "G ← G + g², θ ← θ - αg/√G",
+        "Duchi, Hazan & Singer 2011",
+    ),
+    "rmsprop": Optimizer(
+        optax.scale_by_rms(decay=0.9, eps=1e-8, eps_in_sqrt=False),
+        1e-3,
+        "G ← 0.9G + 0.1g², θ ← θ - αg/(√G + 1e-8)",
+        "Hinton 2012, lecture 6",
+    ),
+    "adadelta": Optimizer(
+        optax.scale_by_adadelta(rho=0.95, eps=1e-6),
+        1.0,
+        "G ← 0.95G + 0.05g², d = g√((D + 1e-6)/(G + 1e-6)), D ← 0.95D + 0.05d², θ ← θ - αd",
+        "Zeiler 2012",
+    ),
+    "adam": Optimizer(
+        optax.scale_by_adam(b1=0.9, b2=0.999, eps=1e-8),
+        1e-3,
+        "m ← 0.9m + 0.1g, v ← 0.999v + 0.001g², θ ← θ - α m̂/(√v̂ + 1e-8), m̂ = m/(1 - 0.9ᵗ), v̂ = v/(1 - 0.999ᵗ)",
+        "Kingma & Ba 2015",
+    ),
 }
 SCHEDULES = {
     "constant": jnp.ones_like,
@@ -45,8 +79,14 @@ def check(method):
             near = difflib.get_close_matches(value, table, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}={value!r} is unknown{hint} Choose one of {', '.join(table)}.")
-    if not method.learning_rate > 0:
-        raise ValueError(f"learning_rate must be positive, got {method.learning_rate!r}")
+    if method.learning_rate is not None and not method.learning_rate > 0:
+        raise ValueError(
+            f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"
+        )
+    for name in ("clip", "max_norm"):
+        limit = getattr(method, name, None)
+        if limit is not None and not limit > 0:
+            raise ValueError(f"{name} must be positive or None (no limit), got {limit!r}")
     if not (isinstance(method.epochs, int) and method.epochs >= 1):
         raise ValueError(f"epochs must be a whole number of at least 1, got {method.epochs!r}")
     if method.batch_size is not None and not (isinstance(method.batch_size, int) and method.batch_size >= 1):
@@ -56,7 +96,7 @@ def check(method):
 
 
 def _transformation(method):
-    return OPTIMIZERS[method.optimizer] if isinstance(method.optimizer, str) else method.optimizer
+    return OPTIMIZERS[method.optimizer].direction if isinstance(method.optimizer, str) else method.optimizer
 
 
 @jax.tree_util.register_dataclass
@@ -127,8 +167,15 @@ def descend(method, gradient, params, state, clock, strengths=None):
 
 def step_size(method, clock):
     """learning_rate · schedule · brake with descent's sign; an optimizer of the user's own has rate and sign in it."""
-    factor = SCHEDULES[method.schedule](clock.progress) * clock.brake
-    return -method.learning_rate * factor if isinstance(method.optimizer, str) else factor
+    factor, rate = SCHEDULES[method.schedule](clock.progress) * clock.brake, learning_rate(method)
+    return factor if rate is None else -rate * factor
+
+
+def learning_rate(method):
+    """The method's, or where it is None its optimizer's usual one; None for an optimizer of the user's own, which has its own."""
+    if not isinstance(method.optimizer, str):
+        return None
+    return OPTIMIZERS[method.optimizer].rate if method.learning_rate is None else method.learning_rate
 
 
 def soft_threshold(method, params, strengths, state, clock):
@@ -148,3 +195,27 @@ def soft_threshold(method, params, strengths, state, clock):
         return jnp.where(strength > 0, jnp.sign(p) * jnp.maximum(jnp.abs(p) - step * strength, 0.0), p)
 
     return jax.tree.map(shrink, strengths, params, steps)
+
+
+def limited(method, model, params, x):
+    """``params`` with the weights into each hidden unit scaled to norm ``max_norm`` where theirs is larger.
+
+    Max-norm (Srivastava et al., JMLR 2014, section 5.1): a projection after each step. Biases and the weights into the
+    outputs stay. Raises ValueError where there are no hidden units. ``x``: rows, of which only the shape is looked at.
+    """
+    if method.max_norm is None:
+        return params
+    plain = unpacked(params)
+    uses = trace.uses(model.network.apply, plain["network"], x)
+    into_hidden = jax.tree.map(lambda w, use: w.ndim > 1 and use.multiplies and use.hidden, plain["network"], uses)
+    if not any(jax.tree.leaves(into_hidden)):
+        raise ValueError("max_norm limits the weights into hidden units, and this network has none: use max_norm=None")
+
+    def scaled(w, chosen, use):
+        if not chosen:
+            return w
+        norm = jnp.sqrt(jnp.sum(w**2, axis=use.incoming, keepdims=True))
+        return w * jnp.minimum(1.0, method.max_norm / norm).astype(w.dtype)  # a norm of 0 gives min(1, ∞)
+
+    network = jax.tree.map(scaled, plain["network"], into_hidden, uses)
+    return {**params, "network": alike(network, params["network"])}

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dubito import epochs, random
+from dubito import descent, epochs, random
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.pieces import in_memory, innermost, opened, streamed
@@ -307,8 +307,13 @@ def floats(tree):
 
 
 def divergence(method, carry):
-    rate = float(method.learning_rate)
+    rate = descent.learning_rate(method)
+    cure = (
+        "Try a smaller rate in your optimizer"
+        if rate is None
+        else f"the learning rate is {float(rate):g}. Try learning_rate={float(rate) / 10:g}"
+    )
     return (
         f"training diverged at epoch {int(carry.epoch) + 1} (step {int(carry.step)}) and again with the step halved "
-        f"{RETRIES} times; the learning rate is {rate:g}. Try learning_rate={rate / 10:g}, or a clip of the gradient's norm."
+        f"{RETRIES} times; {cure}, or a clip of the gradient's norm."
     )

@@ -1,27 +1,24 @@
 """scikit-learn's regressor and classifier around the core: tables in, predictions in the target's own units out."""
 
 import time
-import warnings
 from dataclasses import is_dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
-from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from dubito import model_file, predictive, random
+from dubito import model_file, predictive, random, targets
 from dubito.batches import learn_table, table_pieces
 from dubito.blocks import ROWS
 from dubito.draws import functions
 from dubito.engine import fit, history
-from dubito.likelihood import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
-from dubito.tables import DataError, Schema, TargetScaler, check_target, check_weight, taken
+from dubito.tables import DataError, Schema, check_target, check_weight, taken
 from dubito.threads import in_threads
 
 
@@ -97,14 +94,16 @@ class _Estimator(BaseEstimator):
         if self.method is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
         schema, known, rows = learn_table(path, target, self._task)
-        table = schema, table_pieces(path, target, schema, known), None, rows
-        return self._fit(table, None, self._target(known), progress, checkpoint)
+        fitted = self._target(known)
+        scaler = known if fitted[1] is None else fitted[1]
+        table = schema, table_pieces(path, target, schema, scaler), None, rows
+        return self._fit(table, None, fitted, progress, checkpoint)
 
     def _fit(self, table, y, target, progress, checkpoint):
         """Train on the encoded table; a ``target`` has the attributes to set when all has gone well."""
         start = time.perf_counter()
         (schema, x, weight, rows), (likelihood, scaler, fitted) = table, target
-        method = default_method(rows, likelihood.task) if self.method is None else self.method
+        method = default_method(rows, likelihood.task, self.likelihood) if self.method is None else self.method
         recipe = self._recipe if self.method is None else None
         network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
         model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
@@ -223,7 +222,8 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     hidden : widths of the hidden layers; None is (128, 128), of classes (256, 256), for the default method, (50,) for another.
     activation : a name; None is "silu" for the default method, "relu" for another.
     periodic : trained frequencies a numeric column, 0 for none; None is 8 for the default method's regression, else 0.
-    likelihood : None (Gaussian: noise learned), "heteroscedastic" (noise an output of the network), or an object.
+    likelihood : the criterion: None, an object, or a name of ``dubito.criteria.LIKELIHOODS``, the table that says which to
+        use when. None is Gaussian noise; of the default method noise that depends on the row, with Student's t.
     prior : None is Normal with the network's own scales, 1/√fan-in.
     draws : functions drawn in prediction; None is all of a finite posterior, 100 of another.
     early_stopping, validation_fraction, n_iter_no_change, tol : as in scikit-learn's MLPRegressor.
@@ -237,22 +237,14 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports; from
         the file ``checkpoint`` the same fit (a number as ``random_state``) goes on after an interruption."""
         table = self._table(X, sample_weight)
-        target, flat = check_target(y, table[3], "regression")
-        if target.shape[1] == 1 and not flat:
-            message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
-            warnings.warn(message, DataConversionWarning, stacklevel=2)
-            flat = True
-        scaler = TargetScaler.fit(target, table[2])
-        return self._fit(table, scaler.transform(target), self._target(scaler, bool(flat)), progress, checkpoint)
+        likelihood, scaler, target = targets.numbers(self.likelihood, y, table[2], self.method is None)
+        fitted = likelihood, scaler, {"_flat": len(scaler.shift) == 1}
+        return self._fit(table, target, fitted, progress, checkpoint)
 
-    def _target(self, scaler, flat=True):
-        """(likelihood, scaler, attributes) for targets of that scale."""
-        likelihood, targets = self.likelihood, len(scaler.shift)
-        if likelihood is None:  # squared error for the default method, whose noise comes later
-            likelihood = Gaussian(1.0 if self.method is None else None, targets=targets)
-        elif likelihood == "heteroscedastic":
-            likelihood = HeteroscedasticGaussian(targets=targets)
-        return likelihood, scaler, {"_flat": flat}
+    def _target(self, scaler):
+        """(likelihood, scaler, attributes) for a single target of that scale."""
+        likelihood = targets.of_columns(self.likelihood, 1, later=False)
+        return *targets.scaled(likelihood, scaler), {"_flat": True}
 
     def predict(self, X, return_std=False):
         """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""
@@ -278,7 +270,8 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
     """Classification of a table, with probabilities and their doubt.
 
     The parameters are those of ``BayesianRegressor``; ``likelihood=None`` is the Bernoulli for two classes, the
-    Categorical for more, and the default method calibrates them with one temperature from held-out rows.
+    Categorical for more, and the default method calibrates them with one temperature from held-out rows; "ordered" takes
+    the classes in their sorted order.
     """
 
     classes_: Any
@@ -296,10 +289,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         """(likelihood, no scaler, attributes) for these classes, of which ``seen`` (None: all) are in the data."""
         if (len(classes) if seen is None else seen) < 2:
             raise ValueError("BayesianClassifier needs at least 2 classes; the data (of positive weight) have 1 class")
-        likelihood = self.likelihood
-        if likelihood is None:
-            likelihood = Bernoulli() if len(classes) == 2 else Categorical(classes=len(classes))
-        return likelihood, None, {"classes_": classes}
+        return targets.classes(self.likelihood, classes), None, {"classes_": classes}
 
     def predict(self, X):
         """The most probable class of each row, (n,)."""

@@ -16,7 +16,15 @@ outside may fulfil as well (n rows; K targets or C classes):
 ``sample(key, z)``     one draw of y a row, (n, K), or class indices (n,)
 =====================  ==============================================================================================
 
-z is a dict of arrays with rows first. Targets are standardized inside, so all of this is in standardized units.
+z is a dict of arrays with rows first. Targets are standardized inside, so all of this is in standardized units; what is
+special about a likelihood stands in attributes that may be left out:
+
+=====================  ==============================================================================================
+``moves``              False: targets must stay as they are (counts), not be shifted and scaled; True if left out
+``discrete``           True: targets are whole numbers, with probabilities for a density; False if left out
+``columns``            how many columns y has, if not one for each target: K more mark the censored ones with 1
+``takes``              what y may be, in words; and ``supports(y)``: which rows of a NumPy y (n, K) are that, (n,)
+=====================  ==============================================================================================
 """
 
 import math
@@ -161,6 +169,50 @@ class StudentT:
 
     def sample(self, key, z):
         return z["mean"] + z["scale"] * jax.random.t(key, self.df, z["mean"].shape, z["mean"].dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LaplaceNoise:
+    """y ~ Laplace(f, b), one scale b for each target: absolute error |y − f|/b, of which f is the median.
+
+    ``scale`` fixes b (in units of the target, standardized inside a table's estimators); None learns it with a prior
+    1/b ~ Gamma(``shape``, ``rate``), stated for log b.
+    """
+
+    scale: float | None = None
+    shape: float = 1.0
+    rate: float = 0.01
+    targets: int = static(default=1)
+
+    task = "regression"
+    width = Gaussian.width
+    mean = Gaussian.mean
+
+    def init(self):
+        return {} if self.scale is not None else {"log_scale": jnp.zeros(self.targets, jnp.float32)}
+
+    def log_prior(self, phi):
+        if self.scale is not None:
+            return jnp.zeros((), jnp.float32)
+        return jnp.sum(log_gamma_density(-phi["log_scale"], self.shape, self.rate))
+
+    def join(self, f, phi):
+        log_scale = phi["log_scale"] if self.scale is None else jnp.log(jnp.asarray(self.scale, f.dtype))
+        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(log_scale), f.shape)}
+
+    def log_prob(self, z, y):
+        return jnp.sum(-jnp.abs((y - z["mean"]) / z["scale"]) - jnp.log(2 * z["scale"]), axis=1)
+
+    def variance(self, z):
+        return 2 * z["scale"] ** 2
+
+    def cdf(self, z, y):
+        u = (y - z["mean"]) / z["scale"]  # each tail by its own exponential: neither loses digits nor overflows
+        return 0.5 * jnp.exp(jnp.minimum(u, 0)) - 0.5 * jnp.expm1(-jnp.maximum(u, 0))
+
+    def sample(self, key, z):
+        return z["mean"] + z["scale"] * jax.random.laplace(key, z["mean"].shape, z["mean"].dtype)
 
 
 @jax.tree_util.register_dataclass

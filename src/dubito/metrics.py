@@ -8,16 +8,14 @@ Scores that are no plain means (RMSE, R², AUROC, ...) are differentiable functi
 ``rows`` = T + Σw · ∂T/∂w_i: their weighted mean is the value, and its standard error the delta method's.
 """
 
-from itertools import pairwise, product
 from typing import NamedTuple
 
 import numpy as np
-from scipy import special
 
-CLOSED = 100  # Gaussian components whose CRPS is summed over all pairs; beyond, it is integrated
+from dubito.crps import by_target
+
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
 LEVELS = np.array([0.5 - 0.5 * c for c in COVERAGES] + [0.5 + 0.5 * c for c in COVERAGES])
-GAUSS_LEGENDRE = np.transpose(special.roots_legendre(16))
 
 
 class Score(NamedTuple):
@@ -63,8 +61,11 @@ def r2(predictive, y, *, weight=None):
 
 
 def nll(predictive, y, *, weight=None):
-    """−log p(y) in nats per example, in the target's units; the joint density of all targets."""
-    y, weight = _checked(predictive, y, weight, predictive.task)
+    """−log p(y) in nats per example, in the target's units; the joint density of all targets, or of counts their probability.
+
+    y may have K more columns that mark censored targets, where the likelihood knows such.
+    """
+    y, weight = _checked(predictive, y, weight, predictive.task, marked=True)
     return _average(-predictive.log_prob(y), weight)
 
 
@@ -75,11 +76,7 @@ def crps(predictive, y, *, weight=None, knots=None):
     start = 0
     for part in predictive.by_rows():  # so that memory is bounded
         rows = slice(start, start := start + len(part))
-        mixture = part.components() if len(part.draws) <= CLOSED else None
-        if mixture is not None:
-            parts.append(_closed_crps(mixture[0], mixture[1], y[rows]))
-        else:
-            parts.append(_integrated_crps(part, y[rows], part.quantile(LEVELS) if knots is None else knots[:, rows]))
+        parts.append(by_target(part, y[rows], LEVELS, None if knots is None else knots[:, rows]))
     return _average(np.mean(np.concatenate(parts), axis=1), weight)
 
 
@@ -104,8 +101,29 @@ def width(predictive, y, level=0.9, *, weight=None):
 
 
 def pit(predictive, y):
-    """F(y), (n, K): uniform between 0 and 1 when the predictive is calibrated."""
-    return predictive.cdf(_checked(predictive, y, None, "regression")[0])
+    """F(y), (n, K): uniform between 0 and 1 when the predictive is calibrated. Of counts (F(y − 1) + F(y))/2, the mid-P value,
+    whose mean is then ½ and whose spread is that of the uniform, less what steps take."""
+    return np.mean(_steps(predictive, y), axis=0)
+
+
+def inside(predictive, y, nominal):
+    """The share of observations in the central interval of each probability ``nominal`` (m,); its diagonal is calibration.
+
+    A count lies in it by the part of [F(y − 1), F(y)] that does, the mean of a randomized F(y) (Czado et al. 2009).
+    """
+    before, at = _steps(predictive, y)
+    if not predictive.discrete:
+        return np.searchsorted(np.sort(np.abs(2 * at - 1), axis=None), nominal, side="right") / at.size
+    ends = ((0.5 - 0.5 * c, 0.5 + 0.5 * c) for c in nominal)
+    parts = (np.minimum(at, high) - np.maximum(before, low) for low, high in ends)
+    return np.array([np.mean(np.maximum(part, 0) / np.maximum(at - before, 1e-300)) for part in parts])
+
+
+def _steps(predictive, y):
+    """P(Y < y) and P(Y ≤ y), each (n, K)."""
+    y, _ = _checked(predictive, y, None, "regression")
+    at = predictive.cdf(y)
+    return (predictive.cdf(y - 1) if predictive.discrete else at), at
 
 
 def accuracy(predictive, y, *, weight=None):
@@ -184,21 +202,32 @@ def ood_fpr95(inside, outside):
 
 
 def scorecard(predictive, y, *, weight=None):
-    """The usual scores by name, each with ``<name>_se``, and ``n``; what is not defined for these rows is left out."""
-    y, weight = _checked(predictive, y, weight, predictive.task)
+    """The usual scores by name, each with ``<name>_se``, and ``n``; what is not defined for these rows is left out.
+
+    Of y with marks of censored targets only ``nll`` is defined; of a criterion without a density only errors of the mean.
+    """
+    y, weight = _checked(predictive, y, weight, predictive.task, marked=True)
     if predictive.task == "regression":
-        scores = {f.__name__: f(predictive, y, weight=weight) for f in (rmse, mae, r2, nll)}
-        found = predictive.quantile(LEVELS)  # once for all: bisecting them is the dearest part
-        scores["crps"] = crps(predictive, y, weight=weight, knots=found)
-        lower, upper = np.split(found, 2)
-        for level, low, high in zip(COVERAGES, lower, upper, strict=True):
-            scores[f"coverage_{round(100 * level)}"] = _average(np.mean((low <= y) & (y <= high), axis=1), weight)
-        scores["mean_width_90"] = _average(np.mean((upper - lower)[COVERAGES.index(0.9)], axis=1), weight)
+        marked = y.shape[1] > predictive.mean.shape[1]
+        usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.offers("log_prob") else ())
+        scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
+        if predictive.offers("cdf") and not marked:
+            scores |= _of_distribution(predictive, y, weight)
     else:
         scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, nll, brier, ece, auroc)}
     values = {name: score.value for name, score in scores.items() if score.rows is not None}
     errors = {f"{name}_se": score.se for name, score in scores.items() if not np.isnan(score.se)}
     return values | errors | {"n": len(y)}
+
+
+def _of_distribution(predictive, y, weight):
+    """CRPS, coverages and width."""
+    found = predictive.quantile(LEVELS)  # once for all: searching them is the dearest part
+    scores = {"crps": crps(predictive, y, weight=weight, knots=found)}
+    lower, upper = np.split(found, 2)
+    for level, low, high in zip(COVERAGES, lower, upper, strict=True):
+        scores[f"coverage_{round(100 * level)}"] = _average(np.mean((low <= y) & (y <= high), axis=1), weight)
+    return scores | {"mean_width_90": _average(np.mean((upper - lower)[COVERAGES.index(0.9)], axis=1), weight)}
 
 
 def _average(rows, weight):
@@ -207,33 +236,6 @@ def _average(rows, weight):
     defined = n > 1 and np.isfinite(value)
     se = np.sqrt(n / (n - 1)) * np.linalg.norm(weight * (rows - value)) / weight.sum() if defined else np.nan
     return Score(float(value), float(se), rows)
-
-
-def _closed_crps(means, scales, y):
-    """E|Y − y| − ½ E|Y − Y'| of Gaussian mixtures (S, n, K): differences of normals are normal."""
-    variances = scales**2
-    pairs = np.sum(scales, axis=0) / np.sqrt(np.pi)  # each component with itself, halved: A(0, √2 s)/2 = s/√π
-    for s in range(len(means) - 1):
-        pairs += np.sum(_absolute(means[s + 1 :] - means[s], np.sqrt(variances[s + 1 :] + variances[s])), axis=0)
-    return np.mean(_absolute(means - y, scales), axis=0) - pairs / len(means) ** 2
-
-
-def _absolute(mean, scale):
-    """A(m, s) = E|X| of X ~ N(m, s²): 2sφ(m/s) + m(2Φ(m/s) − 1)."""
-    ratio = mean / scale
-    return scale * np.sqrt(2 / np.pi) * np.exp(-0.5 * ratio**2) + mean * special.erf(np.sqrt(0.5) * ratio)
-
-
-def _integrated_crps(predictive, y, knots):
-    """∫ (F − 1{y ≤ t})² dt by Gauss-Legendre between knots, to ten standard deviations: (1 − F)² < 10⁻⁴ beyond."""
-    low, high = (predictive.mean + reach * predictive.std for reach in (-10, 10))
-    inner = np.clip(y, low, high)
-    total = np.abs(y - inner)
-    knots = np.sort(np.concatenate([low[None], high[None], inner[None], knots]), axis=0)
-    for (left, right), (node, share) in product(pairwise(knots), GAUSS_LEGENDRE):
-        t = left + 0.5 * (1 + node) * (right - left)
-        total += 0.5 * share * (right - left) * (predictive.cdf(t) - (y <= t)) ** 2
-    return total
 
 
 def _calibration(gap, index, bins, weight):
@@ -293,7 +295,7 @@ def _two_samples(inside, outside):
     return np.concatenate(parts), np.repeat([0.0, 1.0], [len(part) for part in parts])
 
 
-def _checked(predictive, y, weight, task) -> tuple[np.ndarray, np.ndarray]:
+def _checked(predictive, y, weight, task, marked=False) -> tuple[np.ndarray, np.ndarray]:
     """y as numbers (n, K) or class indices (n,), and the weights; ValueError for what cannot be scored."""
     n, answers = predictive.mean.shape
     if predictive.task != task or n == 0:
@@ -301,7 +303,8 @@ def _checked(predictive, y, weight, task) -> tuple[np.ndarray, np.ndarray]:
     y = np.asarray(y, np.float64)
     y = y[:, None] if task == "regression" and y.ndim == 1 else y
     shape = (n, answers) if task == "regression" else (n,)
-    if y.shape != shape:
+    columns = getattr(predictive.likelihood, "columns", answers)
+    if y.shape != shape and not (marked and task == "regression" and y.shape == (n, columns)):
         raise ValueError(f"y has the shape {y.shape}, but the predictive wants {shape}")
     bad = np.flatnonzero(~np.isfinite(np.column_stack([y, predictive.mean])).all(1))
     if len(bad):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from sklearn.base import RegressorMixin
 
-from dubito import archive, likelihood, model, network, posterior, prior
+from dubito import archive, criteria, likelihood, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
 from dubito.methods import bayes_by_backprop, cross_fit, ensemble, maximum, mc_dropout
 from dubito.tables import Schema, TargetScaler
@@ -30,8 +30,7 @@ LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 POINTS = (maximum.MaximumLikelihood, maximum.MAP)
 METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, ensemble.Ensemble, cross_fit.CrossFit)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
-NOISES = (likelihood.Gaussian, likelihood.HeteroscedasticGaussian, likelihood.StudentT)
-LIKELIHOODS = (*NOISES, likelihood.Bernoulli, likelihood.Categorical)
+LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
 CLASSES = {kind.__name__: kind for kind in (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, model.Model)}
 # What stands in fields that are declared as Any.

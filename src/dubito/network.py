@@ -198,7 +198,7 @@ def mlp(inputs, hidden=(50,), outputs=1, activation="relu", *, periodic=0, numer
     """
     hidden = tuple(hidden)
     check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
-    check_activation(activation)
+    check_activation(activation, hidden)
     if not (isinstance(periodic, int) and periodic >= 0):
         raise ValueError(f"periodic is a number of frequencies, at least 0; got {periodic!r}")
     if numeric is not None and not all(0 <= column < inputs for column in numeric):
@@ -216,7 +216,7 @@ def convnet(image, channels=(16, 32), hidden=64, outputs=10, activation="relu"):
     """
     image, channels = tuple(image), tuple(channels)
     check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
-    check_activation(activation)
+    check_activation(activation, (hidden,))
     if len(image) != 3 or min(image[:2]) < 2 ** len(channels):
         raise ValueError(
             f"image must be (height, width, depth), at least {2 ** len(channels)} pixels wide; got {image}"
@@ -231,18 +231,33 @@ def check_sizes(**sizes):
                 raise ValueError(f"{name} must be whole numbers of at least 1, got {size!r}")
 
 
-def check_activation(activation):
+def check_activation(activation, hidden):
+    """Refuse an unknown name and what no gradient can train; the one door of all networks that are made by a name or a
+    function, however they are fitted later."""
     if not isinstance(activation, str):
+        if hidden and _is_flat(activation, hidden[0]):
+            raise ValueError(f"activation={activation!r} {FLAT}")
         return
     if activation not in ACTIVATIONS:
         near = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"activation={activation!r} is unknown{hint} Choose one of {', '.join(ACTIVATIONS)}.")
     if activation in UNTRAINABLE:
-        raise ValueError(f"{activation} {UNTRAINABLE[activation]}; use 'sigmoid' or 'relu' between the layers")
+        raise ValueError(f"{activation} {UNTRAINABLE[activation]}")
 
 
+def _is_flat(function, width):
+    """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a step function does."""
+    points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)
+    _, slopes = jax.jit(lambda x, t: jax.jvp(function, (x,), (t,)))(points, along)
+    return not np.any(np.asarray(slopes))
+
+
+FLAT = (
+    "has gradient 0 everywhere: none reaches the layers below it, and they cannot be trained by gradients; use 'sigmoid' "
+    "or 'relu' between the layers"
+)
 UNTRAINABLE = {
-    "threshold": "has gradient 0 everywhere and cannot be trained by gradients",
-    "softmax": "mixes the units of a layer; it belongs to the Categorical likelihood",
+    "threshold": FLAT,
+    "softmax": "mixes the units of a layer; it belongs to the Categorical likelihood, not between the layers",
 }

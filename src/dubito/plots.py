@@ -1,4 +1,4 @@
-"""Pictures of a predictive distribution, of training and of networks, each on one Matplotlib axes.
+"""Pictures of a predictive distribution and of training, each on one Matplotlib axes.
 
 Every function draws on ``ax`` and returns it; without one it makes a figure of its own, ``ax.figure``, that pyplot does not
 know, so nothing is left open and no setting is changed. Colors are Okabe and Ito's, which color-blind eyes tell apart.
@@ -15,15 +15,12 @@ from dubito import metrics
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.collections import LineCollection
     from matplotlib.figure import Figure
-    from matplotlib.patches import Circle
     from matplotlib.ticker import MaxNLocator
 except ImportError as error:
     raise ImportError("dubito.plots draws with matplotlib: pip install 'dubito[plot]'") from error
 
-BLUE, SKY, GREEN, ORANGE, GRAY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "0.35"
-SHOWN = 12  # units of a layer that are drawn one by one
+BLUE, SKY, GREEN, ORANGE, RED, GRAY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.35"
 SPAN = (0.0, 1.0)
 
 # Name, name in full, unit, and what is best: "low", "high", or a number to come near to. A width alone is none of these.
@@ -115,12 +112,11 @@ def interval_coverage(predictive, y, *, ax=None):
     An observation is inside where |2F(y) − 1| is at most the probability. The band holds, at each probability, 95 % of
     what a calibrated predictive would show on as many rows; below the diagonal there is too little doubt.
     """
-    rank = np.abs(2 * metrics.pit(predictive, y) - 1)
     nominal = np.linspace(0, 1, 101)
-    observed = np.searchsorted(np.sort(rank, axis=None), nominal, side="right") / rank.size
-    low, high = (stats.binom.ppf(q, len(rank), nominal) / len(rank) for q in (0.025, 0.975))
+    observed, rows = metrics.inside(predictive, y, nominal), len(predictive)
+    low, high = (stats.binom.ppf(q, rows, nominal) / rows for q in (0.025, 0.975))
     ax = _axes(ax, (5.0, 5.0))
-    ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({len(rank):,} rows)")
+    ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({rows:,} rows)")
     ax.plot(SPAN, SPAN, color=GRAY, lw=1, ls="--", label="calibrated")
     ax.plot(nominal, observed, color=BLUE, lw=2, label="observed")
     ax.set(xlabel="probability of the central interval", ylabel="share of observations inside", xlim=SPAN, ylim=SPAN)
@@ -181,40 +177,6 @@ def weights(params, *, ax=None):
     return _legend(ax, 1)
 
 
-def network_diagram(sizes, *, ax=None):
-    """Units as circles and weights as lines, of layers with ``sizes`` units from the inputs to the outputs.
-
-    A layer of more than 12 units shows the first and last five, with dots between.
-    """
-    sizes = [int(size) for size in sizes]
-    if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes are at least two layers of at least one unit, got {sizes}")
-    gap = 4.0
-    heights = [_heights(size) for size in sizes]
-    base = min(map(min, heights)) - 0.8
-    limits = (-2.0, gap * (len(sizes) - 1) + 2), (base - 0.8, max(map(max, heights)) + 0.6)
-    ax = _axes(ax, tuple(0.33 * np.ptp(limits, axis=1)))
-    lines = [
-        [(gap * layer, low), (gap * (layer + 1), high)]
-        for layer in range(len(sizes) - 1)
-        for low in heights[layer]
-        for high in heights[layer + 1]
-    ]
-    ax.add_collection(LineCollection(lines, colors="0.65", linewidths=0.4, zorder=1))
-    names = ["input", *["hidden unit"] * (len(sizes) - 2), "output"]
-    colors = [ORANGE, *[SKY] * (len(sizes) - 2), GREEN]
-    for layer, (size, name, color) in enumerate(zip(sizes, names, colors, strict=True)):
-        for height in heights[layer]:
-            ax.add_patch(Circle((gap * layer, height), 0.34, fc=color, ec="black", lw=0.8, zorder=2))
-        if size > SHOWN:
-            ax.plot([gap * layer] * 3, [-0.5, 0.0, 0.5], ls="", marker="o", ms=2.5, color="black")
-        ax.text(gap * layer, base, f"{size:,} {name}{'s' if size > 1 else ''}", ha="center", va="top", fontsize="small")
-    ax.set_axis_off()
-    ax.set(xlim=limits[0], ylim=limits[1])
-    ax.set_aspect("equal")
-    return ax
-
-
 def predicted_against_actual(predictive, y, *, coverage=0.9, ax=None):
     """Predicted mean against what happened, a point a row; thin bars hold a new y with probability ``coverage``."""
     _one_target(predictive)
@@ -272,23 +234,18 @@ def _axes(ax, size=(5.0, 4.0)):
     return ax
 
 
-def _legend(ax, columns, title=None):
+def _legend(ax, columns, title=None, handles=None):
     """A legend above the axes, where no data are."""
     place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "borderaxespad": 0.2, "alignment": "left"}
-    ax.legend(**place, ncols=columns, frameon=False, fontsize="small", title=title, title_fontsize="small")
+    ax.legend(
+        handles=handles, **place, ncols=columns, frameon=False, fontsize="small", title=title, title_fontsize="small"
+    )
     return ax
 
 
 def _opacity(count):
     """Of points, so that thousands of them still show where they are dense."""
     return float(np.clip(20 / np.sqrt(max(count, 1)), 0.15, 0.8))
-
-
-def _heights(size):
-    """Where the drawn units of a layer stand, from the top; a gap of two units where some are left out."""
-    if size <= SHOWN:
-        return list(0.5 * (size - 1) - np.arange(size))
-    return [height for height in 0.5 * (SHOWN - 1) - np.arange(SHOWN) if abs(height) > 1]
 
 
 def _means(predictive):

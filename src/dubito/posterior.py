@@ -134,3 +134,38 @@ def stratified(key, count, n):
     """n indices out of ``count``: each appears ⌊n/count⌋ or ⌈n/count⌉ times, who gets the rest is random."""
     order = jax.random.permutation(key, count)
     return order[jnp.arange(n) % count]
+
+
+def sparsity(posterior):
+    """The share of weights that are exactly 0, by their name, and of all of them as ``"all"``: what L1 or ``prune`` has made.
+
+    Biases and the likelihood's parameters are left out, and so are masks of dropout. Averaged over draws and members; a weight
+    of a ``Normals`` is 0 if it has neither mean nor scale. Raises ValueError for a network without weights.
+    """
+    shares: dict[str, list[float]] = {}
+    sizes: dict[str, int] = {}
+    for zeros in _zeros(posterior):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(zeros)[0]:
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if leaf.ndim > 1:
+                shares[name] = [*shares.get(name, []), float(np.mean(leaf))]
+                sizes[name] = leaf.size
+    if not shares:
+        raise ValueError("sparsity is of weights, arrays with at least two axes, and this network has none")
+    found = {name: float(np.mean(each)) for name, each in shares.items()}
+    return found | {"all": sum(found[name] * size for name, size in sizes.items()) / sum(sizes.values())}
+
+
+def _zeros(posterior):
+    """Of each part of a posterior a tree that says which weights are 0, of several draws in what share of them."""
+    match posterior:
+        case Mixture():
+            return [zeros for part in posterior.parts for zeros in _zeros(part)]
+        case Samples():
+            return [jax.tree.map(lambda leaf: np.mean(np.asarray(leaf) == 0, axis=0), posterior.params["network"])]
+        case Normals():
+            mean, scale = posterior.mean["network"], posterior.scale["network"]
+            return [jax.tree.map(lambda m, s: (np.asarray(m) == 0) & (np.asarray(s) == 0), mean, scale)]
+        case Dropped():
+            return [jax.tree.map(lambda leaf: np.asarray(leaf) == 0, posterior.params["network"])]
+    return _zeros(posterior.part)  # with noise beside it

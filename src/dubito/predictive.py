@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito import random
+from dubito import lattice, random
 from dubito.blocks import by_blocks, whole_blocks
 from dubito.draws import Draws, functions, given
+from dubito.folds import Least, LogMeanExp, Moments
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 from dubito.quantiles import crossings, starts
 
@@ -30,9 +31,12 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
 
 def answer(found, x, shift=0.0, scale=1.0, description=""):
     """The predictive distribution of functions that were drawn before; see ``predict``."""
-    return Predictive(
-        found.model.likelihood, found.at(x), np.asarray(shift, float), np.asarray(scale, float), description
-    )
+    likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
+    if not getattr(likelihood, "moves", True) and (np.any(shift != 0) or np.any(scale != 1)):
+        raise ValueError(
+            f"the targets of {type(likelihood).__name__} have no other units: shift 0 and scale 1, no others"
+        )
+    return Predictive(likelihood, found.at(x), shift, scale, description)
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,23 @@ class Predictive:
     @property
     def task(self):
         return self.likelihood.task
+
+    @property
+    def discrete(self):
+        """Whether y is whole numbers: quantiles are such, and densities probabilities."""
+        return getattr(self.likelihood, "discrete", False)
+
+    def offers(self, name):
+        """Whether the likelihood has a density ("log_prob"), a "cdf", a "variance", a "sample"; a Criterion has not."""
+        density = name != "log_prob" or getattr(self.likelihood, "normalized", True)
+        return density and hasattr(self.likelihood, name)
+
+    def _need(self, name):
+        if not self.offers(name):
+            raise ValueError(
+                f"{type(self.likelihood).__name__} does not give the predictive its {name}: it has a mean and the doubt about "
+                "it (epistemic). A whole distribution needs a likelihood; dubito.criteria.LIKELIHOODS has them by name."
+            )
 
     @property
     def z(self):
@@ -97,6 +118,7 @@ class Predictive:
 
     @property
     def _noise(self):
+        self._need("variance")
         return self._moments[1]
 
     @property
@@ -124,6 +146,12 @@ class Predictive:
         return self.scale * np.sqrt(self._noise + self._doubt)
 
     @property
+    def narrowest(self):
+        """The least standard deviation of any draw, (n, K), in units of the target."""
+        self._need("variance")
+        return self.scale * np.sqrt(self._over_draws(_mean_and_variance, Least)[1])
+
+    @property
     def aleatoric_std(self):
         """√aleatoric, (n, K), in units of the target."""
         return self.scale * np.sqrt(self._noise)
@@ -135,20 +163,24 @@ class Predictive:
 
     def log_prob(self, y):
         """log p(y) per row, (n,), in nats of the target's units: logsumexp over draws − log S − Σ log scale."""
-        y = np.asarray(y)
+        self._need("log_prob")
+        y, units = np.asarray(y), 0.0
         if self.task == "regression":
-            y = self._standardize(y)
-            units = np.sum(np.log(np.broadcast_to(self.scale, y.shape[1:])))
-        else:
-            units = 0.0
+            y = self._standardize(y, marked=True)
+            marks = y[:, self._targets :]  # of censored ones, which have a probability and no density
+            logs = np.broadcast_to(np.log(self.scale), (len(y), self._targets))
+            units = np.sum(logs if marks.size == 0 else np.where(marks > 0, 0, logs), axis=1)
         return self._over_draws(_log_prob, LogMeanExp, y) - units
 
     def cdf(self, y):
         """P(Y ≤ y) for each target, (n, K)."""
+        self._need("cdf")
         return self._over_draws(_cdf, Moments, self._standardize(y))[0][0]
 
     def quantile(self, q):
-        """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several."""
+        """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several; of counts the least
+        whole number whose cdf is at least q."""
+        self._need("cdf")
         q = np.asarray(q, float)
         if not np.all((q > 0) & (q < 1)):
             raise ValueError(f"quantile wants probabilities strictly between 0 and 1, got {q}")
@@ -175,6 +207,7 @@ class Predictive:
 
     def sample(self, key, n):
         """n joint draws of y: (n, rows, K), or class indices (n, rows); each is one function plus noise."""
+        self._need("sample")
         key_draw, key_noise = jax.random.split(random.fast(key))
         index = np.asarray(jax.random.randint(key_draw, (n,), 0, len(self.draws)))
         chosen = jax.tree.map(jnp.asarray, self.draws.at(index))
@@ -210,55 +243,23 @@ class Predictive:
         ((shares, _),) = self._over_draws(_votes, Moments)
         return 1 - shares.max(-1)
 
-    def _standardize(self, y):
-        y = np.asarray(y, np.float64)
-        targets = jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
-        if y.size != len(self) * targets:
+    @cached_property
+    def _targets(self):
+        return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
+
+    def _standardize(self, y, marked=False):
+        """y as (n, K) in the model's units; with ``marked`` also (n, 2K), whose marks of censored ones stay as they are."""
+        y, targets = np.asarray(y, np.float64), self._targets
+        columns = getattr(self.likelihood, "columns", targets) if marked else targets
+        columns = targets if y.size == len(self) * targets else columns
+        if y.size != len(self) * columns:
             raise ValueError(f"y must have {len(self)} rows of {targets} target(s); got shape {y.shape}")
-        return (y.reshape(len(self), targets) - self.shift) / self.scale
+        y = y.reshape(len(self), columns)
+        return np.concatenate([(y[:, :targets] - self.shift) / self.scale, y[:, targets:]], axis=1)
 
 
 def _entropy(p):
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
-
-
-class Moments:
-    """Mean and variance over draws of each of a reading's arrays: pairs (mean, variance)."""
-
-    @staticmethod
-    def within(values):
-        means = [value.mean(0) for value in values]
-        return [(mean, ((value - mean) ** 2).sum(0)) for mean, value in zip(means, values, strict=True)]
-
-    @staticmethod
-    def across(groups):
-        """Chan, Golub & LeVeque 1979."""
-        (total, found), *others = groups
-        for count, parts in others:
-            total += count
-            found = [
-                (mean + step * (count / total), squares + more + step**2 * (count * (total - count) / total))
-                for (mean, squares), (part, more) in zip(found, parts, strict=True)
-                for step in [part - mean]
-            ]
-        return [(mean, squares / total) for mean, squares in found]
-
-
-class LogMeanExp:
-    """log (1/S) Σ exp over draws of a reading's one array; all of it may be −∞."""
-
-    @staticmethod
-    def within(values):
-        (terms,) = values
-        top = np.maximum(terms.max(0), -np.finfo(float).max)
-        return top, np.exp(terms - top).sum(0)
-
-    @staticmethod
-    def across(groups):
-        tops, sums = (np.stack(parts) for parts in zip(*(found for _, found in groups), strict=True))
-        top = tops.max(0)
-        with np.errstate(divide="ignore"):
-            return top + np.log((sums * np.exp(tops - top)).sum(0) / sum(count for count, _ in groups))
 
 
 def _entropies(likelihood, z):
@@ -272,7 +273,8 @@ def _votes(likelihood, z):
 
 
 def _mean_and_variance(likelihood, z):
-    return likelihood.mean(z), likelihood.variance(z)
+    mean = likelihood.mean(z)
+    return mean, likelihood.variance(z) if hasattr(likelihood, "variance") else jnp.full_like(mean, jnp.nan)
 
 
 def _log_prob(likelihood, z, y):
@@ -295,7 +297,9 @@ def _read(reading, likelihood, z, rows, *columns):
 
 @jax.jit
 def _crossings(likelihood, z, mean, sd, rows, given):
+    search = lattice.quantiles if getattr(likelihood, "discrete", False) else crossings
+
     def block(z, mean, sd):
-        return crossings(likelihood, z, mean, sd, *given)
+        return search(likelihood, z, mean, sd, *given)
 
     return by_blocks(block, rows, 1, (z, 1), (mean, 0), (sd, 0))

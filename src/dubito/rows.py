@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dubito.criteria import refusal
+
 
 class Rows(NamedTuple):
     """The data set on the host: x (N, D), y (N, K) or (N,), weights for training and validation (N,)."""
@@ -52,6 +54,9 @@ def checked(model, x, y, weight):
             raise ValueError(f"{name} holds {bad.sum()} {what}, the first in row {first}")
     if model.likelihood.task == "regression":
         y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
+        problem = refusal(model.likelihood, y)
+        if problem is not None:
+            raise ValueError(problem)
     elif y.ndim == 1:
         y = y.astype(np.int32 if np.all(y == np.round(y)) else np.float32)
     else:

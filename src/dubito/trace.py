@@ -15,10 +15,6 @@ CONST, LOST = -1, -2
 INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
 CALLS = INLINED | {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 WRAPPERS = {"convert_element_type", "copy", "copy_p", "reshape", "broadcast_in_dim"}
-MOVES = set(  # operations that only move data
-    "broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad gather "
-    "rev copy copy_p convert_element_type split stack iota stop_gradient".split()
-)
 CUMULATIVE = {"cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"}
 ELEMENTWISE = set(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh "
@@ -31,13 +27,16 @@ ELEMENTWISE = set(
 @dataclass(frozen=True)
 class Use:
     """How a leaf's noise enters. ``raw``: its product's input is x, not yet in a product with another parameter;
-    ``multiplies``: it is in a matrix product or convolution at all; ``inputs``: its axis that is summed over there (the
-    last but one where that cannot be seen, in a loop for instance, or differs between uses)."""
+    ``multiplies``: it is in a matrix product or convolution at all; ``inputs``: its axis that is summed over there, and
+    ``incoming``: all axes that are, of a convolution its window's too (the last but one where that cannot be seen, in a
+    loop for instance, or differs between uses); ``hidden``: another parameter multiplies what becomes of it."""
 
     treatment: str
     raw: bool
     multiplies: bool = False
     inputs: int = -2
+    incoming: tuple = (-2,)
+    hidden: bool = False
 
 
 class State(NamedTuple):
@@ -175,7 +174,8 @@ def _moved(eqn, moving):
 
 
 def _transfer(eqn, states, record):
-    """The states of an equation's outputs; ``record(leaves, raw)`` is told which leaves multiply what kind of input."""
+    """The states of an equation's outputs; ``record(leaves, raw, below)`` is told which leaves multiply what kind of input,
+    and which ones went into that input."""
     name = eqn.primitive.name
     if name in CALLS:
         jaxpr, consts = body(eqn)
@@ -190,7 +190,7 @@ def _transfer(eqn, states, record):
     axis = LOST if any(k == LOST for _, k in moving) else _moved(eqn, moving)
     if name in ("dot_general", "conv_general_dilated", "cond", "while"):
         constant = frozenset().union(*(s.leaves for s in states if s.axis == CONST))
-        record(constant, not deep)
+        record(constant, not deep, frozenset().union(*(s.leaves for s in states if s.axis != CONST)))
         deep = deep or bool(constant)
     n = None if axis == LOST else eqn.invars[moving[0][0]].aval.shape[moving[0][1]]
     kept = [axis != LOST and axis < v.aval.ndim and v.aval.shape[axis] == n for v in eqn.outvars]
@@ -246,11 +246,11 @@ def _treatment(eqn, site, size):
 
 
 def summed_axes(program, shapes):
-    """For each leaf the axis, counted from the end, that its products sum over; −2 where that is not one axis."""
+    """For each leaf its ``inputs`` and its ``incoming``, of a ``Use``: two lists."""
     origins = {
         i: (i, tuple(range(len(shape)))) for i, shape in enumerate(shapes)
     }  # slot: leaf, and which axis is which
-    seen = [set() for _ in shapes]
+    seen, together = ([set() for _ in shapes] for _ in range(2))
     for eqn, inputs, outputs in program.steps:
         name, p = eqn.primitive.name, eqn.params
         for position, slot in enumerate(inputs[:2]):
@@ -258,14 +258,23 @@ def summed_axes(program, shapes):
                 continue
             leaf, axes = origins[slot]
             if name == "dot_general":
-                seen[leaf] |= {axes[axis] for axis in p["dimension_numbers"][0][position]}
+                summed = tuple(axes[axis] for axis in p["dimension_numbers"][0][position])
+                seen[leaf] |= set(summed)
+                together[leaf].add(summed)
             elif name == "conv_general_dilated" and position == 1:
-                seen[leaf].add(axes[p["dimension_numbers"].rhs_spec[1]])
+                summed = tuple(axes[axis] for axis in p["dimension_numbers"].rhs_spec[1:])
+                seen[leaf].add(summed[0])
+                together[leaf].add(summed)
             elif name == "transpose":
                 origins[outputs[0]] = (leaf, tuple(axes[axis] for axis in p["permutation"]))
             elif name in WRAPPERS and eqn.outvars[0].aval.shape == eqn.invars[0].aval.shape:
                 origins[outputs[0]] = (leaf, axes)
-    return [axes.pop() - len(shape) if len(axes) == 1 else -2 for axes, shape in zip(seen, shapes, strict=True)]
+    ranks = [len(shape) for shape in shapes]
+    inputs = [axes.pop() - n if len(axes) == 1 else -2 for axes, n in zip(seen, ranks, strict=True)]
+    incoming = [
+        tuple(a - n for a in uses.pop()) if len(uses) == 1 else (-2,) for uses, n in zip(together, ranks, strict=True)
+    ]
+    return inputs, incoming
 
 
 def analyze(program, params, x):
@@ -274,26 +283,29 @@ def analyze(program, params, x):
     states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
     states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
     states |= dict.fromkeys(program.values, State(CONST))
-    found, raw, multiplies = [[] for _ in shapes], [False] * len(shapes), [False] * len(shapes)
-    summed = summed_axes(program, shapes)
+    found = [[] for _ in shapes]
+    raw, multiplies, hidden = ([False] * len(shapes) for _ in range(3))
+    inputs, incoming = summed_axes(program, shapes)
 
-    def record(leaves, is_raw):
+    def record(leaves, is_raw, below):
         for i in leaves:
             raw[i], multiplies[i] = raw[i] or is_raw, True
+        for i in below if leaves else ():
+            hidden[i] = True
 
-    for number, (eqn, inputs, outputs) in enumerate(program.steps):
-        known = [states[i] for i in inputs]
+    for number, (eqn, slots, outputs) in enumerate(program.steps):
+        known = [states[i] for i in slots]
         states.update(zip(outputs, _transfer(eqn, known, record), strict=True))
-        for position, slot in enumerate(inputs):
+        for position, slot in enumerate(slots):
             if slot in program.aliases and outputs[0] not in program.aliases:
-                other = known[1 - position].axis if len(inputs) == 2 else LOST
+                other = known[1 - position].axis if len(slots) == 2 else LOST
                 found[program.aliases[slot]].append(Site(number, position, other))
     for slot in program.outputs:
         if slot in program.aliases:
             found[program.aliases[slot]].append(None)
     separate = all(states[slot].axis in (0, CONST) for slot in program.outputs)
     uses_, sites = [], []
-    for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, summed, strict=True):
+    for shape, leaf_found, *product in zip(shapes, found, raw, multiplies, inputs, incoming, hidden, strict=True):
         product: Any
         site = leaf_found[0] if separate and len(leaf_found) == 1 else None
         treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"

@@ -37,7 +37,7 @@ class BayesByBackprop:
 
     epochs: int = 400
     batch_size: int | None = static(default=64)
-    learning_rate: float = 1e-2
+    learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     initial_scale: float = 0.02
     local: bool = static(default=True)

@@ -45,7 +45,8 @@ class CrossFit:
     where c² alone would be a member's error: the mixture's mean errs less by v̄ and brings v̄ of its own (v̄ is taken on the
     training rows, so it is a lower bound). ``noise="input"`` learns h, a small network minimizing Σ [h + ½(r/c)² e^−2h],
     cross-fitted over the same folds; ``noise="constant"`` keeps h = 0. s maximizes the held-out likelihood. A Gaussian
-    noise of the wrapped method's own is replaced. For classes one temperature, from the held-out logits, takes the place
+    noise of the wrapped method's own is replaced; another likelihood (counts, Student's t, ...) keeps what each member has
+    learned up to its best epoch. For classes one temperature, from the held-out logits, takes the place
     of all this.
     """
 

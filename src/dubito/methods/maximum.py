@@ -24,16 +24,19 @@ class Point(NamedTuple):
 class MaximumLikelihood:
     """argmax log p(D | θ), in nats: no prior, no doubt about the weights. It fits noise when the network is large.
 
-    ``dropout``: the rate at which inputs of the weights after the first are dropped in training, as a regularizer only.
+    ``dropout``: the rate at which inputs of the weights after the first are dropped in training, as a regularizer only;
+    ``max_norm``: the largest norm of the weights into a hidden unit; ``clip``: the largest norm of the gradient;
+    ``learning_rate`` None: the optimizer's usual one (1 for Adadelta).
     """
 
     epochs: int = 200
     batch_size: int | None = static(default=64)
-    learning_rate: float = 1e-2
+    learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     schedule: str = static(default="cosine")
     clip: float | None = None
     dropout: float | None = None
+    max_norm: float | None = None
 
     members = one_member
 
@@ -64,7 +67,8 @@ class MaximumLikelihood:
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
         strengths = self.threshold(model, descent.unpacked(state.params), batch.size)
-        return Point(*descent.descend(self, gradient, state.params, state.optimizer, clock, strengths)), info
+        params, optimizer = descent.descend(self, gradient, state.params, state.optimizer, clock, strengths)
+        return Point(descent.limited(self, model, params, batch.x), optimizer), info
 
     def score(self, model, state, batch, key):
         del key
@@ -87,11 +91,12 @@ class MAP:
 
     epochs: int = 200
     batch_size: int | None = static(default=64)
-    learning_rate: float = 1e-2
+    learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     schedule: str = static(default="cosine")
     clip: float | None = None
     dropout: float | None = None
+    max_norm: float | None = None
 
     members = one_member
     init = MaximumLikelihood.init

@@ -29,7 +29,8 @@ class MCDropout:
     the weight decay follows from it: λ = ℓ²/(2(1 − r)Nτ) beside a mean half squared error.
 
     ``rate``: the probability that a unit is dropped; a tuple gives one for each masked weight, in the order of the
-    params. ``input_rate`` is for the weights that see the raw inputs. Training masks each example by itself; a draw in
+    params. ``input_rate`` is for the weights that see the raw inputs. ``max_norm``: the largest norm of the w into a hidden
+    unit, (1 − r) times that of the paper's unscaled masks. Training masks each example by itself; a draw in
     prediction is one function. Cheap, and its doubt does not shrink with the data as a posterior's does.
     """
 
@@ -37,10 +38,11 @@ class MCDropout:
     input_rate: float | None = None
     epochs: int = 400
     batch_size: int | None = static(default=64)
-    learning_rate: float = 1e-2
+    learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     schedule: str = static(default="cosine")
     clip: float | None = None
+    max_norm: float | None = None
 
     members = one_member
 
@@ -81,7 +83,8 @@ class MCDropout:
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
-        return State(*descent.descend(self, gradient, state.params, state.optimizer, clock)), info
+        params, optimizer = descent.descend(self, gradient, state.params, state.optimizer, clock)
+        return State(descent.limited(self, model, params, batch.x), optimizer), info
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | f_t) over 8 masked functions."""

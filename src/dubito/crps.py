@@ -1,0 +1,71 @@
+"""The continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt of a predictive: in closed form, summed or integrated."""
+
+from itertools import pairwise, product
+
+import numpy as np
+from scipy import special
+
+CLOSED = 100  # Gaussian components whose score is summed over all pairs; beyond, it is integrated
+GAUSS_LEGENDRE = np.transpose(special.roots_legendre(16))
+CELLS = 2000  # at most, on each side of y, of those whose numbers are summed as one
+
+
+def by_target(predictive, y, levels, knots=None):
+    """The score of each row and target, (n, K). ``levels``: the probabilities of quantiles at which an integral is cut;
+    ``knots``: these quantiles (·, n, K), if known."""
+    if predictive.discrete:
+        return summed(predictive, y)
+    mixture = predictive.components() if len(predictive.draws) <= CLOSED else None
+    if mixture is None:
+        return integrated(predictive, y, predictive.quantile(levels) if knots is None else knots)
+    return closed(mixture[0], mixture[1], y)
+
+
+def closed(means, scales, y):
+    """E|Y − y| − ½ E|Y − Y'| of Gaussian mixtures (S, n, K): differences of normals are normal."""
+    variances = scales**2
+    pairs = np.sum(scales, axis=0) / np.sqrt(np.pi)  # each component with itself, halved: A(0, √2 s)/2 = s/√π
+    for s in range(len(means) - 1):
+        pairs += np.sum(_absolute(means[s + 1 :] - means[s], np.sqrt(variances[s + 1 :] + variances[s])), axis=0)
+    return np.mean(_absolute(means - y, scales), axis=0) - pairs / len(means) ** 2
+
+
+def _absolute(mean, scale):
+    """A(m, s) = E|X| of X ~ N(m, s²): 2sφ(m/s) + m(2Φ(m/s) − 1)."""
+    ratio = mean / scale
+    return scale * np.sqrt(2 / np.pi) * np.exp(-0.5 * ratio**2) + mean * special.erf(np.sqrt(0.5) * ratio)
+
+
+def integrated(predictive, y, knots):
+    """∫ (F − 1{y ≤ t})² dt by Gauss-Legendre between knots, to ten standard deviations: (1 − F)² < 10⁻⁴ beyond."""
+    low, high = (predictive.mean + reach * predictive.std for reach in (-10, 10))
+    inner = np.clip(y, low, high)
+    total = np.abs(y - inner)
+    knots = np.sort(np.concatenate([low[None], high[None], inner[None], knots]), axis=0)
+    for (left, right), (node, share) in product(pairwise(knots), GAUSS_LEGENDRE):
+        t = left + 0.5 * (1 + node) * (right - left)
+        total += 0.5 * share * (right - left) * (predictive.cdf(t) - (y <= t)) ** 2
+    return total
+
+
+def summed(predictive, y):
+    """Σ_k (F(k) − 1{y ≤ k})² over whole numbers k, to ten standard deviations: of F² below y, of (1 − F)² from y on.
+
+    Cells of h numbers, h odd, each count h times their middle one. h is at most a sixth of the narrowest draw's standard deviation,
+    which with Euler and Maclaurin's correction at y (where alone the summand does not vanish with its slopes) is exact to
+    5·10⁻⁵; or what ``CELLS`` on a side allow, where draws differ so much that this is more: then to some 10⁻³.
+    """
+    low = np.maximum(np.floor(predictive.mean - 10 * predictive.std), 0)
+    high = np.ceil(predictive.mean + 10 * predictive.std) + 1
+    start = np.clip(y, low, high)
+    at, before = predictive.cdf(start), predictive.cdf(start - 1)
+    total = np.abs(y - start)
+    fine = np.floor(predictive.narrowest / 12 - 0.5).clip(0)  # (h − 1)/2
+    for side, count in ((-1, start - low), (1, high - start)):
+        width = 2 * np.maximum(fine, np.ceil((count / CELLS - 1) / 2)) + 1
+        slope = before**2 - at**2 if side < 0 else (1 - at) ** 2 - (1 - before) ** 2
+        total -= (width**2 - 1) / 24 * slope
+        for cell in range(int(np.max(np.ceil(count / width), initial=0))):
+            k = start - 0.5 + side * width * (cell + 0.5)
+            total += width * (predictive.cdf(k) - (side > 0)) ** 2
+    return total
