@@ -51,8 +51,8 @@ add_module_names = False
 
 
 def readable(app, what, name, obj, options, lines):
-    """Docstrings as reStructuredText. They write |w| as people do, which is a substitution there; and the parameters of the
-    estimators stand in scikit-learn's form, name : meaning, which becomes a list of definitions."""
+    """Docstrings as reStructuredText. They write |w| and ``Path``s as people do, which are a substitution and an error there; and
+    the parameters of the estimators stand in scikit-learn's form, name : meaning, which becomes a list of definitions."""
     del app, what, name, obj, options
     if "Parameters" in lines:
         start = lines.index("Parameters")
@@ -62,6 +62,7 @@ def readable(app, what, name, obj, options, lines):
     for number, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)
         lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
+        lines[number] = re.sub(r"(``[^`]+``)(?=[\w²])", r"\1\\ ", lines[number])
 
 
 NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before what they are of
