@@ -39,7 +39,7 @@ html_math_renderer = "mathml"
 
 # Every page is run on every build: what it shows is what this checkout does.
 nb_execution_mode = "force"
-nb_execution_timeout = 120
+nb_execution_timeout = 300
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 
@@ -57,12 +57,16 @@ def readable(app, what, name, obj, options, lines):
     if "Parameters" in lines:
         start = lines.index("Parameters")
         end = lines.index("", start)
-        entries = [line.replace(" : ", "\n    ", 1) if not line.startswith(" ") else line for line in lines[start + 2 : end]]
+        entries = [
+            line.replace(" : ", "\n    ", 1) if not line.startswith(" ") else line for line in lines[start + 2 : end]
+        ]
         lines[start:end] = "\n".join(entries).split("\n")
     for number, line in enumerate(lines):
-        parts = re.split(r"(``.*?``)", line)
-        lines[number] = "".join(part if part.startswith("``") else part.replace("|", "\\|") for part in parts)
-        lines[number] = re.sub(r"(``[^`]+``)(?=[\w²])", r"\1\\ ", lines[number])
+        parts = re.split(r"(``.*?``)", line)  # texts and literals in turn
+        texts = [text.replace("|", "\\|") for text in parts[::2]]
+        texts[1:] = ["\\ " + text if re.match(r"[\w²]", text) else text for text in texts[1:]]
+        parts[::2] = texts
+        lines[number] = "".join(parts)
 
 
 NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before what they are of
