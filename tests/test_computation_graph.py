@@ -72,6 +72,11 @@ LIKELIHOODS = {
     "student": dubito.StudentT(),
     "bernoulli": dubito.Bernoulli(),
     "categorical": dubito.Categorical(3),
+    "laplace": dubito.LaplaceNoise(),
+    "poisson": dubito.Poisson(),
+    "negative binomial": dubito.NegativeBinomial(),
+    "ordered": dubito.Ordered(3),
+    "censored": dubito.CensoredGaussian(),
 }
 
 
@@ -80,11 +85,12 @@ def log_joint(network, likelihood):
     rng = np.random.default_rng(0)
     inputs = 16 if isinstance(network, type(NETWORKS["convolutions"])) else 4
     x = jnp.asarray(rng.normal(size=(7, inputs)), jnp.float32)
-    y = (
-        jnp.asarray(rng.integers(0, 2, 7))
-        if likelihood.task == "classification"
-        else jnp.asarray(rng.normal(size=(7, 1)), jnp.float32)
-    )
+    whole = rng.integers(0, 2, 7)
+    y = jnp.asarray(whole if likelihood.task == "classification" else rng.normal(size=(7, 1)).astype(np.float32))
+    if getattr(likelihood, "discrete", False):
+        y = jnp.asarray(whole[:, None], jnp.float32)
+    if hasattr(likelihood, "columns"):  # beside the values the marks of those censored
+        y = jnp.concatenate([y, jnp.asarray(whole[:, None], jnp.float32)], axis=1)
     if not isinstance(network, dubito.Network):
         network = type(network)(**{**vars(network), "outputs": likelihood.width})
     model = dubito.Model(network, likelihood)
