@@ -144,6 +144,24 @@ def test_lines_leave_little_over(count, most, lines):
     assert draws.side_by_side(count, most) == lines
 
 
+def test_params_may_have_none_in_them():
+    """As modules of Equinox have where a field holds no array: masks fall on the same weights."""
+
+    def answer(**beside):
+        def init(key):
+            w, v = jax.random.normal(key, (2, 8), jnp.float32)
+            return {"v": v[:, None], "w": jnp.stack([w, w, w]), **beside}
+
+        model = dubito.Model(dubito.Network(init, lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"]), dubito.Gaussian())
+        posterior = dubito.fit(model, X, Y, dubito.MCDropout(rate=0.3, epochs=2), key=jax.random.key(0))
+        return dubito.predict(posterior, X[:5], key=jax.random.key(1))
+
+    plain, beside = answer(), answer(bias=None)
+    assert np.all(plain.epistemic > 0)
+    np.testing.assert_array_equal(plain.mean, beside.mean)
+    np.testing.assert_array_equal(plain.epistemic, beside.epistemic)
+
+
 PROGRAM = """
 import resource, sys
 import jax, numpy as np

@@ -113,15 +113,11 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
 def noisy(apply, params, noise, x, *, key):
     """``apply(params, x)`` with random parameters: the marginal of each example is that under drawn parameters.
 
-    Args:
-        apply: the network, ``apply(params, x) -> f``; rows of x and f are examples.
-        params: a tree of arrays: means of Gaussian leaves, weights of Masked ones.
-        noise: a tree like ``params`` with None (no noise), ``Gaussian`` or ``Masked`` at each leaf.
-        x: array, or tree of arrays, of shape (n, ...).
-        key: a PRNG key.
+    ``apply``: the network, ``apply(params, x) -> f``; rows of x and f are examples. ``params``: a tree of arrays, means of
+    Gaussian leaves, weights of Masked ones. ``noise``: a tree like it with None (no noise), ``Gaussian`` or ``Masked`` at
+    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...).
 
-    Raises:
-        ValueError: a bias is Masked, or the trees do not match.
+    Raises ValueError where a bias is Masked or the trees do not match.
     """
     leaves, tree = jax.tree.flatten(params)
     noises = tree.flatten_up_to(noise)

@@ -95,7 +95,7 @@ class Dropped:
 
     def draw(self, seed):
         weights, tree = jax.tree.flatten(self.params["network"])
-        rates = jax.tree.leaves(self.rates, is_leaf=lambda leaf: leaf is None)
+        rates = tree.flatten_up_to(self.rates)
         shapes = [
             (0,) if rate is None else tuple(size if d == w.ndim + axis else 1 for d, size in enumerate(w.shape))
             for w, rate, axis in zip(weights, rates, self.axes or (-2,) * len(rates), strict=True)

@@ -137,6 +137,7 @@ class Predictive:
 
     @property
     def variance(self):
+        """Var[y] = aleatoric + epistemic, (n, K), in squared units of the target."""
         return self.aleatoric + self.epistemic
 
     @property
@@ -152,10 +153,12 @@ class Predictive:
 
     @property
     def aleatoric_std(self):
+        """√aleatoric, (n, K), in units of the target."""
         return self.scale * np.sqrt(self._noise)
 
     @property
     def epistemic_std(self):
+        """√epistemic, (n, K), in units of the target."""
         return self.scale * np.sqrt(self._doubt)
 
     def log_prob(self, y):

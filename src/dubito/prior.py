@@ -116,7 +116,7 @@ class Laplace:
 class ScaleMixture:
     """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight (Blundell et al. 2015, eq. 7); π is ``mixing``.
 
-    Biases are N(0, ``biases``²).
+    Biases are N(0, s²) with s = ``biases``.
     """
 
     mixing: float = 0.5

@@ -67,7 +67,7 @@ class MCDropout:
         scales = leaf_scales(model.prior, leaves, model.scales(params))
         precisions = [
             jnp.full_like(leaf, 0 if scale is None else 1 / (scale**2 * (1 - (0 if rate is None else rate))))
-            for leaf, scale, rate in zip(leaves, scales, jax.tree.leaves(rates, is_leaf=_is_none), strict=True)
+            for leaf, scale, rate in zip(leaves, scales, tree.flatten_up_to(rates), strict=True)
         ]
         precisions = descent.alike(tree.unflatten(precisions), network)
         squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)

@@ -1,0 +1,91 @@
+"""Sphinx: `scripts/docs` builds with every warning an error. Nothing is fetched from the network, also by who reads."""
+
+import importlib.metadata
+import re
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+project = "dubito"
+author = "The dubito maintainers"
+version = release = importlib.metadata.version("dubito")
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "pydata_sphinx_theme"
+html_title = "dubito"
+html_static_path = ["_static"]
+html_css_files = ["dubito.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+html_sidebars = {"index": [], "mathematics": []}
+project_copyright = "the dubito maintainers, Apache License 2.0"
+
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_block", "colon_fence"]
+myst_dmath_double_inline = True
+myst_heading_anchors = 3
+
+html_math_renderer = "mathml"
+
+# Every page is run on every build: what it shows is what this checkout does.
+nb_execution_mode = "force"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+toc_object_entries_show_parents = "hide"
+add_module_names = False
+
+
+def readable(app, what, name, obj, options, lines):
+    """Docstrings as reStructuredText. They write |w| and ``Path``s as people do, which are a substitution and an error there; and
+    the parameters of the estimators stand in scikit-learn's form, name : meaning, which becomes a list of definitions."""
+    del app, what, name, obj, options
+    if "Parameters" in lines:
+        start = lines.index("Parameters")
+        end = lines.index("", start)
+        entries = [
+            line.replace(" : ", "\n    ", 1) if not line.startswith(" ") else line for line in lines[start + 2 : end]
+        ]
+        lines[start:end] = "\n".join(entries).split("\n")
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``)", line)  # texts and literals in turn
+        texts = [text.replace("|", "\\|") for text in parts[::2]]
+        texts[1:] = ["\\ " + text if re.match(r"[\w²]", text) else text for text in texts[1:]]
+        parts[::2] = texts
+        lines[number] = "".join(parts)
+
+
+NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before what they are of
+
+
+def inline(translator, node):
+    translator.body.append(mathml(node, block=False))
+    raise nodes.SkipNode
+
+
+def block(translator, node):
+    translator.body.append(f'<div class="formula">{mathml(node, block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def mathml(node, block):
+    return NAMED.sub(r'<mi>\1</mi><mspace width="0.17em"></mspace>', tex2mathml(node.astext(), as_block=block))
+
+
+def setup(app):
+    app.add_html_math_renderer("mathml", (inline, None), (block, None))
+    app.connect("autodoc-process-docstring", readable)
