@@ -40,6 +40,11 @@ def test_a_healthy_network_and_its_numbers():
     assert found.layers[1].gradient == pytest.approx(np.sqrt(np.mean(joined**2)), rel=1e-4)
 
 
+def test_layers_stand_in_the_order_of_the_network():
+    model, params = started("silu", (4,) * 11)
+    assert [layer.name for layer in dubito.health(model, params, X, Y).layers] == [f"layer_{k}" for k in range(12)]
+
+
 def test_dead_units():
     model, params = started("relu")
     bias = params["network"]["layer_0"]["b"].at[:15].set(-100.0)

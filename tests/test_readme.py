@@ -14,7 +14,9 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S), ids=["table", "network", "computation", "seeing"])
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```", TEXT, re.S), ids=["table", "network", "computation", "seeing"]
+)
 def test_python_blocks_run(block, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})

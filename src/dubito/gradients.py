@@ -82,8 +82,11 @@ def parameters(found):
     for node in found.nodes:
         if node.name == "input" and node.scope[1:2] == ("network",):
             groups.setdefault(".".join(node.scope[2:]) or node.label, []).append(node.number)
+    first = {source.node: node.number for node in reversed(found.nodes) for source in node.inputs}  # who reads it first
     layers = {}
-    for name, numbers in groups.items():
+    for name, numbers in sorted(
+        groups.items(), key=lambda group: min(first.get(k, len(found.nodes)) for k in group[1])
+    ):
         weight, gradient = (
             np.concatenate([np.ravel(one) for one in values])
             for values in ([found.values[k][0] for k in numbers], [slope_of(found, k) for k in numbers])
