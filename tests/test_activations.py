@@ -9,7 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 from scipy import optimize, special
 
-from dubito import activation_plots
+from dubito import activation_plots, mlp
 from dubito.activations import ACTIVATIONS
 
 EPS, STEP = 1e-12, 1e-5
@@ -158,3 +158,10 @@ def test_the_picture_shows_shapes_and_derivatives():
 def test_what_cannot_be_drawn_is_refused(names, message):
     with pytest.raises(ValueError, match=message):
         activation_plots.activations(names)
+
+
+def test_a_function_of_another_library_is_refused():
+    with pytest.raises(
+        ValueError, match=r"activation=<ufunc 'tanh'> is no function that JAX can differentiate, as jnp.tanh is"
+    ):
+        mlp(2, (3,), 1, np.tanh)

@@ -249,7 +249,13 @@ def check_activation(activation, hidden):
 def _is_flat(function, width):
     """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a step function does."""
     points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)
-    _, slopes = jax.jit(lambda x, t: jax.jvp(function, (x,), (t,)))(points, along)
+    try:
+        _, slopes = jax.jit(lambda x, t: jax.jvp(function, (x,), (t,)))(points, along)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"activation={function!r} is no function that JAX can differentiate, as jnp.tanh is (np.tanh is not): {reason}"
+        ) from error
     return not np.any(np.asarray(slopes))
 
 
