@@ -1,6 +1,7 @@
 """scikit-learn's own checks, and what they do not know of: units, frames, tables, searches, processes."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -33,13 +34,24 @@ def test_sklearn_checks(estimator, check):
     check(estimator)
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """The default method with a tenth of its epochs: a check compiles anew for its few rows, and that takes long enough."""
+
+    def fewer(*arguments):
+        method = dubito.default_method(*arguments)
+        return replace(method, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
+
+    monkeypatch.setattr("dubito.estimators.default_method", fewer)
+
+
 @pytest.mark.slow
 @parametrize_with_checks(
     [dubito.BayesianRegressor(random_state=0), dubito.BayesianClassifier(random_state=0)],
     expected_failed_checks=lambda estimator: EXCEPTION,
 )
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
-def test_sklearn_checks_with_the_default_method(estimator, check):
+def test_sklearn_checks_with_the_default_method(estimator, check, hasty):
     check(estimator)
 
 
