@@ -122,3 +122,5 @@ def test_the_trivial_loss_is_what_predicting_without_inputs_costs():
     assert trivial_loss(model) == pytest.approx(-2 * np.mean(-0.5 * z**2 - 0.5 * math.log(2 * math.pi)), abs=1e-6)
     classes = dubito.BayesianClassifier(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, np.arange(300) % 3)
     assert trivial_loss(classes) == pytest.approx(math.log(3))
+    counts = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), likelihood="poisson", random_state=0)
+    assert trivial_loss(counts.fit(x, np.arange(300) % 3)) is None

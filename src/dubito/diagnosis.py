@@ -91,9 +91,11 @@ def diagnose(fitted, *, trivial=None, goal=None):
 
 def trivial_loss(estimator):
     """What predicting without inputs costs on the scale of an estimator's history, in nats: ½ log 2πe for each standardized
-    target, or log C for C classes guessed evenly."""
+    target, or log C for C classes guessed evenly; None where targets keep their units, as counts do."""
     if hasattr(estimator, "classes_"):
         return math.log(len(estimator.classes_))
+    if not getattr(estimator.posterior_.model.likelihood, "moves", True):
+        return None
     return 0.5 * math.log(2 * math.pi * math.e) * len(estimator.scaler_.shift)
 
 
