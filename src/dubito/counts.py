@@ -17,7 +17,7 @@ import numpy as np
 from jax.scipy import special
 
 from dubito.lattice import least
-from dubito.likelihood import LOG_2PI, log_gamma_density
+from dubito.likelihood import LOG_2PI, Gaussian, HeteroscedasticGaussian, log_gamma_density
 from dubito.network import static
 
 LINEAR = 25.0  # log mean from which on the mean grows linearly in f: nothing overflows, and no count is so large
@@ -43,16 +43,9 @@ class Poisson:
     discrete = True
     takes = WHOLE
 
-    @property
-    def width(self):
-        return self.targets
-
-    def init(self):
-        return {}
-
-    def log_prior(self, phi):
-        del phi
-        return jnp.zeros((), jnp.float32)
+    width = Gaussian.width
+    init = HeteroscedasticGaussian.init
+    log_prior = HeteroscedasticGaussian.log_prior
 
     def log_mean(self, f):
         g = f if self.level is None else f + jnp.asarray(self.level, f.dtype)
@@ -104,7 +97,7 @@ class NegativeBinomial:
     moves = False
     discrete = True
     takes = WHOLE
-    width = Poisson.width
+    width = Gaussian.width
     log_mean = Poisson.log_mean
     log_prob = Poisson.log_prob
     mean = Poisson.mean
