@@ -196,9 +196,7 @@ def train(
     carries = [carry for group in found for carry in group]
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
-        error = DivergenceError(divergence(method, carries[0]))
-        error.model, error.rows, error.state = model, rows, carries[0].state
-        raise error
+        raise diverged(model, method, rows, carries[0])
     if lost:
         warnings.warn(
             f"{len(lost)} of {len(members)} members diverged and were left out", DivergenceWarning, stacklevel=3
@@ -306,14 +304,17 @@ def floats(tree):
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32) if np.ndim(leaf) == 0 else leaf, tree)
 
 
-def divergence(method, carry):
+def diverged(model, method, rows, carry):
+    """The error of a member that has no retries left, with what ``DivergenceError`` holds."""
     rate = descent.learning_rate(method)
     cure = (
         "Try a smaller rate in your optimizer"
         if rate is None
         else f"the learning rate is {float(rate):g}. Try learning_rate={float(rate) / 10:g}"
     )
-    return (
+    error = DivergenceError(
         f"training diverged at epoch {int(carry.epoch) + 1} (step {int(carry.step)}) and again with the step halved "
         f"{RETRIES} times; {cure}, or a clip of the gradient's norm."
     )
+    error.model, error.rows, error.state = model, rows, carry.state
+    return error

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from dubito import epochs, fitted, random
-from dubito.engine import DivergenceError, Trained, divergence, floats
+from dubito.engine import Trained, diverged, floats
 from dubito.epochs import RETRIES, Stopping
 from dubito.model import Batch
 from dubito.pieces import in_memory
@@ -149,7 +150,8 @@ def path_plane(*paths):
     shares = singular[:2] ** 2 / np.sum(singular**2)
     origin = jax.tree.map(lambda leaf: leaf[-1], paths[0].params)
     signs = [np.sign(row[np.argmax(np.abs(row))]) for row in rows[:2]]
-    directions = tuple(_tree(sign * row, origin) for sign, row in zip(signs, rows[:2], strict=True))
+    tree = ravel_pytree(origin)[1]
+    directions = tuple(tree(jnp.asarray(s * row, jnp.float32)) for s, row in zip(signs, rows[:2], strict=True))
     labels = tuple(
         f"{name} principal direction ({100 * share:.0f} % of the variance)"
         for name, share in zip(("first", "second"), shares, strict=True)
@@ -269,7 +271,7 @@ def descent_path(model, x, y, method, *, key, weight=None, points=50):
             carry, order = run(epochs.Plan(np.int32(left), np.int32(total), np.bool_(fresh)), carry, order)
             fresh = False
             if int(carry.retries) > RETRIES:
-                raise DivergenceError(divergence(method, carry))
+                raise diverged(model, method, rows, carry)
         states.append(jax.tree.map(np.array, carry.running))  # copies: the carry is given away
     trained = partial(Trained, (member,), numbers=(0,), count=1, rows=rows)
     ends = [fitted.point(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states]
@@ -290,15 +292,3 @@ def _matrix(tree):
     """The leaves of a tree with a leading axis side by side, (T, P)."""
     leaves = [np.asarray(leaf, float) for leaf in jax.tree.leaves(tree)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves if leaf.size], axis=1)
-
-
-def _tree(vector, like):
-    """A vector of parameters as a tree ``like`` another."""
-    leaves, tree = jax.tree.flatten(like)
-    parts = np.split(vector, np.cumsum([np.size(leaf) for leaf in leaves])[:-1])
-    return tree.unflatten(
-        [
-            jnp.asarray(part.reshape(np.shape(leaf)), jnp.asarray(leaf).dtype)
-            for part, leaf in zip(parts, leaves, strict=True)
-        ]
-    )
