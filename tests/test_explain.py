@@ -72,3 +72,23 @@ def test_a_divergence_tells_of_the_gradients(method):
         divergence_explained(),
     ):
         model.fit(x, y)
+
+
+def test_rows_that_cannot_be_are_refused():
+    x, y = load_diabetes(return_X_y=True)
+    counts = np.arange(len(y)) % 5
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), likelihood="poisson", random_state=0).fit(
+        x, counts
+    )
+    for rows, target, words in (
+        (
+            x,
+            np.where(np.arange(len(y)) == 3, -2, counts),
+            r"Poisson takes whole numbers of at least 0.* in row\(s\) 3: the first has -2",
+        ),
+        (x, np.where(np.arange(len(y)) == 7, np.nan, counts), r"(?i)nan|missing"),
+        (x[:0], counts[:0], "The table has no rows"),
+        (x, counts[:-1], r"442"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            explained(model, rows, target)

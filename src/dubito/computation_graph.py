@@ -134,8 +134,8 @@ class Graph:
 
         known = jax.jit(numbers)(self.values)
         shares = [known.get(head, {}).get(position) for _, head, position in found]
-        numbers_ = [float(share.reshape(())) if share is not None and share.size == 1 else None for share in shares]
-        return tuple(Edge(*edge, number) for edge, number in zip(found, numbers_, strict=True))
+        slopes = [float(share.reshape(())) if share is not None and share.size == 1 else None for share in shares]
+        return tuple(Edge(*edge, slope) for edge, slope in zip(found, slopes, strict=True))
 
     @cached_property
     def costs(self):
@@ -235,15 +235,13 @@ def graph(function, *arguments):
     names = code.co_varnames if code is not None and code.co_argcount >= len(arguments) else ()
     for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
         first = path[0].idx
-        keys = [names[first] if names else f"argument {first}", *map(step, path[1:])]
+        keys = [
+            names[first] if names else f"argument {first}",
+            *(jax.tree_util.keystr((key,), simple=True) for key in path[1:]),
+        ]
         add("input", keys[-1], (), tuple(keys[:-1]), 0, [leaf.shape], None)
     outputs = walk(closed.jaxpr, closed.consts, [Source(number, 0) for number in range(len(nodes))], ())
     return Graph(tuple(nodes), arguments, tuple(outputs), jax.tree.structure(shape))
-
-
-def step(key):
-    """One step of a path through a tree, as text."""
-    return str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
 
 
 def called(eqn):

@@ -3,15 +3,13 @@
 import contextlib
 
 import jax
-import numpy as np
 
 from dubito import descent, random, trace
 from dubito.computation_graph import graph
 from dubito.engine import DivergenceError
 from dubito.fitted import member_of, moments, rows_of
-from dubito.gradients import ROWS, health
+from dubito.gradients import ROWS, health, objective, of_graph
 from dubito.graph_drawing import aligned, amount, shape_text
-from dubito.model import Batch
 from dubito.posterior import Dropped, Normals, Samples
 
 FEW = 16  # made-up rows where there is no table
@@ -40,7 +38,7 @@ def parameters(model, params, x):
     for (path, leaf), use in zip(
         leaves, jax.tree.leaves(uses, is_leaf=lambda one: isinstance(one, trace.Use)), strict=True
     ):
-        name = ".".join(str(getattr(key, "key", key)) for key in path)
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
         rows.append((name, shape_text(leaf.shape), f"{leaf.size:,}", TREATMENTS[use.treatment]))
     rows.append(("", "", f"{sum(leaf.size for _, leaf in leaves):,}", ""))
     return aligned(rows)
@@ -63,12 +61,11 @@ def explained(model, inputs=None, y=None, unfold=()):
         found = graph(inner.network.apply, params["network"], x)
         lines.append(f"The network on {len(x)} rows{' of standard normal numbers' if inputs is None else ''}:")
     else:
-        batch = Batch(x, y, np.ones(len(x), np.float32), np.float32(1), np.float32(len(x)))
-        found = graph(lambda params: -inner.log_joint(params, batch) / batch.size, params)
+        found = objective(inner, params, x, y)
         lines.append(f"−log p(D, θ) per example on {len(x)} rows, and the slopes of it:")
     lines += [found.table(unfold), "", costs(found)]
     if y is not None:
-        lines += ["", str(health(inner, params, x, y))]
+        lines += ["", str(of_graph(found))]
     return "\n".join(lines), found
 
 

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito.activations import ACTIVATIONS
+from dubito.columns import DataError, check_target
 from dubito.comparison import codes
+from dubito.criteria import refusal
 from dubito.network import MLP
 from dubito.posterior import Dropped, Mixture, Normals, Samples
 
@@ -118,11 +120,16 @@ def _mean_correlation(values):
 
 def rows_of(estimator, X, y=None):
     """(x, y) as the network of a fitted estimator sees them: encoded columns, standardized targets or classes' numbers; x
-    alone without ``y``."""
+    alone without ``y``. Raises DataError for rows that are none, or that the likelihood cannot have made."""
     x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)
+    if len(x) == 0:
+        raise DataError("The table has no rows; give at least one.")
     if y is None:
         return x
     if hasattr(estimator, "classes_"):
         return x, codes(estimator.classes_, y)
-    y = np.asarray(y, float)
-    return x, estimator.scaler_.transform(y.reshape(len(y), -1))
+    table, _ = check_target(y, len(x), "regression")
+    problem = refusal(estimator.posterior_.model.likelihood, table)
+    if problem is not None:
+        raise DataError(problem)
+    return x, estimator.scaler_.transform(table)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito.autodiff import Source, backward
+from dubito.autodiff import Source, backward, read
 from dubito.computation_graph import graph
 from dubito.graph_drawing import aligned
 from dubito.model import Batch
@@ -58,10 +58,19 @@ def health(model, params, x, y):
 
     ``params``: a tree as ``model.init`` gives it: a start, a point, the mean of a posterior, a draw.
     """
+    return of_graph(objective(model, params, x, y))
+
+
+def objective(model, params, x, y):
+    """The ``Graph`` of −log p(D, θ) per example on the first 512 rows, of which ``health`` is."""
     x, y = (jnp.asarray(array[:ROWS]) for array in (x, y))
     size = jnp.float32(len(x))
     batch = Batch(x, y, jnp.ones(len(x), jnp.float32), jnp.float32(1), size)
-    found = graph(lambda params: -model.log_joint(params, batch) / size, params)
+    return graph(lambda params: -model.log_joint(params, batch) / size, params)
+
+
+def of_graph(found):
+    """The ``Health`` read off an ``objective``."""
     layers = parameters(found)
     for name, (value, slope, derivative) in activations(found).items():
         known = layers.get(name, Layer(name, None, None, None, None, None, None))
@@ -112,24 +121,27 @@ def activations(found):
             groups.setdefault(".".join(node.scope[: node.scope.index("activation")]), []).append(node)
         elif node.label in NAMED and "likelihood" not in node.scope and node.shapes[0][1:] > (1,):
             groups.setdefault(f"{node.label} {len(groups)}", []).append(node)
-    seen = {}
+    plans = {}
     for name, nodes in groups.items():
         inside = {node.number for node in nodes}
         last = nodes[-1]
         outside = (source for node in nodes for source in node.inputs if source.node not in inside)
         before = next((s for s in outside if found.nodes[s.node].shapes[s.result] == last.shapes[0]), None)
-        if before is None:
-            continue
-        ones = {Source(last.number, 0): jnp.ones_like(found.values[last.number][0])}
-        some = tuple(node for node in found.nodes if node.number in inside)
-        derivative = derivatives(found, some, ones)[before.node][before.result]
-        seen[name] = (found.values[last.number][0], slope_of(found, last.number), np.asarray(derivative, float))
-    return seen
+        if before is not None:
+            plans[name] = (nodes, Source(last.number, 0), before)
 
+    def derivatives(values):
+        """Of each the slope of the sum of its results with respect to its inputs: its own derivative."""
+        return {
+            name: read(backward(found.nodes, values, {last: jnp.ones_like(read(values, last))}, nodes), before)
+            for name, (nodes, last, before) in plans.items()
+        }
 
-def derivatives(found, nodes, seeds) -> Any:
-    """Slopes through ``nodes`` alone, given those of their results."""
-    return jax.jit(lambda values, seeds: backward(found.nodes, values, seeds, nodes))(found.values, seeds)
+    slopes = jax.jit(derivatives)(found.values)
+    return {
+        name: (read(found.values, last), slope_of(found, last.node), np.asarray(slopes[name], float))
+        for name, (_, last, _) in plans.items()
+    }
 
 
 def slope_of(found, number):
