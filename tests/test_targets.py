@@ -238,5 +238,8 @@ def test_the_command_line_takes_a_likelihood(tmp_path):
     assert len(lower) == 200 and np.array_equal(lower, np.floor(lower))
     card = json.loads(run("evaluate", tmp_path / "m", tmp_path / "t.csv", "--json")[0])
     assert {"nll", "crps", "coverage_90", "rmse"} <= set(card) and card["nll"] < 2.5
+    compare = ("compare", tmp_path / "t.csv", "-t", "y", "--methods", "map", "--folds", "2", "--hidden", "4", "--json")
+    (card,) = json.loads(run(*compare, "--likelihood", "poisson")[0]).values()
+    assert "rmse" in card and card["nll"] < 2.5
     _, text = run(*fit, "--likelihood", "poison", "-o", tmp_path / "n", code=1)
     assert "did you mean 'poisson'?" in text

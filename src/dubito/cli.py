@@ -237,6 +237,7 @@ def compare(
         "default,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble"
     ),
     folds: Annotated[int, typer.Option(min=2)] = 5,
+    likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -248,9 +249,9 @@ def compare(
     from dubito import comparison
 
     frame, _ = opened(table, impute)
-    inputs, y, kind = task_of(frame, target, task)
+    inputs, y, kind = task_of(frame, target, implied(likelihood) if task is None else task)
     names = [name.strip() for name in methods.split(",")]
-    chosen = {name: estimator(kind, name, (), hidden, seed, len(y)) for name in names}
+    chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
 
