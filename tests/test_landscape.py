@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import dubito
 from dubito import landscape
@@ -128,7 +129,7 @@ def test_points_are_projected_to_the_coordinates_they_were_made_from():
     span = np.stack([flat(direction) for direction in plane.directions])
     aside -= span.T @ np.linalg.lstsq(span.T, aside, rcond=None)[0]
     point = flat(plane.origin) + 0.3 * span[0] - 1.7 * span[1] + aside
-    trees = jax.tree.map(lambda leaf: leaf[None], landscape._tree(point, params))
+    trees = jax.tree.map(lambda leaf: leaf[None], ravel_pytree(params)[1](jnp.asarray(point, jnp.float32)))
     np.testing.assert_allclose(landscape.project(plane, trees), [[0.3, -1.7]], atol=1e-6)
 
 
