@@ -27,6 +27,8 @@ from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
+from .methods.laplace import LaplaceApproximation as LaplaceApproximation
+from .methods.laplace import LaplacePosterior as LaplacePosterior
 from .methods.maximum import MAP as MAP
 from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
@@ -49,3 +51,5 @@ from .prior import Laplace as Laplace
 from .prior import Normal as Normal
 from .prior import ScaleMixture as ScaleMixture
 from .recipes import default_method as default_method
+from .rotated import Contracted as Contracted
+from .rotated import Rotated as Rotated

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dubito import archive, criteria, model, network, posterior, prior
+from dubito import archive, criteria, model, network, posterior, prior, rotated
 from dubito.archive import ModelFileError, expect
-from dubito.methods import bayes_by_backprop, cross_fit, ensemble, maximum, mc_dropout
+from dubito.methods import bayes_by_backprop, cross_fit, ensemble, laplace, maximum, mc_dropout
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
 LAYERS = 100  # of a network
@@ -24,13 +24,20 @@ PARAMETERS = 10_000  # with all their correlations
 
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP)
-METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, ensemble.Ensemble, cross_fit.CrossFit)
-NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
+METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, laplace.LaplaceApproximation)
+METHODS += (ensemble.Ensemble, cross_fit.CrossFit)
+NETWORKS = (network.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
 CLASSES = {kind.__name__: kind for kind in (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, model.Model)}
 # What stands in fields that are declared as Any.
-FIELDS = {"method": METHODS, "network": NETWORKS, "mean": network.MLP, "likelihood": LIKELIHOODS, "optimizer": str}
+FIELDS = {
+    "method": METHODS,
+    "network": NETWORKS,
+    "mean": network.MLP | laplace.Linearized,
+    "likelihood": LIKELIHOODS,
+    "optimizer": str,
+}
 FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
@@ -117,6 +124,11 @@ def noise(shapes, numbers):
     return shapes["network"]["noise"]
 
 
+def center(shapes, numbers):
+    del numbers
+    return laplace.plain(shapes["network"])
+
+
 def _shape(*shape):
     return jax.ShapeDtypeStruct(shape, np.float32)
 
@@ -135,6 +147,10 @@ def counts(found):
     return {"draws": first(found.params), "chains": found.chains}
 
 
+def groups(found):
+    return {"groups": rotated.described(found)}
+
+
 def rank(found):
     return {"rank": first(found.directions)}
 
@@ -151,6 +167,25 @@ KINDS = {
             rank,
         ),
         Kind(posterior.Dense, {"mean": plain, "factor": square}),
+        Kind(
+            laplace.LaplacePosterior,
+            {"center": center} | dict.fromkeys(("log_evidence", "prior_factor"), lambda *_: _shape()),
+            frozenset({"part"}),
+        ),
+        Kind(
+            rotated.Rotated,
+            {"mean": plain}
+            | {field: lambda _, own, f=field: rotated.arrays(f, own["groups"]) for field in ("scale", "left", "right")},
+            frozenset({"groups"}),
+            groups,
+        ),
+        Kind(
+            rotated.Contracted,
+            {"mean": plain, "scale": plain, "directions": leading("rank")}
+            | {"kept": lambda _, numbers: _shape(numbers["rank"])},
+            frozenset({"rank"}),
+            rank,
+        ),
         Kind(posterior.GammaPrecision, {"shape": precisions, "rate": precisions}, frozenset({"part"})),
         Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes"}), masks),
         Kind(posterior.Mixture, {}, frozenset({"parts"})),
@@ -214,6 +249,11 @@ def _check_numbers(name, config, shapes):
         case "Renoised":
             mean = shapes_of(decoded(config["part"]["model"]))["network"]
             expect(shapes["network"]["mean"] == mean, "a posterior's noise stands beside another network")
+        case "Rotated":
+            expect(rotated.fits(config["groups"], jax.tree.leaves(shapes), PARAMETERS), "its groups of parameters")
+        case "LaplacePosterior":
+            own = {**shapes, "network": center(shapes, config)}
+            expect(own == shapes_of(decoded(config["part"]["model"])), "a posterior stands around another network")
         case "GammaPrecision":
             expect(shapes == shapes_of(decoded(config["part"]["model"])), "a posterior's precision is of another model")
             expect("log_precision" in shapes["likelihood"], "its likelihood has no precision")
@@ -235,6 +275,8 @@ def built(config, found, prefix="posterior") -> Any:
     match config["kind"]:
         case "Samples":
             own["chains"] = config["chains"]
+        case "Rotated":
+            own["groups"] = tuple(tuple(group[0]) for group in config["groups"])
         case "Dropped":
             own["rates"] = jax.tree.unflatten(jax.tree.structure(shapes["network"]), config["rates"])
             own["axes"] = tuple(config["axes"])
