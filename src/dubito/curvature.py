@@ -26,6 +26,16 @@ NUMBERS = 2**24  # that a block may make
 SIDE = 4096  # of a product's factors at most
 
 
+class Data(NamedTuple):
+    """Rows on the host, those of weight 0 left out, and the number of ``all`` rows, of which the blocks' size follows: so it does
+    not depend on how many are held out."""
+
+    x: np.ndarray
+    y: np.ndarray
+    weight: np.ndarray
+    all: int
+
+
 class Product(NamedTuple):
     """Leaves that enter one product (n, inputs) × (inputs, outputs), as one matrix of ``shape``: their entries one after another.
 
@@ -42,8 +52,8 @@ class Product(NamedTuple):
 
 def blocks(rows, numbers):
     """(x, y, weight) of blocks of equally many rows, the last filled up with rows of weight 0; each row makes ``numbers``."""
-    x, y, weight = rows
-    size = bucket(len(x))
+    x, y, weight, total = rows
+    size = bucket(total)
     while size > 1 and (size > ROWS or size * numbers > NUMBERS):
         size //= 2
     for start in range(0, len(x), size):

@@ -22,12 +22,12 @@ LARGEST = 10_000  # parameters with all their correlations
 
 
 class Problem(NamedTuple):
-    """A point and what is known there. ``rows``: x, y, weight; ``scales``: S of each leaf of the network, of its shape;
+    """A point and what is known there. ``scales``: S of each leaf of the network, of its shape;
     ``phi``: the standard deviation of each leaf of the likelihood's parameters; ``kind`` of curvature."""
 
     model: Any
     params: Any
-    rows: tuple
+    rows: curvature.Data
     scales: list
     phi: list
     kind: str
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     @property
     def like(self):
         """A block of rows to trace the network with."""
-        x = self.rows[0]
+        x = self.rows.x
         return jax.ShapeDtypeStruct((curvature.ROWS, *x.shape[1:]), x.dtype)
 
 
@@ -93,7 +93,7 @@ def diagonal(problem):
 
     def build(model, factor, ratio):
         sd = [factor * s / np.sqrt(1 + ratio * v) for s, v in zip(problem.scales, values, strict=True)]
-        return Normals(model, _device(problem.params), _device(_like(problem, sd)))
+        return Normals(model, _device(problem.params), _device(_like(problem, sd, problem.phi)))
 
     return Kept(np.concatenate([each.ravel() for each in values]), leaves, build)
 
@@ -117,7 +117,7 @@ def kronecker(problem):
         )
         for p, (a, g) in zip(found, sums, strict=True):
             s = np.concatenate([np.full(side, problem.scales[k].flat[0]) for k, side in _sides(p)])
-            inputs, left = np.linalg.eigh(s[:, None] * a * s[None] / np.sum(problem.rows[2], dtype=np.float64))
+            inputs, left = np.linalg.eigh(s[:, None] * a * s[None] / np.sum(problem.rows.weight, dtype=np.float64))
             outputs, right = np.linalg.eigh(g)
             values = np.outer(np.maximum(inputs, 0), np.maximum(outputs, 0))
             left = s[:, None] * left
@@ -137,12 +137,11 @@ def kronecker(problem):
 def low_rank(problem):
     """The largest ``rank`` eigenvalues of S G S with their directions, by Lanczos."""
     s = np.concatenate([each.ravel() for each in problem.scales])
-    tree, product = problem.params["network"], partial(curvature.times, problem.model, problem.params)
+    product = partial(curvature.times, problem.model, problem.params)
 
     def times(v):
         direction = _network(problem, _cut(problem, s * v.ravel()))
-        numbers = sum(leaf.size for leaf in jax.tree.leaves(tree)) // len(problem.rows[0]) + 1
-        found = curvature.summed(lambda *block: product(*block, direction, problem.kind), problem.rows, numbers)
+        found = curvature.summed(lambda *block: product(*block, direction, problem.kind), problem.rows, problem.width)
         return s * np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found)])
 
     start = np.asarray(jax.random.normal(problem.key, s.shape), float)
@@ -151,8 +150,9 @@ def low_rank(problem):
     values = np.maximum(values, 0)
 
     def build(model, factor, ratio):
-        along = _like(problem, _cut(problem, directions.T), np.zeros((problem.rank, 1)))
-        sd = _device(_like(problem, [factor * each for each in problem.scales]))
+        none = [np.zeros((problem.rank, *sd.shape)) for sd in problem.phi]
+        along = _like(problem, _cut(problem, directions.T), none)
+        sd = _device(_like(problem, [factor * each for each in problem.scales], problem.phi))
         kept = _device(1 / np.sqrt(1 + ratio * values))
         return Contracted(model, _device(problem.params), sd, _device(along), kept)
 
@@ -225,16 +225,10 @@ def _network(problem, leaves):
     return jax.tree.unflatten(jax.tree.structure(problem.params["network"]), [np.float32(leaf) for leaf in leaves])
 
 
-def _like(problem, network, phi=None):
-    """A tree like the params with these leaves of the network; ``phi`` None: with the standard deviations of φ, else with
-    ``phi`` for each of its numbers."""
+def _like(problem, network, phi):
+    """A tree like the params with these leaves."""
     tree = jax.tree.structure(problem.params["likelihood"])
-    own = (
-        problem.phi
-        if phi is None
-        else [phi.reshape(-1, *(1,) * sd.ndim) * np.ones_like(sd)[None] for sd in problem.phi]
-    )
-    return {"likelihood": tree.unflatten(own), "network": _network(problem, network)}
+    return {"likelihood": tree.unflatten(phi), "network": _network(problem, network)}
 
 
 def _device(tree):

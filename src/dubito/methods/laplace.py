@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import curvature, random
+from dubito.curvature import Data
 from dubito.engine import floats
 from dubito.evidence import Evidence, Noise
 from dubito.likelihood import LOG_2PI, Gaussian, LaplaceNoise
@@ -175,7 +176,7 @@ class LaplaceApproximation:
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], point)
         member = trained.members[0]
         used, y = member.train > 0, trained.rows.y if member.y is None else member.y
-        rows, model = (trained.rows.x[used], y[used], member.train[used]), floats(model)
+        rows, model = Data(trained.rows.x[used], y[used], member.train[used], len(used)), floats(model)
         leaves = jax.tree.leaves(params["network"])
         scales = [
             np.broadcast_to(np.asarray(s, np.float64), leaf.shape)
@@ -196,7 +197,7 @@ def around_phi(model, params, rows):
     log_likelihood, second = curvature.summed(one, rows, width)
     if isinstance(likelihood, Gaussian) and phi:
         squares = curvature.summed(partial(curvature.squares, model, params), rows, width)
-        tau, size = np.exp(np.float64(phi[0])), float(np.sum(rows[2], dtype=np.float64))
+        tau, size = np.exp(np.float64(phi[0])), float(np.sum(rows.weight, dtype=np.float64))
         noise = Noise(tau, squares, size, float(likelihood.shape), float(likelihood.rate))
         return noise, [np.zeros(phi[0].shape)], 0.0, float(log_likelihood)
     log_prior, own = curvature.prior_sums(model, params)
