@@ -13,6 +13,7 @@ from sklearn.linear_model import BayesianRidge
 
 import dubito
 from dubito import curvature, engine
+from dubito import fitted as fitted_
 from dubito.evidence import Evidence
 from dubito.methods.maximum import Point
 from dubito.rows import Member, check_rows
@@ -455,3 +456,13 @@ def test_what_cannot_be_is_refused(settings, model, message):
 def test_a_stream_is_refused():
     with pytest.raises(ValueError, match="LaplaceApproximation needs all rows in memory"):
         fitted(LINEAR, lambda: iter([(X, Y)]), None)
+
+
+def test_pictures_and_explanations_look_at_the_point():
+    posterior = around(dubito.Model(HIDDEN, dubito.Categorical(2)), X, (Y[:, 0] > 0).astype(int), structure="dense")
+    for each in (posterior, dubito.Mixture(posterior.model, (posterior, posterior))):
+        looked = fitted_.member_of(each)[0]
+        assert looked.model.network == HIDDEN
+        same = jax.tree.map(np.array_equal, fitted_.point(each)["network"], posterior.center)
+        assert jax.tree.all(same)
+    assert len(fitted_.unit_correlation(posterior, X)) == 1

@@ -11,6 +11,7 @@ from dubito.activations import ACTIVATIONS
 from dubito.columns import DataError, check_target
 from dubito.comparison import codes
 from dubito.criteria import refusal
+from dubito.methods.laplace import LaplacePosterior
 from dubito.network import MLP
 from dubito.posterior import Dropped, Mixture, Normals, Samples
 
@@ -27,12 +28,13 @@ def member_of(fitted, member=None):
     """The posterior of one network: (posterior, its number or None, how many there are).
 
     ``member`` counts from 0. None is the first of an ensemble, as a Mixture or an estimator's method tells, and otherwise
-    all draws together, which is right for a sampler's: those have their units in common, members have not.
+    all draws together, which is right for a sampler's: those have their units in common, members have not. Of a Laplace
+    approximation it is the point.
     """
     posterior = posterior_of(fitted)
     if member is None:
         if not isinstance(posterior, Mixture) and not hasattr(getattr(fitted, "method_", None), "method"):
-            return posterior, None, 1
+            return _looked_at(posterior), None, 1
         member = 0
     size = len(posterior.parts) if isinstance(posterior, Mixture) else 1
     size = len(posterior) if isinstance(posterior, Samples) else size
@@ -41,7 +43,11 @@ def member_of(fitted, member=None):
     if isinstance(posterior, Samples):
         alone = jax.tree.map(lambda leaf: leaf[member : member + 1], posterior.params)
         return Samples(posterior.model, alone), member, size
-    return posterior.parts[member] if isinstance(posterior, Mixture) else posterior, member, size
+    return _looked_at(posterior.parts[member] if isinstance(posterior, Mixture) else posterior), member, size
+
+
+def _looked_at(posterior):
+    return posterior.point if isinstance(posterior, LaplacePosterior) else posterior
 
 
 def moments(posterior):

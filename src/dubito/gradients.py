@@ -75,7 +75,8 @@ def of_graph(found):
     for name, (value, slope, derivative) in activations(found).items():
         known = layers.get(name, Layer(name, None, None, None, None, None, None))
         top = np.max(np.abs(derivative), initial=1e-30)
-        units = np.abs(derivative).reshape(-1, derivative.shape[-1])
+        units = np.abs(np.atleast_1d(derivative))
+        units = units.reshape(-1, units.shape[-1])
         layers[name] = known._replace(
             value=rms(value),
             slope=rms(slope),

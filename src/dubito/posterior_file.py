@@ -124,11 +124,6 @@ def noise(shapes, numbers):
     return shapes["network"]["noise"]
 
 
-def center(shapes, numbers):
-    del numbers
-    return laplace.plain(shapes["network"])
-
-
 def _shape(*shape):
     return jax.ShapeDtypeStruct(shape, np.float32)
 
@@ -169,7 +164,7 @@ KINDS = {
         Kind(posterior.Dense, {"mean": plain, "factor": square}),
         Kind(
             laplace.LaplacePosterior,
-            {"center": center} | dict.fromkeys(("log_evidence", "prior_factor"), lambda *_: _shape()),
+            dict.fromkeys(("log_evidence", "prior_factor"), lambda *_: _shape()),
             frozenset({"part"}),
         ),
         Kind(
@@ -252,7 +247,7 @@ def _check_numbers(name, config, shapes):
         case "Rotated":
             expect(rotated.fits(config["groups"], jax.tree.leaves(shapes), PARAMETERS), "its groups of parameters")
         case "LaplacePosterior":
-            own = {**shapes, "network": center(shapes, config)}
+            own = {**shapes, "network": laplace.plain(shapes["network"])}
             expect(own == shapes_of(decoded(config["part"]["model"])), "a posterior stands around another network")
         case "GammaPrecision":
             expect(shapes == shapes_of(decoded(config["part"]["model"])), "a posterior's precision is of another model")

@@ -16,7 +16,7 @@ from dubito.evidence import Evidence, Noise
 from dubito.likelihood import LOG_2PI, Gaussian, LaplaceNoise
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.network import static
-from dubito.posterior import GammaPrecision, sample
+from dubito.posterior import GammaPrecision, Samples, sample
 from dubito.prior import Normal, leaf_scales
 from dubito.structures import LARGEST, STRUCTURES, Problem
 
@@ -48,7 +48,7 @@ def plain(network):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class LaplacePosterior:
-    """``part``, a normal around the ``center`` θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
+    """``part``, a normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
 
     ``log_evidence``: log p(D), in nats, as the approximation has it; ``prior_factor``: how many times the scale of the
     model's prior the evidence chose (1 without ``tune``).
@@ -56,7 +56,6 @@ class LaplacePosterior:
 
     model: Any
     part: Any
-    center: Any
     log_evidence: Any
     prior_factor: Any
 
@@ -71,6 +70,20 @@ class LaplacePosterior:
             return drawn
         offset = jax.tree.map(jnp.subtract, drawn["network"], self.center)
         return {**drawn, "network": {"center": self.center, "offset": offset}}
+
+    @property
+    def center(self):
+        """θ*, the network's parameters."""
+        return self._normal.mean["network"]
+
+    @property
+    def point(self):
+        """The network itself with θ*: a posterior without doubt."""
+        return Samples(self._normal.model, jax.tree.map(lambda leaf: leaf[None], self._normal.mean))
+
+    @property
+    def _normal(self):
+        return getattr(self.part, "part", self.part)  # without a τ of its own
 
 
 @jax.tree_util.register_dataclass
@@ -152,25 +165,24 @@ class LaplaceApproximation:
 
     def finish(self, model, trained, key, run):
         keys = random.keys(key, self.tune + 1)
-        kept, evidence, params = self.around(model, trained, keys[0], run)
+        kept, evidence = self.around(model, trained, keys[0], run)
         u = 1.0
         for k in keys[1:]:
             u, t = evidence.optimum()
             again = tuned(model, math.sqrt(u), evidence.noise, evidence.determined(u, t))
             trained = run(again, self.method, members=trained.members)
-            kept, evidence, params = self.around(model, trained, k, run)
+            kept, evidence = self.around(model, trained, k, run)
         u, t = evidence.optimum(u)
         part = kept.build(model, math.sqrt(u), u * t)
         if evidence.noise is not None:
             shape, rate = (jnp.asarray(each, jnp.float32) for each in evidence.noise.gamma(evidence.determined(u, t)))
             part = GammaPrecision(model, part, shape, rate)
         final = replace(model, network=Linearized(model.network)) if self.linearized else model
-        center = jax.tree.map(jnp.asarray, params["network"])
         numbers = (jnp.asarray(value, jnp.float32) for value in (evidence.log(u, t), math.sqrt(u)))
-        return LaplacePosterior(final, part, center, *numbers)
+        return LaplacePosterior(final, part, *numbers)
 
     def around(self, model, trained, key, run):
-        """What is kept of the curvature at the point, and the evidence there: (Kept, Evidence, params)."""
+        """What is kept of the curvature at the point, and the evidence there: (Kept, Evidence)."""
         key_point, key_own = jax.random.split(key)
         point = self.method.finish(model, trained, key_point, run).params
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], point)
@@ -185,7 +197,7 @@ class LaplaceApproximation:
         noise, sd, own, log_likelihood = around_phi(model, params, rows)
         kept = STRUCTURES[self.structure](Problem(model, params, rows, scales, sd, self.curvature, self.rank, key_own))
         norm = sum(float(np.sum((np.float64(leaves[k]) / scales[k]) ** 2)) for k in kept.leaves)
-        return kept, Evidence(kept.values, norm, log_likelihood, noise, own), params
+        return kept, Evidence(kept.values, norm, log_likelihood, noise, own)
 
 
 def around_phi(model, params, rows):
