@@ -97,7 +97,7 @@ class LaplaceApproximation:
     with H = −∂² log p/∂f² of the likelihood, without H's negative eigenvalues where it has such (Student's t, σ(x));
     ``"fisher"``: the empirical Fisher, Σ of squared gradients. What is kept of G is the ``structure``:
 
-    - ``"dense"``: all, of up to 10,000 parameters;
+    - ``"dense"``: all, of up to 10,000 parameters (thousands take seconds, all of them minutes);
     - ``"kronecker"``: for each product's weights, with their bias, a Kronecker product (factors of up to 4,096); the diagonal
       of other parameters (convolutions, tied weights, periodic features);
     - ``"diagonal"``: the variances; doubt is far too wide where the network has many more parameters than the data need;
