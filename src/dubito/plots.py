@@ -141,7 +141,7 @@ def risk_coverage(predictive, y, *, score=None, loss=None, ax=None):
     unit = "mean squared error" if loss is None and predictive.task == "regression" else unit
     ax.set(xlabel="coverage: share of rows answered, the surest first", ylabel=f"risk: {unit} of these rows", xlim=SPAN)
     ax.set_ylim(bottom=min(0.0, best.min()))
-    found = f"{curve.area.value:.3g}" if np.isnan(curve.area.se) else f"{curve.area.value:.3g} ± {curve.area.se:.1g}"
+    found = f"{curve.area.value:.3g}" if np.isnan(curve.area.se) else f"{curve.area.value:.3g} ± {curve.area.se:.2g}"
     return _legend(ax, 3, title=f"area {found}")
 
 
