@@ -67,7 +67,7 @@ def test_rhat_sees_a_chain_elsewhere_a_wider_one_and_one_that_drifts():
     values[0, :, 1] += 1
     values[0, :, 2] *= 3
     values[:, :, 3] += np.linspace(-1, 1, 200)
-    same, elsewhere, wider, drifting = diagnostics.rhat(values)
+    same, elsewhere, wider, drifting = diagnostics.rhat(5 + values)
     assert same < 1.02 and min(elsewhere, wider, drifting) > 1.05
 
 
