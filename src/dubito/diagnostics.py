@@ -220,7 +220,7 @@ def _errors_of_nll(kind, runs, answer, y, share):
         given = part._standardize(y[rows], marked=True) if answer.task == "regression" else y[rows]
         (logs,) = part._over_draws(predictive._log_prob, Kept, given)
         with np.errstate(invalid="ignore"):  # nan where no draw gives y a density
-            influence = -np.exp(logs - special.logsumexp(logs, axis=1, keepdims=True)) * logs.shape[1]
+            influence = -np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) * logs.shape[1]
         errors.append(_error(kind, runs, influence[:, :, None])[:, 0])
         total += share[rows] @ influence
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
