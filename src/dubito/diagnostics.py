@@ -217,13 +217,18 @@ def _errors_of_nll(kind, runs, answer, y, share):
     errors, total, start = [], np.zeros(len(answer.draws)), 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        given = part._standardize(y[rows], marked=True) if answer.task == "regression" else y[rows]
-        (logs,) = part._over_draws(predictive._log_prob, Kept, given)
+        logs = log_densities(part, y[rows])
         with np.errstate(invalid="ignore"):  # nan where no draw gives y a density
             influence = -np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) * logs.shape[1]
         errors.append(_error(kind, runs, influence[:, :, None])[:, 0])
         total += share[rows] @ influence
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
+
+
+def log_densities(answer, y):
+    """log p(y | θ_s) of each row and draw, (n, S), in nats of the model's units."""
+    given = answer._standardize(y, marked=True) if answer.task == "regression" else y
+    return answer._over_draws(predictive._log_prob, Kept, given)[0]
 
 
 def _structure(posterior, draws):
