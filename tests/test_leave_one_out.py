@@ -75,7 +75,7 @@ def test_chains_and_what_is_no_posterior(conjugate):
 
 
 def test_without_arviz_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "arviz_stats.base", None)
+    monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
     monkeypatch.delitem(sys.modules, "dubito.leave_one_out", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[arviz\]'"):
         importlib.import_module("dubito.leave_one_out")

@@ -8,7 +8,7 @@ from dubito import diagnostics, metrics
 from dubito.metrics import Score
 
 try:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 except ImportError as error:
     raise ImportError("dubito.leave_one_out uses arviz-stats: pip install 'dubito[arviz]'") from error
 
@@ -42,18 +42,12 @@ def leave_one_out(answer, posterior, y):
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
         logs = diagnostics.log_densities(part, y[rows])
-        density = np.exp(logs - logs.max(1, keepdims=True))[:, :, None]
-        count = logs.shape[1]
-        each = (
-            diagnostics._of_chains(diagnostics.ess, runs, density) / count
-            if kind == "chains"
-            else np.ones((len(part), 1))
-        )
-        chains = logs.reshape(
-            len(part), -1 if kind == "independent" else runs, count if kind == "independent" else count // runs
-        )
-        found = array_stats.loo(chains, r_eff=float(np.mean(each)))
-        inside = np.logaddexp.reduce(logs, axis=1) - np.log(count)
+        share = np.ones(len(part))  # of the draws, as good as independent
+        if kind == "chains":
+            density = np.exp(logs - logs.max(1, keepdims=True))[:, :, None]
+            share = diagnostics._of_chains(diagnostics.ess, runs, density) / logs.shape[1]
+        found = array_stats.loo(logs[:, None], r_eff=float(np.mean(share)))
+        inside = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
         parts.append(np.stack([inside - found[0], found[1]]))  # what leaving out costs is in no units
     cost, shape = np.concatenate(parts, axis=1)
     score = metrics._average(whole + cost, np.ones(len(y)))

@@ -265,7 +265,7 @@ def tempered(model, parts, folds, rows, key):
     def loss(log_temperature):
         scaled = f / np.exp(log_temperature)
         log_p = np.sum(target * scaled, axis=-1) - logsumexp(scaled, axis=-1)
-        return -np.average(logsumexp(log_p, axis=0), weights=weight)
+        return -np.average(np.asarray(logsumexp(log_p, axis=0)), weights=weight)
 
     temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 2.0)))
     likelihood = replace(model.likelihood, temperature=temperature)
