@@ -188,15 +188,18 @@ def predict(
 def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table: TableFile, as_json: Json = False):
     """Score the model on TABLE, which has the target's column too."""
     from dubito.comparison import codes
+    from dubito.diagnostics import monte_carlo
     from dubito.metrics import scorecard
 
     found, inputs, y = answered(model, table)
     if y is None:
         raise ValueError(f"evaluate needs the target's column, {found.summary_.get('target')!r}, in {table}")
     truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
-    card = scorecard(found.predictive(inputs), truth)
+    answer = found.predictive(inputs)
+    unsure = monte_carlo(answer, found.posterior_, truth)
+    card = scorecard(answer, truth) | unsure.card()
     if as_json:
-        print(json.dumps(card))
+        print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     grid = Table("score", "value", "standard error")
     for key, value in card.items():
@@ -204,6 +207,7 @@ def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table
             error = card.get(f"{key}_se")
             grid.add_row(key, f"{value:.4g}", "" if error is None else f"{error:.2g}")
     Console().print(grid)
+    say(unsure.sentence)
 
 
 @app.command()

@@ -164,7 +164,8 @@ def with_noise(model, part, noise):
     if isinstance(part, Samples):
         count = len(jax.tree.leaves(part.params)[0])
         noise = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape)), noise)
-        return Samples(model, {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}})
+        params = {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}}
+        return Samples(model, params, part.chains)
     return Renoised(model, part, noise)
 
 
