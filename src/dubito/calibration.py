@@ -27,7 +27,7 @@ from dubito.likelihood import Categorical
 from dubito.methods.cross_fit import lowest
 from dubito.outcomes import checked
 from dubito.predictive import Predictive
-from dubito.recalibrated import REACH, Recalibrated, scores
+from dubito.recalibrated import Recalibrated, scores
 
 FAR = 1e3  # normal scores: where the outer straight lines end
 LEAST = 10  # rows, to recalibrate quantiles
@@ -137,20 +137,20 @@ class Isotonic:
         _fits(self, predictive)
         columns = [np.interp(p, *knots) for p, knots in zip(predictive.probs.T, self.knots, strict=True)]
         p = np.maximum(np.stack(columns, axis=1), self.floor)
-        logits = np.float32(np.log(p / p.sum(1, keepdims=True)))
+        logits = np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
         return replace(predictive, likelihood=Categorical(len(columns)), draws={"logits": logits[None]})
 
 
 def quantiles(predictive, y, *, weight=None, knots=None):
     """``Quantiles`` that make the held-out F(y) uniform, for each target (Kuleshov, Fenner & Ermon 2018).
 
-    F(y) of the rows is compared with what it should be at ``knots`` levels (None: the cube root of the number of rows, 3 at
-    least, 30 at most), equally far apart as normal scores, the outermost n^(−2/3) from 0 and 1. More knots follow the rows
-    more closely: they cost about ``knots``/2n nats where nothing is wrong. Kuleshov's map has a knot at every row, so that
-    it has no density to speak of.
+    First the distribution is widened (or narrowed) around its mean by the root mean square of (y − mean)/std, which leaves
+    the F(y) of the rows where float32 tells them apart. Then these are compared with what they should be at ``knots`` levels
+    (None: the cube root of the number of rows, 3 at least, 30 at most), equally far apart as normal scores, the outermost
+    n^(−2/3) from 0 and 1. More knots follow the rows more closely: where nothing is wrong they cost about ``knots``/2n nats.
+    Kuleshov's map has a knot at every row, so that it has no density to speak of.
 
-    ValueError for fewer than 10 rows, for counts, and where so many rows lie beyond the predictive's outermost 1e-7 that the
-    cdf does not tell how far: there ``split_conformal`` of normalized errors does.
+    ValueError for fewer than 10 rows, and for counts.
     """
     y, weight = checked(predictive, y, weight, "regression")
     if predictive.discrete:
@@ -163,7 +163,11 @@ def quantiles(predictive, y, *, weight=None, knots=None):
         raise ValueError(f"knots is a whole number of at least 2, got {knots!r}")
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
-    return Quantiles(tuple(_knots(u, weight, level) for u in scores(predictive.cdf(y)).T))
+    factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
+    if not np.all(factors > 0):
+        raise ValueError("every mean is y itself in the held-out rows: they were not held out, or have no noise")
+    f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
+    return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in scores(f).T))
 
 
 def _knots(u, weight, level):
@@ -173,29 +177,27 @@ def _knots(u, weight, level):
     found, group = np.unique(np.interp(ndtr(level), place, u[order]).round(6), return_inverse=True)
     if len(found) < 2:
         raise ValueError("F(y) is the same in (nearly) all held-out rows: it cannot be made uniform")
-    if found[0] <= -REACH or found[-1] >= REACH:
-        raise ValueError(
-            "the predictive is far too sure: the outermost knots of F(y) are 0 or 1 up to 1e-7. Learn the noise, or use "
-            "split_conformal with score='normalized'"
-        )
     return tuple(found.tolist()), tuple((np.bincount(group, level) / np.bincount(group)).tolist())
 
 
 @dataclass(frozen=True)
 class Quantiles:
-    """For each target a rising map R of the cdf: the calibrated P(Y ≤ y) is R(F(y)).
+    """For each target a factor c and a rising map R: the calibrated P(Y ≤ y) is R(F(mean + (y − mean)/c)).
 
     ``knots``: for each target normal scores (u, v); R = Φ(g(Φ⁻¹(F))) with g of straight lines through them, and outside with
     the slopes from the middle one to the ends. So a Gaussian that is too narrow or off by a constant is mended exactly, tails
     included. Within 1e-7 of F = 0 and 1 R is a straight line, as F itself tells no more there.
     """
 
+    factors: tuple
     knots: tuple
 
     def check(self, likelihood, columns):
         """ValueError unless this is a map for ``columns`` targets of ``likelihood``."""
         _expect(likelihood.task == "regression", "maps of quantiles are for regression")
-        _expect(len(self.knots) == columns, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
+        several = len(self.knots) == len(self.factors) == columns
+        _expect(several, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
+        _expect(all(0 < c < math.inf for c in self.factors), f"factors are positive numbers, got {self.factors!r}")
         for u, v in self.knots:
             steps = [b - a for each in (u, v) for a, b in pairwise(each)]
             _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")

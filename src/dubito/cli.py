@@ -187,8 +187,8 @@ def predict(
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table: TableFile, as_json: Json = False):
     """Score the model on TABLE, which has the target's column too."""
-    from dubito.comparison import codes
     from dubito.metrics import scorecard
+    from dubito.targets import codes
 
     found, inputs, y = answered(model, table)
     if y is None:

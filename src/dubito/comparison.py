@@ -14,6 +14,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from dubito import metrics
 from dubito.metrics import Score
 from dubito.tables import taken
+from dubito.targets import codes
 from dubito.threads import cores, results
 
 REGRESSION = {
@@ -112,12 +113,3 @@ def pooled(scores):
     """Scores of separate rows as one: the mean over all rows, which every score has one of for each."""
     rows = np.concatenate([score.rows for score in scores])
     return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)
-
-
-def codes(classes, labels):
-    """Places of ``labels`` in the sorted ``classes``. ValueError for a label that is not among them."""
-    labels = np.asarray(labels)
-    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    if np.any(classes[places] != labels):
-        raise ValueError(f"the label {labels[classes[places] != labels][0]!r} was not there at fit")
-    return places

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from dubito import model_file, predictive, random, targets
+from dubito import calibration, model_file, predictive, random, targets
 from dubito.batches import learn_table, table_pieces
 from dubito.blocks import ROWS
 from dubito.draws import functions
@@ -30,6 +30,7 @@ class _Estimator(BaseEstimator):
     method_: Any
     posterior_: Any
     key_: Any
+    calibration_: Any
     _flat: bool
     _target: Any
     _task = "regression"
@@ -125,6 +126,7 @@ class _Estimator(BaseEstimator):
             "method_": method,
             "posterior_": posterior,
             "key_": np.asarray(jax.random.key_data(key_predict)),
+            "calibration_": None,
             "history_": history(reports),
             "summary_": {"rows": rows, "seconds": time.perf_counter() - start},
             "n_features_in_": len(schema.columns),
@@ -150,15 +152,31 @@ class _Estimator(BaseEstimator):
     def _encoded(self, X, start=0):
         return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
 
-    def _answer(self, found, x):
+    def _raw(self, found, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
         return predictive.answer(found, x, shift, scale, self.description)
 
+    def _answer(self, found, x):
+        answer = self._raw(found, x)
+        return answer if self.calibration_ is None else self.calibration_(answer)
+
+    def calibrate(self, X, y, method=None, **options):
+        """Calibrate all answers on rows held out of ``fit``, by one of ``calibration.METHODS``: "temperature" (None for
+        classes), "isotonic", "quantiles" (None for regression) or "conformal", with the ``options`` of its function. It
+        takes the place of an earlier one. Sets ``calibration_``, which ``save`` keeps and ``fit`` removes."""
+        answer = self._raw(self._functions(), self._encoded(X))
+        self.calibration_ = calibration.calibrated(answer, self._truth(y, len(answer)), method, **options)
+        return self
+
+    def _truth(self, y, rows):
+        raise NotImplementedError
+
     @property
     def description(self):
-        """The method, its settings and the model, in words."""
-        model = self.posterior_.model
-        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}"
+        """The method, its settings, the model and its calibration, in words."""
+        model, kind = self.posterior_.model, type(self.calibration_).__name__
+        calibrated = "" if self.calibration_ is None else f"; calibrated: {kind}"
+        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}{calibrated}"
 
     @property
     def block_rows(self):
@@ -254,9 +272,8 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         return self._shaped(mean), self._shaped(std)
 
     def predict_interval(self, X, coverage=0.9):
-        """Equal-tailed (lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``."""
-        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
-        (both,) = self.in_blocks(X, lambda answer: np.moveaxis(answer.quantile(ends), 0, 1))
+        """(lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``: equal-tailed, or conformal."""
+        (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
         return self._shaped(both[:, 0]), self._shaped(both[:, 1])
 
     def _shaped(self, values):
@@ -264,6 +281,9 @@ class BayesianRegressor(RegressorMixin, _Estimator):
 
     def _labels(self, drawn):
         return drawn[:, 0] if self._flat else drawn
+
+    def _truth(self, y, rows):
+        return check_target(y, rows, "regression")[0]
 
 
 class BayesianClassifier(ClassifierMixin, _Estimator):
@@ -300,8 +320,17 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         """Class probabilities, (n, C), in the order of ``classes_``: the mean over draws."""
         return self.in_blocks(X, lambda answer: answer.probs)[0]
 
+    def predict_set(self, X):
+        """Which classes are in each row's conformal set, bool (n, C); after ``calibrate(..., method="conformal")``."""
+        if not hasattr(getattr(self, "calibration_", None), "sets"):
+            raise ValueError('conformal sets come after calibrate(X, y, method="conformal") on held-out rows')
+        return self.in_blocks(X, lambda answer: answer.sets)[0]
+
     def _labels(self, drawn):
         return self.classes_[drawn]
+
+    def _truth(self, y, rows):
+        return targets.codes(self.classes_, y)
 
 
 def load(path) -> Any:

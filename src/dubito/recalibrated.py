@@ -21,7 +21,7 @@ def scores(f):
 
 @dataclass(frozen=True)
 class Recalibrated(Predictive):
-    """A predictive whose cdf R(F(y)) is calibrated; everything else follows from that.
+    """A predictive whose cdf R(F(mean + (y − mean)/c)) is calibrated; everything else follows from that.
 
     Moments are sums over 41 quantiles; ``epistemic`` keeps its share of the variance, as rows alone do not tell which of the
     two was wrong. The density is that of one target: of several the map leaves the dependence open. Quantiles end where F
@@ -33,8 +33,16 @@ class Recalibrated(Predictive):
     def offers(self, name):
         return Predictive.offers(self, name) and (name != "log_prob" or self.columns == 1)
 
+    @property
+    def _center(self):
+        return self.shift + self.scale * self._moments[0]
+
+    def _before(self, y):
+        """Where y was before the distribution was widened."""
+        return self._center + (np.reshape(y, self._center.shape) - self._center) / np.array(self.calibration.factors)
+
     def _mapped(self, y):
-        """R(F(y)) and log dR/dF, each (n, K)."""
+        """R(F) and log dR/dF at values y (n, K) from before, each (n, K)."""
         f = Predictive.cdf(self, y)
         u = scores(f)
         v, slope = np.empty_like(u), np.empty_like(u)
@@ -49,14 +57,15 @@ class Recalibrated(Predictive):
         return value, np.where(outside, edge - log_ndtr(-REACH), np.log(slope) + 0.5 * (u**2 - v**2))
 
     def cdf(self, y):
-        return self._mapped(y)[0]
+        return self._mapped(self._before(y))[0]
 
     def log_prob(self, y):
         if self.columns != 1:
             raise ValueError(
                 f"recalibrated quantiles of {self.columns} targets have no joint density, only of one target"
             )
-        return self._mapped(y)[1][:, 0] + Predictive.log_prob(self, y)
+        y, units = self._before(y), np.log(self.calibration.factors[0])
+        return self._mapped(y)[1][:, 0] + Predictive.log_prob(self, y) - units
 
     def quantile(self, q):
         v = ndtri(np.asarray(q, float))
@@ -64,7 +73,8 @@ class Recalibrated(Predictive):
         for k, (x, g) in enumerate(self.calibration.lines):
             u = np.clip(np.interp(v, g, x), -REACH, REACH)
             found.append(Predictive.quantile(self, np.where(np.isfinite(v), ndtr(u), q))[..., k])
-        return np.stack(found, axis=-1)
+        before = np.stack(found, axis=-1)
+        return self._center + np.array(self.calibration.factors) * (before - self._center)
 
     def components(self):
         return None
