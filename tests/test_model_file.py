@@ -30,7 +30,7 @@ import safetensors
 from sklearn.exceptions import NotFittedError
 
 import dubito
-from dubito import archive, model_file
+from dubito import archive, posterior_file
 from dubito.archive import strict_json
 
 CODES = {"float32": "F32", "float64": "F64", "uint32": "U32", "int32": "I32", "float16": "F16"}
@@ -166,7 +166,8 @@ def test_the_file_is_safetensors(fitted, folder):
     config, arrays = answers_of(folder / "tiny")
     params = jax.tree_util.tree_leaves_with_path(fitted["tiny"].posterior_.params)
     wanted = {
-        "/".join(["posterior", *(step.key for step in path)]): np.asarray(leaf).tobytes() for path, leaf in params
+        "/".join(["posterior/params", *(step.key for step in path)]): np.asarray(leaf).tobytes()
+        for path, leaf in params
     }
     assert arrays == wanted
     assert config["schema"]["columns"][1]["scale"] == pytest.approx(table()[0][:, 1].std(), rel=1e-12)
@@ -246,7 +247,7 @@ def packed(config, arrays, *, document=None, header=lambda header: header, metad
     document = text_of(config) if document is None else document
     found, blob = entries_of(arrays)
     for name, changes in entries.items():
-        entry = found[f"posterior/network/layer_0/{name[0]}"]
+        entry = found[f"posterior/params/network/layer_0/{name[0]}"]
         entry |= {key: change(entry[key]) if callable(change) else change for key, change in changes.items()}
     about = metadata({"dubito": document, "sha256": hashed(document, arrays)})
     made = header({"__metadata__": about, **found})
@@ -279,7 +280,7 @@ def without(*path):
 
 def tensor(name, change):
     """A file with another array: of the first layer, ``w`` or ``b``."""
-    name = f"posterior/network/layer_0/{name}"
+    name = f"posterior/params/network/layer_0/{name}"
     return lambda config, arrays: packed(config, arrays | {name: np.array(change(arrays[name]))})
 
 
@@ -334,12 +335,12 @@ def of_many_models(config):
 
 def of_other_size(config, arrays):
     """The same JSON beside arrays of a larger network; hash and header are right."""
-    name = "posterior/network/layer_0/w"
+    name = "posterior/params/network/layer_0/w"
     return packed(config, arrays | {name: np.ones((1, 2, 3), np.float32)})
 
 
 WIDE = [1, 2, 2**40]
-METHOD, NETWORK, BIAS = ("method",), ("posterior", "model", "network"), "posterior/network/layer_0/b"
+METHOD, NETWORK, BIAS = ("method",), ("posterior", "model", "network"), "posterior/params/network/layer_0/b"
 # name: (which file it is made of, how, what must be said)
 ILL = {
     # no such format
@@ -935,7 +936,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
     path = tmp_path / "model"
     fitted["tiny"].save(path)
     before = path.read_bytes()
-    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (model_file.LIST + 1))
+    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (posterior_file.LIST + 1))
     lost = with_posterior(fitted["tiny"], dubito.Samples(fitted["tiny"].posterior_.model, broken(fitted["tiny"])))
     for estimator, words in ((deep, "a list of 100001 entries"), (lost, "not finite")):
         with pytest.raises(dubito.ModelFileError, match=words):

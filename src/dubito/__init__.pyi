@@ -35,7 +35,10 @@ from .model import Model as Model
 from .network import Network as Network
 from .network import convnet as convnet
 from .network import mlp as mlp
+from .posterior import Dense as Dense
 from .posterior import Dropped as Dropped
+from .posterior import GammaPrecision as GammaPrecision
+from .posterior import LowRank as LowRank
 from .posterior import Mixture as Mixture
 from .posterior import Normals as Normals
 from .posterior import Samples as Samples

@@ -128,6 +128,7 @@ class Isotonic:
         _expect(likelihood.task == "classification", "isotonic maps of probabilities are for classes")
         _expect(len(self.knots) == columns, f"{len(self.knots)} isotonic maps are not for {columns} classes")
         _expect(0 < self.floor < 1, f"a floor is a probability between 0 and 1, got {self.floor!r}")
+        _expect(_numbers(self.knots), "knots are pairs of tuples of numbers")
         for p, frequency in self.knots:
             levels = 0, *frequency, 1
             rising = all(a < b for a, b in pairwise(p)) and all(a <= b for a, b in pairwise(levels))
@@ -198,6 +199,7 @@ class Quantiles:
         several = len(self.knots) == len(self.factors) == columns
         _expect(several, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
         _expect(all(0 < c < math.inf for c in self.factors), f"factors are positive numbers, got {self.factors!r}")
+        _expect(_numbers(self.knots), "knots are pairs of tuples of numbers")
         for u, v in self.knots:
             steps = [b - a for each in (u, v) for a, b in pairwise(each)]
             _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")
@@ -230,6 +232,11 @@ def _fits(calibration, predictive):
             "this calibration is for a predictive as it was fitted, not for one of conformal or mapped quantiles"
         )
     calibration.check(predictive.likelihood, predictive.columns)
+
+
+def _numbers(knots):
+    pairs = all(type(pair) is tuple and len(pair) == 2 for pair in knots)
+    return pairs and all(type(value) is float for pair in knots for line in pair for value in line)
 
 
 def _expect(true, problem):

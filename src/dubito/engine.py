@@ -122,16 +122,16 @@ def fit(
     else:
         rows, stream = check_rows(model, x, y, weight), None
     key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
+    if early_stopping and not hasattr(innermost(method), "score"):
+        raise ValueError(f"{type(innermost(method)).__name__} runs its whole schedule: leave early_stopping out")
     if early_stopping and not hasattr(method, "folds"):  # cross-fitting stops on its own held-out rows
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
     if hasattr(method, "check"):
         method.check(model)
-    saved = None
-    if checkpoint is not None:
-        data = rows if stream is None else stream.digest
-        parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
-        saved = Checkpoint(checkpoint, parts)
+    data = rows if stream is None else stream.digest
+    parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
+    saved = None if checkpoint is None else Checkpoint(checkpoint, parts)
     run = partial(
         train,
         rows=rows,

@@ -127,8 +127,9 @@ def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, o
         carry = carry._replace(running=running, info=info, number=end)
 
         def close():
-            score = validate(model, method, held, block, running, keys[2])
-            mean, scored = info / piece.blocks.astype(jnp.float32), jnp.any(held.weight > 0)
+            mean, scored, score = info / piece.blocks.astype(jnp.float32), jnp.bool_(False), jnp.float32(jnp.nan)
+            if hasattr(method, "score"):
+                scored, score = jnp.any(held.weight > 0), validate(model, method, held, block, running, keys[2])
             return decide(carry, mean, score, scored, stopping, piece.blocks, first)
 
         carry = jax.lax.cond(end == piece.blocks, close, lambda: carry)
@@ -140,12 +141,12 @@ def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, o
 
 @partial(jax.jit, static_argnums=(3, 4))
 def begin_all(model, method, rows, block, mesh, key):
-    """``begin`` of several members, whose weights and keys have a leading axis."""
+    """``begin`` of several members, whose targets, weights and keys have a leading axis."""
 
-    def one(weight, key):
-        return begin(model, method, rows._replace(weight=weight), block, mesh, key)
+    def one(rows, key):
+        return begin(model, method, rows, block, mesh, key)
 
-    return jax.vmap(one)(rows.weight, key)
+    return jax.vmap(one, (Arrays(None, 0, 0), 0))(rows, key)
 
 
 @partial(jax.jit, static_argnums=(3, 4), donate_argnums=(9, 10))
@@ -155,7 +156,7 @@ def chunk_all(model, method, held, block, mesh, key, stopping, piece, plan, carr
     def one(held, key, piece, carry, order):
         return chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order)
 
-    pieces = Piece(Arrays(None, None, 0), None, 0, 0, 0)
+    pieces = Piece(Arrays(None, 0, 0), None, 0, 0, 0)
     return jax.vmap(one, (0, 0, pieces, 0, 0))(held, key, piece, carry, order)
 
 

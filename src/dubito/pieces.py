@@ -27,16 +27,17 @@ def innermost(method):
 
 
 def in_memory(rows, block, put):
-    """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights."""
+    """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights and targets."""
     total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
     x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
 
     def pieces(*members):
         weight = np.stack([padded(member.train, total) for member in members])
-        weight = weight[0] if len(members) == 1 else weight
+        own = [y if member.y is None else put(padded(member.y, total)) for member in members]
+        weight, targets = (weight[0], own[0]) if len(members) == 1 else (weight, put(np.stack(own)))
         blocks = (-(-np.sum(weight > 0, axis=-1) // block)).astype(np.int32)
         size = np.sum(weight, axis=-1, dtype=np.float64).astype(np.float32)
-        piece = Piece(Arrays(x, y, put(weight)), np.int32(0), blocks, blocks, size)
+        piece = Piece(Arrays(x, targets, put(weight)), np.int32(0), blocks, blocks, size)
         while True:
             yield piece
 

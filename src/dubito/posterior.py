@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from dubito.model import Model
 from dubito.network import static
@@ -37,10 +38,14 @@ def drawn_from(part, seeds):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Samples:
-    """Equally weighted parameters, with a leading axis: one for a point estimate, many for a sampler's."""
+    """Equally weighted parameters, with a leading axis: one for a point estimate, many for a sampler's.
+
+    ``chains``: how many independent runs they are of, equally many of each, one run's after another's.
+    """
 
     model: Model
     params: Any
+    chains: int = static(default=1)
 
     sample = sample
 
@@ -73,6 +78,84 @@ class Normals:
         noise = normals(fast(seed), [mean.shape for mean in means])
         scales = jax.tree.leaves(self.scale)
         return tree.unflatten([m + s * e for m, s, e in zip(means, scales, noise, strict=True)])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class LowRank:
+    """A normal with correlations of low rank: θ = mean + scale·ε + Σ_k η_k directions_k, ε and η standard normals.
+
+    ``mean`` and ``scale`` are trees like the model's params; ``directions`` is one whose leaves have a leading axis of rank K.
+    """
+
+    model: Model
+    mean: Any
+    scale: Any
+    directions: Any
+
+    sample = sample
+    sources = Normals.sources
+
+    def draw(self, seed):
+        means, tree = jax.tree.flatten(self.mean)
+        scales, directions = jax.tree.leaves(self.scale), jax.tree.leaves(self.directions)
+        *noise, eta = normals(fast(seed), [*(mean.shape for mean in means), (len(directions[0]),)])
+        parts = zip(means, scales, noise, directions, strict=True)
+        return tree.unflatten([m + s * e + jnp.tensordot(eta, d, 1) for m, s, e, d in parts])
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Dense:
+    """A normal with all correlations: θ = mean + factor ε as one vector of P parameters, the tree's leaves one after another.
+
+    ``mean``: a tree like the model's params; ``factor`` (P, P): any F with F Fᵀ the covariance.
+    """
+
+    model: Model
+    mean: Any
+    factor: Any
+
+    sample = sample
+    sources = Normals.sources
+
+    def draw(self, seed):
+        mean, tree = ravel_pytree(self.mean)
+        (noise,) = normals(fast(seed), [mean.shape])
+        return tree(mean + self.factor @ noise)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GammaPrecision:
+    """Another posterior's draws with a noise precision of their own: τ_k ~ Gamma(shape_k, rate_k), in place of theirs.
+
+    ``model.likelihood`` is a Gaussian that learns τ. With such draws the predictive of one function is Student's t.
+    """
+
+    model: Model
+    part: Any
+    shape: Any
+    rate: Any
+
+    sample = sample
+
+    def sources(self, key, n=None):
+        key_part, key_noise = jax.random.split(key)
+        n, found = DRAWS if n is None else n, []
+        for part, seeds in self.part.sources(key_part, n):
+            key_noise, key_own = jax.random.split(key_noise)
+            own = jax.random.key_data(jax.random.split(key_own, len(seeds)))
+            columns = jnp.asarray(seeds).astype(jnp.uint32).reshape(len(seeds), -1)  # a key's data, or an index
+            found.append(
+                (GammaPrecision(self.model, part, self.shape, self.rate), jnp.concatenate([columns, own], axis=1))
+            )
+        return found
+
+    def draw(self, seed):
+        seed_part = seed[:-2] if len(seed) > 3 else seed[0].astype(jnp.int32)
+        log_tau = jax.random.loggamma(fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
+        return {**self.part.draw(seed_part), "likelihood": {"log_precision": log_tau}}
 
 
 @jax.tree_util.register_dataclass
@@ -163,9 +246,11 @@ def _zeros(posterior):
             return [zeros for part in posterior.parts for zeros in _zeros(part)]
         case Samples():
             return [jax.tree.map(lambda leaf: np.mean(np.asarray(leaf) == 0, axis=0), posterior.params["network"])]
-        case Normals():
+        case Normals() | LowRank():
             mean, scale = posterior.mean["network"], posterior.scale["network"]
             return [jax.tree.map(lambda m, s: (np.asarray(m) == 0) & (np.asarray(s) == 0), mean, scale)]
         case Dropped():
             return [jax.tree.map(lambda leaf: np.asarray(leaf) == 0, posterior.params["network"])]
+        case Dense():
+            return [jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), posterior.mean["network"])]
     return _zeros(posterior.part)  # with noise beside it

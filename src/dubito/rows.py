@@ -19,11 +19,15 @@ class Rows(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A key and two weight vectors over the same rows: what it trains on, what it is validated on."""
+    """A key and two weight vectors over the same rows: what it trains on, what it is validated on.
+
+    ``y``: targets of its own, like the rows' (None: theirs).
+    """
 
     key: Any
     train: np.ndarray
     valid: np.ndarray
+    y: np.ndarray | None = None
 
 
 def check_rows(model, x, y, weight):
