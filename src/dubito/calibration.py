@@ -10,6 +10,7 @@ Rows that were trained on, or stopped on, are not held out: a fit looks better o
 might as well be absent. ValueError where y does not fit the predictive, or where rows are too few to tell anything.
 """
 
+import inspect
 import math
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -38,7 +39,7 @@ def temperature(predictive, y, *, weight=None):
     """The ``Temperature`` T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y, within e^±3.
 
     Guo et al. 2017, with the mean over draws inside the logarithm. Where every held-out row is predicted right, no T is
-    best: the smaller the better, and e^−3 is the answer. The classes of y need not be all there are.
+    best: the answer is one small enough to leave nothing to gain. The classes of y need not be all there are.
     """
     y, weight = checked(predictive, y, weight, "classification")
 
@@ -173,6 +174,7 @@ def quantiles(predictive, y, *, weight=None, knots=None):
 
 def _knots(u, weight, level):
     """(u, v): the scores u of the rows at which normal scores v = ``level`` should be, both rising."""
+    u, weight = u[weight > 0], weight[weight > 0]
     order = np.argsort(u, kind="stable")
     place = (np.cumsum(weight[order]) - 0.5 * weight[order]) / weight.sum()
     found, group = np.unique(np.interp(ndtr(level), place, u[order]).round(6), return_inverse=True)
@@ -253,4 +255,8 @@ def calibrated(predictive, y, method=None, **options):
         method = "quantiles" if predictive.task == "regression" else "temperature"
     if method not in METHODS:
         raise ValueError(f"there is no calibration {method!r}: choose one of {', '.join(METHODS)}")
+    try:
+        inspect.signature(METHODS[method]).bind(predictive, y, **options)
+    except TypeError as error:
+        raise ValueError(f"calibration by {method!r}: {error}") from None
     return METHODS[method](predictive, y, **options)

@@ -68,7 +68,7 @@ class Conformal:
         if not 0 < self.coverage < 1:
             raise ValueError(f"coverage is a probability strictly between 0 and 1, got {self.coverage!r}")
         count = columns if likelihood.task == "regression" else 1
-        margins = (0.0,) * count if self.margins is None else self.margins
+        margins: tuple = (0.0,) * count if self.margins is None else self.margins
         if len(margins) != count or not all(math.isfinite(margin) for margin in margins):
             raise ValueError(f"conformal margins are {count} finite numbers here, got {self.margins!r}")
 
@@ -148,7 +148,7 @@ class Conformed:
         return self.conformal.sets(self.predictive)
 
 
-def cv_plus(means, residuals, fold, coverage=0.9):
+def cv_plus(means, residuals, fold, coverage=0.9) -> tuple[Any, Any]:
     """CV+ intervals of new rows, (lower, upper), each (n', K) (Barber, Candès, Ramdas & Tibshirani 2021, "Predictive inference
     with the jackknife+"): between the ⌊(n + 1)(1 − coverage)⌋-th smallest of m_k(i)(x) − r_i over rows i and the
     ⌈(n + 1) coverage⌉-th smallest of m_k(i)(x) + r_i; infinite where n is too small.

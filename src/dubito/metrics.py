@@ -163,6 +163,18 @@ def classwise_ece(predictive, y, bins=15, *, weight=None):
     return _calibration(np.eye(probs.shape[1])[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
 
 
+def set_coverage(predictive, y, *, weight=None):
+    """Share of rows whose class is in the conformal set; the predictive is one with ``sets``."""
+    y, weight = checked(predictive, y, weight, "classification")
+    return _average(predictive.sets[np.arange(len(y)), y].astype(float), weight)
+
+
+def set_size(predictive, y, *, weight=None):
+    """Mean number of classes in the conformal set."""
+    _, weight = checked(predictive, y, weight, "classification")
+    return _average(predictive.sets.sum(1).astype(float), weight)
+
+
 def auroc(predictive, y, *, weight=None):
     """Area under the ROC curve of class 1, or the mean of each present class against the rest; DeLong's error."""
     y, weight = checked(predictive, y, weight, "classification")
@@ -206,16 +218,24 @@ def scorecard(predictive, y, *, weight=None):
     """The usual scores by name, each with ``<name>_se``, and ``n``; what is not defined for these rows is left out.
 
     Of y with marks of censored targets only ``nll`` is defined; of a criterion without a density only errors of the mean.
+    Conformal intervals and sets have a coverage and a width or size of their own.
     """
     y, weight = checked(predictive, y, weight, predictive.task, marked=True)
+    conformal = getattr(predictive, "conformal", None)
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.mean.shape[1]
         usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.offers("log_prob") else ())
         scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
         if predictive.offers("cdf") and not marked:
             scores |= _of_distribution(predictive, y, weight)
+        if conformal is not None and not marked:
+            level = conformal.coverage
+            scores["conformal_coverage"] = coverage(predictive, y, level, weight=weight)
+            scores["conformal_width"] = width(predictive, y, level, weight=weight)
     else:
         scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, nll, brier, ece, auroc)}
+        if conformal is not None:
+            scores |= {f.__name__: f(predictive, y, weight=weight) for f in (set_coverage, set_size)}
     values = {name: score.value for name, score in scores.items() if score.rows is not None}
     errors = {f"{name}_se": score.se for name, score in scores.items() if not np.isnan(score.se)}
     return values | errors | {"n": len(y)}

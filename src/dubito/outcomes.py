@@ -8,7 +8,7 @@ def checked(predictive, y, weight, task, marked=False) -> tuple[np.ndarray, np.n
     K more columns, where the likelihood knows such."""
     n, answers = predictive.mean.shape
     if predictive.task != task or n == 0:
-        raise ValueError(f"this is for at least one row of {task}, but the predictive is {n} rows of {predictive.task}")
+        raise ValueError(f"this wants rows for {task}, but the predictive is {n} rows of {predictive.task}")
     y = np.asarray(y, np.float64)
     y = y[:, None] if task == "regression" and y.ndim == 1 else y
     shape = (n, answers) if task == "regression" else (n,)
