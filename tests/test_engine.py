@@ -27,6 +27,9 @@ METHODS = [
     dubito.BayesByBackprop(epochs=12, local=False),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
+    dubito.HMC(draws=5, warmup=5, chains=2, max_steps=4, descent=50),
+    dubito.NUTS(draws=5, warmup=5, chains=2, max_depth=3, descent=50),
+    dubito.MCLMC(draws=5, warmup=100, chains=2, thin=2, descent=50),
 ]
 
 
@@ -38,6 +41,7 @@ def same(a, b):
     return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore::dubito.SamplingWarning")  # so short a warmup finds no step size
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_contract(problem, method, key):
     model, x, y = problem

@@ -85,6 +85,10 @@ CASES = {
         dubito.BayesianClassifier(MEMBER, hidden=(4,), likelihood="ordered"),
         (table()[0], counts().clip(1, 3)),
     ),
+    "chains": (
+        regressor(dubito.NUTS(draws=4, warmup=60, chains=2, max_depth=3, descent=25), hidden=(2,)),
+        table(),
+    ),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }
 

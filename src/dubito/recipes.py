@@ -7,8 +7,11 @@ from dataclasses import fields, is_dataclass, replace
 from dubito.methods.bayes_by_backprop import BayesByBackprop
 from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
+from dubito.methods.hmc import HMC
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.methods.mclmc import MCLMC
+from dubito.methods.nuts import NUTS
 from dubito.network import mlp
 
 METHODS = {
@@ -19,6 +22,9 @@ METHODS = {
     "bayes-by-backprop": BayesByBackprop(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
+    "hmc": HMC(),
+    "nuts": NUTS(),
+    "mclmc": MCLMC(),
 }
 
 
