@@ -139,7 +139,7 @@ class Isotonic:
         _fits(self, predictive)
         columns = [np.interp(p, *knots) for p, knots in zip(predictive.probs.T, self.knots, strict=True)]
         p = np.maximum(np.stack(columns, axis=1), self.floor)
-        logits = np.log(p / p.sum(1, keepdims=True)).astype(np.float32)
+        logits = np.log(p).astype(np.float32)  # softmax makes shares of them
         return replace(predictive, likelihood=Categorical(len(columns)), draws={"logits": logits[None]})
 
 
