@@ -178,7 +178,7 @@ def thompson(predictive, *, key):
     target, (n,), all by the same function. Each choice wants a key of its own: the function is one of the predictive's
     draws. Noise is left out. Raises ValueError for more than two classes and for no rows.
     """
-    count = predictive._targets
+    count = predictive.columns
     classes = predictive.task == "classification"
     if len(predictive) == 0 or classes and count > 2:
         raise ValueError("thompson chooses among rows, or targets of regression; more than two classes have no order")
