@@ -346,6 +346,17 @@ def of_other_size(config, arrays):
 WIDE = [1, 2, 2**40]
 METHOD, NETWORK, BIAS = ("method",), ("posterior", "model", "network"), "posterior/params/network/layer_0/b"
 # name: (which file it is made of, how, what must be said)
+TEMPERATURE = {"class": "Temperature", "temperature": 2.0}
+
+
+def quantiles(u=(0.0, 1.0), v=(0.0, 1.0), factor=1.0):
+    return {"class": "Quantiles", "factors": [factor], "knots": [[list(u), list(v)]]}
+
+
+def conformal(margins, score="residual"):
+    return {"class": "Conformal", "coverage": 0.9, "margins": margins, "score": score}
+
+
 ILL = {
     # no such format
     "empty": ("tiny", raw(b""), "0 bytes"),
@@ -471,6 +482,25 @@ ILL = {
     "parameter more": ("tiny", at("params", value=lambda old: old | {"callback": 1}), "parameters have other names"),
     "parameter less": ("tiny", without("params", "draws"), "parameters have other names"),
     "parameter of a class": ("tiny", at("params", "prior", value={"class": "posix.system"}), "class 'posix.system'"),
+    "calibration a prior": (
+        "tiny",
+        at("calibration", value={"class": "Laplace", "scale": 1.0, "biases": 1.0}),
+        "its calibr",
+    ),
+    "calibration of classes": ("tiny", at("calibration", value=TEMPERATURE), "a temperature is for classes"),
+    "calibration of numbers": ("classes", at("calibration", value=quantiles()), "for regression"),
+    "calibration that falls": (
+        "tiny",
+        at("calibration", value=quantiles(v=[1.0, 0.0])),
+        "knots of a map of quantiles rise",
+    ),
+    "calibration of texts": ("tiny", at("calibration", value=quantiles(v=["0", "1"])), "tuples of numbers"),
+    "calibration of one knot": ("tiny", at("calibration", value=quantiles(u=[0.0], v=[0.0])), "not a usable"),
+    "calibration of factor 0": ("tiny", at("calibration", value=quantiles(factor=0.0)), "factors are positive"),
+    "calibration of more targets": ("targets", at("calibration", value=quantiles()), "not for 2 targets"),
+    "margins of texts": ("tiny", at("calibration", value=conformal(["0"])), "not a usable"),
+    "margins of more targets": ("tiny", at("calibration", value=conformal([0.0, 0.0])), "1 finite numbers"),
+    "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "the score 'os.system'"),
     "handle_unknown": ("tiny", at("params", "handle_unknown", value="skip"), "handle_unknown"),
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "parameter draws"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "parameter draws"),

@@ -25,6 +25,7 @@ from scipy import stats
 
 from dubito import metrics, random
 from dubito.metrics import Score
+from dubito.outcomes import checked
 
 LEVELS = 20  # shares of rows that a bound is tried at
 
@@ -87,7 +88,7 @@ def detection(inside, outside, score="epistemic"):
 def losses(predictive, y, loss=None):
     """The loss of each row, (n,): None is 1 for a wrong class, the squared error of regression (the mean over targets, in
     their units); others are the ``rows`` of a score, as ``metrics.nll(predictive, y).rows``. ValueError for what is no loss."""
-    y, _ = metrics._checked(predictive, y, None, predictive.task)
+    y, _ = checked(predictive, y, None, predictive.task)
     if loss is None and predictive.task == "classification":
         return (predictive.probs.argmax(1) != y).astype(float)
     loss = np.mean((y - predictive.mean) ** 2, axis=1) if loss is None else np.asarray(loss, np.float64)
@@ -114,7 +115,7 @@ def risk_coverage(predictive, y, *, score=None, loss=None, weight=None):
     ``score`` as for ``doubt``, ``loss`` as for ``losses``; rows of the same doubt are answered together. Raises ValueError
     for y, loss or weight that do not fit.
     """
-    _, weight = metrics._checked(predictive, y, weight, predictive.task)
+    _, weight = checked(predictive, y, weight, predictive.task)
     found, loss = doubt(predictive, score), losses(predictive, y, loss)
     value, slope = metrics._above(-found, loss, weight, np.ones(len(loss)))
     area = metrics._average(value + weight.sum() * slope, weight)
@@ -177,7 +178,7 @@ def thompson(predictive, *, key):
     target, (n,), all by the same function. Each choice wants a key of its own: the function is one of the predictive's
     draws. Noise is left out. Raises ValueError for more than two classes and for no rows.
     """
-    count = predictive._targets
+    count = predictive.columns
     classes = predictive.task == "classification"
     if len(predictive) == 0 or classes and count > 2:
         raise ValueError("thompson chooses among rows, or targets of regression; more than two classes have no order")

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from dubito import metrics, predictive
+from dubito import predictive
 from dubito.folds import Kept
+from dubito.outcomes import checked
 from dubito.posterior import GammaPrecision, Mixture, Samples
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
@@ -192,7 +193,7 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     nll, mean_nll = None, np.nan
     if y is not None:
-        y, weight = metrics._checked(answer, y, weight, answer.task, marked=True)
+        y, weight = checked(answer, y, weight, answer.task, marked=True)
         if answer.offers("log_prob"):
             nll, mean_nll = _errors_of_nll(kind, runs, answer, y, weight / weight.sum())
     spread = answer.offers("variance")

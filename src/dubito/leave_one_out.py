@@ -6,6 +6,7 @@ import numpy as np
 
 from dubito import diagnostics, metrics
 from dubito.metrics import Score
+from dubito.outcomes import checked
 
 try:
     from arviz_stats.base.array import array_stats
@@ -37,7 +38,7 @@ def leave_one_out(answer, posterior, y):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"
         )
-    y, _ = metrics._checked(answer, y, None, answer.task, marked=True)
+    y, _ = checked(answer, y, None, answer.task, marked=True)
     whole, parts, start = -answer.log_prob(y), [], 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))

@@ -36,6 +36,7 @@ def save(estimator, path):
         "flat": getattr(estimator, "_flat", True),
         "key": estimator.key_.tolist(),
         "posterior": posterior_file.spec(estimator.posterior_),
+        "calibration": posterior_file.encoded(estimator.calibration_, "calibration"),
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -60,7 +61,7 @@ def load(path, kinds):
         raise ModelFileError(f"not a usable model file: {error}") from error
 
 
-KEYS = {*"format kind params method schema scaler classes flat key posterior summary versions".split()}
+KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
 
 
 def _expected(config, kinds):
@@ -96,12 +97,17 @@ def assembled(config, found, kinds):
     flat, key = config["flat"], config["key"]
     expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
     expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
+    calibration = posterior_file.decoded(config["calibration"])
+    expect(isinstance(calibration, (*posterior_file.CALIBRATIONS, type(None))), "its calibration")
+    if calibration is not None:
+        calibration.check(posterior_.model.likelihood, wanted)
     attributes = {
         "method_": method,
         "schema_": schema,
         "scaler_": scaler,
         "posterior_": posterior_,
         "key_": np.array(key, np.uint32),
+        "calibration_": calibration,
         "summary_": config["summary"],
         "history_": [],
         "_flat": flat,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dubito import archive, criteria, model, network, posterior, prior
+from dubito import archive, calibration, conformal, criteria, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
 from dubito.methods import bayes_by_backprop, cross_fit, ensemble, hmc, maximum, mc_dropout, mclmc, nuts
 
@@ -36,7 +36,9 @@ METHODS = (
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
-CLASSES = {kind.__name__: kind for kind in (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, model.Model)}
+CALIBRATIONS = (calibration.Temperature, calibration.Isotonic, calibration.Quantiles, conformal.Conformal)
+KNOWN = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, model.Model)
+CLASSES = {kind.__name__: kind for kind in KNOWN}
 # What stands in fields that are declared as Any.
 FIELDS = {"method": METHODS, "network": NETWORKS, "mean": network.MLP, "likelihood": LIKELIHOODS, "optimizer": str}
 FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
