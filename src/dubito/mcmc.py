@@ -134,7 +134,8 @@ def descend(density, chain, size, progress):
     def one(_, state):
         u, descent = state
         with loose():
-            direction, descent = optax.scale_by_adam().update(-jax.grad(density)(u) / size, descent)
+            found: Any = optax.scale_by_adam().update(-jax.grad(density)(u) / size, descent)
+        direction, descent = found
         rate = jnp.asarray(RATE * 0.5 * (1 + jnp.cos(jnp.pi * progress)), u.dtype)
         return u - rate * direction, descent
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +62,7 @@ class HMC:
 
         key_length, key_move = jax.random.split(key)
         length = self.trajectory * jax.random.uniform(key_length, (), step_size.dtype, 0.5, 1.5)
-        steps = jnp.clip(jnp.round(length / step_size).astype(jnp.int32), 1, self.max_steps)
+        steps: Any = jnp.clip(jnp.round(length / step_size).astype(jnp.int32), 1, self.max_steps)
         return hmc.build_kernel()(key_move, hmc.HMCState(*state), density, step_size, inverse_mass, steps)
 
     def finish(self, model, trained, key, run):

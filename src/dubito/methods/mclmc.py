@@ -102,7 +102,8 @@ def moved(method, density, chain, key):
     """The chain ``thin`` steps on, its last position kept."""
     from blackjax.mcmc import mclmc
 
-    learned, kernel = chain.adaptation, mclmc.build_kernel()
+    learned: Tuned = chain.adaptation
+    kernel: Any = mclmc.build_kernel()
 
     def one(number, loop):
         state, faulty = loop
