@@ -27,6 +27,7 @@ METHODS = [
     dubito.BayesByBackprop(epochs=12, local=False),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
+    dubito.RandomizedMAP(epochs=12),
 ]
 
 

@@ -85,6 +85,7 @@ CASES = {
         dubito.BayesianClassifier(MEMBER, hidden=(4,), likelihood="ordered"),
         (table()[0], counts().clip(1, 3)),
     ),
+    "randomized": (regressor(dubito.Ensemble(dubito.RandomizedMAP(epochs=5), 2)), table()),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }
 

@@ -9,6 +9,7 @@ from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.methods.randomized_map import RandomizedMAP
 from dubito.network import mlp
 
 METHODS = {
@@ -19,6 +20,7 @@ METHODS = {
     "bayes-by-backprop": BayesByBackprop(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
+    "randomized-map": Ensemble(RandomizedMAP(), 20),
 }
 
 
