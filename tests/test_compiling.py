@@ -28,6 +28,7 @@ METHODS = [
     dubito.Ensemble(dubito.MAP(epochs=3), 1),
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
     dubito.RandomizedMAP(epochs=3),
+    dubito.SWAG(epochs=4, rank=4),
 ]
 
 

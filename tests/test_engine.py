@@ -28,6 +28,7 @@ METHODS = [
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
     dubito.RandomizedMAP(epochs=12),
+    dubito.SWAG(epochs=12, rank=4),
 ]
 
 

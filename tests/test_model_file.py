@@ -86,6 +86,7 @@ CASES = {
         (table()[0], counts().clip(1, 3)),
     ),
     "randomized": (regressor(dubito.Ensemble(dubito.RandomizedMAP(epochs=5), 2)), table()),
+    "swag": (regressor(dubito.Ensemble(dubito.SWAG(epochs=5, rank=3), 2)), table()),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }
 

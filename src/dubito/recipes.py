@@ -10,6 +10,7 @@ from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
 from dubito.methods.randomized_map import RandomizedMAP
+from dubito.methods.swag import SWAG
 from dubito.network import mlp
 
 METHODS = {
@@ -21,6 +22,8 @@ METHODS = {
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
     "randomized-map": Ensemble(RandomizedMAP(), 20),
+    "swag": SWAG(),
+    "multi-swag": Ensemble(SWAG(), 5),
 }
 
 
