@@ -29,6 +29,8 @@ METHODS = [
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
     dubito.RandomizedMAP(epochs=3),
     dubito.SWAG(epochs=4, rank=4),
+    dubito.SGLD(epochs=4, draws=2, chains=2),
+    dubito.SGHMC(epochs=4, draws=2, chains=2),
 ]
 
 
@@ -39,6 +41,7 @@ def changed(method, **fields):
     return replace(method, **{name: value for name, value in fields.items() if getattr(method, name, None) is not None})
 
 
+@pytest.mark.filterwarnings("ignore::dubito.StepSizeWarning")
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_a_second_fit_of_the_same_shape_compiles_nothing(method, compiled):
     def fit(n=120, seed=0, method=method, **options):

@@ -32,6 +32,9 @@ from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
 from .methods.mc_dropout import precision_from_weight_decay as precision_from_weight_decay
 from .methods.randomized_map import RandomizedMAP as RandomizedMAP
+from .methods.sghmc import SGHMC as SGHMC
+from .methods.sgld import SGLD as SGLD
+from .methods.sgld import StepSizeWarning as StepSizeWarning
 from .methods.swag import SWAG as SWAG
 from .model import Model as Model
 from .network import Network as Network

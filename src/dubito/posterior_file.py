@@ -14,7 +14,17 @@ import numpy as np
 
 from dubito import archive, criteria, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
-from dubito.methods import bayes_by_backprop, cross_fit, ensemble, maximum, mc_dropout, randomized_map, swag
+from dubito.methods import (
+    bayes_by_backprop,
+    cross_fit,
+    ensemble,
+    maximum,
+    mc_dropout,
+    randomized_map,
+    sghmc,
+    sgld,
+    swag,
+)
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
 LAYERS = 100  # of a network
@@ -25,7 +35,7 @@ PARAMETERS = 10_000  # with all their correlations
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP, randomized_map.RandomizedMAP)
 METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, swag.SWAG)
-METHODS += (ensemble.Ensemble, cross_fit.CrossFit)
+METHODS += (sgld.SGLD, sghmc.SGHMC, ensemble.Ensemble, cross_fit.CrossFit)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)

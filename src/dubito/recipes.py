@@ -10,6 +10,8 @@ from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
 from dubito.methods.randomized_map import RandomizedMAP
+from dubito.methods.sghmc import SGHMC
+from dubito.methods.sgld import SGLD
 from dubito.methods.swag import SWAG
 from dubito.network import mlp
 
@@ -24,6 +26,8 @@ METHODS = {
     "randomized-map": Ensemble(RandomizedMAP(), 20),
     "swag": SWAG(),
     "multi-swag": Ensemble(SWAG(), 5),
+    "sgld": SGLD(),
+    "sghmc": SGHMC(),
 }
 
 
