@@ -29,6 +29,7 @@ METHODS = [
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
     dubito.RandomizedMAP(epochs=3),
     dubito.SWAG(epochs=4, rank=4),
+    dubito.ConjugateNoise(dubito.MAP(epochs=3)),
     dubito.SGLD(epochs=4, draws=2, chains=2),
     dubito.SGHMC(epochs=4, draws=2, chains=2),
 ]

@@ -29,6 +29,7 @@ METHODS = [
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
     dubito.RandomizedMAP(epochs=12),
     dubito.SWAG(epochs=12, rank=4),
+    dubito.ConjugateNoise(dubito.Ensemble(dubito.MAP(epochs=12), 2)),
     dubito.SGLD(epochs=12, draws=4, chains=2, learning_rate=1e-3),
     dubito.SGHMC(epochs=12, draws=4, chains=2, learning_rate=1e-4),
 ]

@@ -140,7 +140,6 @@ def test_learned_noise_is_the_exact_one(problem, with_noise):
     log_tau = np.asarray(found.params["likelihood"]["log_precision"], float).reshape(16, -1)
     for each, exact in ((log_tau, mean), ((log_tau - mean) ** 2, sd**2)):
         of_chains = each.mean(1)
-        print((of_chains.mean() - exact), of_chains.std(ddof=1) / 4, exact)
         assert abs(of_chains.mean() - exact) < 6 * of_chains.std(ddof=1) / 4
 
 

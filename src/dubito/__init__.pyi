@@ -25,6 +25,7 @@ from .likelihood import LaplaceNoise as LaplaceNoise
 from .likelihood import StudentT as StudentT
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
+from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.maximum import MAP as MAP

@@ -16,6 +16,7 @@ from dubito import archive, criteria, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
 from dubito.methods import (
     bayes_by_backprop,
+    conjugate_noise,
     cross_fit,
     ensemble,
     maximum,
@@ -35,7 +36,7 @@ PARAMETERS = 10_000  # with all their correlations
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP, randomized_map.RandomizedMAP)
 METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, swag.SWAG)
-METHODS += (sgld.SGLD, sghmc.SGHMC, ensemble.Ensemble, cross_fit.CrossFit)
+METHODS += (sgld.SGLD, sghmc.SGHMC, ensemble.Ensemble, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)

@@ -59,8 +59,8 @@ class SGLD:
     takes 2/(ελ) steps to forget. To choose where the data are too many for MCMC with all rows a step.
     """
 
-    learning_rate: float | None = 1e-3
-    epochs: int = 1000
+    learning_rate: float | None = 3e-3
+    epochs: int = 2000
     batch_size: int | None = static(default=64)
     draws: int = static(default=100)
     burn_in: float = 0.5
