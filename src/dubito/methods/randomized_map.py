@@ -68,7 +68,7 @@ class RandomizedMAP:
         noise = np.asarray(jax.random.normal(key_noise, shape, jnp.float32))[: len(rows.x)]
         return [Member(key, rows.train, rows.valid, np.concatenate([rows.y.astype(np.float32), noise], axis=1))]
 
-    def init(self, model, batch, key):
+    def init(self: Any, model, batch, key):
         key_start, key_anchor = jax.random.split(key)
         start = MaximumLikelihood.init(self, model, batch, key_start)
         network = descent.unpacked(start.params)["network"]
@@ -80,7 +80,7 @@ class RandomizedMAP:
 
     threshold = MaximumLikelihood.threshold
 
-    def step(self, model, state, batch, clock, key):
+    def step(self: Any, model, state, batch, clock, key):
         model = replace(model, prior=Anchored(model.prior, state.anchor))
         if batch.y.ndim > 1:
             model, batch = perturbed(model, batch)

@@ -1,6 +1,7 @@
 """Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin, ICML 2014), with cycles (Zhang et al., ICLR 2020)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ class SGHMC:
     is 1/α times as bad; what the momentum gains is in the discretization, whose error grows with ℓΛ and not with ℓΛ/α.
     """
 
-    learning_rate: float | None = 1e-3
+    learning_rate: float = 1e-3
     friction: float = 0.1
     epochs: int = 1000
     batch_size: int | None = static(default=64)
@@ -40,7 +41,7 @@ class SGHMC:
     members = SGLD.members
     finish = SGLD.finish
 
-    def check(self, model):
+    def check(self: Any, model):
         SGLD.check(self, model)
         if not 0 < self.friction <= 1:
             raise ValueError(f"friction is 1 − the momentum, above 0 and at most 1; got {self.friction!r}")

@@ -59,7 +59,7 @@ class SGLD:
     takes 2/(ελ) steps to forget. To choose where the data are too many for MCMC with all rows a step.
     """
 
-    learning_rate: float | None = 3e-3
+    learning_rate: float = 3e-3
     epochs: int = 2000
     batch_size: int | None = static(default=64)
     draws: int = static(default=100)
@@ -72,6 +72,8 @@ class SGLD:
     optimizer = "sgd"
 
     def check(self, model):
+        if self.learning_rate is None:
+            raise ValueError("learning_rate must be positive: a sampler has no usual one; got None")
         descent.check(self)
         if not 0 <= self.burn_in < 1:
             raise ValueError(
@@ -183,15 +185,14 @@ def warn_if_coarse(method, model, trained, key):
     noise *= blocks - 1
 
     def factor(rate):
-        return (
-            inflation(*method.recursion(rate, curvature, size), rate**2 * noise) * size * curvature / method.temperature
-        )
+        matrix, kick, injected = method.recursion(rate, curvature, size)
+        return inflation(matrix, kick, injected, rate**2 * noise) * size * curvature / method.temperature
 
     found = factor(rate)
     fine = next((r for r in rate * 0.5 ** np.arange(40) if factor(r) < FINE), rate * 0.5**40)
     if found > COARSE:
         most = "is unstable" if np.isinf(found) else f"may have {found:.2g} times the posterior's variance"
-        suggestion = float(descent.learning_rate(method)) * fine / rate
+        suggestion = float(method.learning_rate) * fine / rate
         warnings.warn(
             f"the steps of {type(method).__name__} are coarse: the direction of largest curvature {most}. "
             f"Try learning_rate={suggestion:.2g}" + (" or a larger batch_size" if blocks > 1 else ""),

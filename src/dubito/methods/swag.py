@@ -55,7 +55,7 @@ class SWAG:
     log_prior = MAP.log_prior
     threshold = MAP.threshold
 
-    def check(self, model):
+    def check(self: Any, model):
         MAP.check(self, model)
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
             raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
@@ -67,13 +67,13 @@ class SWAG:
                 f"epochs={self.epochs!r}, start={self.start!r}"
             )
 
-    def init(self, model, batch, key):
+    def init(self: Any, model, batch, key):
         point = MaximumLikelihood.init(self, model, batch, key)
         zeros = jax.tree.map(jnp.zeros_like, point.params)
         deviations = jax.tree.map(lambda leaf: jnp.zeros((self.rank, *leaf.shape), leaf.dtype), point.params)
         return State(*point, jnp.float32(0), zeros, zeros, deviations)
 
-    def step(self, model, state, batch, clock, key):
+    def step(self: Any, model, state, batch, clock, key):
         blocks = batch.scale.astype(jnp.int32)
         within = (clock.step % blocks).astype(jnp.float32) / batch.scale
         late = clock.progress >= self.start
@@ -100,7 +100,8 @@ def collected(state, point, due):
     mean = jax.tree.map(lambda m, p: m + (p - m) / count, state.mean, point.params)
     deviation = jax.tree.map(jnp.subtract, point.params, mean)
     return State(
-        *point,
+        point.params,
+        point.optimizer,
         state.count + weight,
         jax.tree.map(lambda old, new: jnp.where(due, new, old), state.mean, mean),
         jax.tree.map(lambda s, p, m, d: s + weight * (p - m) * d, state.squares, point.params, state.mean, deviation),
