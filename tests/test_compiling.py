@@ -10,7 +10,8 @@ import pytest
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dubito
-from dubito import pieces, random
+from dubito import random
+from dubito.pieces import innermost
 from dubito.rows import permutation
 
 
@@ -30,6 +31,11 @@ METHODS = [
     dubito.HMC(draws=3, warmup=3, chains=2, max_steps=4, descent=25),
     dubito.NUTS(draws=3, warmup=3, chains=2, max_depth=3, descent=25),
     dubito.MCLMC(draws=3, warmup=100, chains=2, thin=2, descent=25),
+    dubito.RandomizedMAP(epochs=3),
+    dubito.SWAG(epochs=4, rank=4),
+    dubito.ConjugateNoise(dubito.MAP(epochs=3)),
+    dubito.SGLD(epochs=4, draws=2, chains=2),
+    dubito.SGHMC(epochs=4, draws=2, chains=2),
 ]
 
 
@@ -46,8 +52,8 @@ def changed(method, **fields):
 def test_a_second_fit_of_the_same_shape_compiles_nothing(method, compiled):
     def fit(n=120, seed=0, method=method, **options):
         x, y = table(n, seed)
-        early = hasattr(pieces.innermost(method), "score")  # a sampler runs its whole schedule
-        return dubito.fit(MODEL, x, y, method, key=jax.random.key(seed), early_stopping=early, **options)
+        stops = hasattr(innermost(method), "score")
+        return dubito.fit(MODEL, x, y, method, key=jax.random.key(seed), early_stopping=stops, **options)
 
     def mean(posterior, n=50):
         return dubito.predict(posterior, table(n)[0], key=jax.random.key(1)).mean

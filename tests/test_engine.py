@@ -30,6 +30,11 @@ METHODS = [
     dubito.HMC(draws=5, warmup=5, chains=2, max_steps=4, descent=50),
     dubito.NUTS(draws=5, warmup=5, chains=2, max_depth=3, descent=50),
     dubito.MCLMC(draws=5, warmup=100, chains=2, thin=2, descent=50),
+    dubito.RandomizedMAP(epochs=12),
+    dubito.SWAG(epochs=12, rank=4),
+    dubito.ConjugateNoise(dubito.Ensemble(dubito.MAP(epochs=12), 2)),
+    dubito.SGLD(epochs=12, draws=4, chains=2, learning_rate=1e-3),
+    dubito.SGHMC(epochs=12, draws=4, chains=2, learning_rate=1e-4),
 ]
 
 

@@ -26,6 +26,7 @@ from .likelihood import StudentT as StudentT
 from .mcmc import SamplingWarning as SamplingWarning
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
+from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.hmc import HMC as HMC
@@ -35,6 +36,10 @@ from .methods.mc_dropout import MCDropout as MCDropout
 from .methods.mc_dropout import precision_from_weight_decay as precision_from_weight_decay
 from .methods.mclmc import MCLMC as MCLMC
 from .methods.nuts import NUTS as NUTS
+from .methods.randomized_map import RandomizedMAP as RandomizedMAP
+from .methods.sghmc import SGHMC as SGHMC
+from .methods.sgld import SGLD as SGLD
+from .methods.swag import SWAG as SWAG
 from .model import Model as Model
 from .network import Network as Network
 from .network import convnet as convnet

@@ -26,7 +26,7 @@ INSTALL = "This method needs BlackJAX: pip install 'dubito[samplers]'"
 
 
 class SamplingWarning(UserWarning):
-    """A sampler's draws are not to be trusted as they are."""
+    """A sampler's draws are not to be trusted as they are: transitions diverged, or steps are too coarse."""
 
 
 class Chain(NamedTuple):

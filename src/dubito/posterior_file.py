@@ -14,7 +14,21 @@ import numpy as np
 
 from dubito import archive, calibration, conformal, criteria, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
-from dubito.methods import bayes_by_backprop, cross_fit, ensemble, hmc, maximum, mc_dropout, mclmc, nuts
+from dubito.methods import (
+    bayes_by_backprop,
+    conjugate_noise,
+    cross_fit,
+    ensemble,
+    hmc,
+    maximum,
+    mc_dropout,
+    mclmc,
+    nuts,
+    randomized_map,
+    sghmc,
+    sgld,
+    swag,
+)
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
 LAYERS = 100  # of a network
@@ -23,16 +37,10 @@ PARTS = 1000  # of a mixture
 PARAMETERS = 10_000  # with all their correlations
 
 
-POINTS = (maximum.MaximumLikelihood, maximum.MAP)
-SAMPLERS = (hmc.HMC, nuts.NUTS, mclmc.MCLMC)
-METHODS = (
-    *POINTS,
-    *SAMPLERS,
-    mc_dropout.MCDropout,
-    bayes_by_backprop.BayesByBackprop,
-    ensemble.Ensemble,
-    cross_fit.CrossFit,
-)
+POINTS = (maximum.MaximumLikelihood, maximum.MAP, randomized_map.RandomizedMAP)
+SAMPLERS = (hmc.HMC, nuts.NUTS, mclmc.MCLMC, sgld.SGLD, sghmc.SGHMC)
+METHODS = (*POINTS, *SAMPLERS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, swag.SWAG)
+METHODS += (ensemble.Ensemble, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)

@@ -12,6 +12,10 @@ from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
 from dubito.methods.mclmc import MCLMC
 from dubito.methods.nuts import NUTS
+from dubito.methods.randomized_map import RandomizedMAP
+from dubito.methods.sghmc import SGHMC
+from dubito.methods.sgld import SGLD
+from dubito.methods.swag import SWAG
 from dubito.network import mlp
 
 METHODS = {
@@ -25,6 +29,11 @@ METHODS = {
     "hmc": HMC(),
     "nuts": NUTS(),
     "mclmc": MCLMC(),
+    "randomized-map": Ensemble(RandomizedMAP(), 20),
+    "swag": SWAG(),
+    "multi-swag": Ensemble(SWAG(), 5),
+    "sgld": SGLD(),
+    "sghmc": SGHMC(),
 }
 
 

@@ -91,7 +91,8 @@ def tuned(method, density, chain, key):
     from blackjax.mcmc import mclmc
 
     with mcmc.loose():
-        state, found, _ = mclmc_find_L_and_step_size(
+        tune: Any = mclmc_find_L_and_step_size
+        state, found, _ = tune(
             mclmc.build_kernel(), method.warmup, state_of(chain), key, density, 0.3, 0.3, 0.3, method.energy
         )
     numbers = [jnp.asarray(value, chain.position.dtype) for value in (found.L, found.step_size)]
