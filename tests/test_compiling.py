@@ -26,6 +26,8 @@ METHODS = [
     dubito.MAP(epochs=3, clip=5.0, dropout=0.1),
     dubito.MCDropout(epochs=3),
     dubito.BayesByBackprop(epochs=3),
+    dubito.LaplaceApproximation(dubito.MAP(epochs=3)),
+    dubito.LaplaceApproximation(dubito.MAP(epochs=3), structure="low-rank", rank=3, tune=1),
     dubito.Ensemble(dubito.MAP(epochs=3), 1),
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
     dubito.HMC(draws=3, warmup=3, chains=2, max_steps=4, descent=25),

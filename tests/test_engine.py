@@ -25,6 +25,8 @@ METHODS = [
     dubito.MCDropout(epochs=12),
     dubito.BayesByBackprop(epochs=12),
     dubito.BayesByBackprop(epochs=12, local=False),
+    dubito.LaplaceApproximation(dubito.MAP(epochs=12)),
+    dubito.LaplaceApproximation(dubito.MAP(epochs=12), structure="low-rank", rank=3),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
     dubito.HMC(draws=5, warmup=5, chains=2, max_steps=4, descent=50),
@@ -54,7 +56,7 @@ def test_contract(problem, method, key):
     assert same(leaves(first, key), leaves(again, key))
     assert not same(leaves(first, key), leaves(other, key))
     drawn = first.sample(key, 7)
-    params = model.init(key)
+    params = first.model.init(key)
     assert jax.tree.structure(drawn) == jax.tree.structure(params)
     for leaf, like in zip(jax.tree.leaves(drawn), jax.tree.leaves(params), strict=True):
         assert leaf.shape == (7, *like.shape) and leaf.dtype == jnp.float32

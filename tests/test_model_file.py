@@ -66,10 +66,13 @@ def regressor(method, **settings):
 
 
 MEMBER = dubito.MaximumLikelihood(epochs=5, batch_size=16)
+LOW_RANK = dubito.LaplaceApproximation(dubito.MAP(epochs=5), structure="low-rank", rank=2)
 CASES = {
     "default": (regressor(dubito.CrossFit(MEMBER, 3), activation="silu", periodic=2), table()),
     "dropout": (regressor(dubito.MCDropout(epochs=5, rate=0.1), draws=7), table()),
     "bbb": (regressor(dubito.BayesByBackprop(epochs=5)), table()),
+    "laplace": (regressor(dubito.LaplaceApproximation(dubito.MAP(epochs=5))), table()),
+    "laplace noise": (regressor(dubito.CrossFit(LOW_RANK, 2)), table()),
     "ensemble": (regressor(dubito.Ensemble(dubito.MCDropout(epochs=5), 2)), table()),
     "renoised": (regressor(dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3)), table()),
     "targets": (regressor(MEMBER, likelihood="heteroscedastic"), (table()[0], table()[0] * [2.0, 1e-9])),
@@ -482,6 +485,21 @@ ILL = {
         "renoised",
         at("posterior", "parts", 0, "part", "model", "network", "hidden", value=[5]),
         "beside another network",
+    ),
+    "groups with a leaf twice": (
+        "laplace",
+        at("posterior", "part", "part", "groups", value=lambda old: [*old, old[-1]]),
+        "groups of parameters",
+    ),
+    "groups with a vast side": (
+        "laplace",
+        at("posterior", "part", "part", "groups", 0, 1, value=10**9),
+        "groups of parameters",
+    ),
+    "around another network": (
+        "laplace",
+        at("posterior", "part", "model", "network", "hidden", value=[5]),
+        "stands around another network",
     ),
     # the estimator
     "parameter more": ("tiny", at("params", value=lambda old: old | {"callback": 1}), "parameters have other names"),

@@ -30,6 +30,8 @@ from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.hmc import HMC as HMC
+from .methods.laplace import LaplaceApproximation as LaplaceApproximation
+from .methods.laplace import LaplacePosterior as LaplacePosterior
 from .methods.maximum import MAP as MAP
 from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
@@ -58,3 +60,5 @@ from .prior import Laplace as Laplace
 from .prior import Normal as Normal
 from .prior import ScaleMixture as ScaleMixture
 from .recipes import default_method as default_method
+from .rotated import Contracted as Contracted
+from .rotated import Rotated as Rotated

@@ -43,7 +43,7 @@ def write(path, config, arrays):
     """
     document = canonical(config)
     metadata = {"dubito": document, "sha256": digest(document, arrays)}
-    data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, metadata)
+    data = safetensors.numpy.save({name: np.asarray(array, order="C") for name, array in arrays.items()}, metadata)
     start = 8 + _length(data)
     header = json.loads(data[8:start]) | {"__metadata__": metadata}  # whose order changes from one process to the next
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(start - 8)
@@ -100,7 +100,7 @@ def digest(document, arrays):
     """SHA-256, hexadecimal, over the JSON text and each array's name, dtype, shape and bytes, in the names' order."""
     total = hashlib.sha256(document.encode())
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
+        array = np.asarray(arrays[name], order="C")  # which a number stays a number in
         total.update(f"\0{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         total.update(array.tobytes())
     return total.hexdigest()

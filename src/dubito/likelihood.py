@@ -297,6 +297,13 @@ def gaussian_log_prob(z, y):
 
 
 def log_gamma_density(log_value, shape, rate):
-    """Log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns v^(a−1) into v^a."""
+    """Log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns v^(a−1) into v^a.
+
+    A shape of at most 0 is improper, and has no constant.
+    """
     shape, rate = jnp.asarray(shape, log_value.dtype), jnp.asarray(rate, log_value.dtype)
-    return shape * (jnp.log(rate) + log_value) - rate * jnp.exp(log_value) - special.gammaln(shape)
+    return (
+        shape * (jnp.log(rate) + log_value)
+        - rate * jnp.exp(log_value)
+        - special.gammaln(jnp.where(shape > 0, shape, 1))
+    )

@@ -9,6 +9,7 @@ from sklearn.base import RegressorMixin
 
 from dubito import archive, likelihood, network, posterior_file
 from dubito.archive import ModelFileError, expect
+from dubito.methods.laplace import Linearized
 from dubito.tables import Schema, TargetScaler
 
 FORMAT = 1
@@ -121,13 +122,18 @@ def assembled(config, found, kinds):
 
 def _fits(its_model, width, wanted):
     """Whether the model takes rows of ``width`` columns and answers with ``wanted`` targets or classes."""
-    found, noise = its_model.network, its_model.likelihood
+    found, noise = _plain(its_model.network), its_model.likelihood
     count = 2 if isinstance(noise, likelihood.Bernoulli) else getattr(noise, "targets", None) or noise.classes
     if isinstance(found, network.MLP):
         return found.inputs == width and found.outputs == noise.width and count == wanted
     beside = found.noise is None or (found.noise.inputs, found.noise.outputs) == (width, wanted)
-    inside = found.mean.inputs == width and found.mean.outputs >= wanted
+    mean = _plain(found.mean)
+    inside = mean.inputs == width and mean.outputs >= wanted
     return beside and inside and noise.width == 2 * wanted and found.targets == count == wanted
+
+
+def _plain(found):
+    return found.network if isinstance(found, Linearized) else found
 
 
 def _scaler(config) -> Any:

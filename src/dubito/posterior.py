@@ -251,6 +251,6 @@ def _zeros(posterior):
             return [jax.tree.map(lambda m, s: (np.asarray(m) == 0) & (np.asarray(s) == 0), mean, scale)]
         case Dropped():
             return [jax.tree.map(lambda leaf: np.asarray(leaf) == 0, posterior.params["network"])]
-        case Dense():
-            return [jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), posterior.mean["network"])]
+    if hasattr(posterior, "mean"):  # another normal
+        return [jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), posterior.mean["network"])]
     return _zeros(posterior.part)  # with noise beside it

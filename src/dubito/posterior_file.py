@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dubito import archive, calibration, conformal, criteria, model, network, posterior, prior
+from dubito import archive, calibration, conformal, criteria, model, network, posterior, prior, rotated
 from dubito.archive import ModelFileError, expect
 from dubito.methods import (
     bayes_by_backprop,
@@ -20,6 +20,7 @@ from dubito.methods import (
     cross_fit,
     ensemble,
     hmc,
+    laplace,
     maximum,
     mc_dropout,
     mclmc,
@@ -40,15 +41,21 @@ PARAMETERS = 10_000  # with all their correlations
 POINTS = (maximum.MaximumLikelihood, maximum.MAP, randomized_map.RandomizedMAP)
 SAMPLERS = (hmc.HMC, nuts.NUTS, mclmc.MCLMC, sgld.SGLD, sghmc.SGHMC)
 METHODS = (*POINTS, *SAMPLERS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, swag.SWAG)
-METHODS += (ensemble.Ensemble, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
-NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
+METHODS += (laplace.LaplaceApproximation, ensemble.Ensemble, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
+NETWORKS = (network.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
 CALIBRATIONS = (calibration.Temperature, calibration.Isotonic, calibration.Quantiles, conformal.Conformal)
 KNOWN = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, model.Model)
 CLASSES = {kind.__name__: kind for kind in KNOWN}
 # What stands in fields that are declared as Any.
-FIELDS = {"method": METHODS, "network": NETWORKS, "mean": network.MLP, "likelihood": LIKELIHOODS, "optimizer": str}
+FIELDS = {
+    "method": METHODS,
+    "network": NETWORKS,
+    "mean": network.MLP | laplace.Linearized,
+    "likelihood": LIKELIHOODS,
+    "optimizer": str,
+}
 FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
@@ -135,6 +142,11 @@ def noise(shapes, numbers):
     return shapes["network"]["noise"]
 
 
+def center(shapes, numbers):
+    del numbers
+    return laplace.plain(shapes["network"])
+
+
 def _shape(*shape):
     return jax.ShapeDtypeStruct(shape, np.float32)
 
@@ -153,6 +165,10 @@ def counts(found):
     return {"draws": first(found.params), "chains": found.chains}
 
 
+def groups(found):
+    return {"groups": rotated.described(found)}
+
+
 def rank(found):
     return {"rank": first(found.directions)}
 
@@ -169,6 +185,25 @@ KINDS = {
             rank,
         ),
         Kind(posterior.Dense, {"mean": plain, "factor": square}),
+        Kind(
+            laplace.LaplacePosterior,
+            {"center": center} | dict.fromkeys(("log_evidence", "prior_factor"), lambda *_: _shape()),
+            frozenset({"part"}),
+        ),
+        Kind(
+            rotated.Rotated,
+            {"mean": plain}
+            | {field: lambda _, own, f=field: rotated.arrays(f, own["groups"]) for field in ("scale", "left", "right")},
+            frozenset({"groups"}),
+            groups,
+        ),
+        Kind(
+            rotated.Contracted,
+            {"mean": plain, "scale": plain, "directions": leading("rank")}
+            | {"kept": lambda _, numbers: _shape(numbers["rank"])},
+            frozenset({"rank"}),
+            rank,
+        ),
         Kind(posterior.GammaPrecision, {"shape": precisions, "rate": precisions}, frozenset({"part"})),
         Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes"}), masks),
         Kind(posterior.Mixture, {}, frozenset({"parts"})),
@@ -232,6 +267,11 @@ def _check_numbers(name, config, shapes):
         case "Renoised":
             mean = shapes_of(decoded(config["part"]["model"]))["network"]
             expect(shapes["network"]["mean"] == mean, "a posterior's noise stands beside another network")
+        case "Rotated":
+            expect(rotated.fits(config["groups"], jax.tree.leaves(shapes), PARAMETERS), "its groups of parameters")
+        case "LaplacePosterior":
+            own = {**shapes, "network": center(shapes, config)}
+            expect(own == shapes_of(decoded(config["part"]["model"])), "a posterior stands around another network")
         case "GammaPrecision":
             expect(shapes == shapes_of(decoded(config["part"]["model"])), "a posterior's precision is of another model")
             expect("log_precision" in shapes["likelihood"], "its likelihood has no precision")
@@ -253,6 +293,8 @@ def built(config, found, prefix="posterior") -> Any:
     match config["kind"]:
         case "Samples":
             own["chains"] = config["chains"]
+        case "Rotated":
+            own["groups"] = tuple(tuple(group[0]) for group in config["groups"])
         case "Dropped":
             own["rates"] = jax.tree.unflatten(jax.tree.structure(shapes["network"]), config["rates"])
             own["axes"] = tuple(config["axes"])

@@ -8,6 +8,7 @@ from dubito.methods.bayes_by_backprop import BayesByBackprop
 from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.hmc import HMC
+from dubito.methods.laplace import LaplaceApproximation
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
 from dubito.methods.mclmc import MCLMC
@@ -24,6 +25,7 @@ METHODS = {
     "map": MAP(),
     "mc-dropout": MCDropout(),
     "bayes-by-backprop": BayesByBackprop(),
+    "laplace": LaplaceApproximation(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
     "hmc": HMC(),

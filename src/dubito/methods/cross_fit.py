@@ -122,7 +122,7 @@ def noised(method, model, parts, folds, means, rows, key, run):
     level = np.log(s) + np.log(c) + 0.5 * np.log(np.maximum(1 - 2 * spread / c**2, FLOOR))
     level = jnp.asarray(level, jnp.float32)
     likelihood = HeteroscedasticGaussian(0.0, len(c), "exp") if method.df is None else StudentT(method.df, len(c))
-    final = Model(WithNoise(model.network, noise, len(c)), likelihood, model.prior)
+    final = Model(WithNoise(parts[0].model.network, noise, len(c)), likelihood, model.prior)
     noises = [{"level": level, "shape": shape} for shape in shapes]
     return joined([with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
 
@@ -269,5 +269,4 @@ def tempered(model, parts, folds, rows, key):
 
     temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 2.0)))
     likelihood = replace(model.likelihood, temperature=temperature)
-    final = replace(model, likelihood=likelihood)
-    return joined([replace(part, model=final) for part in parts])
+    return joined([replace(part, model=replace(part.model, likelihood=likelihood)) for part in parts])

@@ -95,8 +95,8 @@ def tuned(method, density, chain, key):
         state, found, _ = tune(
             mclmc.build_kernel(), method.warmup, state_of(chain), key, density, 0.3, 0.3, 0.3, method.energy
         )
-    numbers = [jnp.asarray(value, chain.position.dtype) for value in (found.L, found.step_size)]
-    return placed(chain, state, Tuned(state.momentum, *numbers, found.inverse_mass_matrix))
+    length, step_size = (jnp.asarray(value, chain.position.dtype) for value in (found.L, found.step_size))
+    return placed(chain, state, Tuned(state.momentum, length, step_size, found.inverse_mass_matrix))
 
 
 def moved(method, density, chain, key):
