@@ -98,7 +98,9 @@ def test_evaluate(folder):
     assert wanted <= set(card) and {"rmse_se", "nll_se"} <= set(card) and card["n"] == 442
     card = json.loads(run("evaluate", folder / "i.dubito", folder / "iris.tsv", "--json")[0])
     assert {"accuracy", "nll", "brier", "ece", "auroc", "n", "accuracy_se"} <= set(card)
-    assert "accuracy" in run("evaluate", folder / "i.dubito", folder / "iris.tsv")[0]
+    assert card["draws"] == 1 and card["draws_enough"] is True
+    out, told = run("evaluate", folder / "i.dubito", folder / "iris.tsv")
+    assert "accuracy" in out and "nothing is drawn" in told
 
 
 @pytest.mark.slow

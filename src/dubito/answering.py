@@ -30,6 +30,10 @@ class Answering:
         ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
         return self._answer(self._functions(), self._encoded(X))
 
+    def uncalibrated(self, X):
+        """What ``predictive`` would answer if nothing had been calibrated."""
+        return self._raw(self._functions(), self._encoded(X))
+
     def _functions(self):
         """The posterior's functions, drawn once."""
         check_is_fitted(self, "posterior_")
@@ -50,7 +54,7 @@ class Answering:
         """Calibrate all answers on rows held out of ``fit``, by one of ``calibration.METHODS``: "temperature" (None for
         classes), "isotonic", "quantiles" (None for regression) or "conformal", with the ``options`` of its function. It
         takes the place of an earlier one. Sets ``calibration_``, which ``save`` keeps and ``fit`` removes."""
-        answer = self._raw(self._functions(), self._encoded(X))
+        answer = self.uncalibrated(X)
         self.calibration_ = calibration.calibrated(answer, self._truth(y, len(answer)), method, **options)
         return self
 

@@ -190,13 +190,6 @@ def auroc(predictive, y, *, weight=None):
     return Score(value, float(se), value + weight.sum() * slope)
 
 
-def risk_coverage(predictive, y, *, weight=None):
-    """Area under the risk-coverage curve: the error rate of rows at least as confident as a row, averaged over rows."""
-    y, weight = checked(predictive, y, weight, "classification")
-    value, slope = _above(predictive.probs.max(1), 1.0 * (predictive.probs.argmax(1) != y), weight, np.ones(len(y)))
-    return _average(value + weight.sum() * slope, weight)
-
-
 def ood_auroc(inside, outside):
     """P(a row outside scores higher than one inside); scores are 1-D, higher meaning outside. DeLong's error."""
     return _detection(inside, outside, _roc)
