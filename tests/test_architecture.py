@@ -15,7 +15,7 @@ ORDER = (
     "batches posterior_file model_file answering estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
     "gradients explain landscape training_plots report demo streaming cache progress grids cli"
 ).split()
-MAKES_KEYS = {"random", "answering", "estimators", "datasets", "report", "demo", "cli"}
+MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65
 
 SOURCES = {
