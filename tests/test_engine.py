@@ -24,7 +24,7 @@ METHODS = [
     dubito.MAP(epochs=12),
     dubito.MCDropout(epochs=12),
     dubito.BayesByBackprop(epochs=12),
-    dubito.BayesByBackprop(epochs=12, local=False),
+    dubito.BayesByBackprop(epochs=12, noise="draw"),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
 ]

@@ -88,7 +88,7 @@ def test_gradients_of_weight_noise(kind):
     rows = 6
     prior = dubito.ScaleMixture(0.4, 1.3, 0.2) if kind == "mixture" else dubito.Normal(1.3)
     model = dubito.Model(dubito.mlp(3, (2,), 2, activation="tanh"), dubito.Gaussian(precision=TAU, targets=2), prior)
-    method = dubito.BayesByBackprop(local=False)
+    method = dubito.BayesByBackprop(noise="draw")
     data, key = batch(X[:rows], Y[:rows], scale=4.0), fast(jax.random.key(2))
     mean = model.init(jax.random.key(3))
     rho = jax.tree.map(lambda m: -0.5 + 0.3 * jnp.cos(7 * m), mean)

@@ -12,16 +12,21 @@
 
 The first two are right only per example, so the interpreter follows which axis of every value holds the examples. Where
 it loses track (examples mixed, an operation it does not know) and the output depends on that, every leaf is one draw.
+
+What "product" leaves that are Gaussian get can be chosen, and so can a draw of all leaves for each example: the marginals
+stay, the variance of a gradient and the cost change.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 
 from dubito.random import coarse, normals
 from dubito.trace import analyze, bind, dot_axis, traced
+
+PRODUCTS = ("local", "flipout", "separate")
 
 
 @jax.tree_util.register_dataclass
@@ -110,34 +115,63 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
     return center + product(data * s, delta) * t, None
 
 
-def noisy(apply, params, noise, x, *, key):
+def noisy(apply, params, noise, x, *, key, products="local"):
     """``apply(params, x)`` with random parameters: the marginal of each example is that under drawn parameters.
 
     ``apply``: the network, ``apply(params, x) -> f``; rows of x and f are examples. ``params``: a tree of arrays, means of
     Gaussian leaves, weights of Masked ones. ``noise``: a tree like it with None (no noise), ``Gaussian`` or ``Masked`` at
-    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...).
+    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...). ``products``: what Gaussian leaves of products get,
+    "local" reparametrization or "flipout"; or "separate": every leaf, however used, is drawn anew for each example, which
+    takes the memory of n sets of parameters.
 
-    Raises ValueError where a bias is Masked or the trees do not match.
+    Raises ValueError where a bias is Masked, the trees do not match or ``products`` is none of these.
     """
+    if products not in PRODUCTS:
+        raise ValueError(f"products={products!r} is unknown. Choose one of {', '.join(PRODUCTS)}.")
     leaves, tree = jax.tree.flatten(params)
     noises = tree.flatten_up_to(noise)
     program = traced(apply, params, x)
-    plan = (program, noises, *analyze(program, params, x))
-    # All noise of one kind is one draw, which compiles and runs far faster than one a leaf: a first, abstract pass
-    # collects the shapes.
+    found, sites, separate = analyze(program, params, x)
+    if products == "separate" and separate:
+        return _separate(apply, leaves, tree, noises, found, x, key)
+    if products == "flipout":  # a product is then a use at one place
+        found = [replace(use, treatment="places") if use.treatment == "product" else use for use in found]
+    return _at_once(lambda supply: _run(program, noises, found, sites, leaves, jax.tree.leaves(x), supply), key)
+
+
+def _at_once(run, key):
+    """run(supply), where ``supply(kind, shape)`` gives noise.
+
+    All noise of one kind is one draw, which compiles and runs far faster than one a leaf: a first, abstract pass collects
+    the shapes.
+    """
     shapes = {"normal": [], "uniform": []}
 
     def order(kind, shape):
         shapes[kind].append(shape)
         return jnp.zeros(shape, jnp.float32)
 
-    jax.eval_shape(lambda weights, inputs: _run(*plan, weights, inputs, order), leaves, jax.tree.leaves(x))
+    jax.eval_shape(lambda: run(order))
     draws = {"normal": normals, "uniform": coarse}
     keys = jax.random.split(key) if all(shapes.values()) else (key, key)
     drawn = {
         kind: iter(draws[kind](k, shapes[kind]) if shapes[kind] else []) for kind, k in zip(shapes, keys, strict=True)
     }
-    return _run(*plan, leaves, jax.tree.leaves(x), lambda kind, shape: next(drawn[kind]))
+    return run(lambda kind, shape: next(drawn[kind]))
+
+
+def _separate(apply, leaves, tree, noises, found, x, key):
+    """``apply`` to each example alone, with all noisy leaves drawn for it."""
+
+    def one(row, key):
+        def run(supply):
+            each = enumerate(zip(leaves, noises, found, strict=True))
+            drawn = [w if kind is None else _draw(w, kind, supply, i, use.inputs) for i, (w, kind, use) in each]
+            return apply(tree.unflatten(drawn), jax.tree.map(lambda leaf: leaf[None], row))
+
+        return jax.tree.map(lambda leaf: leaf[0], _at_once(run, key))
+
+    return jax.vmap(one)(x, jax.random.split(key, len(jax.tree.leaves(x)[0])))
 
 
 def _run(program, noises, found, sites, leaves, inputs_x, supply):

@@ -15,6 +15,8 @@ from dubito.posterior import Normals
 from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normal_like
 
+ESTIMATORS = (*noisy.PRODUCTS, "draw")
+
 
 class State(NamedTuple):
     mean: Any
@@ -30,9 +32,13 @@ class BayesByBackprop:
         ELBO = E_q[log p(D | θ)] − KL(q ‖ p)
 
     with the KL in closed form for a Normal prior and from the same draws for another; there is no KL weight to choose.
-    ``initial_scale``: σ at the start; ``local`` draws the noise of products instead of weights (flipout where a weight is
-    used at many places), with less variance in the gradient; ``draws`` a step. The mean-field family cannot hold
-    correlations: it doubts too little between clusters of data.
+    ``initial_scale``: σ at the start; ``draws`` a step. The mean-field family cannot hold correlations: it doubts too
+    little between clusters of data. ``noise`` is how the gradient is estimated, with the less variance the earlier it stands:
+
+    - ``"local"``: noise on products instead of weights, each example's own (flipout where it uses a weight at many places)
+    - ``"separate"``: weights drawn anew for each example; n times the memory and slow, for comparison
+    - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for each example
+    - ``"draw"``: one draw of the weights for all examples of a step, as in Blundell et al.
     """
 
     epochs: int = 400
@@ -40,7 +46,7 @@ class BayesByBackprop:
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     initial_scale: float = 0.02
-    local: bool = static(default=True)
+    noise: str = static(default="local")
     draws: int = static(default=1)
     schedule: str = static(default="cosine")
     clip: float | None = None
@@ -53,6 +59,8 @@ class BayesByBackprop:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws at least 1, {self.draws}"
             )
+        if self.noise not in ESTIMATORS:
+            raise ValueError(f"noise={self.noise!r} is unknown. Choose one of {', '.join(ESTIMATORS)}.")
         if not is_proper(model.prior, getattr(model.network, "scales", None)):
             raise ValueError("BayesByBackprop needs a proper prior: give the model one, with a scale for its biases")
 
@@ -75,15 +83,15 @@ class BayesByBackprop:
 
     def estimate(self, model, mean, scale, batch, key_noise, key_draw):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
-        if self.local and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
+        if self.noise != "draw" and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
             parts = [{"likelihood": tree["likelihood"]} for tree in (mean, scale)]
         else:
             parts = [mean, scale]
         draw = descent.unpacked(perturb(key_draw, *parts))
-        if self.local:
+        if self.noise != "draw":
             center, spread = (descent.unpacked(tree)["network"] for tree in (mean, scale))
             noise = jax.tree.map(noisy.Gaussian, spread)
-            f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise)
+            f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise, products=self.noise)
             z = model.likelihood.join(f, draw["likelihood"])
         else:
             z = model.outputs(draw, batch.x)
