@@ -24,6 +24,9 @@ METHODS = [
     dubito.MAP(epochs=3, clip=5.0, dropout=0.1),
     dubito.MCDropout(epochs=3),
     dubito.BayesByBackprop(epochs=3),
+    dubito.ConcreteDropout(epochs=3),
+    dubito.VariationalDropout(epochs=3),
+    dubito.SparseVariationalDropout(epochs=3),
     dubito.Ensemble(dubito.MAP(epochs=3), 1),
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
 ]

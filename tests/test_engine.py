@@ -25,6 +25,9 @@ METHODS = [
     dubito.MCDropout(epochs=12),
     dubito.BayesByBackprop(epochs=12),
     dubito.BayesByBackprop(epochs=12, noise="draw"),
+    dubito.ConcreteDropout(epochs=12),
+    dubito.VariationalDropout(epochs=12, input_rate=0.1),
+    dubito.SparseVariationalDropout(epochs=12),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
 ]

@@ -235,7 +235,7 @@ def test_penalty_of_dropout():
     parts = jax.tree.map(lambda leaf, k: LENGTH**2 / (2 * k) * np.sum(leaf**2), p, kept)
     phi = float64(params)["likelihood"]["log_precision"]
     own = np.sum(stats.gamma(1.0, scale=100.0).logpdf(np.exp(phi)) + phi)
-    found = method.penalty(model, params, rates)
+    found = mc_dropout.weight_penalty(model, params, rates)
     np.testing.assert_allclose(found, sum(jax.tree.leaves(parts)) - own, rtol=2e-6)
 
 

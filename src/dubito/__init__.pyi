@@ -25,12 +25,15 @@ from .likelihood import LaplaceNoise as LaplaceNoise
 from .likelihood import StudentT as StudentT
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
+from .methods.concrete_dropout import ConcreteDropout as ConcreteDropout
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
 from .methods.maximum import MAP as MAP
 from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
 from .methods.mc_dropout import precision_from_weight_decay as precision_from_weight_decay
+from .methods.variational_dropout import SparseVariationalDropout as SparseVariationalDropout
+from .methods.variational_dropout import VariationalDropout as VariationalDropout
 from .model import Model as Model
 from .network import Network as Network
 from .network import convnet as convnet

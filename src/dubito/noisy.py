@@ -23,10 +23,12 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
+from dubito.network import static
 from dubito.random import coarse, normals
 from dubito.trace import analyze, bind, dot_axis, traced
 
 PRODUCTS = ("local", "flipout", "separate")
+TEMPERATURE = 0.1  # of concrete masks
 
 
 @jax.tree_util.register_dataclass
@@ -40,14 +42,29 @@ class Gaussian:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Masked:
-    """The weight's inputs are dropped with probability ``rate`` in [0, 1); those kept are divided by 1 − rate."""
+    """The weight's inputs are multiplied by masks, by ``kind``:
+
+    - ``"bernoulli"``: dropped with probability ``rate`` r in [0, 1); those kept are divided by 1 − r
+    - ``"concrete"``: the same relaxed (Gal, Hron & Kendall 2017), with a derivative in r > 0:
+      [1 − sigmoid((logit r + logit u)/0.1)]/(1 − r), u uniform
+    - ``"normal"``: N(1, r/(1 − r)), of the same mean and variance as dropped ones (Srivastava et al. 2014, section 10)
+    """
 
     rate: jax.Array | float
+    kind: str = static(default="bernoulli")
 
 
-def _mask(supply, rate, shape, dtype):
-    kept = jnp.ceil((1 - jnp.asarray(rate, dtype)) * 2**16) / 2**16  # exact for uniforms of 16 bits
-    return (supply("uniform", shape) < kept).astype(dtype) / kept
+def _mask(supply, noise, shape, dtype):
+    rate = jnp.asarray(noise.rate, dtype)
+    if noise.kind == "normal":
+        return 1 + jnp.sqrt(rate / (1 - rate)) * supply("normal", shape).astype(dtype)
+    u = supply("uniform", shape)
+    if noise.kind == "concrete":
+        u = u.astype(dtype) + 2**-17  # of 16 bits: the middles of the intervals, never 0
+        logits = jnp.log(rate) - jnp.log1p(-rate) + jnp.log(u) - jnp.log1p(-u)
+        return jax.nn.sigmoid(-logits / TEMPERATURE) / (1 - rate)
+    kept = jnp.ceil((1 - rate) * 2**16) / 2**16  # exact for uniforms of 16 bits
+    return (u < kept).astype(dtype) / kept
 
 
 def _signs(supply, shape, dtype):
@@ -63,7 +80,7 @@ def _draw(leaf, noise, supply, number, inputs):
         return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
-    return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
+    return leaf * _mask(supply, noise, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
 
 
 def _spread(site, mean, data):
@@ -104,7 +121,7 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
         channel, axis, columns = spec.lhs_spec[1], spec.out_spec[0], (spec.out_spec[1],)
     inputs = _only(data.shape, (site.axis, channel))
     if isinstance(noise, Masked):
-        return product(data * _mask(supply, noise.rate, inputs, data.dtype), mean), None
+        return product(data * _mask(supply, noise, inputs, data.dtype), mean), None
     center = product(data, mean)
     if treatment == "product":
         variance = product(data**2, noise.scale**2)

@@ -14,7 +14,15 @@ import numpy as np
 
 from dubito import archive, criteria, model, network, posterior, prior
 from dubito.archive import ModelFileError, expect
-from dubito.methods import bayes_by_backprop, cross_fit, ensemble, maximum, mc_dropout
+from dubito.methods import (
+    bayes_by_backprop,
+    concrete_dropout,
+    cross_fit,
+    ensemble,
+    maximum,
+    mc_dropout,
+    variational_dropout,
+)
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
 LAYERS = 100  # of a network
@@ -24,7 +32,9 @@ PARAMETERS = 10_000  # with all their correlations
 
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP)
-METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, ensemble.Ensemble, cross_fit.CrossFit)
+DROPPING = (mc_dropout.MCDropout, concrete_dropout.ConcreteDropout, variational_dropout.VariationalDropout)
+VARIATIONAL = (bayes_by_backprop.BayesByBackprop, variational_dropout.SparseVariationalDropout)
+METHODS = (*POINTS, *DROPPING, *VARIATIONAL, ensemble.Ensemble, cross_fit.CrossFit)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
@@ -128,7 +138,7 @@ def first(tree):
 def masks(found):
     rates = jax.tree.leaves(found.rates, is_leaf=lambda leaf: leaf is None)
     axes = [-2] * len(rates) if found.axes is None else list(found.axes)
-    return {"rates": [encoded(rate, "rate") for rate in rates], "axes": axes}
+    return {"rates": [encoded(rate, "rate") for rate in rates], "axes": axes, "masks": found.masks}
 
 
 def counts(found):
@@ -152,7 +162,7 @@ KINDS = {
         ),
         Kind(posterior.Dense, {"mean": plain, "factor": square}),
         Kind(posterior.GammaPrecision, {"shape": precisions, "rate": precisions}, frozenset({"part"})),
-        Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes"}), masks),
+        Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes", "masks"}), masks),
         Kind(posterior.Mixture, {}, frozenset({"parts"})),
         Kind(cross_fit.Renoised, {"noise": noise}, frozenset({"part"})),
     )
@@ -222,6 +232,7 @@ def _check_numbers(name, config, shapes):
             fine = isinstance(rates, list) and isinstance(axes, list) and len(rates) == len(axes) == len(leaves)
             expect(fine and all(rate is None or 0 <= rate < 1 for rate in rates), "its dropout rates")
             each = zip(axes, rates, leaves, strict=True)
+            expect(config["masks"] in ("bernoulli", "normal"), f"the masks {config['masks']!r}")
             expect(all(type(a) is int and (r is None or -w.ndim <= a < 0) for a, r, w in each), "its dropout axes")
 
 
@@ -237,7 +248,7 @@ def built(config, found, prefix="posterior") -> Any:
             own["chains"] = config["chains"]
         case "Dropped":
             own["rates"] = jax.tree.unflatten(jax.tree.structure(shapes["network"]), config["rates"])
-            own["axes"] = tuple(config["axes"])
+            own |= {"axes": tuple(config["axes"]), "masks": config["masks"]}
     return kind.kind(its_model, **own)
 
 

@@ -5,10 +5,12 @@ import difflib
 from dataclasses import fields, is_dataclass, replace
 
 from dubito.methods.bayes_by_backprop import BayesByBackprop
+from dubito.methods.concrete_dropout import ConcreteDropout
 from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.methods.variational_dropout import SparseVariationalDropout, VariationalDropout
 from dubito.network import mlp
 
 METHODS = {
@@ -16,6 +18,9 @@ METHODS = {
     "maximum-likelihood": MaximumLikelihood(),
     "map": MAP(),
     "mc-dropout": MCDropout(),
+    "concrete-dropout": ConcreteDropout(),
+    "variational-dropout": VariationalDropout(),
+    "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),

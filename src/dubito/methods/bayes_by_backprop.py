@@ -96,7 +96,11 @@ class BayesByBackprop:
         else:
             z = model.outputs(draw, batch.x)
         likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
-        return likelihood, divergence(model, mean, scale, draw)
+        return likelihood, self.divergence(model, mean, scale, draw, batch.x)
+
+    def divergence(self, model, mean, scale, draw, x):
+        del x
+        return divergence(model, mean, scale, draw)
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | θ_s) over 8 draws."""
