@@ -27,6 +27,8 @@ METHODS = [
     dubito.ConcreteDropout(epochs=3),
     dubito.VariationalDropout(epochs=3),
     dubito.SparseVariationalDropout(epochs=3),
+    dubito.VariationalGaussian(epochs=3),
+    dubito.NaturalGradientVI(epochs=3),
     dubito.Ensemble(dubito.MAP(epochs=3), 1),
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
 ]

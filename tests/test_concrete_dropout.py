@@ -15,10 +15,10 @@ from dubito.methods.concrete_dropout import ConcreteDropout
 from dubito.model import Batch
 from dubito.random import fast
 
-N, D, TAU, LENGTH = 40, 3, 4.0, 1.5
+N, D, TAU, LENGTH = 40, 3, 0.1, 1.5
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(N, D)).astype(np.float32)
-Y = (X @ [[1.0], [-0.5], [0.1]] + RNG.normal(size=(N, 1)) / np.sqrt(TAU)).astype(np.float32)
+Y = (X @ [[1.0], [-0.5], [0.1]] + 0.5 * RNG.normal(size=(N, 1))).astype(np.float32)
 LINEAR = dubito.Network(lambda key: {"w": 0.5 * jax.random.normal(key, (D, 1))}, lambda p, x: x @ p["w"])
 MODEL = dubito.Model(LINEAR, dubito.Gaussian(precision=TAU), dubito.Normal(1 / LENGTH))
 CLOCK = SimpleNamespace(progress=jnp.float32(0), brake=jnp.float32(1))
@@ -56,12 +56,14 @@ def test_the_gradient_is_that_of_the_objective():
     exact = scipy.optimize.approx_fprime(at, lambda v: objective(v[:D], v[D]), 1e-6)
     error = found.std(0) / np.sqrt(len(found))
     assert np.all(np.abs(found.mean(0) - exact) < 4.6 * error + 1e-4 * np.abs(exact))
-    assert abs(exact[D]) > 20 * error[D]
+    assert abs(exact[D]) > 10 * error[D]
 
 
 def test_the_rate_is_the_objectives_optimum():
     method = ConcreteDropout(input_rate=0.2, epochs=1500, batch_size=None, learning_rate=0.02)
-    posterior = dubito.fit(MODEL, np.tile(X, (8, 1)), np.tile(Y, (8, 1)), method, key=jax.random.key(0), weight=[1 / 8] * 8 * N)
+    posterior = dubito.fit(
+        MODEL, np.tile(X, (8, 1)), np.tile(Y, (8, 1)), method, key=jax.random.key(0), weight=[1 / 8] * 8 * N
+    )
     best = scipy.optimize.minimize(lambda v: objective(v[:D], v[D]), np.zeros(D + 1), method="BFGS").x
     assert posterior.masks == "bernoulli"
     np.testing.assert_allclose(special.logit(float(posterior.rates["w"])), best[D], atol=0.05)

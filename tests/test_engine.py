@@ -28,6 +28,9 @@ METHODS = [
     dubito.ConcreteDropout(epochs=12),
     dubito.VariationalDropout(epochs=12, input_rate=0.1),
     dubito.SparseVariationalDropout(epochs=12),
+    dubito.VariationalGaussian(epochs=12, covariance="full"),
+    dubito.VariationalGaussian(epochs=12, rank=3),
+    dubito.NaturalGradientVI(epochs=12),
     dubito.Ensemble(dubito.MAP(epochs=12), 3),
     dubito.Ensemble(dubito.MCDropout(epochs=12), 2),
 ]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
-from scipy import integrate, stats
+from scipy import stats
 
 import dubito
 from dubito.methods.variational_dropout import log_uniform_kl
@@ -25,16 +25,14 @@ def rows():
     return x, y, (x.T @ y)[:, 0] / N
 
 
+EPS = (np.arange(10**6) + 0.5) * 24e-6 - 12
+DENSITY = stats.norm.pdf(EPS) * 24e-6
+
+
 def exact_kl(log_alpha):
-    """−½ log α + E log|1 + √α ε| + c with c = (γ + log 2)/2, which makes it 0 for α → ∞, by quadrature."""
-    root = np.exp(log_alpha / 2)
-    split = np.clip(-1 / root, -12, 12)
-
-    def integrand(e):
-        return stats.norm.pdf(e) * np.log(np.abs(1 + root * e))
-
-    total = sum(integrate.quad(integrand, *ends, limit=200)[0] for ends in ((-12, split), (split, 12)) if ends[0] < ends[1])
-    return -0.5 * log_alpha + total + (np.euler_gamma + np.log(2)) / 2
+    """−½ log α + E log|1 + √α ε| + c with c = (γ + log 2)/2, which makes it 0 for α → ∞, by the midpoint rule."""
+    expected = np.sum(DENSITY * np.log(np.abs(1 + np.exp(log_alpha / 2) * EPS)))
+    return -0.5 * log_alpha + expected + (np.euler_gamma + np.log(2)) / 2
 
 
 def test_the_kl_is_the_integral():
@@ -123,4 +121,3 @@ def test_another_prior_is_refused(kind):
     model = dubito.Model(LINEAR, dubito.Gaussian(), dubito.Laplace())
     with pytest.raises(ValueError, match="Normal prior"):
         kind().check(model)
-

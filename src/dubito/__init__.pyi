@@ -32,8 +32,10 @@ from .methods.maximum import MAP as MAP
 from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
 from .methods.mc_dropout import precision_from_weight_decay as precision_from_weight_decay
+from .methods.natural_gradient import NaturalGradientVI as NaturalGradientVI
 from .methods.variational_dropout import SparseVariationalDropout as SparseVariationalDropout
 from .methods.variational_dropout import VariationalDropout as VariationalDropout
+from .methods.variational_gaussian import VariationalGaussian as VariationalGaussian
 from .model import Model as Model
 from .network import Network as Network
 from .network import convnet as convnet

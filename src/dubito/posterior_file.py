@@ -21,7 +21,9 @@ from dubito.methods import (
     ensemble,
     maximum,
     mc_dropout,
+    natural_gradient,
     variational_dropout,
+    variational_gaussian,
 )
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
@@ -33,7 +35,12 @@ PARAMETERS = 10_000  # with all their correlations
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP)
 DROPPING = (mc_dropout.MCDropout, concrete_dropout.ConcreteDropout, variational_dropout.VariationalDropout)
-VARIATIONAL = (bayes_by_backprop.BayesByBackprop, variational_dropout.SparseVariationalDropout)
+VARIATIONAL = (
+    bayes_by_backprop.BayesByBackprop,
+    natural_gradient.NaturalGradientVI,
+    variational_dropout.SparseVariationalDropout,
+    variational_gaussian.VariationalGaussian,
+)
 METHODS = (*POINTS, *DROPPING, *VARIATIONAL, ensemble.Ensemble, cross_fit.CrossFit)
 NETWORKS = (network.MLP, cross_fit.WithNoise)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions

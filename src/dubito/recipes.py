@@ -10,7 +10,9 @@ from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.methods.natural_gradient import NaturalGradientVI
 from dubito.methods.variational_dropout import SparseVariationalDropout, VariationalDropout
+from dubito.methods.variational_gaussian import VariationalGaussian
 from dubito.network import mlp
 
 METHODS = {
@@ -22,6 +24,8 @@ METHODS = {
     "variational-dropout": VariationalDropout(),
     "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
+    "natural-gradient-vi": NaturalGradientVI(),
+    "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
 }
