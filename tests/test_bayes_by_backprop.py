@@ -82,5 +82,5 @@ def test_all_estimate_one_gradient(found, part):
 
 @pytest.mark.parametrize("noise", ["Local", "", "weights"])
 def test_an_unknown_estimator_is_refused(noise):
-    with pytest.raises(ValueError, match="local, flipout, separate, draw"):
+    with pytest.raises(ValueError, match="local, flipout, separate, draw, fisher"):
         dubito.BayesByBackprop(noise=noise).check(MODEL)

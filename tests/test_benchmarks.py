@@ -25,7 +25,8 @@ def works():
 
 
 @pytest.mark.parametrize(
-    "driver", ["speed/run.py", "growth.py", "members.py", "regularizers.py", "gradient_variance.py"]
+    "driver",
+    ["speed/run.py", "growth.py", "members.py", "regularizers.py", "gradient_variance.py", "natural_gradient.py"],
 )
 def test_a_driver_explains_itself(driver):
     done = subprocess.run([sys.executable, FOLDER / driver, "--help"], capture_output=True, text=True)

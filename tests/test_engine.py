@@ -25,6 +25,7 @@ METHODS = [
     dubito.MCDropout(epochs=12),
     dubito.BayesByBackprop(epochs=12),
     dubito.BayesByBackprop(epochs=12, noise="draw"),
+    dubito.BayesByBackprop(epochs=12, noise="fisher"),
     dubito.ConcreteDropout(epochs=12),
     dubito.VariationalDropout(epochs=12, input_rate=0.1),
     dubito.SparseVariationalDropout(epochs=12),

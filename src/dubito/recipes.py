@@ -24,6 +24,7 @@ METHODS = {
     "variational-dropout": VariationalDropout(),
     "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
+    "practical-vi": BayesByBackprop(noise="fisher"),  # Graves 2011 but for the prior, which he fits beside
     "natural-gradient-vi": NaturalGradientVI(),
     "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),

@@ -15,7 +15,7 @@ from dubito.posterior import Normals
 from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normal_like
 
-ESTIMATORS = (*noisy.PRODUCTS, "draw")
+ESTIMATORS = (*noisy.PRODUCTS, "draw", "fisher")
 
 
 class State(NamedTuple):
@@ -39,6 +39,9 @@ class BayesByBackprop:
     - ``"separate"``: weights drawn anew for each example; n times the memory and slow, for comparison
     - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for each example
     - ``"draw"``: one draw of the weights for all examples of a step, as in Blundell et al.
+
+    and ``"fisher"``, the gradient of practical VI (Graves, NeurIPS 2011): one draw, but σ² takes the curvature's place of it,
+    ½ Σ_i (∂ log p(y_i | θ)/∂θ)² for −½ ∂² log p/∂θ². It is biased, by as much as the noise is not as the model says.
     """
 
     epochs: int = 400
@@ -83,19 +86,23 @@ class BayesByBackprop:
 
     def estimate(self, model, mean, scale, batch, key_noise, key_draw):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
-        if self.noise != "draw" and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
+        if self.noise in noisy.PRODUCTS and isinstance(
+            model.prior, Normal
+        ):  # only the likelihood's own parameters need a draw
             parts = [{"likelihood": tree["likelihood"]} for tree in (mean, scale)]
         else:
             parts = [mean, scale]
         draw = descent.unpacked(perturb(key_draw, *parts))
-        if self.noise != "draw":
+        if self.noise in noisy.PRODUCTS:
             center, spread = (descent.unpacked(tree)["network"] for tree in (mean, scale))
             noise = jax.tree.map(noisy.Gaussian, spread)
             f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise, products=self.noise)
             z = model.likelihood.join(f, draw["likelihood"])
+            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
+        elif self.noise == "draw":
+            likelihood = model.log_likelihood(draw, batch)
         else:
-            z = model.outputs(draw, batch.x)
-        likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
+            likelihood = practical(model, mean, scale, batch, key_draw)
         return likelihood, self.divergence(model, mean, scale, draw, batch.x)
 
     def divergence(self, model, mean, scale, draw, x):
@@ -111,6 +118,26 @@ class BayesByBackprop:
     def finish(self, model, trained, key, run):
         del key, run
         return normals(model, trained.states[0])
+
+
+def practical(model, mean, scale, batch, key):
+    """log p(D | θ) at a draw, with Graves' gradient: in σ² it is −½ Σ_i (∂ log p(y_i | θ)/∂θ)², in μ that of the draw."""
+    draw = perturb(key, mean, jax.lax.stop_gradient(scale))
+
+    def one(packed, x, y):
+        return model.likelihood.log_prob(model.outputs(descent.unpacked(packed), x[None]), y[None])[0]
+
+    def curvature(slopes):  # of each parameter, of the whole data set
+        columns = slopes.reshape(len(slopes), -1) ** 2
+        return jax.vmap(lambda column: model.scaled(column, batch), 1)(columns).reshape(slopes.shape[1:])
+
+    fisher = jax.tree.map(
+        curvature, jax.vmap(jax.grad(one), (None, 0, 0))(jax.lax.stop_gradient(draw), batch.x, batch.y)
+    )
+    change = jax.tree.map(
+        lambda s, f: jnp.sum((s**2 - jax.lax.stop_gradient(s**2)) * jax.lax.stop_gradient(f)), scale, fisher
+    )
+    return model.log_likelihood(descent.unpacked(draw), batch) - 0.5 * sum(jax.tree.leaves(change))  # change is 0
 
 
 def normals(model, state):

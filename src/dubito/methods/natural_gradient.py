@@ -51,7 +51,7 @@ class NaturalGradientVI:
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 0.1
     momentum: float = 0.9
-    hessian_decay: float = 0.999
+    hessian_decay: float = 0.99
     initial_hessian: float = 1.0
     forgetting: float = 0.7
     delay: float = 1.0
