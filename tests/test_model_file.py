@@ -30,7 +30,7 @@ import safetensors
 from sklearn.exceptions import NotFittedError
 
 import dubito
-from dubito import archive, posterior_file
+from dubito import archive, codec
 from dubito.archive import strict_json
 
 CODES = {"float32": "F32", "float64": "F64", "uint32": "U32", "int32": "I32", "float16": "F16"}
@@ -73,6 +73,12 @@ CASES = {
     "bbb": (regressor(dubito.BayesByBackprop(epochs=5)), table()),
     "laplace": (regressor(dubito.LaplaceApproximation(dubito.MAP(epochs=5))), table()),
     "laplace noise": (regressor(dubito.CrossFit(LOW_RANK, 2)), table()),
+    "concrete dropout": (regressor(dubito.ConcreteDropout(epochs=5)), table()),
+    "variational dropout": (regressor(dubito.VariationalDropout(epochs=5)), table()),
+    "sparse": (regressor(dubito.SparseVariationalDropout(epochs=5)), table()),
+    "low rank": (regressor(dubito.VariationalGaussian(epochs=5, rank=2)), table()),
+    "dense": (regressor(dubito.VariationalGaussian("full", epochs=5)), table()),
+    "natural gradient": (regressor(dubito.NaturalGradientVI(epochs=5)), table()),
     "ensemble": (regressor(dubito.Ensemble(dubito.MCDropout(epochs=5), 2)), table()),
     "renoised": (regressor(dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3)), table()),
     "targets": (regressor(MEMBER, likelihood="heteroscedastic"), (table()[0], table()[0] * [2.0, 1e-9])),
@@ -472,6 +478,7 @@ ILL = {
     "posterior a list": ("tiny", at("posterior", value=[1]), "not a usable"),
     "rate 1.5": ("dropout", at("posterior", "rates", value=lambda old: [None, None, None, 1.5]), "dropout rates"),
     "rate a text": ("dropout", at("posterior", "rates", value=lambda old: [*old[:-1], "0.1"]), "not a usable"),
+    "masks of another kind": ("dropout", at("posterior", "masks", value="concrete"), "masks 'concrete'"),
     "rates fewer": ("dropout", at("posterior", "rates", value=[None]), "dropout rates"),
     "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "mixture of no parts"),
     "mixture of 10^5": ("ensemble", at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5), "or too many"),
@@ -993,7 +1000,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
     path = tmp_path / "model"
     fitted["tiny"].save(path)
     before = path.read_bytes()
-    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (posterior_file.LIST + 1))
+    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (codec.LIST + 1))
     lost = with_posterior(fitted["tiny"], dubito.Samples(fitted["tiny"].posterior_.model, broken(fitted["tiny"])))
     for estimator, words in ((deep, "a list of 100001 entries"), (lost, "not finite")):
         with pytest.raises(dubito.ModelFileError, match=words):

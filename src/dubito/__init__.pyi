@@ -26,6 +26,7 @@ from .likelihood import StudentT as StudentT
 from .mcmc import SamplingWarning as SamplingWarning
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
+from .methods.concrete_dropout import ConcreteDropout as ConcreteDropout
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.cross_fit import CrossFit as CrossFit
 from .methods.ensemble import Ensemble as Ensemble
@@ -37,11 +38,15 @@ from .methods.maximum import MaximumLikelihood as MaximumLikelihood
 from .methods.mc_dropout import MCDropout as MCDropout
 from .methods.mc_dropout import precision_from_weight_decay as precision_from_weight_decay
 from .methods.mclmc import MCLMC as MCLMC
+from .methods.natural_gradient import NaturalGradientVI as NaturalGradientVI
 from .methods.nuts import NUTS as NUTS
 from .methods.randomized_map import RandomizedMAP as RandomizedMAP
 from .methods.sghmc import SGHMC as SGHMC
 from .methods.sgld import SGLD as SGLD
 from .methods.swag import SWAG as SWAG
+from .methods.variational_dropout import SparseVariationalDropout as SparseVariationalDropout
+from .methods.variational_dropout import VariationalDropout as VariationalDropout
+from .methods.variational_gaussian import VariationalGaussian as VariationalGaussian
 from .model import Model as Model
 from .network import Network as Network
 from .network import convnet as convnet
