@@ -24,7 +24,6 @@ METHODS = [
     dubito.MAP(epochs=12),
     dubito.MCDropout(epochs=12),
     dubito.BayesByBackprop(epochs=12),
-    dubito.BayesByBackprop(epochs=12, local=False),
     dubito.LaplaceApproximation(dubito.MAP(epochs=12)),
     dubito.LaplaceApproximation(dubito.MAP(epochs=12), structure="low-rank", rank=3),
     dubito.BayesByBackprop(epochs=12, noise="draw"),

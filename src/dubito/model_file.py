@@ -100,7 +100,7 @@ def assembled(config, found, kinds):
     expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
     expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
     calibration = decoded(config["calibration"])
-    expect(isinstance(calibration, (*posterior_file.CALIBRATIONS, type(None))), "its calibration")
+    expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "its calibration")
     if calibration is not None:
         calibration.check(posterior_.model.likelihood, wanted)
     attributes = {
