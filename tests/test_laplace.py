@@ -13,6 +13,7 @@ from sklearn.linear_model import BayesianRidge
 
 import dubito
 from dubito import curvature, engine
+from dubito.evidence import Evidence
 from dubito.methods.maximum import Point
 from dubito.rows import Member, check_rows
 
@@ -121,13 +122,15 @@ def test_the_other_structures_of_a_linear_network():
     np.testing.assert_allclose(covariance(fisher), exact, rtol=1e-3, atol=1e-3 * exact.max())
 
 
-def test_draws_are_of_the_covariance():
-    posterior = fitted(LINEAR, X, Y)
+@pytest.mark.parametrize("structure", ["kronecker", "low-rank"])
+def test_draws_are_of_the_covariance(structure):
+    posterior = around(LINEAR, X, Y, structure=structure, rank=2)
+    exact = covariance(posterior)
     drawn = vectors(posterior.part.sample(jax.random.key(2), DRAWS))
     drawn -= np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(posterior.center)])[None]
-    sd = np.sqrt(np.diag(COVARIANCE))
-    error = np.sqrt((COVARIANCE**2 + np.outer(sd, sd) ** 2) / DRAWS)
-    assert np.all(np.abs(drawn.T @ drawn / DRAWS - COVARIANCE) < 4.6 * error)
+    sd = np.sqrt(np.diag(exact))
+    error = np.sqrt((exact**2 + np.outer(sd, sd) ** 2) / DRAWS)
+    assert np.all(np.abs(drawn.T @ drawn / DRAWS - exact) < 4.6 * error)
     sample = posterior.sample(jax.random.key(2), 3)["network"]
     offset = jax.tree.map(np.subtract, posterior.part.sample(jax.random.key(2), 3)["network"], sample["center"])
     assert jax.tree.all(jax.tree.map(np.array_equal, offset, sample["offset"]))
@@ -291,6 +294,16 @@ def test_tuning_finds_the_maximum_of_bayesian_ridge():
     known = dubito.Model(network, dubito.Gaussian(precision=ridge.alpha_), dubito.Normal(ridge.lambda_**-0.5))
     params = {"network": {"w": jnp.asarray(ridge.coef_[:, None], jnp.float32)}, "likelihood": {}}
     np.testing.assert_allclose(around(known, x, y, params).log_evidence, ridge.scores_[-1], atol=2e-3)
+
+
+@pytest.mark.parametrize("u", [0.3, 1.0, 2.5])
+def test_the_evidence_is_exact_at_any_scale_of_the_prior(u):
+    values = np.linalg.eigvalsh(SCALES[:, None] * (TAU * ONES.T @ ONES) * SCALES[None])
+    mode = np.linalg.solve(np.diag(SCALES**-2) / u + TAU * ONES.T @ ONES, TAU * ONES.T @ Y[:, 0])
+    log_likelihood = scipy.stats.norm.logpdf(Y[:, 0], ONES @ mode, TAU**-0.5).sum()
+    found = Evidence(values, np.sum((mode / SCALES) ** 2), log_likelihood, None, 0.0).log(u, 1.0)
+    exact = scipy.stats.multivariate_normal.logpdf(Y[:, 0], cov=np.eye(N) / TAU + u * (ONES * SCALES**2) @ ONES.T)
+    np.testing.assert_allclose(found, exact, rtol=1e-10)
 
 
 def test_the_noise_of_an_approximation_that_counts_too_much_stays():
