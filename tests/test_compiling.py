@@ -25,7 +25,6 @@ METHODS = [
     dubito.MCDropout(epochs=3),
     dubito.BayesByBackprop(epochs=3),
     dubito.ConcreteDropout(epochs=3),
-    dubito.VariationalDropout(epochs=3),
     dubito.SparseVariationalDropout(epochs=3),
     dubito.VariationalGaussian(epochs=3),
     dubito.NaturalGradientVI(epochs=3),
