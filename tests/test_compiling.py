@@ -29,7 +29,6 @@ METHODS = [
     dubito.LaplaceApproximation(dubito.MAP(epochs=3)),
     dubito.LaplaceApproximation(dubito.MAP(epochs=3), structure="low-rank", rank=3, tune=1),
     dubito.ConcreteDropout(epochs=3),
-    dubito.VariationalDropout(epochs=3),
     dubito.SparseVariationalDropout(epochs=3),
     dubito.VariationalGaussian(epochs=3),
     dubito.NaturalGradientVI(epochs=3),
