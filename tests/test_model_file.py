@@ -123,18 +123,36 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
+class Fitted(dict):
+    """The cases by name, fitted and saved to ``folder`` when they are first asked for."""
+
+    def __init__(self, folder):
+        dict.__init__(self)
+        self.folder = folder
+
+    def __missing__(self, name):
+        estimator, data = CASES[name]
+        self[name] = copy.deepcopy(estimator).fit(*data)
+        self[name].save(self.folder / name)
+        return self[name]
+
+    def file(self, name):
+        """Where the case's file is."""
+        self[name]
+        return self.folder / name
+
+
 @pytest.fixture(scope="module")
 def fitted(folder):
-    """Every case, fitted and saved to ``folder``."""
-    found = {name: copy.deepcopy(estimator).fit(*data) for name, (estimator, data) in CASES.items()}
-    for name, estimator in found.items():
-        estimator.save(folder / name)
+    found = Fitted(folder)
+    found["tiny"]
     return found
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_answers(fitted, folder, case):
-    x, estimator, again = CASES[case][1][0], fitted[case], dubito.load(folder / case)
+    x, estimator = CASES[case][1][0], fitted[case]
+    again = dubito.load(folder / case)
     assert same(answers(estimator, x), answers(again, x))
     learned = {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
     assert learned <= set(vars(again)) and type(again) is type(estimator)
@@ -174,6 +192,7 @@ def run(script, *arguments, **options):
 
 @pytest.mark.slow
 def test_the_same_answers_in_another_process(fitted, folder):
+    assert all(fitted.file(name).exists() for name in CASES)
     (folder / "tables").write_bytes(pickle.dumps({name: data[0] for name, (_, data) in CASES.items()}))
     run(AGAIN, folder, pathlib.Path(__file__).parent)
     found = pickle.loads((folder / "answers").read_bytes())
@@ -659,13 +678,13 @@ def verdicts(fitted, folder):
     ill.mkdir()
     paths = {name: str(ill / name.replace("/", " ")) for name in [*ILL, *SPECIAL]}
     for name, (base, make, _) in ILL.items():
-        pathlib.Path(paths[name]).write_bytes(make(*parts((folder / base).read_bytes())))
+        pathlib.Path(paths[name]).write_bytes(make(*parts(fitted.file(base).read_bytes())))
     for name, (make, _) in SPECIAL.items():
         try:
             make(pathlib.Path(paths[name]), folder / "tiny")
         except PermissionError:  # only root makes devices
             paths[name] = "/dev/zero"
-    jobs = {"good": [str(folder / name) for name in CASES], "ill": {**paths, "/dev/zero": "/dev/zero"}}
+    jobs = {"good": [str(fitted.file(name)) for name in CASES], "ill": {**paths, "/dev/zero": "/dev/zero"}}
     found = json.loads(run(AUDIT, input=json.dumps(jobs), cwd=ill))
     return {name: verdict | {"path": jobs["ill"][name]} for name, verdict in found.items()}
 
@@ -674,7 +693,7 @@ def test_files_made_here_are_read(fitted, folder):
     """So that each ill file is refused for what is ill about it."""
     for case in CASES:
         path = folder / f"{case} by hand"
-        path.write_bytes(packed(*parts((folder / case).read_bytes())))
+        path.write_bytes(packed(*parts(fitted.file(case).read_bytes())))
         x = CASES[case][1][0]
         assert same(answers(dubito.load(path), x), answers(fitted[case], x))
 
@@ -709,7 +728,7 @@ def refused(path, expected):
 
 
 def test_truncated_at_every_length(fitted, folder, tmp_path):
-    data, large = ((folder / name).read_bytes() for name in ("tiny", "renoised"))
+    data, large = (fitted.file(name).read_bytes() for name in ("tiny", "renoised"))
     path, expected = tmp_path / "cut", described(data)
     path.write_bytes(data)
     assert not refused(path, expected)
@@ -1015,6 +1034,7 @@ def broken(estimator):
 
 
 def test_estimators_still_pickle(fitted):
-    for name, estimator in fitted.items():
+    for name in CASES:
+        estimator = fitted[name]
         x = CASES[name][1][0]
         assert same(answers(pickle.loads(pickle.dumps(estimator)), x), answers(estimator, x))
