@@ -44,7 +44,8 @@ class NaturalGradientVI:
 
     with γ = ``momentum``, β = ``hessian_decay``, α the learning rate (1 is Newton's step) times the schedule, h₀ =
     ``initial_hessian``. Another likelihood's own parameters are among θ. Mean-field, so it doubts too little between clusters
-    of data. Choose it for regression with few outputs and a τ that is integrated out; h needs some 1/(1 − β) steps.
+    of data; and with few rows for the network's size the first steps, scaled by a curvature not yet known, may end at the prior, from
+    which nothing leads back (the likelihood is then that of a constant). Choose it for regression with a τ that is integrated out.
     """
 
     epochs: int = 400

@@ -72,8 +72,8 @@ class SparseVariationalDropout:
     the objective is no bound of an evidence and must not be compared with one.
 
     ``initial_scale``, ``noise`` and ``draws`` are those of ``BayesByBackprop``. What it gets wrong: the posterior under this prior need
-    not be proper either (Hron, Matthews & Ghahramani 2018), and a fit that begins with few data may cut too much. Choose it
-    for small networks after training; for doubt choose a proper prior.
+    not be proper either (Hron, Matthews & Ghahramani 2018), and with few rows for the network's size all weights may be cut
+    before they have learned. Choose it for small networks after training; for doubt choose a proper prior.
     """
 
     epochs: int = 400
