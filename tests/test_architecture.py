@@ -11,9 +11,9 @@ import dubito
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
     "threads random activations backprop network trace autodiff noisy likelihood lattice counts criteria prior model posterior quantiles blocks draws folds "
-    "predictive descent epochs archive rows curvature rotated structures evidence pieces checkpoint engine methods recipes crps metrics calibration diagnostics columns encoding tables targets "
-    "batches posterior_file model_file estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
-    "gradients explain landscape training_plots report demo streaming cache progress cli"
+    "predictive descent epochs archive rows curvature rotated structures marginal pieces checkpoint engine mcmc methods recipes crps outcomes metrics conformal recalibrated calibration diagnostics evidence leave_one_out decisions columns encoding tables targets "
+    "batches codec posterior_file model_file answering estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
+    "gradients explain landscape training_plots report demo streaming cache progress grids cli"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 320, 65

@@ -24,7 +24,10 @@ def works():
             sys.modules.pop(name, None)
 
 
-@pytest.mark.parametrize("driver", ["speed/run.py", "growth.py", "members.py", "regularizers.py"])
+@pytest.mark.parametrize(
+    "driver",
+    ["speed/run.py", "growth.py", "members.py", "regularizers.py", "gradient_variance.py", "natural_gradient.py"],
+)
 def test_a_driver_explains_itself(driver):
     done = subprocess.run([sys.executable, FOLDER / driver, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

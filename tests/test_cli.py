@@ -56,7 +56,7 @@ def test_help_imports_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "fit", "predict", "evaluate", "explain", "compare"):
+    for command in ("demo", "fit", "predict", "evaluate", "calibrate", "explain", "compare"):
         assert command in done.stdout
 
 
@@ -98,7 +98,31 @@ def test_evaluate(folder):
     assert wanted <= set(card) and {"rmse_se", "nll_se"} <= set(card) and card["n"] == 442
     card = json.loads(run("evaluate", folder / "i.dubito", folder / "iris.tsv", "--json")[0])
     assert {"accuracy", "nll", "brier", "ece", "auroc", "n", "accuracy_se"} <= set(card)
-    assert "accuracy" in run("evaluate", folder / "i.dubito", folder / "iris.tsv")[0]
+    assert card["draws"] == 1 and card["draws_enough"] is True
+    out, told = run("evaluate", folder / "i.dubito", folder / "iris.tsv")
+    assert "accuracy" in out and "nothing is drawn" in told
+
+
+@pytest.mark.slow
+def test_calibrate(folder):
+    """The model on its own training rows, which is enough to see that the estimator's method is what runs."""
+    _, text = run("calibrate", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "dc.dubito")
+    assert "Calibrated on 442 rows: Quantiles" in text
+    before, after = (
+        json.loads(run("evaluate", folder / name, folder / "diabetes.csv", "--json")[0])
+        for name in ("d.dubito", "dc.dubito")
+    )
+    assert abs(after["coverage_90"] - 0.9) < 0.01 and after["nll"] < before["nll"]
+    options = ("--method", "conformal", "--coverage", "0.8")
+    run("calibrate", folder / "i.dubito", folder / "iris.tsv", *options, "-o", folder / "ic.dubito")
+    run("predict", folder / "ic.dubito", folder / "iris.tsv", "-o", folder / "sets.csv")
+    with (folder / "sets.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    held = [row[f"set_{row['prediction']}"] for row in rows]
+    assert set(held) == {"true"}  # the most probable class is in every set
+    assert dubito.load(folder / "ic.dubito").calibration_.coverage == 0.8
+    _, text = run("calibrate", folder / "d.dubito", folder / "iris.tsv", "-o", folder / "x", code=1)
+    assert "calibrate needs the target's column, 'progression'" in text
 
 
 @pytest.mark.slow
@@ -196,7 +220,7 @@ def test_methods_have_their_names_from_one_place():
     assert recipes.named("default", ["folds=5"], size=100).folds == 5
     assert recipes.named("default") is None
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == set(
-        "demo fit predict evaluate explain compare".split()
+        "demo fit predict evaluate calibrate explain compare".split()
     )
 
 

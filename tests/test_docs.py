@@ -13,9 +13,7 @@ import dubito
 REFERENCE = pathlib.Path(__file__).parents[1] / "docs" / "reference"
 DIRECTIVE = re.compile(r"^\.\. (?:auto(?:class|function|exception)|py:data):: (\S+)", re.MULTILINE)
 NAMES = [name for page in sorted(REFERENCE.glob("*.md")) for name in DIRECTIVE.findall(page.read_text())]
-MODULES = (
-    "activation_plots activations backprop datasets landscape metrics plots report training_plots".split()
-)  # public beside dubito itself
+MODULES = "activation_plots activations backprop calibration conformal datasets decisions diagnostics evidence landscape leave_one_out metrics plots report training_plots".split()  # public beside dubito itself
 
 
 def found(name):

@@ -88,7 +88,7 @@ def test_gradients_of_weight_noise(kind):
     rows = 6
     prior = dubito.ScaleMixture(0.4, 1.3, 0.2) if kind == "mixture" else dubito.Normal(1.3)
     model = dubito.Model(dubito.mlp(3, (2,), 2, activation="tanh"), dubito.Gaussian(precision=TAU, targets=2), prior)
-    method = dubito.BayesByBackprop(local=False)
+    method = dubito.BayesByBackprop(noise="draw")
     data, key = batch(X[:rows], Y[:rows], scale=4.0), fast(jax.random.key(2))
     mean = model.init(jax.random.key(3))
     rho = jax.tree.map(lambda m: -0.5 + 0.3 * jnp.cos(7 * m), mean)
@@ -235,7 +235,7 @@ def test_penalty_of_dropout():
     parts = jax.tree.map(lambda leaf, k: LENGTH**2 / (2 * k) * np.sum(leaf**2), p, kept)
     phi = float64(params)["likelihood"]["log_precision"]
     own = np.sum(stats.gamma(1.0, scale=100.0).logpdf(np.exp(phi)) + phi)
-    found = method.penalty(model, params, rates)
+    found = mc_dropout.weight_penalty(model, params, rates)
     np.testing.assert_allclose(found, sum(jax.tree.leaves(parts)) - own, rtol=2e-6)
 
 

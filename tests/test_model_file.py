@@ -30,7 +30,7 @@ import safetensors
 from sklearn.exceptions import NotFittedError
 
 import dubito
-from dubito import archive, posterior_file
+from dubito import archive, codec
 from dubito.archive import strict_json
 
 CODES = {"float32": "F32", "float64": "F64", "uint32": "U32", "int32": "I32", "float16": "F16"}
@@ -73,6 +73,12 @@ CASES = {
     "bbb": (regressor(dubito.BayesByBackprop(epochs=5)), table()),
     "laplace": (regressor(dubito.LaplaceApproximation(dubito.MAP(epochs=5))), table()),
     "laplace noise": (regressor(dubito.CrossFit(LOW_RANK, 2)), table()),
+    "concrete dropout": (regressor(dubito.ConcreteDropout(epochs=5)), table()),
+    "variational dropout": (regressor(dubito.VariationalDropout(epochs=5)), table()),
+    "sparse": (regressor(dubito.SparseVariationalDropout(epochs=5)), table()),
+    "low rank": (regressor(dubito.VariationalGaussian(epochs=5, rank=2)), table()),
+    "dense": (regressor(dubito.VariationalGaussian("full", epochs=5)), table()),
+    "natural gradient": (regressor(dubito.NaturalGradientVI(epochs=5)), table()),
     "ensemble": (regressor(dubito.Ensemble(dubito.MCDropout(epochs=5), 2)), table()),
     "renoised": (regressor(dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3)), table()),
     "targets": (regressor(MEMBER, likelihood="heteroscedastic"), (table()[0], table()[0] * [2.0, 1e-9])),
@@ -88,6 +94,15 @@ CASES = {
         dubito.BayesianClassifier(MEMBER, hidden=(4,), likelihood="ordered"),
         (table()[0], counts().clip(1, 3)),
     ),
+    "chains": (
+        regressor(dubito.NUTS(draws=4, warmup=60, chains=2, max_depth=3, descent=25), hidden=(2,)),
+        table(),
+    ),
+    "randomized": (regressor(dubito.Ensemble(dubito.RandomizedMAP(epochs=5), 2)), table()),
+    "swag": (regressor(dubito.Ensemble(dubito.SWAG(epochs=5, rank=3), 2)), table()),
+    "sgld": (regressor(dubito.SGLD(epochs=5, draws=2, chains=2)), table()),
+    "sghmc": (regressor(dubito.SGHMC(epochs=5, draws=2, chains=2)), table()),
+    "conjugate": (regressor(dubito.ConjugateNoise(dubito.MCDropout(epochs=5))), table()),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }
 
@@ -108,18 +123,36 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("models")
 
 
+class Fitted(dict):
+    """The cases by name, fitted and saved to ``folder`` when they are first asked for."""
+
+    def __init__(self, folder):
+        dict.__init__(self)
+        self.folder = folder
+
+    def __missing__(self, name):
+        estimator, data = CASES[name]
+        self[name] = copy.deepcopy(estimator).fit(*data)
+        self[name].save(self.folder / name)
+        return self[name]
+
+    def file(self, name):
+        """Where the case's file is."""
+        self[name]
+        return self.folder / name
+
+
 @pytest.fixture(scope="module")
 def fitted(folder):
-    """Every case, fitted and saved to ``folder``."""
-    found = {name: copy.deepcopy(estimator).fit(*data) for name, (estimator, data) in CASES.items()}
-    for name, estimator in found.items():
-        estimator.save(folder / name)
+    found = Fitted(folder)
+    found["tiny"]
     return found
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_answers(fitted, folder, case):
-    x, estimator, again = CASES[case][1][0], fitted[case], dubito.load(folder / case)
+    x, estimator = CASES[case][1][0], fitted[case]
+    again = dubito.load(folder / case)
     assert same(answers(estimator, x), answers(again, x))
     learned = {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
     assert learned <= set(vars(again)) and type(again) is type(estimator)
@@ -159,6 +192,7 @@ def run(script, *arguments, **options):
 
 @pytest.mark.slow
 def test_the_same_answers_in_another_process(fitted, folder):
+    assert all(fitted.file(name).exists() for name in CASES)
     (folder / "tables").write_bytes(pickle.dumps({name: data[0] for name, (_, data) in CASES.items()}))
     run(AGAIN, folder, pathlib.Path(__file__).parent)
     found = pickle.loads((folder / "answers").read_bytes())
@@ -345,6 +379,17 @@ def of_other_size(config, arrays):
 WIDE = [1, 2, 2**40]
 METHOD, NETWORK, BIAS = ("method",), ("posterior", "model", "network"), "posterior/params/network/layer_0/b"
 # name: (which file it is made of, how, what must be said)
+TEMPERATURE = {"class": "Temperature", "temperature": 2.0}
+
+
+def quantiles(u=(0.0, 1.0), v=(0.0, 1.0), factor=1.0):
+    return {"class": "Quantiles", "factors": [factor], "knots": [[list(u), list(v)]]}
+
+
+def conformal(margins, score="residual"):
+    return {"class": "Conformal", "coverage": 0.9, "margins": margins, "score": score}
+
+
 ILL = {
     # no such format
     "empty": ("tiny", raw(b""), "0 bytes"),
@@ -452,6 +497,7 @@ ILL = {
     "posterior a list": ("tiny", at("posterior", value=[1]), "not a usable"),
     "rate 1.5": ("dropout", at("posterior", "rates", value=lambda old: [None, None, None, 1.5]), "dropout rates"),
     "rate a text": ("dropout", at("posterior", "rates", value=lambda old: [*old[:-1], "0.1"]), "not a usable"),
+    "masks of another kind": ("dropout", at("posterior", "masks", value="concrete"), "masks 'concrete'"),
     "rates fewer": ("dropout", at("posterior", "rates", value=[None]), "dropout rates"),
     "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "mixture of no parts"),
     "mixture of 10^5": ("ensemble", at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5), "or too many"),
@@ -485,6 +531,25 @@ ILL = {
     "parameter more": ("tiny", at("params", value=lambda old: old | {"callback": 1}), "parameters have other names"),
     "parameter less": ("tiny", without("params", "draws"), "parameters have other names"),
     "parameter of a class": ("tiny", at("params", "prior", value={"class": "posix.system"}), "class 'posix.system'"),
+    "calibration a prior": (
+        "tiny",
+        at("calibration", value={"class": "Laplace", "scale": 1.0, "biases": 1.0}),
+        "its calibr",
+    ),
+    "calibration of classes": ("tiny", at("calibration", value=TEMPERATURE), "a temperature is for classes"),
+    "calibration of numbers": ("classes", at("calibration", value=quantiles()), "for regression"),
+    "calibration that falls": (
+        "tiny",
+        at("calibration", value=quantiles(v=[1.0, 0.0])),
+        "knots of a map of quantiles rise",
+    ),
+    "calibration of texts": ("tiny", at("calibration", value=quantiles(v=["0", "1"])), "tuples of numbers"),
+    "calibration of one knot": ("tiny", at("calibration", value=quantiles(u=[0.0], v=[0.0])), "not a usable"),
+    "calibration of factor 0": ("tiny", at("calibration", value=quantiles(factor=0.0)), "factors are positive"),
+    "calibration of more targets": ("targets", at("calibration", value=quantiles()), "not for 2 targets"),
+    "margins of texts": ("tiny", at("calibration", value=conformal(["0"])), "not a usable"),
+    "margins of more targets": ("tiny", at("calibration", value=conformal([0.0, 0.0])), "1 finite numbers"),
+    "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "the score 'os.system'"),
     "handle_unknown": ("tiny", at("params", "handle_unknown", value="skip"), "handle_unknown"),
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "parameter draws"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "parameter draws"),
@@ -613,13 +678,13 @@ def verdicts(fitted, folder):
     ill.mkdir()
     paths = {name: str(ill / name.replace("/", " ")) for name in [*ILL, *SPECIAL]}
     for name, (base, make, _) in ILL.items():
-        pathlib.Path(paths[name]).write_bytes(make(*parts((folder / base).read_bytes())))
+        pathlib.Path(paths[name]).write_bytes(make(*parts(fitted.file(base).read_bytes())))
     for name, (make, _) in SPECIAL.items():
         try:
             make(pathlib.Path(paths[name]), folder / "tiny")
         except PermissionError:  # only root makes devices
             paths[name] = "/dev/zero"
-    jobs = {"good": [str(folder / name) for name in CASES], "ill": {**paths, "/dev/zero": "/dev/zero"}}
+    jobs = {"good": [str(fitted.file(name)) for name in CASES], "ill": {**paths, "/dev/zero": "/dev/zero"}}
     found = json.loads(run(AUDIT, input=json.dumps(jobs), cwd=ill))
     return {name: verdict | {"path": jobs["ill"][name]} for name, verdict in found.items()}
 
@@ -628,7 +693,7 @@ def test_files_made_here_are_read(fitted, folder):
     """So that each ill file is refused for what is ill about it."""
     for case in CASES:
         path = folder / f"{case} by hand"
-        path.write_bytes(packed(*parts((folder / case).read_bytes())))
+        path.write_bytes(packed(*parts(fitted.file(case).read_bytes())))
         x = CASES[case][1][0]
         assert same(answers(dubito.load(path), x), answers(fitted[case], x))
 
@@ -663,7 +728,7 @@ def refused(path, expected):
 
 
 def test_truncated_at_every_length(fitted, folder, tmp_path):
-    data, large = ((folder / name).read_bytes() for name in ("tiny", "renoised"))
+    data, large = (fitted.file(name).read_bytes() for name in ("tiny", "renoised"))
     path, expected = tmp_path / "cut", described(data)
     path.write_bytes(data)
     assert not refused(path, expected)
@@ -954,7 +1019,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
     path = tmp_path / "model"
     fitted["tiny"].save(path)
     before = path.read_bytes()
-    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (posterior_file.LIST + 1))
+    deep = copy.copy(fitted["tiny"]).set_params(hidden=(1,) * (codec.LIST + 1))
     lost = with_posterior(fitted["tiny"], dubito.Samples(fitted["tiny"].posterior_.model, broken(fitted["tiny"])))
     for estimator, words in ((deep, "a list of 100001 entries"), (lost, "not finite")):
         with pytest.raises(dubito.ModelFileError, match=words):
@@ -969,6 +1034,7 @@ def broken(estimator):
 
 
 def test_estimators_still_pickle(fitted):
-    for name, estimator in fitted.items():
+    for name in CASES:
+        estimator = fitted[name]
         x = CASES[name][1][0]
         assert same(answers(pickle.loads(pickle.dumps(estimator)), x), answers(estimator, x))

@@ -49,6 +49,12 @@ def tied(p, x):
     return x[:, :2] @ p["w"] + 0.5 * (x[:, 2:] @ p["w"]) + p["b"][None]
 
 
+def mixed(p, x):
+    """Examples that see one another: none has an output of its own, and drawn weights must be the same for all."""
+    f = plain(p, x)
+    return f + jnp.mean(f, axis=0)[None]
+
+
 # name: (apply, shape of w, shape of x, treatment of w, treatment of b); all linear in the parameters
 LINEAR = {
     "plain": (plain, (4, 2), (3, 4), "product", "product"),
@@ -82,20 +88,20 @@ def problem(name):
     return Case(apply, params, noise, x, np.asarray(apply(params, x), float).reshape(len(x), -1), slopes)
 
 
-@partial(jax.jit, static_argnums=0)
-def runs(apply, params, noise, x, keys):
-    return jax.vmap(lambda k: noisy.noisy(apply, params, noise, x, key=k))(keys)
+@partial(jax.jit, static_argnums=(0, 5))
+def runs(apply, params, noise, x, keys, products):
+    return jax.vmap(lambda k: noisy.noisy(apply, params, noise, x, key=k, products=products))(keys)
 
 
-def sampled(apply, params, noise, x, seed=1):
+def sampled(apply, params, noise, x, seed=1, products="local"):
     """S runs under noise, (S, n, outputs of an example)."""
     keys = jax.random.split(jax.random.key(seed), S)
-    return np.asarray(runs(apply, params, noise, x, keys), float).reshape(S, len(x), -1)
+    return np.asarray(runs(apply, params, noise, x, keys, products), float).reshape(S, len(x), -1)
 
 
 @cache
-def gaussian_draws(name):
-    return sampled(*problem(name)[:4])
+def gaussian_draws(name, products="local"):
+    return sampled(*problem(name)[:4], products=products)
 
 
 @cache
@@ -118,12 +124,18 @@ def same_variance(draws, variance):
     return np.all(np.abs(square.mean(0) - variance) < 4.6 * square.std(0) / np.sqrt(len(draws)))
 
 
-@pytest.mark.parametrize("name", LINEAR)
-def test_gaussian_noise_has_the_moments_of_drawn_weights(name):
-    """f is linear in θ ~ N(μ, σ²), so it is normal with covariance J diag(σ²) Jᵀ, whatever the treatment."""
+@pytest.mark.parametrize(
+    ("name", "products"),
+    [
+        *((name, "local") for name in LINEAR),
+        *((n, p) for n in ("plain", "tokens", "tied") for p in ("flipout", "separate")),
+    ],
+)
+def test_gaussian_noise_has_the_moments_of_drawn_weights(name, products):
+    """f is linear in θ ~ N(μ, σ²), so it has mean f(μ) and covariance J diag(σ²) Jᵀ, whatever the treatment."""
     case = problem(name)
     parts = [v.reshape(*case.f.shape, -1) * np.ravel(case.noise[k].scale) for k, v in case.slopes.items()]
-    assert_moments(gaussian_draws(name), case.f, sum(np.einsum("npi,nqi->npq", v, v) for v in parts))
+    assert_moments(gaussian_draws(name, products), case.f, sum(np.einsum("npi,nqi->npq", v, v) for v in parts))
 
 
 def test_variance_of_a_plain_layer_is_x_squared_sigma_squared():
@@ -224,11 +236,23 @@ def test_a_deep_network_has_the_moments_of_drawn_weights(name):
         assert np.all(np.abs(a.mean(0) - b.mean(0)) < 4.6 * np.sqrt((a.var(0) + b.var(0)) / S))
 
 
-@pytest.mark.parametrize(("name", "shared"), [("plain", False), ("linear_recurrence", True), ("tokens", False)])
-def test_examples_share_noise_only_where_they_must(name, shared):
+@pytest.mark.parametrize(
+    ("name", "products", "shared"),
+    [
+        ("plain", "local", False),
+        ("plain", "flipout", False),
+        ("plain", "separate", False),
+        ("linear_recurrence", "local", True),
+        ("linear_recurrence", "separate", False),
+        ("tokens", "local", False),
+        ("mixed", "separate", True),
+    ],
+)
+def test_examples_share_noise_only_where_they_must(name, products, shared):
     """Equal rows: noise of their own in a product, the same in one draw, uncorrelated under flipout."""
-    apply, params, noise, x, *_ = problem(name)
-    draws = sampled(apply, params, noise, jnp.broadcast_to(x[:1], x.shape))
+    apply, params, noise, x, *_ = problem("plain" if name == "mixed" else name)
+    apply = mixed if name == "mixed" else apply
+    draws = sampled(apply, params, noise, jnp.broadcast_to(x[:1], x.shape), products=products)
     d = draws - draws.mean(0)
     if shared:
         np.testing.assert_array_equal(draws[:, 0], draws[:, 1])
@@ -284,39 +308,6 @@ def test_gradients_are_finite_where_the_variance_is_zero():
     exact = jax.grad(lambda p: jnp.sum(plain(p, x) ** 2))(params)
     for leaf, truth in zip(*map(jax.tree.leaves, (found[0], exact)), strict=True):
         np.testing.assert_allclose(leaf, truth, rtol=1e-6)
-
-
-def test_gradient_variance_falls_from_one_draw_to_a_draw_per_example_to_local():
-    """ρ-gradients of a mean over rows. With each row four times, only noise of a row's own averages out: by 4."""
-    rng = np.random.default_rng(0)
-    mean, rho, once = (jnp.float32(rng.normal(size=s)) for s in ((3, 2), (3, 2), (8, 3)))
-    keys = jax.random.split(jax.random.key(1), 2000)
-
-    def one(rho, x, key):
-        return x @ (mean + jax.nn.softplus(rho) * jax.random.normal(key, mean.shape))
-
-    def each(rho, x, key):
-        return jax.vmap(lambda row, k: one(rho, row, k))(x, jax.random.split(key, len(x)))
-
-    def local(rho, x, key):
-        return noisy.noisy(lambda w, x: x @ w, mean, noisy.Gaussian(jax.nn.softplus(rho)), x, key=key)
-
-    def variance(f, x):
-        """Total variance of the gradient and its standard error."""
-        gradient = jax.grad(lambda rho, k: jnp.mean((jnp.tanh(f(rho, x, k)) - 0.5) ** 2))
-        g = np.asarray(jax.jit(jax.vmap(lambda k: gradient(rho, k)))(keys), float)
-        square = np.sum((g - g.mean(0)) ** 2, axis=(1, 2))
-        return square.mean(), square.std() / np.sqrt(len(keys))
-
-    four = jnp.tile(once, (4, 1))
-    found = {f.__name__: (variance(f, once), variance(f, four)) for f in (each, local)}
-    found["one"] = (variance(one, once),)  # for all rows: four of each change nothing
-    for more, less in (("one", "each"), ("each", "local")):
-        (a, se_a), (b, se_b) = found[more][0], found[less][0]
-        assert a - b > 4.6 * np.hypot(se_a, se_b)
-    for name in ("each", "local"):
-        (a, se_a), (b, se_b) = found[name]
-        assert abs(a - 4 * b) < 4.6 * np.hypot(se_a, 4 * se_b)
 
 
 def test_same_key_same_bits():

@@ -14,7 +14,7 @@ from scipy import stats
 from sklearn.calibration import calibration_curve
 
 import dubito
-from dubito import metrics, plots
+from dubito import decisions, metrics, plots
 from dubito.predictive import Predictive
 
 
@@ -60,6 +60,7 @@ CARDS = [
 PICTURES = {
     "bands": lambda ax: plots.bands(np.arange(60.0), regression()[0], x_train=[1.0], y_train=[2.0], ax=ax),
     "reliability": lambda ax: plots.reliability(*classification(), ax=ax),
+    "risk_coverage": lambda ax: plots.risk_coverage(*classification(), ax=ax),
     "interval_coverage": lambda ax: plots.interval_coverage(*regression(), ax=ax),
     "loss_curves": lambda ax: plots.loss_curves(history(), ax=ax),
     "weights": lambda ax: plots.weights(draws(), ax=ax),
@@ -264,6 +265,22 @@ def test_loss_curves_are_negative_scores_with_their_median():
     for one, run in zip(thin, runs, strict=False):
         np.testing.assert_array_equal(one.get_ydata()[: len(run)], -run[:, 0])
         assert np.all(np.isnan(one.get_ydata()[len(run) :]))
+
+
+def test_risk_coverage_is_the_curve_between_chance_and_the_best():
+    predictive, y = regression()
+    ax = plots.risk_coverage(predictive, y)
+    curve = decisions.risk_coverage(predictive, y)
+    at, risk = line(ax, "by doubt")
+    np.testing.assert_array_equal([at, risk], [curve.coverage, curve.risk])
+    error = np.mean((y - predictive.mean) ** 2, axis=1)
+    assert line(ax, "doubt by chance")[1] == pytest.approx([error.mean()] * 2)
+    at, best = line(ax, "perfect doubt")
+    assert best == pytest.approx([np.sort(error)[: k + 1].mean() for k in range(len(error))])
+    assert at[-1] == 1 and ax.get_ylabel() == "risk: mean squared error of these rows"
+    assert ax.get_legend().get_title().get_text().startswith(f"area {curve.area.value:.3g} ± ")
+    labeled = plots.risk_coverage(*classification())
+    assert labeled.get_ylabel() == "risk: error rate of these rows"
 
 
 def test_loss_curves_without_validation_and_of_one_member():

@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import dubito
-from dubito import comparison, diagram, metrics, report
+from dubito import comparison, diagnostics, diagram, metrics, report
 from dubito.predictive import Predictive
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -286,8 +286,9 @@ def test_a_section_on_a_data_set(tmp_path, case, expected):
     card = metrics.scorecard(predictive, y)
     x = np.arange(len(y)) if len(expected) == 5 else None
     section = report.data_section(
-        "Data", [("one", card), ("<i>", card)], "one", predictive, y, x=x, history=[np.ones((4, 3))]
+        "Data", [("one", card), ("<i>", card)], "one", predictive, y, x=x, history=[np.ones((4, 3))], posterior=MIXED
     )
+    assert section.text == f"one. {diagnostics.monte_carlo(predictive, MIXED, y).sentence}"
     page = Page(written(tmp_path, sections=[section]))
     captions = page.texts("figcaption")
     assert len(captions) == len(expected)
@@ -297,6 +298,7 @@ def test_a_section_on_a_data_set(tmp_path, case, expected):
     assert f"{value}{BETWEEN}{se}" in page.texts("td")
 
 
+MIXED = dubito.Mixture(None, ())  # of which nothing but its kind is asked for
 BETWEEN = " ±\u00a0"
 
 

@@ -39,10 +39,10 @@ def dropout_fits(fits, epochs):
     )
 
 
-def backprop_fits(fits, epochs, local):
+def backprop_fits(fits, epochs, noise):
     """Bayes by Backprop on the same table and network, one draw a step."""
     x, y = data.table()
-    method = dubito.BayesByBackprop(local=local, initial_scale=data.INITIAL_SCALE, **settings(epochs))
+    method = dubito.BayesByBackprop(noise=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
     method = method if fits == 1 else dubito.Ensemble(method, fits)
     return data.Task(
         fitted(table_model(), x, y, method), lambda posterior: half_squared_error(posterior, x, y), fits * epochs * 4
@@ -57,7 +57,8 @@ def image_fit(rows, epochs, kind):
     if kind == "deterministic":
         method = dubito.MaximumLikelihood(**settings(epochs))
     else:
-        method = dubito.BayesByBackprop(local=kind == "local", initial_scale=data.INITIAL_SCALE, **settings(epochs))
+        noise = "local" if kind == "local" else "draw"
+        method = dubito.BayesByBackprop(noise=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
     return data.Task(
         fitted(model, x, y, method), lambda posterior: cross_entropy(posterior, x, y), epochs * -(-rows // 128)
     )

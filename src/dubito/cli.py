@@ -1,4 +1,4 @@
-"""The command line: demo, fit, predict, evaluate, explain, compare. JAX is imported inside the commands, never for --help."""
+"""The command line: demo, fit, predict, evaluate, calibrate, explain, compare. JAX is imported inside the commands, never for --help."""
 
 import contextlib
 import json
@@ -13,13 +13,12 @@ from typing import Annotated, Any
 try:
     import typer
     from rich.console import Console
-    from rich.table import Table
 except ImportError:
     raise SystemExit(
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
-from dubito import cache, progress
+from dubito import cache, grids, progress
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -151,8 +150,9 @@ def fit(
     say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
 
 
-def answered(path, table, impute=False):
-    """(the model in ``path``, inputs, the target's column or None) for a table that may hold the target or not."""
+def answered(path, table, impute=False, wanted=None):
+    """(the model in ``path``, inputs, the target's column or None) for a table that may hold the target or not; ``wanted``
+    names the command that cannot do without."""
     import dubito
     from dubito.tables import split_target
 
@@ -161,6 +161,8 @@ def answered(path, table, impute=False):
     target = model.summary_.get("target")
     if target in frame.column_names:
         return model, *split_target(frame, target)
+    if wanted is not None:
+        raise ValueError(f"{wanted} needs the target's column, {target!r}, in {table}")
     return model, frame, None
 
 
@@ -187,23 +189,38 @@ def predict(
 @app.command()
 def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table: TableFile, as_json: Json = False):
     """Score the model on TABLE, which has the target's column too."""
-    from dubito.comparison import codes
+    from dubito.diagnostics import monte_carlo
     from dubito.metrics import scorecard
+    from dubito.targets import codes
 
-    found, inputs, y = answered(model, table)
-    if y is None:
-        raise ValueError(f"evaluate needs the target's column, {found.summary_.get('target')!r}, in {table}")
+    found, inputs, y = answered(model, table, wanted="evaluate")
     truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
-    card = scorecard(found.predictive(inputs), truth)
+    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, truth)
+    card = scorecard(found.predictive(inputs), truth) | unsure.card()
     if as_json:
-        print(json.dumps(card))
+        print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
-    grid = Table("score", "value", "standard error")
-    for key, value in card.items():
-        if not key.endswith("_se"):
-            error = card.get(f"{key}_se")
-            grid.add_row(key, f"{value:.4g}", "" if error is None else f"{error:.2g}")
-    Console().print(grid)
+    Console().print(grids.of_scores(card))
+    say(unsure.sentence)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    table: TableFile,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the calibrated model.")],
+    method: Annotated[
+        str | None, typer.Option(help="temperature or isotonic for classes, quantiles for numbers, conformal for both.")
+    ] = None,
+    coverage: Annotated[
+        float | None, typer.Option(help="What conformal intervals or sets hold; 0.9 by default.")
+    ] = None,
+):
+    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column."""
+    found, inputs, y = answered(model, table, wanted="calibrate")
+    found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
+    found.save(output)
+    say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
 
 
 @app.command()
@@ -263,24 +280,13 @@ def compare(
     if as_json:
         print(json.dumps({row.name: row.card() for row in rows}))
     else:
-        Console().print(grid_of(rows))
+        Console().print(grids.of_methods(rows))
     if report is not None:
         from dubito.report import comparison_report
 
         settings = {"table": Path(table).name, "target": target, "folds": str(folds)}
         comparison_report(report, f"{target}: {len(names)} methods", rows, settings=settings, seed=seed)
         say(f"Wrote {report}")
-
-
-def grid_of(rows):
-    """A rich table of ``comparison.compare``'s rows."""
-    keys = list(rows[0].scores)
-    grid = Table("method", *keys, "nll to the best", "seconds a fit")
-    for row in rows:
-        cells = [f"{score.value:.4g} ± {score.se:.2g}" for score in row.scores.values()]
-        gap = "" if row is rows[0] else f"+{row.difference.value:.3g} ± {row.difference.se:.2g}"
-        grid.add_row(row.name, *cells, gap, f"{row.seconds:.1f}")
-    return grid
 
 
 @app.command()

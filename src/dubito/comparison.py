@@ -5,6 +5,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,11 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
+from dubito.columns import check_target
+from dubito.conformal import cv_plus
 from dubito.metrics import Score
 from dubito.tables import taken
+from dubito.targets import codes
 from dubito.threads import cores, results
 
 REGRESSION = {
@@ -114,10 +118,32 @@ def pooled(scores):
     return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)
 
 
-def codes(classes, labels):
-    """Places of ``labels`` in the sorted ``classes``. ValueError for a label that is not among them."""
-    labels = np.asarray(labels)
-    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    if np.any(classes[places] != labels):
-        raise ValueError(f"the label {labels[classes[places] != labels][0]!r} was not there at fit")
-    return places
+def cross_validated(estimator, X, y, *, folds=10, seed=0):
+    """A ``CrossValidated`` regressor: one clone of ``estimator`` fitted without each of ``folds``, and its errors there."""
+    truth, _ = check_target(y, len(np.asarray(y)), "regression")
+    splits = list(KFold(folds, shuffle=True, random_state=seed).split(truth))
+    fold, residuals, members = np.empty(len(truth), int), np.empty(truth.shape), []
+    with fitting([(clone(estimator), X, np.asarray(y), train) for train, _ in splits]) as fits:
+        for number, (_, test) in enumerate(splits):
+            ((fitted, _),) = results([fits.popleft()])
+            fold[test] = number
+            residuals[test] = np.abs(truth[test] - fitted.predictive(taken(X, test)).mean)
+            members.append(fitted)
+    return CrossValidated(tuple(members), residuals, fold)
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """``members``: fitted estimators; ``residuals`` (n, K): the errors, without sign, of the member ``fold`` (n,) at the rows
+    that it was fitted without."""
+
+    members: tuple
+    residuals: np.ndarray
+    fold: np.ndarray
+
+    def interval(self, X, coverage=0.9):
+        """CV+ intervals (lower, upper), each (n,) or (n, K): they hold y with the probability 2 coverage − 1 at least, and
+        usually with ``coverage``; see ``conformal.cv_plus``."""
+        means = np.stack([member.predictive(X).mean for member in self.members])
+        lower, upper = cv_plus(means, self.residuals, self.fold, coverage)
+        return (lower[:, 0], upper[:, 0]) if lower.shape[1] == 1 else (lower, upper)

@@ -111,7 +111,7 @@ class NegativeBinomial:
 
     def log_prior(self, phi):
         if self.dispersion is not None:
-            return jnp.zeros((), jnp.float32)
+            return jnp.asarray(0.0)
         return jnp.sum(log_gamma_density(phi["log_dispersion"], self.shape, self.rate))
 
     def join(self, f, phi):

@@ -122,7 +122,7 @@ def times(model, params, x, y, weight, direction, curvature):
 
 def products(program, params, x):
     """The ``Product``s of a network's traced program. Leaves in none are used many times, in a loop, or in another way."""
-    uses, sites = analyze(program, params, x)
+    uses, sites, _ = analyze(program, params, x)
     made, readers = {}, [slot for step in program.steps for slot in step.inputs] + program.outputs
     places = [(k, site) for k, (use, site) in enumerate(zip(uses, sites, strict=True)) if use.treatment == "product"]
     for k, site in places:

@@ -191,7 +191,7 @@ def permutation(key, first):
     mask = np.uint32(2**low - 1)
     order = jnp.arange(n, dtype=jnp.uint32)
     for key_round in jax.random.split(key, -(-low // (31 - low))):
-        high = (jax.random.bits(key_round, (n,)) >> np.uint32(1)) & ~mask
+        high = (jax.random.bits(key_round, (n,), np.uint32) >> np.uint32(1)) & ~mask
         last = np.uint32(2**31)
         word = jnp.where(first[order], high, last) | jnp.arange(n, dtype=jnp.uint32)
         order = order[jnp.sort(word) & mask]
@@ -206,7 +206,7 @@ def one_block(model, method, block, mesh, order, used, piece, plan, key, carry, 
     start = place * least + jnp.minimum(place, more)
     rows = least + (place < more).astype(jnp.int32)
     x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in order)
-    weight = jnp.where(jnp.arange(block) < rows, weight, 0.0)
+    weight = jnp.where(jnp.arange(block, dtype=jnp.int32) < rows, weight, 0.0)
     x, y, weight = laid((x, y, weight), mesh, PartitionSpec(mesh and mesh.axis_names))
     batch = Batch(x, y, weight, piece.blocks.astype(jnp.float32), piece.size)
     step = carry.step + number

@@ -10,26 +10,19 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from dubito import model_file, predictive, random, targets
+from dubito import model_file, random, targets
+from dubito.answering import Answering
 from dubito.batches import learn_table, table_pieces
-from dubito.blocks import ROWS
-from dubito.draws import functions
 from dubito.engine import fit, history
 from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
-from dubito.tables import DataError, Schema, check_target, check_weight, taken
-from dubito.threads import in_threads
+from dubito.tables import Schema, check_target, check_weight
 
 
-class _Estimator(BaseEstimator):
+class _Estimator(Answering, BaseEstimator):
     """What both estimators share; the parameters are explained there."""
 
-    schema_: Schema
-    scaler_: Any
-    method_: Any
-    posterior_: Any
-    key_: Any
     _flat: bool
     _target: Any
     _task = "regression"
@@ -125,6 +118,7 @@ class _Estimator(BaseEstimator):
             "method_": method,
             "posterior_": posterior,
             "key_": np.asarray(jax.random.key_data(key_predict)),
+            "calibration_": None,
             "history_": history(reports),
             "summary_": {"rows": rows, "seconds": time.perf_counter() - start},
             "n_features_in_": len(schema.columns),
@@ -136,66 +130,6 @@ class _Estimator(BaseEstimator):
         for name, value in fitted.items():
             setattr(self, name, value)
         return self
-
-    def predictive(self, X):
-        """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
-        ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
-        return self._answer(self._functions(), self._encoded(X))
-
-    def _functions(self):
-        """The posterior's functions, drawn once."""
-        check_is_fitted(self, "posterior_")
-        return functions(self.posterior_, random.fast(self.key_), self.draws)
-
-    def _encoded(self, X, start=0):
-        return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
-
-    def _answer(self, found, x):
-        shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
-        return predictive.answer(found, x, shift, scale, self.description)
-
-    @property
-    def description(self):
-        """The method, its settings and the model, in words."""
-        model = self.posterior_.model
-        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}"
-
-    @property
-    def block_rows(self):
-        """How many rows to predict at a time, so that memory is bounded."""
-        return ROWS * max(1, min(16, 1600 // len(self._functions())))
-
-    def stream(self, blocks, reading):
-        """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
-        found = self._functions()
-        return in_threads(lambda block: reading(self._answer(found, self._encoded(*block))), blocks)
-
-    def in_blocks(self, X, *readings):
-        """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
-        rows = _num_samples(X)
-        if rows <= ROWS or rows <= (size := self.block_rows):
-            answer = self.predictive(X)
-            return [read(answer) for read in readings]
-        blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
-        try:
-            parts = list(self.stream(blocks, lambda answer: [read(answer) for read in readings]))
-        except DataError:
-            self._encoded(X)  # which tells of all rows
-            raise
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    def sample_y(self, X, n_samples=1, random_state=0):
-        """Draws of the target: (n, n_samples), or (n, K, n_samples) for several targets; classes for a classifier.
-
-        Each draw is one function of the posterior, with noise for every row.
-        """
-        answer = self.predictive(X)
-        key = random.seeded(check_random_state(random_state).randint(2**31 - 1))
-        drawn = np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1)
-        return self._labels(drawn)
-
-    def _labels(self, drawn):
-        raise NotImplementedError
 
     def save(self, path):
         """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads it.
@@ -254,9 +188,8 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         return self._shaped(mean), self._shaped(std)
 
     def predict_interval(self, X, coverage=0.9):
-        """Equal-tailed (lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``."""
-        ends = [(1 - coverage) / 2, (1 + coverage) / 2]
-        (both,) = self.in_blocks(X, lambda answer: np.moveaxis(answer.quantile(ends), 0, 1))
+        """(lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``: equal-tailed, or conformal."""
+        (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
         return self._shaped(both[:, 0]), self._shaped(both[:, 1])
 
     def _shaped(self, values):
@@ -264,6 +197,9 @@ class BayesianRegressor(RegressorMixin, _Estimator):
 
     def _labels(self, drawn):
         return drawn[:, 0] if self._flat else drawn
+
+    def _truth(self, y, rows):
+        return check_target(y, rows, "regression")[0]
 
 
 class BayesianClassifier(ClassifierMixin, _Estimator):
@@ -300,8 +236,17 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         """Class probabilities, (n, C), in the order of ``classes_``: the mean over draws."""
         return self.in_blocks(X, lambda answer: answer.probs)[0]
 
+    def predict_set(self, X):
+        """Which classes are in each row's conformal set, bool (n, C); after ``calibrate(..., method="conformal")``."""
+        if not hasattr(getattr(self, "calibration_", None), "sets"):
+            raise ValueError('conformal sets come after calibrate(X, y, method="conformal") on held-out rows')
+        return self.in_blocks(X, lambda answer: answer.sets)[0]
+
     def _labels(self, drawn):
         return self.classes_[drawn]
+
+    def _truth(self, y, rows):
+        return targets.codes(self.classes_, y)
 
 
 def load(path) -> Any:

@@ -1,95 +1,61 @@
-"""The evidence log p(D) of a Normal approximation, and the scales of prior and noise that maximize it (MacKay 1992).
+"""How near a variational posterior comes to the true one: the evidence lower bound of all the data, with its Monte-Carlo error."""
 
-With the eigenvalues λ of S G S (see ``structures``), the prior's variance times u and the noise's precision times t, at a
-point θ* and in nats:
-
-    log p(D | u, t) ≈ log p(D | θ*, t) − ½ ‖θ*/S‖²/u − ½ Σ log(1 + u t λ).
-"""
-
-import math
-from dataclasses import dataclass
-from typing import Any, NamedTuple
-
+import jax
 import numpy as np
-from scipy.optimize import brentq
 
+from dubito import random
 from dubito.likelihood import LOG_2PI
-
-REACH = 25.0  # of the logarithms of u and t
-
-
-class Noise(NamedTuple):
-    """A Gaussian's learned precisions τ (K,) at the point, with the ``squares`` Σ w (y − f)² (K,) of ``size`` = Σ w rows, and
-    their prior Gamma(shape, rate)."""
-
-    tau: np.ndarray
-    squares: np.ndarray
-    size: float
-    shape: float
-    rate: float
-
-    def gamma(self, determined):
-        """(shape, rate), each (K,), of the Gamma of τ when ``determined`` parameters are: as many rows less, half of them at most.
-
-        No more than all can be determined, but a diagonal or Kronecker-factored Λ may count more, and τ would go to 0.
-        """
-        count = self.size - min(determined / len(self.tau), 0.5 * self.size)
-        return np.full_like(self.squares, self.shape + 0.5 * count), self.rate + 0.5 * self.squares
+from dubito.metrics import Score
+from dubito.model import Batch
+from dubito.posterior import Dense, LowRank, Normals
+from dubito.prior import is_proper
+from dubito.rows import check_rows
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What it depends on: ``values`` λ, ``norm`` ‖θ*/S‖², the log likelihood at θ*, a learned ``noise`` or None, and what the
-    likelihood's other parameters add, in nats."""
+def elbo(posterior, x, y, *, key, draws=100, weight=None):
+    """The evidence lower bound E_q[log p(D, θ)] + H[q] in nats, a ``Score`` whose standard error is over ``draws`` draws.
 
-    values: np.ndarray
-    norm: float
-    log_likelihood: float
-    noise: Any
-    own: float
-
-    def determined(self, u, t):
-        """γ = tr(G Λ⁻¹): how many parameters the data determine."""
-        return float(np.sum(u * t * self.values / (1 + u * t * self.values)))
-
-    def optimum(self, u=None):
-        """(u, t) of the maximum; with ``u`` given (u, t) of that over t. t is 1 if no noise is learned."""
-        best, t = 1.0 if u is None else u, 1.0
-        for _ in range(200):  # each in turn, which never lowers the evidence
-            before = best, t
-            if self.noise is not None:
-                t = _root(lambda t, u=best: self._surplus(u, t))
-            if u is None:
-                best = _root(lambda u, t=t: u * self.determined(u, t) - self.norm)
-            if max(abs(math.log(best / before[0])), abs(math.log(t / before[1]))) < 1e-10:
-                break
-        return best, t
-
-    def _surplus(self, u, t):
-        """−2 ∂ log p(D | u, t) p(τ)/∂ log t."""
-        shape, rate = self.noise.gamma(self.determined(u, t))
-        return 2 * float(np.sum(t * self.noise.tau * rate - shape))
-
-    def log(self, u, t):
-        """log p(D) in nats, a learned τ integrated over by the curvature in log τ."""
-        values = u * t * self.values
-        total = self.log_likelihood - 0.5 * self.norm / u - 0.5 * float(np.sum(np.log1p(values))) + self.own
-        if self.noise is None:
-            return total
-        tau, squares, size, a, b = self.noise
-        shape, rate = self.noise.gamma(self.determined(u, t))
-        best = shape / rate
-        total += float(np.sum(0.5 * size * np.log(best / tau) - 0.5 * (best - tau) * squares))
-        prior = a * math.log(b) - math.lgamma(a) + a * np.log(best) - b * best
-        second = shape + 0.5 * float(np.sum(values / (1 + values) ** 2)) / len(tau)
-        return total + float(np.sum(prior + 0.5 * LOG_2PI - 0.5 * np.log(second)))
+    log p(D) = ELBO + KL(q ‖ p(θ | D)): of two posteriors of one model and data the higher is nearer to the true one; of two models it
+    compares the bounds, not the evidence. ``posterior``: a ``Normals``, ``LowRank`` or ``Dense``, whose entropy H is known. Targets are in the
+    model's units. Raises ValueError for other posteriors, weights without spread, an improper prior, and data that do not fit.
+    """
+    entropy = _entropy(posterior)
+    model = posterior.model
+    if not is_proper(model.prior, model.scales(posterior.mean)):
+        raise ValueError(
+            "an evidence needs a proper prior of all parameters: give the model one, and its biases a scale"
+        )
+    if not (isinstance(draws, int) and draws > 1):
+        raise ValueError(f"draws is a whole number of at least 2, for a standard error; got {draws!r}")
+    rows = check_rows(model, x, y, weight)
+    batch = Batch(rows.x, rows.y, rows.train, np.float32(1), np.float32(rows.train.sum()))
+    ((part, seeds),) = posterior.sources(random.fast(key), draws)
+    joint = np.asarray(_log_joints(part, seeds, batch), np.float64)
+    return Score(float(joint.mean() + entropy), float(joint.std(ddof=1) / np.sqrt(draws)), None)
 
 
-def _root(function):
-    """Where an increasing function of a positive number is 0, or the end of the reach where it is nowhere."""
-    if function(math.exp(-REACH)) >= 0:
-        return math.exp(-REACH)
-    if function(math.exp(REACH)) <= 0:
-        return math.exp(REACH)
-    found: Any = brentq(lambda log: function(math.exp(log)), -REACH, REACH, xtol=1e-12)
-    return math.exp(found)
+@jax.jit
+def _log_joints(part, seeds, batch):
+    return jax.lax.map(lambda seed: part.model.log_joint(part.draw(seed), batch), seeds)
+
+
+def _entropy(posterior):
+    """H[q] = ½ log det(2πe Σ), in nats."""
+    if isinstance(posterior, Dense):
+        factor = np.asarray(posterior.factor, np.float64)
+        return 0.5 * len(factor) * (1 + LOG_2PI) + np.linalg.slogdet(factor)[1]
+    if not isinstance(posterior, Normals | LowRank):
+        raise ValueError(
+            f"the entropy of a {type(posterior).__name__} is not known in closed form: elbo is of Normals, LowRank and Dense"
+        )
+    scale = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(posterior.scale)]).astype(np.float64)
+    if not np.all(scale > 0):
+        raise ValueError(
+            f"{np.sum(~(scale > 0))} parameters are points, without spread: they have no entropy and no elbo"
+        )
+    found = np.sum(np.log(scale) + 0.5 * (1 + LOG_2PI))
+    if isinstance(posterior, LowRank):  # det(D + VᵀV) = det D · det(I + V D⁻¹ Vᵀ)
+        leaves = jax.tree.leaves(posterior.directions)
+        inside = np.concatenate([np.reshape(leaf, (len(leaf), -1)) for leaf in leaves], axis=1) / scale
+        found += 0.5 * np.linalg.slogdet(np.eye(len(inside)) + inside @ inside.T)[1]
+    return float(found)

@@ -9,11 +9,11 @@ import numpy as np
 
 from dubito.activations import ACTIVATIONS
 from dubito.columns import DataError, check_target
-from dubito.comparison import codes
 from dubito.criteria import refusal
 from dubito.methods.laplace import LaplacePosterior
 from dubito.network import MLP
 from dubito.posterior import Dropped, Mixture, Normals, Samples
+from dubito.targets import codes
 
 
 def posterior_of(fitted):

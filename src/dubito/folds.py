@@ -52,3 +52,15 @@ class Least:
     @staticmethod
     def across(groups):
         return [np.min(parts, axis=0) for parts in zip(*(found for _, found in groups), strict=True)]
+
+
+class Kept:
+    """All draws of each of a reading's arrays, in their order: (rows, S, ·)."""
+
+    @staticmethod
+    def within(values):
+        return [np.moveaxis(value, 0, 1) for value in values]
+
+    @staticmethod
+    def across(groups):
+        return [np.concatenate(parts, axis=1) for parts in zip(*(found for _, found in groups), strict=True)]

@@ -64,7 +64,7 @@ class Gaussian:
 
     def log_prior(self, phi):
         if self.precision is not None:
-            return jnp.zeros((), jnp.float32)
+            return jnp.asarray(0.0)
         return jnp.sum(log_gamma_density(phi["log_precision"], self.shape, self.rate))
 
     def join(self, f, phi):
@@ -112,7 +112,7 @@ class HeteroscedasticGaussian:
 
     def log_prior(self, phi):
         del phi
-        return jnp.zeros((), jnp.float32)
+        return jnp.asarray(0.0)
 
     def join(self, f, phi):
         del phi
@@ -194,7 +194,7 @@ class LaplaceNoise:
 
     def log_prior(self, phi):
         if self.scale is not None:
-            return jnp.zeros((), jnp.float32)
+            return jnp.asarray(0.0)
         return jnp.sum(log_gamma_density(-phi["log_scale"], self.shape, self.rate))
 
     def join(self, f, phi):
@@ -233,7 +233,7 @@ class Bernoulli:
 
     def log_prior(self, phi):
         del phi
-        return jnp.zeros((), jnp.float32)
+        return jnp.asarray(0.0)
 
     def join(self, f, phi):
         del phi

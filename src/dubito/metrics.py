@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dubito.crps import by_target
+from dubito.outcomes import checked
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
 LEVELS = np.array([0.5 - 0.5 * c for c in COVERAGES] + [0.5 + 0.5 * c for c in COVERAGES])
@@ -38,7 +39,7 @@ def paired(first, second, *, weight=None):
 
 def rmse(predictive, y, *, weight=None):
     """Root mean squared error of the mean, in the target's units."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     squared = (y - predictive.mean) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
     return _average(np.mean(0.5 * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
@@ -46,13 +47,13 @@ def rmse(predictive, y, *, weight=None):
 
 def mae(predictive, y, *, weight=None):
     """Mean absolute error of the mean, in the target's units."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     return _average(np.mean(np.abs(y - predictive.mean), axis=1), weight)
 
 
 def r2(predictive, y, *, weight=None):
     """R² = 1 − M/V, M the squared error of the mean and V the variance of y; nan where a target does not vary."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
     squared, deviation = (y - predictive.mean) ** 2, (y - np.average(y, axis=0, weights=weight)) ** 2
@@ -65,13 +66,13 @@ def nll(predictive, y, *, weight=None):
 
     y may have K more columns that mark censored targets, where the likelihood knows such.
     """
-    y, weight = _checked(predictive, y, weight, predictive.task, marked=True)
+    y, weight = checked(predictive, y, weight, predictive.task, marked=True)
     return _average(-predictive.log_prob(y), weight)
 
 
 def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     parts = []
     start = 0
     for part in predictive.by_rows():  # so that memory is bounded
@@ -82,21 +83,21 @@ def crps(predictive, y, *, weight=None, knots=None):
 
 def pinball(predictive, y, quantile=0.5, *, weight=None):
     """Pinball loss of one quantile, in the target's units; half the absolute error of the median at 0.5."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     error = y - predictive.quantile(float(quantile))
     return _average(np.mean(np.maximum(quantile * error, (quantile - 1) * error), axis=1), weight)
 
 
 def coverage(predictive, y, level=0.9, *, weight=None):
     """Share of rows inside the equal-tailed interval of probability ``level``."""
-    y, weight = _checked(predictive, y, weight, "regression")
+    y, weight = checked(predictive, y, weight, "regression")
     lower, upper = predictive.interval(level)
     return _average(np.mean((lower <= y) & (y <= upper), axis=1), weight)
 
 
 def width(predictive, y, level=0.9, *, weight=None):
     """Mean width of the equal-tailed interval of probability ``level``, in the target's units."""
-    _, weight = _checked(predictive, y, weight, "regression")
+    _, weight = checked(predictive, y, weight, "regression")
     return _average(np.mean(np.ptp(predictive.interval(level), axis=0), axis=1), weight)
 
 
@@ -121,33 +122,33 @@ def inside(predictive, y, nominal):
 
 def _steps(predictive, y):
     """P(Y < y) and P(Y ≤ y), each (n, K)."""
-    y, _ = _checked(predictive, y, None, "regression")
+    y, _ = checked(predictive, y, None, "regression")
     at = predictive.cdf(y)
     return (predictive.cdf(y - 1) if predictive.discrete else at), at
 
 
 def accuracy(predictive, y, *, weight=None):
     """Share of rows whose most probable class is y."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     return _average((predictive.probs.argmax(1) == y).astype(float), weight)
 
 
 def brier(predictive, y, *, weight=None):
     """Σ_k (p_k − 1{y = k})², from 0 to 2."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     return _average(np.sum((predictive.probs - np.eye(predictive.probs.shape[1])[y]) ** 2, axis=1), weight)
 
 
 def ece(predictive, y, bins=15, *, weight=None):
     """Mean |accuracy − confidence| over ``bins`` equal widths of confidence; by chance above 0 even when calibrated."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     return _calibration(right[:, None] - confidence, np.ceil(confidence * bins) - 1, bins, weight)
 
 
 def adaptive_ece(predictive, y, bins=15, *, weight=None):
     """``ece`` over bins of equal mass. Equal confidences share a bin; the jackknife keeps the bins as they are."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     _, place = np.unique(confidence[:, 0], return_inverse=True)
     mass = np.bincount(place, weight)
@@ -157,14 +158,26 @@ def adaptive_ece(predictive, y, bins=15, *, weight=None):
 
 def classwise_ece(predictive, y, bins=15, *, weight=None):
     """The mean over classes of |frequency − probability| over ``bins`` equal widths of the class's probability."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     probs = predictive.probs
     return _calibration(np.eye(probs.shape[1])[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
 
 
+def set_coverage(predictive, y, *, weight=None):
+    """Share of rows whose class is in the conformal set; the predictive is one with ``sets``."""
+    y, weight = checked(predictive, y, weight, "classification")
+    return _average(predictive.sets[np.arange(len(y)), y].astype(float), weight)
+
+
+def set_size(predictive, y, *, weight=None):
+    """Mean number of classes in the conformal set."""
+    _, weight = checked(predictive, y, weight, "classification")
+    return _average(predictive.sets.sum(1).astype(float), weight)
+
+
 def auroc(predictive, y, *, weight=None):
     """Area under the ROC curve of class 1, or the mean of each present class against the rest; DeLong's error."""
-    y, weight = _checked(predictive, y, weight, "classification")
+    y, weight = checked(predictive, y, weight, "classification")
     probs = predictive.probs
     count = np.bincount(y[weight > 0], minlength=probs.shape[1])
     if np.count_nonzero(count) < 2:
@@ -175,13 +188,6 @@ def auroc(predictive, y, *, weight=None):
     share = count / np.where(count > 1, count - 1, np.nan)  # of each class, as in DeLong's estimator for two
     se = np.sqrt(np.sum(share[y] * (weight * slope) ** 2, where=weight > 0))
     return Score(value, float(se), value + weight.sum() * slope)
-
-
-def risk_coverage(predictive, y, *, weight=None):
-    """Area under the risk-coverage curve: the error rate of rows at least as confident as a row, averaged over rows."""
-    y, weight = _checked(predictive, y, weight, "classification")
-    value, slope = _above(predictive.probs.max(1), 1.0 * (predictive.probs.argmax(1) != y), weight, np.ones(len(y)))
-    return _average(value + weight.sum() * slope, weight)
 
 
 def ood_auroc(inside, outside):
@@ -205,16 +211,24 @@ def scorecard(predictive, y, *, weight=None):
     """The usual scores by name, each with ``<name>_se``, and ``n``; what is not defined for these rows is left out.
 
     Of y with marks of censored targets only ``nll`` is defined; of a criterion without a density only errors of the mean.
+    Conformal intervals and sets have a coverage and a width or size of their own.
     """
-    y, weight = _checked(predictive, y, weight, predictive.task, marked=True)
+    y, weight = checked(predictive, y, weight, predictive.task, marked=True)
+    conformal = getattr(predictive, "conformal", None)
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.mean.shape[1]
         usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.offers("log_prob") else ())
         scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
         if predictive.offers("cdf") and not marked:
             scores |= _of_distribution(predictive, y, weight)
+        if conformal is not None and not marked:
+            level = conformal.coverage
+            scores["conformal_coverage"] = coverage(predictive, y, level, weight=weight)
+            scores["conformal_width"] = width(predictive, y, level, weight=weight)
     else:
         scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, nll, brier, ece, auroc)}
+        if conformal is not None:
+            scores |= {f.__name__: f(predictive, y, weight=weight) for f in (set_coverage, set_size)}
     values = {name: score.value for name, score in scores.items() if score.rows is not None}
     errors = {f"{name}_se": score.se for name, score in scores.items() if not np.isnan(score.se)}
     return values | errors | {"n": len(y)}
@@ -293,28 +307,3 @@ def _two_samples(inside, outside):
     if any(part.ndim != 1 or len(part) == 0 or np.any(np.isnan(part)) for part in parts):
         raise ValueError("scores inside and outside are 1-D arrays of at least one number, none of them NaN")
     return np.concatenate(parts), np.repeat([0.0, 1.0], [len(part) for part in parts])
-
-
-def _checked(predictive, y, weight, task, marked=False) -> tuple[np.ndarray, np.ndarray]:
-    """y as numbers (n, K) or class indices (n,), and the weights; ValueError for what cannot be scored."""
-    n, answers = predictive.mean.shape
-    if predictive.task != task or n == 0:
-        raise ValueError(f"a score for {task} wants rows of that, but the predictive is {n} rows of {predictive.task}")
-    y = np.asarray(y, np.float64)
-    y = y[:, None] if task == "regression" and y.ndim == 1 else y
-    shape = (n, answers) if task == "regression" else (n,)
-    columns = getattr(predictive.likelihood, "columns", answers)
-    if y.shape != shape and not (marked and task == "regression" and y.shape == (n, columns)):
-        raise ValueError(f"y has the shape {y.shape}, but the predictive wants {shape}")
-    bad = np.flatnonzero(~np.isfinite(np.column_stack([y, predictive.mean])).all(1))
-    if len(bad):
-        raise ValueError(f"y or its prediction is not finite in {len(bad)} of {n} rows, first in row {bad[0]}")
-    weight = np.ones(n) if weight is None else np.asarray(weight, np.float64)
-    if weight.shape != (n,) or not np.all(np.isfinite(weight) & (weight >= 0)) or not weight.any():
-        raise ValueError(f"weight is {n} finite numbers, none of them negative and not all 0")
-    if task == "regression":
-        return y, weight
-    wrong = y[(y < 0) | (y >= answers) | (y != np.floor(y))]
-    if len(wrong):
-        raise ValueError(f"y is class indices from 0 to {answers - 1}, got {wrong[0]:g}")
-    return y.astype(int), weight

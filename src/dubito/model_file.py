@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 
-from dubito import archive, likelihood, network, posterior_file
+from dubito import archive, codec, likelihood, network, posterior_file
 from dubito.archive import ModelFileError, expect
+from dubito.codec import decoded, encoded
 from dubito.methods.laplace import Linearized
 from dubito.tables import Schema, TargetScaler
 
@@ -29,14 +30,15 @@ def save(estimator, path):
     config = {
         "format": FORMAT,
         "kind": kind.__name__,
-        "params": {name: posterior_file.encoded(value, name) for name, value in params.items()},
-        "method": posterior_file.encoded(estimator.method_, "method"),
+        "params": {name: encoded(value, name) for name, value in params.items()},
+        "method": encoded(estimator.method_, "method"),
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
         "flat": getattr(estimator, "_flat", True),
         "key": estimator.key_.tolist(),
         "posterior": posterior_file.spec(estimator.posterior_),
+        "calibration": encoded(estimator.calibration_, "calibration"),
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -61,7 +63,7 @@ def load(path, kinds):
         raise ModelFileError(f"not a usable model file: {error}") from error
 
 
-KEYS = {*"format kind params method schema scaler classes flat key posterior summary versions".split()}
+KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
 
 
 def _expected(config, kinds):
@@ -78,14 +80,14 @@ def assembled(config, found, kinds):
     schema, posterior_ = Schema.from_dict(config["schema"]), posterior_file.built(config["posterior"], found)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
     method, params = (
-        posterior_file.decoded(config["method"]),
-        {name: posterior_file.decoded(value) for name, value in config["params"].items()},
+        decoded(config["method"]),
+        {name: decoded(value) for name, value in config["params"].items()},
     )
     kind = kinds[config["kind"]]
     expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
     expect(params["handle_unknown"] in ("error", "ignore"), "its parameter handle_unknown")
     expect(
-        type(params["draws"]) in (int, type(None)) and 0 < (params["draws"] or 1) < posterior_file.LARGEST,
+        type(params["draws"]) in (int, type(None)) and 0 < (params["draws"] or 1) < codec.LARGEST,
         "its parameter draws",
     )
     method.check(posterior_.model)
@@ -97,12 +99,17 @@ def assembled(config, found, kinds):
     flat, key = config["flat"], config["key"]
     expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
     expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
+    calibration = decoded(config["calibration"])
+    expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "its calibration")
+    if calibration is not None:
+        calibration.check(posterior_.model.likelihood, wanted)
     attributes = {
         "method_": method,
         "schema_": schema,
         "scaler_": scaler,
         "posterior_": posterior_,
         "key_": np.array(key, np.uint32),
+        "calibration_": calibration,
         "summary_": config["summary"],
         "history_": [],
         "_flat": flat,

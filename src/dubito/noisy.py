@@ -12,16 +12,23 @@
 
 The first two are right only per example, so the interpreter follows which axis of every value holds the examples. Where
 it loses track (examples mixed, an operation it does not know) and the output depends on that, every leaf is one draw.
+
+What "product" leaves that are Gaussian get can be chosen, and so can a draw of all leaves for each example: the marginals
+stay, the variance of a gradient and the cost change.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 
+from dubito.network import static
 from dubito.random import coarse, normals
 from dubito.trace import analyze, bind, dot_axis, traced
+
+PRODUCTS = ("local", "flipout", "separate")
+TEMPERATURE = 0.1  # of concrete masks
 
 
 @jax.tree_util.register_dataclass
@@ -35,14 +42,29 @@ class Gaussian:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Masked:
-    """The weight's inputs are dropped with probability ``rate`` in [0, 1); those kept are divided by 1 − rate."""
+    """The weight's inputs are multiplied by masks, by ``kind``:
+
+    - ``"bernoulli"``: dropped with probability ``rate`` r in [0, 1); those kept are divided by 1 − r
+    - ``"concrete"``: the same relaxed (Gal, Hron & Kendall 2017), with a derivative in r > 0:
+      [1 − sigmoid((logit r + logit u)/0.1)]/(1 − r), u uniform
+    - ``"normal"``: N(1, r/(1 − r)), of the same mean and variance as dropped ones (Srivastava et al. 2014, section 10)
+    """
 
     rate: jax.Array | float
+    kind: str = static(default="bernoulli")
 
 
-def _mask(supply, rate, shape, dtype):
-    kept = jnp.ceil((1 - jnp.asarray(rate, dtype)) * 2**16) / 2**16  # exact for uniforms of 16 bits
-    return (supply("uniform", shape) < kept).astype(dtype) / kept
+def _mask(supply, noise, shape, dtype):
+    rate = jnp.asarray(noise.rate, dtype)
+    if noise.kind == "normal":
+        return 1 + jnp.sqrt(rate / (1 - rate)) * supply("normal", shape).astype(dtype)
+    u = supply("uniform", shape)
+    if noise.kind == "concrete":
+        u = u.astype(dtype) + 2**-17  # of 16 bits: the middles of the intervals, never 0
+        logits = jnp.log(rate) - jnp.log1p(-rate) + jnp.log(u) - jnp.log1p(-u)
+        return jax.nn.sigmoid(-logits / TEMPERATURE) / (1 - rate)
+    kept = jnp.ceil((1 - rate) * 2**16) / 2**16  # exact for uniforms of 16 bits
+    return (u < kept).astype(dtype) / kept
 
 
 def _signs(supply, shape, dtype):
@@ -58,7 +80,7 @@ def _draw(leaf, noise, supply, number, inputs):
         return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
-    return leaf * _mask(supply, noise.rate, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
+    return leaf * _mask(supply, noise, _only(leaf.shape, (leaf.ndim + inputs,)), leaf.dtype)
 
 
 def _spread(site, mean, data):
@@ -99,7 +121,7 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
         channel, axis, columns = spec.lhs_spec[1], spec.out_spec[0], (spec.out_spec[1],)
     inputs = _only(data.shape, (site.axis, channel))
     if isinstance(noise, Masked):
-        return product(data * _mask(supply, noise.rate, inputs, data.dtype), mean), None
+        return product(data * _mask(supply, noise, inputs, data.dtype), mean), None
     center = product(data, mean)
     if treatment == "product":
         variance = product(data**2, noise.scale**2)
@@ -110,34 +132,63 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
     return center + product(data * s, delta) * t, None
 
 
-def noisy(apply, params, noise, x, *, key):
+def noisy(apply, params, noise, x, *, key, products="local"):
     """``apply(params, x)`` with random parameters: the marginal of each example is that under drawn parameters.
 
     ``apply``: the network, ``apply(params, x) -> f``; rows of x and f are examples. ``params``: a tree of arrays, means of
     Gaussian leaves, weights of Masked ones. ``noise``: a tree like it with None (no noise), ``Gaussian`` or ``Masked`` at
-    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...).
+    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...). ``products``: what Gaussian leaves of products get,
+    "local" reparametrization or "flipout"; or "separate": every leaf, however used, is drawn anew for each example, which
+    takes the memory of n sets of parameters.
 
-    Raises ValueError where a bias is Masked or the trees do not match.
+    Raises ValueError where a bias is Masked, the trees do not match or ``products`` is none of these.
     """
+    if products not in PRODUCTS:
+        raise ValueError(f"products={products!r} is unknown. Choose one of {', '.join(PRODUCTS)}.")
     leaves, tree = jax.tree.flatten(params)
     noises = tree.flatten_up_to(noise)
     program = traced(apply, params, x)
-    plan = (program, noises, *analyze(program, params, x))
-    # All noise of one kind is one draw, which compiles and runs far faster than one a leaf: a first, abstract pass
-    # collects the shapes.
+    found, sites, separate = analyze(program, params, x)
+    if products == "separate" and separate:
+        return _separate(apply, leaves, tree, noises, found, x, key)
+    if products == "flipout":  # a product is then a use at one place
+        found = [replace(use, treatment="places") if use.treatment == "product" else use for use in found]
+    return _at_once(lambda supply: _run(program, noises, found, sites, leaves, jax.tree.leaves(x), supply), key)
+
+
+def _at_once(run, key):
+    """run(supply), where ``supply(kind, shape)`` gives noise.
+
+    All noise of one kind is one draw, which compiles and runs far faster than one a leaf: a first, abstract pass collects
+    the shapes.
+    """
     shapes = {"normal": [], "uniform": []}
 
     def order(kind, shape):
         shapes[kind].append(shape)
         return jnp.zeros(shape, jnp.float32)
 
-    jax.eval_shape(lambda weights, inputs: _run(*plan, weights, inputs, order), leaves, jax.tree.leaves(x))
+    jax.eval_shape(lambda: run(order))
     draws = {"normal": normals, "uniform": coarse}
     keys = jax.random.split(key) if all(shapes.values()) else (key, key)
     drawn = {
         kind: iter(draws[kind](k, shapes[kind]) if shapes[kind] else []) for kind, k in zip(shapes, keys, strict=True)
     }
-    return _run(*plan, leaves, jax.tree.leaves(x), lambda kind, shape: next(drawn[kind]))
+    return run(lambda kind, shape: next(drawn[kind]))
+
+
+def _separate(apply, leaves, tree, noises, found, x, key):
+    """``apply`` to each example alone, with all noisy leaves drawn for it."""
+
+    def one(row, key):
+        def run(supply):
+            each = enumerate(zip(leaves, noises, found, strict=True))
+            drawn = [w if kind is None else _draw(w, kind, supply, i, use.inputs) for i, (w, kind, use) in each]
+            return apply(tree.unflatten(drawn), jax.tree.map(lambda leaf: leaf[None], row))
+
+        return jax.tree.map(lambda leaf: leaf[0], _at_once(run, key))
+
+    return jax.vmap(one)(x, jax.random.split(key, len(jax.tree.leaves(x)[0])))
 
 
 def _run(program, noises, found, sites, leaves, inputs_x, supply):

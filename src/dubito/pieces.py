@@ -72,8 +72,11 @@ def opened(model, method, source, y, weight, whole, identified):
     if y is not None or weight is not None:
         raise ValueError("y and weight must be None where x is a callable: its iterator gives (x, y) or (x, y, weight)")
     wrapper = method
-    while hasattr(wrapper, "method"):
-        whole = whole | {type(wrapper).__name__: getattr(wrapper, "whole", hasattr(wrapper, "folds"))}
+    while True:
+        needs = hasattr(wrapper, "folds") or getattr(wrapper, "every_row", False)
+        whole = whole | {type(wrapper).__name__: needs}
+        if not hasattr(wrapper, "method"):
+            break
         wrapper = wrapper.method
     for name in [name for name, wanted in whole.items() if wanted]:
         raise ValueError(f"{name} needs all rows in memory: leave it out, or give arrays as x and y")

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from scipy import stats
 
-from dubito import metrics
+from dubito import decisions, metrics
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -122,6 +122,27 @@ def interval_coverage(predictive, y, *, ax=None):
     ax.set(xlabel="probability of the central interval", ylabel="share of observations inside", xlim=SPAN, ylim=SPAN)
     ax.set_aspect("equal")
     return _legend(ax, 2)
+
+
+def risk_coverage(predictive, y, *, score=None, loss=None, ax=None):
+    """What is lost in the mean when only the rows of the least doubt are answered, against the share of rows answered.
+
+    ``score`` and ``loss`` as for ``decisions.risk_coverage``. The dashed line is the loss of doubt that knows nothing, the
+    gray one that of doubt in the order of the losses themselves, which no one can know.
+    """
+    curve = decisions.risk_coverage(predictive, y, score=score, loss=loss)
+    error = decisions.losses(predictive, y, loss)
+    best = np.cumsum(np.sort(error)) / np.arange(1, len(error) + 1)
+    ax = _axes(ax)
+    ax.axhline(curve.risk[-1], color=GRAY, lw=1, ls="--", label="doubt by chance")
+    ax.plot(np.arange(1, len(error) + 1) / len(error), best, color="0.6", lw=1, label="perfect doubt")
+    ax.plot(curve.coverage, curve.risk, color=BLUE, lw=2, label="by doubt")
+    unit = "error rate" if loss is None and predictive.task == "classification" else "loss"
+    unit = "mean squared error" if loss is None and predictive.task == "regression" else unit
+    ax.set(xlabel="coverage: share of rows answered, the surest first", ylabel=f"risk: {unit} of these rows", xlim=SPAN)
+    ax.set_ylim(bottom=min(0.0, best.min()))
+    found = f"{curve.area.value:.3g}" if np.isnan(curve.area.se) else f"{curve.area.value:.3g} ± {curve.area.se:.2g}"
+    return _legend(ax, 3, title=f"area {found}")
 
 
 def loss_curves(history, *, ax=None):

@@ -164,14 +164,15 @@ class Dropped:
     """Weights with their inputs dropped: W = diag(z)·w/(1 − r), z ~ Bernoulli(1 − r) on each weight's input axis.
 
     ``rates`` is a tree like ``params["network"]`` with a drop rate, or None where nothing is dropped; ``axes`` has for
-    each of its leaves the axis of the inputs, counted from the end (None: −2 for all). A draw is one function: one set of
-    masks for whatever rows it is evaluated on.
+    each of its leaves the axis of the inputs, counted from the end (None: −2 for all). ``masks="normal"``: W = diag(z)·w with
+    z ~ N(1, r/(1 − r)). A draw is one function: one set of masks for whatever rows it is evaluated on.
     """
 
     model: Model
     params: Any
     rates: Any
     axes: tuple | None = static(default=None)
+    masks: str = static(default="bernoulli")
 
     sample = sample
     sources = Normals.sources
@@ -183,10 +184,15 @@ class Dropped:
             (0,) if rate is None else tuple(size if d == w.ndim + axis else 1 for d, size in enumerate(w.shape))
             for w, rate, axis in zip(weights, rates, self.axes or (-2,) * len(rates), strict=True)
         ]
+        noise = (normals if self.masks == "normal" else uniforms)(fast(seed), shapes)
         drawn = []
-        for w, rate, u in zip(weights, rates, uniforms(fast(seed), shapes), strict=True):
-            keep = None if rate is None else 1 - jnp.asarray(rate, w.dtype)
-            drawn.append(w if keep is None else jnp.where(u < keep, w / keep, 0.0))
+        for w, rate, e in zip(weights, rates, noise, strict=True):
+            r = 0 if rate is None else jnp.asarray(rate, w.dtype)
+            if rate is not None and self.masks == "normal":
+                w = w * (1 + jnp.sqrt(r / (1 - r)) * e)
+            elif rate is not None:
+                w = jnp.where(e < 1 - r, w / (1 - r), 0.0)
+            drawn.append(w)
         return {"network": tree.unflatten(drawn), "likelihood": self.params["likelihood"]}
 
 

@@ -1,86 +1,23 @@
-"""Posteriors as plain JSON and arrays, from a closed list of classes; and back.
+"""Posteriors as plain JSON and arrays; and back.
 
-A class outside the list cannot be saved, and a file that names one is refused. Arrays are never described twice: their
-names, shapes and dtypes follow from the configuration, and ``described`` computes them before a byte of them is read.
+Arrays are never described twice: their names, shapes and dtypes follow from the configuration, and ``described`` computes them
+before a byte of them is read.
 """
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from dubito import archive, criteria, model, network, posterior, prior, rotated
+from dubito import archive, posterior, rotated
 from dubito.archive import ModelFileError, expect
-from dubito.methods import bayes_by_backprop, cross_fit, ensemble, laplace, maximum, mc_dropout
+from dubito.codec import decoded, encoded
+from dubito.methods import cross_fit, laplace
 
-LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
-LAYERS = 100  # of a network
-LARGEST = 2**31  # a whole number is smaller
 PARTS = 1000  # of a mixture
 PARAMETERS = 10_000  # with all their correlations
-
-
-POINTS = (maximum.MaximumLikelihood, maximum.MAP)
-METHODS = (*POINTS, mc_dropout.MCDropout, bayes_by_backprop.BayesByBackprop, laplace.LaplaceApproximation)
-METHODS += (ensemble.Ensemble, cross_fit.CrossFit)
-NETWORKS = (network.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
-LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
-PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
-CLASSES = {kind.__name__: kind for kind in (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, model.Model)}
-# What stands in fields that are declared as Any.
-FIELDS = {
-    "method": METHODS,
-    "network": NETWORKS,
-    "mean": network.MLP | laplace.Linearized,
-    "likelihood": LIKELIHOODS,
-    "optimizer": str,
-}
-FIELDS |= {"noise": network.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
-
-
-def encoded(value, name="it"):
-    """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
-    if value is None or isinstance(value, bool | str):
-        return value
-    if type(value) in (list, tuple):
-        return [encoded(each, name) for each in value]
-    if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
-        own = {f.name: encoded(getattr(value, f.name), f.name) for f in fields(value)}
-        return {"class": type(value).__name__} | own
-    number = np.asarray(value)
-    if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
-        return number.item()
-    raise ModelFileError(
-        f"{name}={value!r} cannot be saved: a model file holds finite numbers, texts and dubito's own classes, no "
-        "callables. Choose activations and optimizers by name to save a model."
-    )
-
-
-def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
-    if isinstance(value, list):
-        expect(len(value) <= LIST, f"a list of {len(value)} entries")
-        return tuple(decoded(each) for each in value)
-    if not isinstance(value, dict):
-        return value
-    expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
-    kind: Any = CLASSES[value["class"]]
-    own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
-    expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
-    found = {name: decoded(value[name]) for name in own}
-    for name, each in found.items():
-        right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
-        small = type(each) is not int or 0 <= each < LARGEST
-        expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
-    expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")
-    expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
-    if kind is network.MLP:
-        expect(network.mlp(**found) == kind(**found), "its network is none that dubito makes")
-        expect(len(found["hidden"]) <= LAYERS and max(found["hidden"], default=0) < LARGEST, "its network is too large")
-    return kind(**found)
 
 
 class Kind(NamedTuple):
@@ -135,7 +72,7 @@ def first(tree):
 def masks(found):
     rates = jax.tree.leaves(found.rates, is_leaf=lambda leaf: leaf is None)
     axes = [-2] * len(rates) if found.axes is None else list(found.axes)
-    return {"rates": [encoded(rate, "rate") for rate in rates], "axes": axes}
+    return {"rates": [encoded(rate, "rate") for rate in rates], "axes": axes, "masks": found.masks}
 
 
 def counts(found):
@@ -182,7 +119,7 @@ KINDS = {
             rank,
         ),
         Kind(posterior.GammaPrecision, {"shape": precisions, "rate": precisions}, frozenset({"part"})),
-        Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes"}), masks),
+        Kind(posterior.Dropped, {"params": plain}, frozenset({"rates", "axes", "masks"}), masks),
         Kind(posterior.Mixture, {}, frozenset({"parts"})),
         Kind(cross_fit.Renoised, {"noise": noise}, frozenset({"part"})),
     )
@@ -257,6 +194,7 @@ def _check_numbers(name, config, shapes):
             fine = isinstance(rates, list) and isinstance(axes, list) and len(rates) == len(axes) == len(leaves)
             expect(fine and all(rate is None or 0 <= rate < 1 for rate in rates), "its dropout rates")
             each = zip(axes, rates, leaves, strict=True)
+            expect(config["masks"] in ("bernoulli", "normal"), f"the masks {config['masks']!r}")
             expect(all(type(a) is int and (r is None or -w.ndim <= a < 0) for a, r, w in each), "its dropout axes")
 
 
@@ -274,7 +212,7 @@ def built(config, found, prefix="posterior") -> Any:
             own["groups"] = tuple(tuple(group[0]) for group in config["groups"])
         case "Dropped":
             own["rates"] = jax.tree.unflatten(jax.tree.structure(shapes["network"]), config["rates"])
-            own["axes"] = tuple(config["axes"])
+            own |= {"axes": tuple(config["axes"]), "masks": config["masks"]}
     return kind.kind(its_model, **own)
 
 

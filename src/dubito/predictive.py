@@ -167,8 +167,8 @@ class Predictive:
         y, units = np.asarray(y), 0.0
         if self.task == "regression":
             y = self._standardize(y, marked=True)
-            marks = y[:, self._targets :]  # of censored ones, which have a probability and no density
-            logs = np.broadcast_to(np.log(self.scale), (len(y), self._targets))
+            marks = y[:, self.columns :]  # of censored ones, which have a probability and no density
+            logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
             units = np.sum(logs if marks.size == 0 else np.where(marks > 0, 0, logs), axis=1)
         return self._over_draws(_log_prob, LogMeanExp, y) - units
 
@@ -244,12 +244,13 @@ class Predictive:
         return 1 - shares.max(-1)
 
     @cached_property
-    def _targets(self):
+    def columns(self):
+        """How many columns the mean has: K targets, or C classes."""
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
 
     def _standardize(self, y, marked=False):
         """y as (n, K) in the model's units; with ``marked`` also (n, 2K), whose marks of censored ones stay as they are."""
-        y, targets = np.asarray(y, np.float64), self._targets
+        y, targets = np.asarray(y, np.float64), self.columns
         columns = getattr(self.likelihood, "columns", targets) if marked else targets
         columns = targets if y.size == len(self) * targets else columns
         if y.size != len(self) * columns:

@@ -39,7 +39,7 @@ def _total(prior, params, scales, density):
         for leaf, scale in zip(jax.tree.leaves(params), leaf_scales(prior, params, scales), strict=True)
         if scale is not None
     ]
-    return sum(terms, jnp.zeros((), jnp.float32))
+    return sum(terms, jnp.asarray(0.0))
 
 
 def _draw(prior, key, like, scales, noise):

@@ -5,11 +5,22 @@ import difflib
 from dataclasses import fields, is_dataclass, replace
 
 from dubito.methods.bayes_by_backprop import BayesByBackprop
+from dubito.methods.concrete_dropout import ConcreteDropout
 from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
+from dubito.methods.hmc import HMC
 from dubito.methods.laplace import LaplaceApproximation
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.methods.mc_dropout import MCDropout
+from dubito.methods.mclmc import MCLMC
+from dubito.methods.natural_gradient import NaturalGradientVI
+from dubito.methods.nuts import NUTS
+from dubito.methods.randomized_map import RandomizedMAP
+from dubito.methods.sghmc import SGHMC
+from dubito.methods.sgld import SGLD
+from dubito.methods.swag import SWAG
+from dubito.methods.variational_dropout import SparseVariationalDropout, VariationalDropout
+from dubito.methods.variational_gaussian import VariationalGaussian
 from dubito.network import mlp
 
 METHODS = {
@@ -17,10 +28,24 @@ METHODS = {
     "maximum-likelihood": MaximumLikelihood(),
     "map": MAP(),
     "mc-dropout": MCDropout(),
+    "concrete-dropout": ConcreteDropout(),
+    "variational-dropout": VariationalDropout(),
+    "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
     "laplace": LaplaceApproximation(),
+    "practical-vi": BayesByBackprop(noise="fisher"),  # Graves 2011 but for the prior, which he fits beside
+    "natural-gradient-vi": NaturalGradientVI(),
+    "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
+    "hmc": HMC(),
+    "nuts": NUTS(),
+    "mclmc": MCLMC(),
+    "randomized-map": Ensemble(RandomizedMAP(), 20),
+    "swag": SWAG(),
+    "multi-swag": Ensemble(SWAG(), 5),
+    "sgld": SGLD(),
+    "sghmc": SGHMC(),
 }
 
 

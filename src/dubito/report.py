@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from dubito import plots
+from dubito.diagnostics import monte_carlo
 
 try:
     import jinja2
@@ -83,12 +84,14 @@ def write_report(path, title, sections, *, settings, seed):
         temporary.unlink(missing_ok=True)
 
 
-def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None):
+def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):
     """A section on one data set: the scores of all methods, and pictures of the one called ``name``.
 
     ``cards``: (method, ``metrics.scorecard``) pairs; ``predictive``: of held-out rows, whose outcomes were ``y``. ``x``
-    (n,), the only column, adds the bands, ``history`` the loss curves.
+    (n,), the only column, adds the bands, ``history`` the loss curves, ``posterior`` whether its draws were enough.
     """
+    if posterior is not None:
+        text = f"{text}\n\n{name}. {monte_carlo(predictive, posterior, y).sentence}".strip()
     drawn = []
     if history is not None:
         drawn.append((LOSS, "Loss curves", plots.loss_curves(history)))

@@ -108,7 +108,7 @@ def permutation(key, count):
     order = np.arange(count)
     for _ in range(math.ceil(3 * math.log(max(count, 2)) / math.log(2**32 - 1))):
         key, key_bits = jax.random.split(key)
-        bits = np.asarray(jax.random.bits(key_bits, (bucket(count),)))[:count]
+        bits = np.asarray(jax.random.bits(key_bits, (bucket(count),), np.uint32))[:count]
         order = order[np.argsort(bits, kind="stable")]
     return order
 

@@ -124,6 +124,9 @@ def classes(found, answer):
     prediction = pyarrow.array(found.classes_).take(pyarrow.array(probs.argmax(1)))
     columns = {f"p_{label}": probs[:, place] for place, label in enumerate(found.classes_)}
     doubt = {"entropy": answer.entropy, "mutual_information": answer.mutual_information}
+    sets = getattr(answer, "sets", None)
+    if sets is not None:
+        doubt |= {f"set_{label}": sets[:, place] for place, label in enumerate(found.classes_)}
     return {"prediction": prediction} | columns | doubt
 
 

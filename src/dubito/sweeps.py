@@ -8,8 +8,9 @@ from sklearn.base import clone
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from dubito import metrics
-from dubito.comparison import codes, fitting
+from dubito.comparison import fitting
 from dubito.tables import taken
+from dubito.targets import codes
 from dubito.threads import results
 
 

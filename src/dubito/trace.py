@@ -278,7 +278,7 @@ def summed_axes(program, shapes):
 
 
 def analyze(program, params, x):
-    """Per leaf its Use and, where that is "product" or "places", its Site."""
+    """Per leaf its Use and, where that is "product" or "places", its Site; and whether each example has an output of its own."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
     states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
@@ -311,10 +311,10 @@ def analyze(program, params, x):
         treatment = _treatment(program.steps[site.step].eqn, site, math.prod(shape)) if site else "draw"
         uses_.append(Use(treatment if leaf_found else "unused", *product))
         sites.append(site if treatment != "draw" else None)
-    return uses_, sites
+    return uses_, sites, separate
 
 
 def uses(apply, params, x):
     """A tree like ``params`` of ``Use``. ``x`` (arrays or ShapeDtypeStructs) has the examples as its first axis."""
-    found, _ = analyze(traced(apply, params, x), params, x)
+    found, *_ = analyze(traced(apply, params, x), params, x)
     return jax.tree.unflatten(jax.tree.structure(params), found)

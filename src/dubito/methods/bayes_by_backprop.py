@@ -15,6 +15,8 @@ from dubito.posterior import Normals
 from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normal_like
 
+ESTIMATORS = (*noisy.PRODUCTS, "draw", "fisher")
+
 
 class State(NamedTuple):
     mean: Any
@@ -30,9 +32,16 @@ class BayesByBackprop:
         ELBO = E_q[log p(D | θ)] − KL(q ‖ p)
 
     with the KL in closed form for a Normal prior and from the same draws for another; there is no KL weight to choose.
-    ``initial_scale``: σ at the start; ``local`` draws the noise of products instead of weights (flipout where a weight is
-    used at many places), with less variance in the gradient; ``draws`` a step. The mean-field family cannot hold
-    correlations: it doubts too little between clusters of data.
+    ``initial_scale``: σ at the start; ``draws`` a step. The mean-field family cannot hold correlations: it doubts too
+    little between clusters of data. ``noise`` is how the gradient is estimated, with the less variance the earlier it stands:
+
+    - ``"local"``: noise on products instead of weights, each example's own (flipout where it uses a weight at many places)
+    - ``"separate"``: weights drawn anew for each example; n times the memory and slow, for comparison
+    - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for each example
+    - ``"draw"``: one draw of the weights for all examples of a step, as in Blundell et al.
+
+    and ``"fisher"``, the gradient of practical VI (Graves, NeurIPS 2011): one draw, but σ² takes the curvature's place of it,
+    ½ Σ_i (∂ log p(y_i | θ)/∂θ)² for −½ ∂² log p/∂θ². It is biased, by as much as the noise is not as the model says.
     """
 
     epochs: int = 400
@@ -40,7 +49,7 @@ class BayesByBackprop:
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
     initial_scale: float = 0.02
-    local: bool = static(default=True)
+    noise: str = static(default="local")
     draws: int = static(default=1)
     schedule: str = static(default="cosine")
     clip: float | None = None
@@ -53,6 +62,8 @@ class BayesByBackprop:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws at least 1, {self.draws}"
             )
+        if self.noise not in ESTIMATORS:
+            raise ValueError(f"noise={self.noise!r} is unknown. Choose one of {', '.join(ESTIMATORS)}.")
         if not is_proper(model.prior, getattr(model.network, "scales", None)):
             raise ValueError("BayesByBackprop needs a proper prior: give the model one, with a scale for its biases")
 
@@ -75,20 +86,28 @@ class BayesByBackprop:
 
     def estimate(self, model, mean, scale, batch, key_noise, key_draw):
         """One draw's (log p(D | θ), KL), both in nats of the data set."""
-        if self.local and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
+        if self.noise in noisy.PRODUCTS and isinstance(
+            model.prior, Normal
+        ):  # only the likelihood's own parameters need a draw
             parts = [{"likelihood": tree["likelihood"]} for tree in (mean, scale)]
         else:
             parts = [mean, scale]
         draw = descent.unpacked(perturb(key_draw, *parts))
-        if self.local:
+        if self.noise in noisy.PRODUCTS:
             center, spread = (descent.unpacked(tree)["network"] for tree in (mean, scale))
             noise = jax.tree.map(noisy.Gaussian, spread)
-            f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise)
+            f = noisy.noisy(model.network.apply, center, noise, batch.x, key=key_noise, products=self.noise)
             z = model.likelihood.join(f, draw["likelihood"])
+            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
+        elif self.noise == "draw":
+            likelihood = model.log_likelihood(draw, batch)
         else:
-            z = model.outputs(draw, batch.x)
-        likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
-        return likelihood, divergence(model, mean, scale, draw)
+            likelihood = practical(model, mean, scale, batch, key_draw)
+        return likelihood, self.divergence(model, mean, scale, draw, batch.x)
+
+    def divergence(self, model, mean, scale, draw, x):
+        del x
+        return divergence(model, mean, scale, draw)
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | θ_s) over 8 draws."""
@@ -99,6 +118,26 @@ class BayesByBackprop:
     def finish(self, model, trained, key, run):
         del key, run
         return normals(model, trained.states[0])
+
+
+def practical(model, mean, scale, batch, key):
+    """log p(D | θ) at a draw, with Graves' gradient: in σ² it is −½ Σ_i (∂ log p(y_i | θ)/∂θ)², in μ that of the draw."""
+    draw = perturb(key, mean, jax.lax.stop_gradient(scale))
+
+    def one(packed, x, y):
+        return model.likelihood.log_prob(model.outputs(descent.unpacked(packed), x[None]), y[None])[0]
+
+    def curvature(slopes):  # of each parameter, of the whole data set
+        columns = slopes.reshape(len(slopes), -1) ** 2
+        return jax.vmap(lambda column: model.scaled(column, batch), 1)(columns).reshape(slopes.shape[1:])
+
+    fisher = jax.tree.map(
+        curvature, jax.vmap(jax.grad(one), (None, 0, 0))(jax.lax.stop_gradient(draw), batch.x, batch.y)
+    )
+    change = jax.tree.map(
+        lambda s, f: jnp.sum((s**2 - jax.lax.stop_gradient(s**2)) * jax.lax.stop_gradient(f)), scale, fisher
+    )
+    return model.log_likelihood(descent.unpacked(draw), batch) - 0.5 * sum(jax.tree.leaves(change))  # change is 0
 
 
 def normals(model, state):

@@ -164,7 +164,8 @@ def with_noise(model, part, noise):
     if isinstance(part, Samples):
         count = len(jax.tree.leaves(part.params)[0])
         noise = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape)), noise)
-        return Samples(model, {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}})
+        params = {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}}
+        return Samples(model, params, part.chains)
     return Renoised(model, part, noise)
 
 
@@ -264,7 +265,7 @@ def tempered(model, parts, folds, rows, key):
     def loss(log_temperature):
         scaled = f / np.exp(log_temperature)
         log_p = np.sum(target * scaled, axis=-1) - logsumexp(scaled, axis=-1)
-        return -np.average(logsumexp(log_p, axis=0), weights=weight)
+        return -np.average(np.asarray(logsumexp(log_p, axis=0)), weights=weight)
 
     temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 2.0)))
     likelihood = replace(model.likelihood, temperature=temperature)

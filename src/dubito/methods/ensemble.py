@@ -46,5 +46,6 @@ def joined(parts):
         )
     if all(isinstance(part, Samples) for part in parts):
         params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.params for part in parts])
-        return Samples(parts[0].model, jax.device_put(params))  # on the host: no program for each number of members
+        params = jax.device_put(params)  # joined on the host: no program for each number of members
+        return Samples(parts[0].model, params, sum(part.chains for part in parts))
     return Mixture(parts[0].model, tuple(parts))

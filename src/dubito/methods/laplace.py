@@ -12,8 +12,8 @@ import numpy as np
 from dubito import curvature, random
 from dubito.curvature import Data
 from dubito.engine import floats
-from dubito.evidence import Evidence, Noise
 from dubito.likelihood import LOG_2PI, Gaussian, LaplaceNoise
+from dubito.marginal import Evidence, Noise
 from dubito.methods.maximum import MAP, MaximumLikelihood
 from dubito.network import static
 from dubito.posterior import GammaPrecision, Samples, sample
@@ -127,7 +127,7 @@ class LaplaceApproximation:
     tune: int = static(default=0)
     rank: int = static(default=20)
 
-    whole = True  # rows: the curvature is of all of them
+    every_row = True  # the curvature is of all of them
 
     def check(self, model):
         for name, known in (("structure", STRUCTURES), ("curvature", ("ggn", "fisher"))):

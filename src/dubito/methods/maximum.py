@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from dubito import descent
 from dubito.engine import one_member
-from dubito.methods.mc_dropout import dropped_outputs
+from dubito.methods.mc_dropout import drop_rates, dropped_outputs
 from dubito.network import static
 from dubito.posterior import Samples
 from dubito.prior import Laplace, leaf_scales
@@ -59,8 +59,10 @@ class MaximumLikelihood:
     def step(self, model, state, batch, clock, key):
         def objective(packed):
             params = descent.unpacked(packed)
-            rates = None if self.dropout is None else self.dropout
-            z = dropped_outputs(model, params, batch.x, rates, 0.0, key)
+            if self.dropout is None:
+                z = model.outputs(params, batch.x)
+            else:
+                z = dropped_outputs(model, params, batch.x, drop_rates(model, params, batch.x, self.dropout, 0.0), key)
             likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
             penalty = -self.log_prior(model, params) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}

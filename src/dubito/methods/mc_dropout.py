@@ -60,26 +60,13 @@ class MCDropout:
         params = descent.packed(self, model.init(key))
         return State(params, descent.start(self, params))
 
-    def penalty(self, model, params, rates):
-        """−log p(φ) + Σ ℓ²/(2(1 − r)) ‖w‖², in nats, with r = 0 where nothing is dropped."""
-        network, params = params["network"], descent.unpacked(params)
-        leaves, tree = jax.tree.flatten(params["network"])
-        scales = leaf_scales(model.prior, leaves, model.scales(params))
-        precisions = [
-            jnp.full_like(leaf, 0 if scale is None else 1 / (scale**2 * (1 - (0 if rate is None else rate))))
-            for leaf, scale, rate in zip(leaves, scales, tree.flatten_up_to(rates), strict=True)
-        ]
-        precisions = descent.alike(tree.unflatten(precisions), network)
-        squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)
-        return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(params["likelihood"])
-
     def step(self, model, state, batch, clock, key):
         def objective(packed):
             params = descent.unpacked(packed)
             rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
-            z = dropped_outputs(model, params, batch.x, self.rate, self.input_rate, key)
+            z = dropped_outputs(model, params, batch.x, rates, key)
             likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
-            penalty = self.penalty(model, packed, rates) / batch.size
+            penalty = weight_penalty(model, packed, rates) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
         gradient, info = jax.grad(objective, has_aux=True)(state.params)
@@ -88,21 +75,37 @@ class MCDropout:
 
     def score(self, model, state, batch, key):
         """log (1/8) Σ p(y | f_t) over 8 masked functions."""
-        draws = dropped(model, descent.unpacked(state.params), batch.x, self.rate, self.input_rate).sample(key, 8)
+        params = descent.unpacked(state.params)
+        rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
+        draws = dropped(model, params, batch.x, rates).sample(key, 8)
         rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
         return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
 
     def finish(self, model, trained, key, run):
         del key, run
-        params = descent.unpacked(trained.states[0].params)
-        return dropped(model, params, trained.rows.x[:1], self.rate, self.input_rate)
+        params, x = descent.unpacked(trained.states[0].params), trained.rows.x[:1]
+        return dropped(model, params, x, drop_rates(model, params, x, self.rate, self.input_rate))
 
 
-def dropped(model, params, x, rate, input_rate):
+def weight_penalty(model, params, rates, cost=lambda rate: 1 / (1 - rate)):
+    """−log p(φ) + Σ cost(r) ℓ²/2 ‖w‖², in nats, with a factor of 1 where nothing is dropped; ``params`` may be packed."""
+    network, params = params["network"], descent.unpacked(params)
+    leaves, tree = jax.tree.flatten(params["network"])
+    scales = leaf_scales(model.prior, leaves, model.scales(params))
+    precisions = [
+        jnp.full_like(leaf, 0 if scale is None else (1 if rate is None else cost(rate)) / scale**2)
+        for leaf, scale, rate in zip(leaves, scales, tree.flatten_up_to(rates), strict=True)
+    ]
+    precisions = descent.alike(tree.unflatten(precisions), network)
+    squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)
+    return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(params["likelihood"])
+
+
+def dropped(model, params, x, rates, masks="bernoulli"):
     """The posterior of these weights, with masks on what their products sum over."""
     uses = jax.tree.leaves(trace.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
-    rates = drop_rates(model, params, x, rate, input_rate)
-    return Dropped(model, params, rates, tuple(use.inputs for use in uses))
+    weights = {name: params[name] for name in ("network", "likelihood")}
+    return Dropped(model, weights, rates, tuple(use.inputs for use in uses), masks)
 
 
 def drop_rates(model, params, x, rate, input_rate):
@@ -124,12 +127,9 @@ def drop_rates(model, params, x, rate, input_rate):
     return jax.tree.unflatten(tree, rates)
 
 
-def dropped_outputs(model, params, x, rate, input_rate, key):
-    """z for rows x with masks of their own for each example; the network itself when ``rate`` is None."""
-    if rate is None:
-        return model.outputs(params, x)
-    rates = drop_rates(model, params, x, rate, input_rate)
-    noise = jax.tree.map(lambda r: None if r is None else noisy.Masked(r), rates, is_leaf=_is_none)
+def dropped_outputs(model, params, x, rates, key, masks="bernoulli"):
+    """z for rows x with masks of their own for each example, of the kind of ``noisy.Masked``."""
+    noise = jax.tree.map(lambda r: None if r is None else noisy.Masked(r, masks), rates, is_leaf=_is_none)
     f = noisy.noisy(model.network.apply, params["network"], noise, x, key=key)
     return model.likelihood.join(f, params["likelihood"])
 

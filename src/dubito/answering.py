@@ -1,0 +1,106 @@
+"""What a fitted estimator answers: predictives of its rows, all at once or by blocks, calibrated where that is wanted."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from dubito import calibration, predictive, random
+from dubito.blocks import ROWS
+from dubito.draws import functions
+from dubito.tables import DataError, Schema, taken
+from dubito.threads import in_threads
+
+
+class Answering:
+    """The part of an estimator that predicts, from what its fit has left."""
+
+    schema_: Schema
+    scaler_: Any
+    method_: Any
+    posterior_: Any
+    key_: Any
+    calibration_: Any
+    draws: Any
+    handle_unknown: Any
+
+    def predictive(self, X):
+        """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
+        ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
+        return self._answer(self._functions(), self._encoded(X))
+
+    def uncalibrated(self, X):
+        """What ``predictive`` would answer if nothing had been calibrated."""
+        return self._raw(self._functions(), self._encoded(X))
+
+    def _functions(self):
+        """The posterior's functions, drawn once."""
+        check_is_fitted(self, "posterior_")
+        return functions(self.posterior_, random.fast(self.key_), self.draws)
+
+    def _encoded(self, X, start=0):
+        return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
+
+    def _raw(self, found, x):
+        shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
+        return predictive.answer(found, x, shift, scale, self.description)
+
+    def _answer(self, found, x):
+        answer = self._raw(found, x)
+        return answer if self.calibration_ is None else self.calibration_(answer)
+
+    def calibrate(self, X, y, method=None, **options):
+        """Calibrate all answers on rows held out of ``fit``, by one of ``calibration.METHODS``: "temperature" (None for
+        classes), "isotonic", "quantiles" (None for regression) or "conformal", with the ``options`` of its function. It
+        takes the place of an earlier one. Sets ``calibration_``, which ``save`` keeps and ``fit`` removes."""
+        answer = self.uncalibrated(X)
+        self.calibration_ = calibration.calibrated(answer, self._truth(y, len(answer)), method, **options)
+        return self
+
+    def _truth(self, y, rows):
+        raise NotImplementedError
+
+    @property
+    def description(self):
+        """The method, its settings, the model and its calibration, in words."""
+        model, kind = self.posterior_.model, type(self.calibration_).__name__
+        calibrated = "" if self.calibration_ is None else f"; calibrated: {kind}"
+        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}{calibrated}"
+
+    @property
+    def block_rows(self):
+        """How many rows to predict at a time, so that memory is bounded."""
+        return ROWS * max(1, min(16, 1600 // len(self._functions())))
+
+    def stream(self, blocks, reading):
+        """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
+        found = self._functions()
+        return in_threads(lambda block: reading(self._answer(found, self._encoded(*block))), blocks)
+
+    def in_blocks(self, X, *readings):
+        """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
+        rows = _num_samples(X)
+        if rows <= ROWS or rows <= (size := self.block_rows):
+            answer = self.predictive(X)
+            return [read(answer) for read in readings]
+        blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
+        try:
+            parts = list(self.stream(blocks, lambda answer: [read(answer) for read in readings]))
+        except DataError:
+            self._encoded(X)  # which tells of all rows
+            raise
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+    def sample_y(self, X, n_samples=1, random_state=0):
+        """Draws of the target: (n, n_samples), or (n, K, n_samples) for several targets; classes for a classifier.
+
+        Each draw is one function of the posterior, with noise for every row.
+        """
+        answer = self.predictive(X)
+        key = random.seeded(check_random_state(random_state).randint(2**31 - 1))
+        drawn = np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1)
+        return self._labels(drawn)
+
+    def _labels(self, drawn):
+        raise NotImplementedError
