@@ -14,7 +14,7 @@ from sklearn.linear_model import BayesianRidge
 import dubito
 from dubito import curvature, engine
 from dubito import fitted as fitted_
-from dubito.evidence import Evidence
+from dubito.marginal import Evidence
 from dubito.methods.maximum import Point
 from dubito.rows import Member, check_rows
 
