@@ -37,7 +37,7 @@ def z_scores(values, chains, exact, batches=25):
 
 METHODS = {
     "hmc": dubito.HMC(draws=1500, warmup=300, chains=2, descent=50),
-    "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, descent=0, mass="dense"),
+    "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, descent=0, mass="dense", anneal=50),
     "nuts": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50),
     "nuts dense": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50, mass="dense"),
     "mclmc": dubito.MCLMC(draws=1500, warmup=2000, chains=2, thin=8, descent=50),
@@ -89,6 +89,18 @@ def test_coordinates_make_the_prior_standard():
     back = where.params(where.vector(like))
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(like), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [dubito.HMC, dubito.MCLMC])
+def test_chains_start_where_the_density_is_high(kind):
+    """The descents end at the mode: there log p(D, θ)/N is that of the closed form."""
+    reports = []
+    method = kind(draws=1, warmup=100, chains=1, descent=1500)
+    dubito.fit(linear(dubito.Gaussian(precision=TAU)), X, Y, method, key=jax.random.key(0), progress=reports.append)
+    likelihood, penalty, _ = np.concatenate([np.stack([r.likelihood, r.penalty, r.score]) for r in reports], axis=1)
+    mode = np.linalg.solve(np.eye(D) / 0.49 + TAU * X.T @ X, TAU * X.T @ Y)
+    exact = np.sum(scipy.stats.norm.logpdf(Y, X @ mode, TAU**-0.5)) + np.sum(scipy.stats.norm.logpdf(mode, scale=0.7))
+    np.testing.assert_allclose((likelihood - penalty)[mcmc.descents(method) - 1], exact / N, atol=1e-4)
 
 
 def test_draws_are_every_thin_th_after_the_warmup():

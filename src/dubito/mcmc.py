@@ -21,6 +21,7 @@ from dubito.rows import Member
 DESCENTS = 25  # steps of Adam an epoch
 RATE = 0.02  # of Adam, in prior standard deviations
 STEP = 0.1  # the first step size, in prior standard deviations
+COLDEST = 7.0  # −log of the likelihood's power where annealing begins
 FAULTS = 0.01  # of the draws, from divergent transitions, without a warning
 INSTALL = "This method needs BlackJAX: pip install 'dubito[samplers]'"
 
@@ -82,9 +83,10 @@ def check(method, model):
     for name in ("draws", "chains", "thin"):
         if not (isinstance(getattr(method, name), int) and getattr(method, name) >= 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(method, name)!r}")
-    for name in ("warmup", "descent"):
-        if not (isinstance(getattr(method, name), int) and getattr(method, name) >= 0):
-            raise ValueError(f"{name} must be a whole number of at least 0, got {getattr(method, name)!r}")
+    for name in ("warmup", "descent", "anneal"):
+        value = getattr(method, name, 0)
+        if not (isinstance(value, int) and value >= 0):
+            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
     if not is_proper(model.prior, getattr(model.network, "scales", None)):
         raise ValueError(
             f"{type(method).__name__} needs a proper prior: give the model one, with a scale for its biases"
@@ -236,9 +238,9 @@ def hamiltonian(method, model, chain, batch, clock, key, kernel):
     ``kernel(key, (position, density, gradient), density function, step size, inverse mass)`` gives BlackJAX's state and info.
     """
     where = coordinates(model, jax.eval_shape(model.init, key))
-    before = descents(method)
-    number = clock.step - before - method.anneal
-    power = jnp.exp(jnp.minimum(number / max(method.anneal, 1), 0.0) * 7.0)
+    number = clock.step - descents(method) - method.anneal  # of the draw, from 0 where the warmup begins
+    annealing = (clock.step >= descents(method)) & (number < 0)
+    power = jnp.where(annealing, jnp.exp(COLDEST * number.astype(jnp.float32) / max(method.anneal, 1)), 1.0)
     density = log_density(model, where, batch, power)
 
     def move(chain):

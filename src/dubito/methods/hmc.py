@@ -21,7 +21,8 @@ class HMC:
     along trajectories of ``trajectory`` time units (π/2 turns a standard normal into an independent one), their length
     drawn anew within a half of it up and down, of at most ``max_steps`` gradients of all rows. Each chain descends by Adam
     first (``descent`` steps), learns step size (for the acceptance rate ``acceptance``) and mass matrix (``mass``:
-    "diagonal" or "dense") in ``warmup`` draws as Stan does, and keeps every ``thin``-th of those after.
+    "diagonal" or "dense") in ``warmup`` draws as Stan does, and keeps every ``thin``-th of those after. ``anneal``: so many draws
+    before the warmup, in which the likelihood's power rises from e⁻⁷ to 1, so that chains find better modes than a descent does.
 
     Exact for enough draws, at many gradients of all rows each; for small networks, as the yardstick. Chains that do not meet
     (R-hat of predictions, ``diagnostics``) have each found a mode of its own.
