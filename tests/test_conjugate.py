@@ -69,7 +69,7 @@ def test_practical_vi_has_the_empirical_curvature(problem):
     variance = np.full(D, 0.01)
     for _ in range(200):
         variance = 1 / (1 / 0.7**2 + TAU**2 * (error + x**2 @ variance) @ x**2)
-    method = dubito.BayesByBackprop(epochs=1000, batch_size=None, learning_rate=0.02, noise="fisher", draws=4)
+    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, noise="fisher", draws=32)
     found = dubito.fit(problem.model, x, problem.y, method, key=jax.random.key(0))
     scale = np.sqrt(variance)
     assert np.max(np.abs(scale * np.sqrt(np.diag(problem.precision)) - 1)) > 0.03  # not the mean-field optimum

@@ -176,7 +176,9 @@ def test_without_blackjax_it_says_what_to_install(monkeypatch):
 DOUBLE = """
 import jax, numpy as np
 jax.config.update("jax_enable_x64", True)
+import warnings
 import dubito
+warnings.simplefilter("ignore", dubito.SamplingWarning)  # so short a warmup finds no step size
 rng = np.random.default_rng(0)
 x = rng.normal(size=(30, 2))
 model = dubito.Model(dubito.mlp(2, (3,), activation="tanh"), dubito.Gaussian())
