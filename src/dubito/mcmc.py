@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from dubito import random
 from dubito.posterior import Samples
-from dubito.prior import Laplace, Normal, is_proper, leaf_scales
+from dubito.prior import Laplace, Normal, leaf_scales, need_proper
 from dubito.rows import Member
 
 DESCENTS = 25  # steps of Adam an epoch
@@ -42,7 +43,6 @@ class Chain(NamedTuple):
     draws: Any
     count: Any
     faults: Any
-    work: Any  # gradients that the draws kept took, on average
 
 
 class Adaptation(NamedTuple):
@@ -87,15 +87,12 @@ def check(method, model):
         value = getattr(method, name, 0)
         if not (isinstance(value, int) and value >= 0):
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    if not is_proper(model.prior, getattr(model.network, "scales", None)):
-        raise ValueError(
-            f"{type(method).__name__} needs a proper prior: give the model one, with a scale for its biases"
-        )
+    need_proper(method, model)
 
 
 def members(self, rows, key):
     """One for each chain."""
-    return [Member(k, rows.train, rows.valid) for k in jax.random.split(key, self.chains)]
+    return [Member(k, rows.train, rows.valid) for k in random.keys(key, self.chains)]
 
 
 def epochs(method):
@@ -121,13 +118,11 @@ def first(method, model, key, adaptation):
     """The chain at a random start. ``adaptation``: a function of the number of parameters."""
     like = model.init(key)
     position = coordinates(model, like).vector(like)
-    size = len(position)
     zero = jnp.zeros((), position.dtype)
     with loose():
         descent = optax.scale_by_adam().init(position)
-    draws = jnp.zeros((method.draws, size), position.dtype)
-    counts = jnp.int32(0), jnp.int32(0), zero
-    return Chain(position, zero, jnp.zeros_like(position), descent, adaptation(size), draws, *counts)
+    learned, draws = adaptation(len(position)), jnp.zeros((method.draws, len(position)), position.dtype)
+    return Chain(position, zero, jnp.zeros_like(position), descent, learned, draws, jnp.int32(0), jnp.int32(0))
 
 
 def descend(density, chain, size, progress):
@@ -162,17 +157,14 @@ def opened(density, chain):
     return chain._replace(density=value, gradient=gradient)
 
 
-def kept(chain, due, faulty, work):
-    """The chain with its position among the draws, if one is ``due``. ``faulty``: whether its transition was divergent;
-    ``work``: the gradients that it took."""
+def kept(chain, due, faulty):
+    """The chain with its position among the draws, if one is ``due``. ``faulty``: whether its transition was divergent."""
     count = jnp.minimum(chain.count, len(chain.draws) - 1)
     taken = jnp.asarray(due).astype(jnp.int32)
-    share = taken.astype(chain.work.dtype) / (chain.count + 1).astype(chain.work.dtype)
     return chain._replace(
         draws=chain.draws.at[count].set(jnp.where(due, chain.position, chain.draws[count])),
         count=chain.count + taken,
         faults=chain.faults + taken * faulty.astype(jnp.int32),
-        work=chain.work + share * (work.astype(chain.work.dtype) - chain.work),
     )
 
 
@@ -232,10 +224,10 @@ def blackjax_parts():
     return step_size, mass_matrix, build_schedule
 
 
-def hamiltonian(method, model, chain, batch, clock, key, kernel):
-    """A step of the engine for a Hamiltonian method: descents, or a transition by ``kernel`` and what is learned of it.
+def hamiltonian(method, model, chain, batch, clock, key):
+    """A step of the engine for a Hamiltonian method: descents, or a transition by its kernel and what is learned of it.
 
-    ``kernel(key, (position, density, gradient), density function, step size, inverse mass)`` gives BlackJAX's state and info.
+    ``method.kernel(key, (position, density, gradient), density function, step size, inverse mass)`` gives BlackJAX's state and info.
     """
     where = coordinates(model, jax.eval_shape(model.init, key))
     number = clock.step - descents(method) - method.anneal  # of the draw, from 0 where the warmup begins
@@ -248,12 +240,14 @@ def hamiltonian(method, model, chain, batch, clock, key, kernel):
         with loose():
             state = (chain.position, chain.density, chain.gradient)
             learned = chain.adaptation
-            (position, value, gradient), info = kernel(key, state, density, learned.step_size, learned.inverse_mass)
+            (position, value, gradient), info = method.kernel(
+                key, state, density, learned.step_size, learned.inverse_mass
+            )
         learned = adaptation(method)[1](learned, position, info.acceptance_rate, number)
         chain = chain._replace(position=position, density=value, gradient=gradient, adaptation=learned)
         after = number - method.warmup
         due = (after >= 0) & (after % method.thin == method.thin - 1)
-        return kept(chain, due, info.is_divergent, jnp.asarray(info.num_integration_steps))
+        return kept(chain, due, info.is_divergent)
 
     chain = descended(method, density, chain, batch, clock, move)
     return chain, told(model, where, chain, batch)
@@ -271,16 +265,15 @@ def merged(model, states, key):
     states = [state for state in states if int(state.count) > 0]
     if not states:
         raise KeyboardInterrupt("stopped before the first draw")
-    count, kept_ = min(int(state.count) for state in states), sum(int(state.count) for state in states)
-    faults = sum(int(state.faults) for state in states)
-    if faults > FAULTS * kept_:
+    counts, faults = [int(state.count) for state in states], sum(int(state.faults) for state in states)
+    if faults > FAULTS * sum(counts):
         warnings.warn(
-            f"{faults} of {kept_} draws come from divergent transitions, whose steps were too long for where they were: "
+            f"{faults} of {sum(counts)} draws come from divergent transitions, whose steps were too long for where they were: "
             "raise acceptance (to 0.95), or use shorter steps",
             SamplingWarning,
             stacklevel=3,
         )
-    u = np.concatenate([np.asarray(state.draws)[:count] for state in states])
+    u = np.concatenate([np.asarray(state.draws)[: min(counts)] for state in states])
     return Samples(model, parameters(model, u, key), len(states))
 
 

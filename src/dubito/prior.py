@@ -33,6 +33,14 @@ def is_proper(prior, scales=None):
     return prior is not None and (prior.biases is not None or by_network)
 
 
+def need_proper(method, model):
+    """ValueError where a parameter of the model's network has no prior that integrates to one, which ``method`` needs."""
+    if not is_proper(model.prior, getattr(model.network, "scales", None)):
+        raise ValueError(
+            f"{type(method).__name__} needs a proper prior: give the model one, with a scale for its biases"
+        )
+
+
 def _total(prior, params, scales, density):
     terms = [
         jnp.sum(density(leaf, jnp.asarray(scale, leaf.dtype)))

@@ -11,8 +11,8 @@ from dubito import descent, noisy
 from dubito.engine import one_member
 from dubito.likelihood import LOG_2PI
 from dubito.network import static
-from dubito.posterior import Normals
-from dubito.prior import Normal, is_proper, leaf_scales
+from dubito.posterior import Normals, log_mean_prob
+from dubito.prior import Normal, leaf_scales, need_proper
 from dubito.random import normal_like
 
 ESTIMATORS = (*noisy.PRODUCTS, "draw", "fisher")
@@ -64,8 +64,7 @@ class BayesByBackprop:
             )
         if self.noise not in ESTIMATORS:
             raise ValueError(f"noise={self.noise!r} is unknown. Choose one of {', '.join(ESTIMATORS)}.")
-        if not is_proper(model.prior, getattr(model.network, "scales", None)):
-            raise ValueError("BayesByBackprop needs a proper prior: give the model one, with a scale for its biases")
+        need_proper(self, model)
 
     def init(self, model, batch, key):
         del batch
@@ -110,10 +109,7 @@ class BayesByBackprop:
         return divergence(model, mean, scale, draw)
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | θ_s) over 8 draws."""
-        draws = normals(model, state).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(normals(model, state), batch, key)
 
     def finish(self, model, trained, key, run):
         del key, run

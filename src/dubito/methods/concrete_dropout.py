@@ -10,6 +10,7 @@ from dubito import descent, trace
 from dubito.engine import one_member
 from dubito.methods.mc_dropout import drop_rates, dropped, dropped_outputs, weight_penalty
 from dubito.network import static
+from dubito.posterior import log_mean_prob
 from dubito.prior import Normal
 
 LIMIT = 8.0  # of a logit: rates from 3e-4 to 1 − 3e-4
@@ -83,10 +84,7 @@ class ConcreteDropout:
         return State(params, optimizer), info
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | f_t) over 8 masked functions."""
-        draws = self.posterior(model, state, batch.x).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(self.posterior(model, state, batch.x), batch, key)
 
     def posterior(self, model, state, x):
         params = descent.unpacked(state.params)

@@ -56,7 +56,7 @@ class HMC:
         return mcmc.first(self, model, key, mcmc.adaptation(self)[0])
 
     def step(self, model, state, batch, clock, key):
-        return mcmc.hamiltonian(self, model, state, batch, clock, key, self.kernel)
+        return mcmc.hamiltonian(self, model, state, batch, clock, key)
 
     def kernel(self, key, state, density, step_size, inverse_mass):
         from blackjax.mcmc import hmc

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dubito import descent, noisy, trace
 from dubito.engine import one_member
 from dubito.network import static
-from dubito.posterior import Dropped
+from dubito.posterior import Dropped, log_mean_prob
 from dubito.prior import Normal, leaf_scales
 
 
@@ -74,12 +74,9 @@ class MCDropout:
         return State(descent.limited(self, model, params, batch.x), optimizer), info
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | f_t) over 8 masked functions."""
         params = descent.unpacked(state.params)
         rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
-        draws = dropped(model, params, batch.x, rates).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(dropped(model, params, batch.x, rates), batch, key)
 
     def finish(self, model, trained, key, run):
         del key, run

@@ -116,7 +116,7 @@ def moved(method, density, chain, key):
 
     state, faulty = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.bool_(False)))
     chain = placed(chain, state, learned._replace(momentum=state.momentum))
-    return mcmc.kept(chain, True, faulty, jnp.asarray(2 * method.thin))
+    return mcmc.kept(chain, True, faulty)
 
 
 def state_of(chain):

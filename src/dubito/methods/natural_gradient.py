@@ -12,7 +12,7 @@ from dubito.engine import one_member
 from dubito.likelihood import Gaussian
 from dubito.methods.bayes_by_backprop import divergence
 from dubito.network import static
-from dubito.posterior import GammaPrecision, Normals
+from dubito.posterior import GammaPrecision, Normals, log_mean_prob
 from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normal_like
 
@@ -152,10 +152,7 @@ class NaturalGradientVI:
         return {"likelihood": likelihood / size, "penalty": kl / size}
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | θ_s, τ_s) over 8 draws."""
-        draws = self.posterior(model, state).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(self.posterior(model, state), batch, key)
 
     def posterior(self, model, state):
         curvature = jax.tree.map(lambda h, d: state.size * h + d, state.hessian, state.delta)

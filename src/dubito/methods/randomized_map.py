@@ -12,7 +12,7 @@ from dubito.likelihood import Gaussian, gaussian_log_prob
 from dubito.methods.maximum import MaximumLikelihood, Point
 from dubito.network import static
 from dubito.posterior import Samples
-from dubito.prior import is_proper
+from dubito.prior import need_proper
 from dubito.rows import Member, bucket
 
 
@@ -53,10 +53,7 @@ class RandomizedMAP:
 
     def check(self, model):
         descent.check(self)
-        if not is_proper(model.prior, getattr(model.network, "scales", None)):
-            raise ValueError(
-                "RandomizedMAP draws from the prior: give the model a proper one, with a scale for its biases"
-            )
+        need_proper(self, model)
 
     def members(self, rows, key):
         """A member's y holds beside the targets as many standard normals; class indices stay, and their weights vary."""

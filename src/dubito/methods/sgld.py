@@ -12,13 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
-from dubito import descent, random
-from dubito.mcmc import SamplingWarning
+from dubito import descent, mcmc, random
 from dubito.model import Batch
 from dubito.network import static
 from dubito.posterior import Samples
-from dubito.prior import is_proper
-from dubito.rows import Member, bucket, padded
+from dubito.prior import need_proper
+from dubito.rows import bucket, padded
 
 COARSE = 2.0  # times the variance that draws should have: from here on a warning
 FINE = 1.25  # times that: what the rate suggested in it gives
@@ -67,6 +66,7 @@ class SGLD:
     temperature: float = 1.0
 
     optimizer = "sgd"
+    members = mcmc.members
 
     def check(self, model):
         if self.learning_rate is None:
@@ -86,13 +86,7 @@ class SGLD:
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature!r}")
-        if not is_proper(model.prior, getattr(model.network, "scales", None)):
-            raise ValueError(
-                f"{type(self).__name__} needs a proper prior: give the model one, with a scale for its biases"
-            )
-
-    def members(self, rows, key):
-        return [Member(k, rows.train, rows.valid) for k in random.keys(key, self.chains)]
+        need_proper(self, model)
 
     def init(self, model, batch, key):
         del batch
@@ -156,11 +150,12 @@ def kept(state, params, momentum, batch, rate, late, place):
 
 
 def merged(model, states):
-    """The draws of all chains, equally many of each, one chain's after another's."""
+    """The draws of all chains that have some, equally many of each, one chain's after another's."""
+    states = [state for state in states if np.any(state.filled)]
+    if not states:
+        raise KeyboardInterrupt("stopped before the first draw")
     filled = [np.flatnonzero(np.asarray(state.filled)) for state in states]
     count = min(map(len, filled))
-    if count == 0:
-        raise KeyboardInterrupt("stopped before the first draw")
     chains = [
         jax.tree.map(lambda leaf, places=places: np.asarray(leaf)[places[-count:]], jax.vmap(descent.unpacked)(s.draws))
         for s, places in zip(states, filled, strict=True)
@@ -193,7 +188,7 @@ def warn_if_coarse(method, model, trained, key):
         warnings.warn(
             f"the steps of {type(method).__name__} are coarse: the direction of largest curvature {most}. "
             f"Try learning_rate={suggestion:.2g}" + (" or a larger batch_size" if blocks > 1 else ""),
-            SamplingWarning,
+            mcmc.SamplingWarning,
             stacklevel=4,
         )
 

@@ -12,7 +12,7 @@ from dubito.methods.bayes_by_backprop import BayesByBackprop, negative_entropy, 
 from dubito.methods.concrete_dropout import ConcreteDropout, sum_over_inputs
 from dubito.methods.mc_dropout import weight_penalty
 from dubito.network import static
-from dubito.posterior import Normals
+from dubito.posterior import Normals, log_mean_prob
 from dubito.prior import Normal, leaf_scales
 
 
@@ -112,10 +112,7 @@ class SparseVariationalDropout:
         )
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | θ_s) over 8 draws of the pruned posterior."""
-        draws = self.posterior(model, state, batch.x).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(self.posterior(model, state, batch.x), batch, key)
 
     def posterior(self, model, state, x):
         """Independent normals, with neither mean nor scale where log α is above the threshold."""

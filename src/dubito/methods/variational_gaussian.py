@@ -11,7 +11,7 @@ from dubito import descent
 from dubito.engine import one_member
 from dubito.likelihood import LOG_2PI
 from dubito.network import static
-from dubito.posterior import Dense, LowRank
+from dubito.posterior import Dense, LowRank, log_mean_prob
 from dubito.prior import Normal, is_proper, leaf_scales
 from dubito.random import normals
 
@@ -126,10 +126,7 @@ class VariationalGaussian:
         return scale[None] * epsilon + eta @ directions, variance, half + 0.5 * count * (LOG_2PI + 1)
 
     def score(self, model, state, batch, key):
-        """log (1/8) Σ p(y | θ_s) over 8 draws."""
-        draws = self.posterior(model, state).sample(key, 8)
-        rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
-        return jax.nn.logsumexp(rows, axis=0) - jnp.log(8.0)
+        return log_mean_prob(self.posterior(model, state), batch, key)
 
     def posterior(self, model, state):
         variational = state.variational
