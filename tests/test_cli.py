@@ -148,6 +148,11 @@ def test_compare(folder):
         (("fit", "{}/none.csv", "--target", "y", "-o", "x"), 1, "none.csv"),
         (("fit", "{}/diabetes.csv", "--target", "a", "--method", "mapp", "-o", "x"), 1, "did you mean 'map'"),
         (("fit", "{}/diabetes.csv", "--target", "a", "--set", "ratte=3", "-o", "x"), 1, "ratte"),
+        (
+            ("fit", "{}/diabetes.csv", "--target", "a", "--method", "nuts", "--set", "acceptance=x", "-o", "x"),
+            1,
+            "acceptance is a number, as 0.8; got 'x'",
+        ),
         (("predict", "{}/diabetes.csv", "{}/diabetes.csv"), 1, "model file"),
         (("predict", "{}/d.dubito", "{}/iris.tsv"), 1, "feature names"),
         (("evaluate", "{}/i.dubito", "{}/none.csv"), 1, "none.csv"),

@@ -123,7 +123,11 @@ def named(name, settings=(), *, size=1000, task="regression"):
         path, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"a setting is FIELD=VALUE, got {setting!r}")
-        method = replaced(method, path.split("."), value(text))
+        names, given = path.split("."), value(text)
+        usual = method_params(method, "").get("__".join(names))
+        if isinstance(usual, int | float) and isinstance(given, str):
+            raise ValueError(f"{path} is a number, as {usual!r}; got {text!r}")
+        method = replaced(method, names, given)
     return method
 
 
