@@ -13,6 +13,7 @@ import dubito
 from dubito import fitted
 from dubito.network import MLP
 from dubito.posterior import Samples
+from dubito.pytree import register_dataclass
 
 X = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
 
@@ -85,7 +86,7 @@ def test_moments_that_are_not_known_are_refused_with_a_way_out():
         fitted.point(Other())
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Alike(MLP):
     """A perceptron whose hidden units all start the same."""

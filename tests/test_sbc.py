@@ -16,9 +16,10 @@ import pytest
 import scipy.stats
 
 import dubito
-from dubito import mcmc
+from dubito import descent, mcmc
 from dubito.epochs import Clock
 from dubito.model import Batch
+from dubito.pytree import register_dataclass
 
 SETS, ROWS, BINS = 512, 8, 8
 LIKELIHOOD = dubito.Gaussian(shape=4.0, rate=1.0)
@@ -48,17 +49,27 @@ def said(params, y):
     return jnp.array([f[0], f[1], params["likelihood"]["log_precision"][0], *own])
 
 
+def half(y, key):
+    """Half of the rows, as a batch that stands for all."""
+    rows = jax.random.permutation(key, ROWS)[: ROWS // 2]
+    return Batch(X[rows], y[rows], jnp.ones(ROWS // 2), jnp.float32(2), jnp.float32(ROWS))
+
+
 def run(method, model, key, y):
-    """The draws of one chain by the method's own functions, as vectors."""
+    """The draws of one chain by the method's own functions, as trees of parameters; from mini-batches where it takes them."""
     key_init, key_run = jax.random.split(key)
     total = method.epochs
 
     def one(state, number):
         clock = Clock(number, (number / total).astype(jnp.float32), jnp.bool_(True), jnp.float32(1))
-        return method.step(model, state, batch(y), clock, jax.random.fold_in(key_run, number))[0], None
+        key_batch, key_step = jax.random.split(jax.random.fold_in(key_run, number))
+        rows = batch(y) if method.batch_size is None else half(y, key_batch)
+        return method.step(model, state, rows, clock, key_step)[0], None
 
     state, _ = jax.lax.scan(one, method.init(model, batch(y), key_init), jnp.arange(total))
-    return state.draws
+    if method.batch_size is None:
+        return mcmc.parameters(model, state.draws, key)
+    return jax.vmap(descent.unpacked)(state.draws)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -68,7 +79,7 @@ def ranks(method, model, key):
     def one(key):
         key_data, key_run = jax.random.split(key)
         params, y = simulated(key_data)
-        drawn = mcmc.parameters(model, run(method, model, key_run, y), key_data)
+        drawn = run(method, model, key_run, y)
         return jnp.sum(jax.vmap(said, (0, None))(drawn, y) < said(params, y)[None], axis=0)
 
     return jax.vmap(one)(jax.random.split(key, SETS))
@@ -85,6 +96,9 @@ def p_values(method, model=MODEL):
 SAMPLERS = {
     "hmc": dubito.HMC(draws=31, warmup=100, thin=6, chains=1, descent=0, max_steps=16, acceptance=0.9),
     "nuts": dubito.NUTS(draws=31, warmup=100, thin=6, chains=1, descent=0, max_depth=4, acceptance=0.9),
+    # At a step that gives all directions nearly their variance, so many that draws are nearly independent; SGLD is the same with
+    # friction=1, and needs ten times as many.
+    "sghmc": dubito.SGHMC(draws=31, epochs=20_000, learning_rate=2e-3, burn_in=0.1, chains=1),
 }
 
 
@@ -103,7 +117,7 @@ class Halved(dubito.Gaussian):
         return 0.5 * dubito.Gaussian.log_prob(self, z, y)
 
 
-jax.tree_util.register_dataclass(Halved)
+register_dataclass(Halved)
 BUGS = {
     "prior scale times 1.25": replace(MODEL, prior=dubito.Normal(1.25, 1.25)),
     "half the likelihood": replace(MODEL, likelihood=Halved(shape=4.0, rate=1.0)),
@@ -130,7 +144,7 @@ class Accepting(dubito.HMC):
         return jax.tree.map(lambda a, b: jnp.where(fine, a, b), end, old), info
 
 
-jax.tree_util.register_dataclass(Accepting)
+register_dataclass(Accepting)
 
 
 @pytest.mark.slow

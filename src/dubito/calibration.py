@@ -17,7 +17,6 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -28,6 +27,7 @@ from dubito.likelihood import Categorical
 from dubito.methods.cross_fit import lowest
 from dubito.outcomes import checked
 from dubito.predictive import Predictive
+from dubito.pytree import register_dataclass
 from dubito.recalibrated import Recalibrated, scores
 
 FAR = 1e3  # normal scores: where the outer straight lines end
@@ -74,7 +74,7 @@ class Temperature:
         return replace(predictive, likelihood=Tempered(predictive.likelihood, self.temperature))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Tempered:
     """A likelihood of classes whose logits are divided by ``temperature``."""

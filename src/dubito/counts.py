@@ -18,14 +18,14 @@ from jax.scipy import special
 
 from dubito.lattice import least
 from dubito.likelihood import LOG_2PI, Gaussian, HeteroscedasticGaussian, log_gamma_density
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 LINEAR = 25.0  # log mean from which on the mean grows linearly in f: nothing overflows, and no count is so large
 STEPS = 5000  # of a continued fraction; at the mean it takes about as many as the root of the mean
 WHOLE = "whole numbers of at least 0"
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Poisson:
     """Counts y ~ Poisson(m), log m = ``level`` + f, one output for each target: variance and mean are equal.
@@ -78,7 +78,7 @@ class Poisson:
         return np.all((y >= 0) & (y == np.floor(y)), axis=1)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class NegativeBinomial:
     """Counts that spread more than Poisson's: mean m with log m = ``level`` + f, variance m + αm².

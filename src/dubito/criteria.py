@@ -20,10 +20,10 @@ from dubito.likelihood import (
     LaplaceNoise,
     StudentT,
 )
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Ordered:
     """C classes in their order from one output f: P(y ≤ k) = sigmoid(c_k − f), cut points c_0 < ... < c_(C−2) learned.
@@ -61,7 +61,7 @@ class Ordered:
         return {"logits": jnp.concatenate([below[:, :1], inner, above[:, -1:]], axis=1)}
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class CensoredGaussian:
     """y ~ N(f, 1/τ), of which some are only known to be at least as large (a study that ended, a scale that ended).
@@ -104,7 +104,7 @@ class CensoredGaussian:
         return jnp.sum(seen, axis=1)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Criterion:
     """A criterion of your own: ``function(f, y)``, the cost (n,) of outputs f (n, ``width``) for targets y (n, ``targets``).

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from dubito import trace
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
 
@@ -99,7 +99,7 @@ def _transformation(method):
     return OPTIMIZERS[method.optimizer].direction if isinstance(method.optimizer, str) else method.optimizer
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Vector:
     """A tree of small arrays as one vector, so that what is done to each of its numbers is one kernel, not one a leaf.

@@ -34,12 +34,12 @@ import jax
 import jax.numpy as jnp
 from jax.scipy import special
 
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 LOG_2PI = 1.8378770664093453
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Gaussian:
     """y ~ N(f, 1/τ), one noise precision τ for each target.
@@ -89,7 +89,7 @@ class Gaussian:
         return z["mean"] + z["scale"] * jax.random.normal(key, z["mean"].shape, z["mean"].dtype)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class HeteroscedasticGaussian:
     """y ~ N(m, σ²), both from the network: f = (m, ρ), 2K outputs for K targets.
@@ -126,7 +126,7 @@ class HeteroscedasticGaussian:
     sample = Gaussian.sample
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class StudentT:
     """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs for K targets.
@@ -171,7 +171,7 @@ class StudentT:
         return z["mean"] + z["scale"] * jax.random.t(key, self.df, z["mean"].shape, z["mean"].dtype)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class LaplaceNoise:
     """y ~ Laplace(f, b), one scale b for each target: absolute error |y − f|/b, of which f is the median.
@@ -215,7 +215,7 @@ class LaplaceNoise:
         return z["mean"] + z["scale"] * jax.random.laplace(key, z["mean"].shape, z["mean"].dtype)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Bernoulli:
     """Two classes from one logit f: p(y = 1) = sigmoid(f). y is (n,) of 0 and 1, or probabilities of class 1.
@@ -255,7 +255,7 @@ class Bernoulli:
         return jax.random.bernoulli(key, jax.nn.sigmoid(z["logits"][:, 0])).astype(jnp.int32)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Categorical:
     """C classes from C logits f: p(y = k) = softmax(f)_k. y is (n,) class indices, or (n, C) one-hot or soft targets.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dubito.prior import Normal
+from dubito.pytree import register_dataclass
 
 
 class Batch(NamedTuple):
@@ -24,7 +25,7 @@ class Batch(NamedTuple):
     size: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Model:
     """The joint density p(y, θ given x) = p(y | f(x, θ), φ) p(θ) p(φ); ``params`` = {"network": θ, "likelihood": φ}."""

@@ -3,20 +3,18 @@
 import difflib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dubito.activations import ACTIVATIONS
+from dubito.pytree import register_dataclass, static
 from dubito.random import sine
 
-static = partial(field, metadata={"static": True})
 
-
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Network:
     """A network of one's own: ``init(key) -> params`` (any pytree), ``apply(params, x) -> f`` (n, outputs), and, if it
@@ -27,7 +25,7 @@ class Network:
     scales: Callable | None = static(default=None)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class MLP:
     """Layers a = xW + b with an activation between them; weights start normal with variance gain/fan-in, biases 0.
@@ -127,7 +125,7 @@ def cosine(turns):
     return sine(0.25 - jnp.abs(turns - jnp.round(turns)))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class ConvNet:
     """Convolutions 3 × 3 with an activation, each followed by 2 × 2 maximum pooling, then one hidden layer."""

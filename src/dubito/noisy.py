@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 from dubito.random import coarse, normals
 from dubito.trace import analyze, bind, dot_axis, traced
 
@@ -31,7 +31,7 @@ PRODUCTS = ("local", "flipout", "separate")
 TEMPERATURE = 0.1  # of concrete masks
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Gaussian:
     """The leaf is N(its value in params, scale²), entries independent; ``scale`` ≥ 0 has the leaf's shape."""
@@ -39,7 +39,7 @@ class Gaussian:
     scale: jax.Array
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Masked:
     """The weight's inputs are multiplied by masks, by ``kind``:

@@ -17,7 +17,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from dubito.model import Model
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 from dubito.random import fast, normals, uniforms
 
 DRAWS = 100
@@ -43,7 +43,7 @@ def log_mean_prob(posterior, batch, key):
     return jax.nn.logsumexp(rows, axis=0) - jnp.log(float(SCORED))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Samples:
     """Equally weighted parameters, with a leading axis: one for a point estimate, many for a sampler's.
@@ -67,7 +67,7 @@ class Samples:
         return jax.tree.map(lambda leaf: leaf[seed], self.params)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Normals:
     """Independent normals: mean and standard deviation of every parameter, trees like the model's params."""
@@ -88,7 +88,7 @@ class Normals:
         return tree.unflatten([m + s * e for m, s, e in zip(means, scales, noise, strict=True)])
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class LowRank:
     """A normal with correlations of low rank: θ = mean + scale·ε + Σ_k η_k directions_k, ε and η standard normals.
@@ -112,7 +112,7 @@ class LowRank:
         return tree.unflatten([m + s * e + jnp.tensordot(eta, d, 1) for m, s, e, d in parts])
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Dense:
     """A normal with all correlations: θ = mean + factor ε as one vector of P parameters, the tree's leaves one after another.
@@ -133,7 +133,7 @@ class Dense:
         return tree(mean + self.factor @ noise)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class GammaPrecision:
     """Another posterior's draws with a noise precision of their own: τ_k ~ Gamma(shape_k, rate_k), in place of theirs.
@@ -166,7 +166,7 @@ class GammaPrecision:
         return {**self.part.draw(seed_part), "likelihood": {"log_precision": log_tau}}
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Dropped:
     """Weights with their inputs dropped: W = diag(z)·w/(1 − r), z ~ Bernoulli(1 − r) on each weight's input axis.
@@ -204,7 +204,7 @@ class Dropped:
         return {"network": tree.unflatten(drawn), "likelihood": self.params["likelihood"]}
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Mixture:
     """Equal shares of other posteriors of one model: an ensemble of anything."""

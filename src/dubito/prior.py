@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from dubito.likelihood import LOG_2PI
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
 def is_bias(leaf):
@@ -62,7 +62,7 @@ def _draw(prior, key, like, scales, noise):
     return jax.tree.unflatten(tree, drawn)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Normal:
     """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²); the lecture's length scale is ℓ = 1/scale.
@@ -91,7 +91,7 @@ class Normal:
         return _draw(self, key, like, scales, jax.random.normal)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Laplace:
     """θ ~ Laplace(0, scale): the weight penalty |θ|/scale. The prior; not the method or the likelihood of that name."""
@@ -119,7 +119,7 @@ class Laplace:
         return _draw(self, key, like, scales, jax.random.laplace)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class ScaleMixture:
     """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight (Blundell et al. 2015, eq. 7); π is ``mixing``.

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito.model import Model
-from dubito.network import static
 from dubito.posterior import Normals, sample
+from dubito.pytree import register_dataclass, static
 from dubito.random import fast, normals
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Rotated:
     """For groups of leaves, each as one matrix Θ with their entries one after another: Θ = mean + left (scale ⊙ ε) rightᵀ.
@@ -47,7 +47,7 @@ class Rotated:
         return tree.unflatten(leaves)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Contracted:
     """Independent normals, narrower along K directions: θ = mean + scale ⊙ (ε − Σ_k (1 − kept_k) q_k q_kᵀε).

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from dubito import descent, noisy
 from dubito.engine import one_member
 from dubito.likelihood import LOG_2PI
-from dubito.network import static
 from dubito.posterior import Normals, log_mean_prob
 from dubito.prior import Normal, leaf_scales, need_proper
+from dubito.pytree import register_dataclass, static
 from dubito.random import normal_like
 
 ESTIMATORS = (*noisy.PRODUCTS, "draw", "fisher")
@@ -24,7 +24,7 @@ class State(NamedTuple):
     optimizer: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class BayesByBackprop:
     """q(θ) = Π N(θ_j; μ_j, σ_j²), σ = softplus(ρ), over weights, biases and the likelihood's own parameters. In nats:

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from dubito import descent, trace
 from dubito.engine import one_member
 from dubito.methods.mc_dropout import drop_rates, dropped, dropped_outputs, weight_penalty
-from dubito.network import static
 from dubito.posterior import log_mean_prob
 from dubito.prior import Normal
+from dubito.pytree import register_dataclass, static
 
 LIMIT = 8.0  # of a logit: rates from 3e-4 to 1 − 3e-4
 
@@ -21,7 +21,7 @@ class State(NamedTuple):
     optimizer: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class ConcreteDropout:
     """MC dropout with a rate r learned for each layer. The objective, in nats:

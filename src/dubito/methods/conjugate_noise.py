@@ -10,9 +10,10 @@ import numpy as np
 from dubito.likelihood import Gaussian
 from dubito.posterior import GammaPrecision
 from dubito.predictive import predict
+from dubito.pytree import register_dataclass
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class ConjugateNoise:
     """Another method's posterior q(θ) with a distribution of τ beside it, in place of its own: for each target k

@@ -21,10 +21,11 @@ from dubito.likelihood import (
 from dubito.methods.ensemble import joined
 from dubito.methods.maximum import MAP
 from dubito.model import Model
-from dubito.network import mlp, static
+from dubito.network import mlp
 from dubito.posterior import Samples, sample
 from dubito.predictive import predict
 from dubito.prior import Normal
+from dubito.pytree import register_dataclass, static
 from dubito.rows import Member, bucket, padded, permutation
 
 FLOOR = 0.05  # of c²: how much of the noise is left at least when the members' spread is taken off
@@ -32,7 +33,7 @@ BOUND = 5.0  # of |log(σ(x)/c)|
 NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class CrossFit:
     """``folds`` runs of ``method``, each without one fold of the rows (stratified for classes), as a mixture.
@@ -169,7 +170,7 @@ def with_noise(model, part, noise):
     return Renoised(model, part, noise)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Renoised:
     """A posterior whose draws all get the same, given noise in place of their own."""
@@ -187,7 +188,7 @@ class Renoised:
         return {"network": {"mean": self.part.draw(seed)["network"], "noise": self.noise}, "likelihood": {}}
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Bounded:
     """A network's outputs h, kept within ±BOUND."""
@@ -201,7 +202,7 @@ class Bounded:
         return BOUND * jnp.tanh(self.network.apply(params, x) / BOUND)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class WithNoise:
     """(mean, log σ) side by side: a network, and level + h(x) from another (or the level alone, for None)."""
@@ -226,7 +227,7 @@ class WithNoise:
         return jnp.concatenate([mean, log_scale], axis=1)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class LogScale:
     """y ~ N(0, e^2h) with h from the network: −log p = h + ½ y² e^−2h, and a constant."""

@@ -8,11 +8,11 @@ import numpy as np
 
 from dubito import random
 from dubito.engine import grouped
-from dubito.network import static
 from dubito.posterior import Mixture, Samples
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Ensemble:
     """``size`` runs of ``method`` from different starts, as the mixture (1/M) Σ p(y | D, run).

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from dubito import mcmc
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class HMC:
     """Draws from p(θ | D) itself: the parameters move as a body in the potential −log p(D, θ), in nats,

@@ -15,13 +15,13 @@ from dubito.engine import floats
 from dubito.likelihood import LOG_2PI, Gaussian, LaplaceNoise
 from dubito.marginal import Evidence, Noise
 from dubito.methods.maximum import MAP, MaximumLikelihood
-from dubito.network import static
 from dubito.posterior import GammaPrecision, Samples, sample
 from dubito.prior import Normal, leaf_scales
+from dubito.pytree import register_dataclass, static
 from dubito.structures import LARGEST, STRUCTURES, Problem
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Linearized:
     """A network's first-order expansion in its parameters: f(θ*) + J(θ*) δ, params {"center": θ*, "offset": δ}."""
@@ -45,7 +45,7 @@ def plain(network):
     return network["center"] if isinstance(network, dict) and set(network) == {"center", "offset"} else network
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class LaplacePosterior:
     """``part``, a normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
@@ -86,7 +86,7 @@ class LaplacePosterior:
         return getattr(self.part, "part", self.part)  # without a τ of its own
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class LaplaceApproximation:
     """A normal around the point θ* that ``method`` (MAP) finds, and its evidence, in nats:

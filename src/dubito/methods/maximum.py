@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from dubito import descent
 from dubito.engine import one_member
 from dubito.methods.mc_dropout import drop_rates, dropped_outputs
-from dubito.network import static
 from dubito.posterior import Samples
 from dubito.prior import Laplace, leaf_scales
+from dubito.pytree import register_dataclass, static
 
 
 class Point(NamedTuple):
@@ -19,7 +19,7 @@ class Point(NamedTuple):
     optimizer: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class MaximumLikelihood:
     """argmax log p(D | θ), in nats: no prior, no doubt about the weights. It fits noise when the network is large.
@@ -81,7 +81,7 @@ class MaximumLikelihood:
         return Samples(model, jax.tree.map(lambda leaf: leaf[None], descent.unpacked(trained.states[0].params)))
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class MAP:
     """argmax log p(D | θ) + log p(θ), in nats: maximum likelihood with the model's prior as its regularizer.

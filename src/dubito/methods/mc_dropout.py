@@ -8,9 +8,9 @@ import jax.numpy as jnp
 
 from dubito import descent, noisy, trace
 from dubito.engine import one_member
-from dubito.network import static
 from dubito.posterior import Dropped, log_mean_prob
 from dubito.prior import Normal, leaf_scales
+from dubito.pytree import register_dataclass, static
 
 
 class State(NamedTuple):
@@ -18,7 +18,7 @@ class State(NamedTuple):
     optimizer: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class MCDropout:
     """q(θ): every weight's inputs are dropped with probability r; biases are points. The objective, in nats:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from dubito import mcmc
 from dubito.methods.hmc import HMC
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
 class Tuned(NamedTuple):
@@ -23,7 +23,7 @@ class Tuned(NamedTuple):
     inverse_mass: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class MCLMC:
     """Draws from p(θ | D) by motion at a constant speed, whose direction ∇ log p(D, θ) turns and noise scatters:

@@ -11,9 +11,9 @@ from dubito import descent
 from dubito.engine import one_member
 from dubito.likelihood import Gaussian
 from dubito.methods.bayes_by_backprop import divergence
-from dubito.network import static
 from dubito.posterior import GammaPrecision, Normals, log_mean_prob
 from dubito.prior import Normal, is_proper, leaf_scales
+from dubito.pytree import register_dataclass, static
 from dubito.random import normal_like
 
 
@@ -28,7 +28,7 @@ class State(NamedTuple):
     size: Any  # N
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class NaturalGradientVI:
     """q(θ) q(τ) = Π N(m_j, σ_j²) Π Gamma(τ_k; a, b_k) by natural gradients, with σ² = 1/(N(h + δ)). In nats:

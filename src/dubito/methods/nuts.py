@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import jax
-
 from dubito import mcmc
 from dubito.methods.hmc import HMC, check_energy
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class NUTS:
     """HMC whose trajectories end where they turn back: of at most 2^``max_depth`` − 1 gradients of all rows, with the draw

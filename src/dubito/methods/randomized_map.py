@@ -10,9 +10,9 @@ import numpy as np
 from dubito import descent
 from dubito.likelihood import Gaussian, gaussian_log_prob
 from dubito.methods.maximum import MaximumLikelihood, Point
-from dubito.network import static
 from dubito.posterior import Samples
 from dubito.prior import need_proper
+from dubito.pytree import register_dataclass, static
 from dubito.rows import Member, bucket
 
 
@@ -22,7 +22,7 @@ class State(NamedTuple):
     anchor: Any  # a draw of the prior, like params["network"]
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class RandomizedMAP:
     """One draw by optimization: argmax of the joint density with data and prior perturbed, in nats:
@@ -109,7 +109,7 @@ def perturbed(model, batch):
     return model, batch._replace(y=y, weight=batch.weight * weight)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Anchored:
     """A prior moved to another center."""
@@ -121,7 +121,7 @@ class Anchored:
         return self.prior.log_prob(jax.tree.map(jnp.subtract, params, self.center), scales)
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class Perturbed:
     """A Gaussian whose mean follows y + ε/√τ and whose τ follows y: ``log_prob`` has its value at y, and their gradients."""

@@ -9,10 +9,10 @@ import numpy as np
 
 from dubito import descent, random
 from dubito.methods.sgld import SGLD, begun, kept, phase, slope
-from dubito.network import static
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class SGHMC:
     """Draws by momentum descent with noise, from mini-batches. With ℓ = ``learning_rate``/N, α = ``friction``, T =

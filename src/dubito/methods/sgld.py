@@ -14,9 +14,9 @@ from scipy.linalg import solve_discrete_lyapunov
 
 from dubito import descent, mcmc, random
 from dubito.model import Batch
-from dubito.network import static
 from dubito.posterior import Samples
 from dubito.prior import need_proper
+from dubito.pytree import register_dataclass, static
 from dubito.rows import bucket, padded
 
 COARSE = 2.0  # times the variance that draws should have: from here on a warning
@@ -35,7 +35,7 @@ class State(NamedTuple):
     blocks: Any  # of an epoch
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class SGLD:
     """Draws by gradient descent with noise, from mini-batches. With ε = 2·``learning_rate``/N (Welling & Teh, eq. 4):

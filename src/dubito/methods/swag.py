@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from dubito import descent
 from dubito.engine import one_member
 from dubito.methods.maximum import MAP, MaximumLikelihood, Point
-from dubito.network import static
 from dubito.posterior import LowRank
+from dubito.pytree import register_dataclass, static
 
 
 class State(NamedTuple):
@@ -22,7 +22,7 @@ class State(NamedTuple):
     deviations: Any  # from the mean of their time: of the last ``rank`` points
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class SWAG:
     """q(θ) = N(θ̄, ½ diag σ² + ½ D Dᵀ/(K − 1)) of the points θ_t at the ends of epochs (Maddox et al. 2019, section 3.2):

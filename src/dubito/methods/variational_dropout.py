@@ -11,12 +11,12 @@ from dubito.engine import one_member
 from dubito.methods.bayes_by_backprop import BayesByBackprop, negative_entropy, normal_kl, normals
 from dubito.methods.concrete_dropout import ConcreteDropout, sum_over_inputs
 from dubito.methods.mc_dropout import weight_penalty
-from dubito.network import static
 from dubito.posterior import Normals, log_mean_prob
 from dubito.prior import Normal, leaf_scales
+from dubito.pytree import register_dataclass, static
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class VariationalDropout:
     """Gaussian dropout with a variance α learned for each layer (type A: one noise for all the weights of an input).
@@ -26,8 +26,8 @@ class VariationalDropout:
         E_q[log p(D | θ)] − Σ_layers D k(log α) − Σ ℓ²/2 ‖b‖²,    ℓ = 1/(the Normal prior's scale)
 
     D is the number of a layer's inputs, k the KL of N(1, α) to a log-uniform prior of z (``log_uniform_kl``). That prior is improper:
-    k is known up to a constant, the objective is no bound of an evidence, and the weights w have no prior. Biases and
-    the likelihood's parameters are points under the model's prior.
+    k is known up to a constant, the objective is no bound of an evidence, and the weights w have no prior. Biases, weights
+    whose inputs have no noise and the likelihood's parameters are points under the model's prior.
 
     Rates say α as dropout's r would, α = r/(1 − r); ``rate`` and ``input_rate`` are those at the start, as in ``MCDropout``
     (None: no noise on the raw inputs). In training each example has noise of its own, a posterior's draw has one set
@@ -59,7 +59,7 @@ class VariationalDropout:
         return weight_penalty(model, packed, params["logits"], lambda _: 0.0) + kl
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class SparseVariationalDropout:
     """Bayes by Backprop under a log-uniform prior, by which most weights become exactly 0. In nats:

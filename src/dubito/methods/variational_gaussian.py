@@ -10,9 +10,9 @@ from jax.flatten_util import ravel_pytree
 from dubito import descent
 from dubito.engine import one_member
 from dubito.likelihood import LOG_2PI
-from dubito.network import static
 from dubito.posterior import Dense, LowRank, log_mean_prob
 from dubito.prior import Normal, is_proper, leaf_scales
+from dubito.pytree import register_dataclass, static
 from dubito.random import normals
 
 COVARIANCES = ("full", "low-rank")
@@ -24,7 +24,7 @@ class State(NamedTuple):
     optimizer: Any
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclass(frozen=True)
 class VariationalGaussian:
     """q(θ) = N(μ, Σ) over weights, biases and the likelihood's own parameters, with correlations. In nats:
