@@ -13,7 +13,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import dubito
 
@@ -46,12 +46,23 @@ def hasty(monkeypatch):
 
 
 @pytest.mark.slow
-@parametrize_with_checks(
-    [dubito.BayesianRegressor(random_state=0), dubito.BayesianClassifier(random_state=0)],
-    expected_failed_checks=lambda estimator: EXCEPTION,
-)
+@parametrize_with_checks([dubito.BayesianRegressor(random_state=0)], expected_failed_checks=lambda estimator: EXCEPTION)
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
 def test_sklearn_checks_with_the_default_method(estimator, check, hasty):
+    check(estimator)
+
+
+OF_CLASSES = [
+    pytest.param(*pair, id=pair[1].func.__name__)
+    for pair in estimator_checks_generator(dubito.BayesianClassifier(random_state=0))
+    if "class" in pair[1].func.__name__
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "check"), OF_CLASSES)
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
+def test_sklearn_checks_of_classes_with_the_default_method(estimator, check, hasty):
     check(estimator)
 
 

@@ -367,7 +367,7 @@ def test_the_oldest_programs_go_first(home, monkeypatch):
 
 def run(folder, cached, output, code=0):
     program = [sys.executable, "-c", "from dubito.cli import main; main()", "fit", folder / "fit.csv", "--target", "y"]
-    program += ["--method", "bayes-by-backprop", "--set", "epochs=2", "--hidden", "4", "-o", output]
+    program += ["--method", "map", "--set", "epochs=2", "--hidden", "4", "-o", output]
     environment = {**os.environ, "DUBITO_CACHE": str(cached), "JAX_LOG_COMPILES": "0"}
     done = subprocess.run([*map(str, program)], capture_output=True, text=True, env=environment)
     assert done.returncode == code, done.stderr

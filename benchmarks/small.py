@@ -1,0 +1,126 @@
+"""Which method for how many rows: the estimators' usual networks on a part of real tables, all defaults.
+
+    python benchmarks/small.py [DATA] [--rows 50,100,200,400,800] [--splits 3] [--methods a,b] [--tables a,b]
+
+DATA, if given, is the folder of the UCI tables (``uci.py``): without it the tables are those that come with scikit-learn and dubito.
+Of each table so many rows are drawn for training and up to 500 others for testing, anew in each split. Appends a JSON line a
+fit to results/small.jsonl and writes results/small.md from all of them: mean NLL a row, less that of the best method of the
+same rows, in nats; in brackets the share of 90 % intervals (of regression) that hold the target.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+import warnings
+
+import numpy as np
+from sklearn import datasets as sklearn_datasets
+
+import dubito
+from dubito import datasets, metrics
+from dubito.recipes import METHODS
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+UCI = ("concrete", "energy", "power-plant", "wine-quality-red")
+NAMES = "default,map,ensemble,mc-dropout,bayes-by-backprop,laplace,randomized-map,hmc"
+LARGEST = {"hmc": 200}  # rows for which it is run
+
+
+def tables(data):
+    """{name: (x, y)}; y of classes is whole numbers."""
+    found = {"diabetes": datasets.diabetes(), "co2": datasets.co2()}
+    for name in ("wine", "breast_cancer", "digits"):
+        found[name] = getattr(sklearn_datasets, f"load_{name}")(return_X_y=True)
+    for name in UCI if data else ():
+        folder = pathlib.Path(data) / name
+        table = np.loadtxt(folder / "data.txt")
+        features, target = (np.loadtxt(folder / f"index_{part}.txt", dtype=int) for part in ("features", "target"))
+        found[name] = table[:, features], table[:, target]
+    return found
+
+
+def run(name, x, y, rows, split, label):
+    order = np.random.default_rng([split, rows]).permutation(len(x))
+    train, test = order[:rows], order[rows : rows + 500]
+    classes = y.dtype.kind != "f"
+    make = dubito.BayesianClassifier if classes else dubito.BayesianRegressor
+    start = time.perf_counter()
+    model = make(METHODS[label], random_state=split).fit(x[train], y[train])
+    seconds = time.perf_counter() - start
+    if classes:  # those that the training rows have
+        test = test[np.isin(y[test], model.classes_)]
+    answer = model.predictive(x[test])
+    target = np.searchsorted(model.classes_, y[test]) if classes else y[test]
+    line = {"table": name, "rows": rows, "split": split, "method": label, "seconds": round(seconds, 2)}
+    line |= {"nll": metrics.nll(answer, target).value}
+    return line if classes else line | {"coverage": metrics.coverage(answer, target, 0.9).value}
+
+
+def written(lines):
+    """small.md: for each number of rows, methods by tables."""
+    text = [
+        "# Which method for how many rows\n",
+        __doc__.split("\n\n", 2)[2].strip() + "\n",
+        "    python benchmarks/small.py DATA\n",
+    ]
+    latest = {(line["table"], line["rows"], line["split"], line["method"]): line for line in lines}.values()
+    for rows in sorted({line["rows"] for line in latest}):
+        here = [line for line in latest if line["rows"] == rows]
+        names, methods = sorted({line["table"] for line in here}), {line["method"]: None for line in here}
+        cells = {(name, method): mean_of(here, name, method) for name in names for method in methods}
+        best = {name: min(cells[name, method][0] for method in methods) for name in names}
+        gaps = {method: np.mean([cells[name, method][0] - best[name] for name in names]) for method in methods}
+        text += [
+            f"## {rows} rows\n",
+            "| method | mean | " + " | ".join(names) + " | seconds |",
+            "|---" * (len(names) + 3) + "|",
+        ]
+        for method in sorted(methods, key=gaps.__getitem__):
+            shown = [show(cells[name, method], best[name]) for name in names]
+            seconds = np.median([line["seconds"] for line in here if line["method"] == method])
+            text.append(f"| {method} | {gaps[method]:.2f} | " + " | ".join(shown) + f" | {seconds:.1f} |")
+        text.append("")
+    return "\n".join(text)
+
+
+def mean_of(lines, name, method):
+    """(NLL, coverage or None) over splits."""
+    found = [line for line in lines if (line["table"], line["method"]) == (name, method)]
+    if not found:
+        return np.inf, None
+    coverage = np.mean([line["coverage"] for line in found]) if "coverage" in found[0] else None
+    return np.mean([line["nll"] for line in found]), coverage
+
+
+def show(cell, best):
+    nll, coverage = cell
+    return f"{nll - best:.2f}" + ("" if coverage is None else f" ({coverage:.0%})")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", nargs="?", metavar="DATA")
+    parser.add_argument("--rows", default="50,100,200,400,800")
+    parser.add_argument("--splits", type=int, default=3)
+    parser.add_argument("--methods", default=NAMES)
+    parser.add_argument("--tables")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore", UserWarning)
+    path, found = RESULTS / "small.jsonl", tables(options.data)
+    for name in options.tables.split(",") if options.tables else found:
+        x, y = found[name]
+        for rows in map(int, options.rows.split(",")):
+            for label in options.methods.split(","):
+                if rows > LARGEST.get(label, rows) or rows > 0.8 * len(x):
+                    continue
+                for split in range(options.splits):
+                    line = run(name, x, y, rows, split, label)
+                    print(line, flush=True)
+                    with open(path, "a") as file:
+                        file.write(json.dumps(line) + "\n")
+    (RESULTS / "small.md").write_text(written([json.loads(line) for line in path.read_text().splitlines()]))
+
+
+if __name__ == "__main__":
+    main()

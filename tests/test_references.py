@@ -1,0 +1,47 @@
+"""Reference posteriors: another run of another sampler finds what is stored."""
+
+import pathlib
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import dubito
+from dubito import diagnostics
+
+FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="only a checkout has the benchmarks")
+
+
+@pytest.fixture(scope="module")
+def references():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        import references
+    finally:
+        sys.path.remove(str(FOLDER))
+    return references
+
+
+def test_chains_of_the_references_have_met(references):
+    for name in references.PROBLEMS:
+        found = references.reference(name)
+        sd = np.sqrt(found["probs"] * (1 - found["probs"])) if "probs" in found else found["sd"]
+        assert np.max(found["rhat"]) < 1.01
+        assert np.max(found["mcse"] / np.maximum(sd, 1e-3)) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["diabetes-3", "iris"])
+def test_another_sampler_finds_the_reference(references, name):
+    """z of each row's mean (of class probabilities: of each) from both runs' Monte-Carlo errors; a prior 15 % wider gives 5.8 and 22."""
+    problem, found = references.PROBLEMS[name](), references.reference(name)
+    method = dubito.NUTS(draws=500, warmup=500, chains=2, max_depth=7)
+    posterior, answer, _ = references.sampled(problem, method, jax.random.key(11))
+    f = np.asarray(references.outputs(problem, answer), float)
+    values = f.reshape(posterior.chains, -1, f[0].size)
+    error = values.std((0, 1), ddof=1) / np.sqrt(diagnostics.ess(values))
+    mean = found["probs" if problem.classes else "mean"].ravel()
+    z = (f.mean(0).ravel() - mean) / np.hypot(error, found["mcse"].ravel())
+    assert np.max(np.abs(z)) < 5
