@@ -128,6 +128,25 @@ def test_temperature_undoes_logits_that_are_too_large():
     assert abs(error) < 4.6
 
 
+@pytest.mark.parametrize("margin", [0.5, 30.0])
+def test_rows_that_are_all_right_leave_a_doubt(margin):
+    """Of N rows with one logit ±margin, all right: p(wrong) = 1/(2N + 2) minimizes N log p + ½ log p(1 − p)."""
+    x = np.repeat(np.array([[1.0], [-1.0]], np.float32), 20, axis=0)
+    network = dubito.Network(
+        lambda key: {"w": jnp.ones((1, 1), jnp.float32)}, lambda params, x: margin * x * params["w"]
+    )
+    part = dubito.Samples(
+        dubito.Model(network, dubito.Bernoulli()),
+        {"network": {"w": jnp.ones((1, 1, 1), jnp.float32)}, "likelihood": {}},
+    )
+    folds = np.zeros((2, 40), np.float32)
+    folds[0, ::2] = folds[1, 1::2] = 1
+    data = Rows(x, (x[:, 0] > 0).astype(np.int32), np.ones(40, np.float32), np.zeros(40, np.float32))
+    found = cross_fit.tempered(part.model, [part, part], folds, data, jax.random.key(0))
+    wrong = 1 / (1 + np.exp(margin / found.model.likelihood.temperature))
+    np.testing.assert_allclose(wrong, 1 / 82, rtol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",

@@ -248,7 +248,11 @@ def _apply(network, params, x):
 
 
 def tempered(model, parts, folds, rows, key):
-    """The mixture of ``parts`` with the temperature T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y."""
+    """The mixture of ``parts`` with the temperature T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y.
+
+    One row more, which could be of any class, is counted beside them: of N rows that are all right it leaves a doubt of
+    1/(2N + 2) with two classes, where the minimum would leave none.
+    """
     if not isinstance(model.likelihood, Bernoulli | Categorical):
         return joined(parts)
     held = [np.flatnonzero(fold > 0) for fold in folds]
@@ -265,9 +269,11 @@ def tempered(model, parts, folds, rows, key):
 
     def loss(log_temperature):
         scaled = f / np.exp(log_temperature)
-        log_p = np.sum(target * scaled, axis=-1) - logsumexp(scaled, axis=-1)
-        return -np.average(np.asarray(logsumexp(log_p, axis=0)), weights=weight)
+        log_p = scaled - logsumexp(scaled, axis=-1, keepdims=True)
+        own = np.asarray(logsumexp(np.sum(target * log_p, axis=-1), axis=0))
+        any_class = np.mean(np.asarray(logsumexp(log_p, axis=0)), axis=-1)
+        return -weight @ own - np.average(any_class, weights=weight)
 
-    temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 2.0)))
+    temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 4.0)))
     likelihood = replace(model.likelihood, temperature=temperature)
     return joined([replace(part, model=replace(part.model, likelihood=likelihood)) for part in parts])
