@@ -23,7 +23,7 @@ from dubito.recipes import METHODS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 UCI = ("concrete", "energy", "power-plant", "wine-quality-red")
-NAMES = "default,map,ensemble,mc-dropout,bayes-by-backprop,laplace,randomized-map,hmc"
+NAMES = "auto,map,ensemble,mc-dropout,bayes-by-backprop,laplace,randomized-map,hmc"
 LARGEST = {"hmc": 200}  # rows for which it is run
 
 
@@ -67,7 +67,12 @@ def written(lines):
     latest = {(line["table"], line["rows"], line["split"], line["method"]): line for line in lines}.values()
     for rows in sorted({line["rows"] for line in latest}):
         here = [line for line in latest if line["rows"] == rows]
-        names, methods = sorted({line["table"] for line in here}), {line["method"]: None for line in here}
+        methods = {line["method"]: None for line in here}
+        done = {
+            name: {line["method"] for line in here if line["table"] == name}
+            for name in {line["table"] for line in here}
+        }
+        names = sorted(name for name in done if len(done[name]) == len(methods))  # where all methods have been run
         cells = {(name, method): mean_of(here, name, method) for name in names for method in methods}
         best = {name: min(cells[name, method][0] for method in methods) for name in names}
         gaps = {method: np.mean([cells[name, method][0] - best[name] for name in names]) for method in methods}

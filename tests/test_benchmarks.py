@@ -26,7 +26,17 @@ def works():
 
 @pytest.mark.parametrize(
     "driver",
-    ["speed/run.py", "growth.py", "members.py", "regularizers.py", "gradient_variance.py", "natural_gradient.py"],
+    [
+        "speed/run.py",
+        "growth.py",
+        "members.py",
+        "regularizers.py",
+        "gradient_variance.py",
+        "natural_gradient.py",
+        "references.py",
+        "truth.py",
+        "small.py",
+    ],
 )
 def test_a_driver_explains_itself(driver):
     done = subprocess.run([sys.executable, FOLDER / driver, "--help"], capture_output=True, text=True)

@@ -140,6 +140,15 @@ def test_compare(folder):
     assert "<html" in report.read_text()
 
 
+def test_all_methods_are_compared(folder, monkeypatch):
+    def compare(estimators, *rest, **options):
+        raise ValueError(",".join(estimators))
+
+    monkeypatch.setattr("dubito.comparison.compare", compare)
+    with pytest.raises(ValueError, match=",".join(recipes.METHODS)):
+        cli.compare(str(folder / "diabetes.csv"), "progression", "all")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -222,8 +231,8 @@ def test_methods_have_their_names_from_one_place():
     """``--method`` knows each method, and ``--set`` each of its fields, by the dataclasses alone."""
     assert recipes.named("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
     assert recipes.named("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
-    assert recipes.named("default", ["folds=5"], size=100).folds == 5
-    assert recipes.named("default") is None
+    assert recipes.named("auto", ["folds=5"], size=100).folds == 5
+    assert recipes.named("auto") is None
     assert {command.name or command.callback.__name__ for command in cli.app.registered_commands} == set(
         "demo fit predict evaluate calibrate explain compare".split()
     )
@@ -242,7 +251,7 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
         a.posterior_.params["network"]["layer_0"]["w"], b.posterior_.params["network"]["layer_0"]["w"]
     )
     _, text = run("fit", tmp_path / "t.parquet", "-t", "y", "--stream", "-o", tmp_path / "c", code=1)
-    assert "--stream needs a --method other than default" in text
+    assert "--stream needs a --method other than auto" in text
     _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
     assert "only a .parquet table" in text
 

@@ -108,7 +108,7 @@ def fit(
     table: TableFile,
     target: Target,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the model.")],
-    method: Annotated[str, typer.Option(help="default, maximum-likelihood, map, mc-dropout, ...")] = "default",
+    method: Annotated[str, typer.Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field.")] = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
@@ -130,8 +130,8 @@ def fit(
     if stream:
         from dubito.batches import kind_in_file
 
-        if impute or method == "default":
-            raise ValueError("--stream needs a --method other than default, which is cross-fitted, and no --impute")
+        if impute or method == "auto":
+            raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
         kind = one_of_two(kind_in_file(table, target) if task is None else task)
         model = estimator(kind, method, settings or (), hidden, seed, None, likelihood)
         fitting = partial(model.fit_file, table, target)
@@ -250,8 +250,8 @@ def explain(
 def compare(
     table: TableFile,
     target: Target,
-    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas.")] = (
-        "default,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble"
+    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas, or all.")] = (
+        "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble"
     ),
     folds: Annotated[int, typer.Option(min=2)] = 5,
     likelihood: Likelihood = None,
@@ -263,11 +263,11 @@ def compare(
     report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
 ):
     """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
-    from dubito import comparison
+    from dubito import comparison, recipes
 
     frame, _ = opened(table, impute)
     inputs, y, kind = task_of(frame, target, implied(likelihood) if task is None else task)
-    names = [name.strip() for name in methods.split(",")]
+    names = [*recipes.METHODS] if methods == "all" else [name.strip() for name in methods.split(",")]
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:

@@ -1,6 +1,6 @@
 """Scores as tables for a terminal, by rich."""
 
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def of_scores(card):
@@ -14,11 +14,11 @@ def of_scores(card):
 
 
 def of_methods(rows):
-    """One row for each method of ``comparison.compare``."""
-    keys = list(rows[0].scores)
-    grid = Table("method", *keys, "nll to the best", "seconds a fit")
+    """One row for each method of ``comparison.compare``; standard errors below, so that it fits into 80 columns."""
+    heads = [key.replace("_", " ") for key in rows[0].scores]
+    grid = Table(Column("method", no_wrap=True), *heads, "nll to best", "secs a fit", box=None, padding=(0, 0, 0, 1))
     for row in rows:
-        cells = [f"{score.value:.4g} ± {score.se:.2g}" for score in row.scores.values()]
-        gap = "" if row is rows[0] else f"+{row.difference.value:.3g} ± {row.difference.se:.2g}"
+        cells = [f"{score.value:.4g}\n±{score.se:.1g}" for score in row.scores.values()]
+        gap = "" if row is rows[0] else f"+{row.difference.value:.2g}\n±{row.difference.se:.1g}"
         grid.add_row(row.name, *cells, gap, f"{row.seconds:.1f}")
     return grid

@@ -24,7 +24,7 @@ from dubito.methods.variational_gaussian import VariationalGaussian
 from dubito.network import mlp
 
 METHODS = {
-    "default": None,
+    "auto": None,  # ``default_method``, by task and rows
     "maximum-likelihood": MaximumLikelihood(),
     "map": MAP(),
     "mc-dropout": MCDropout(),
@@ -109,7 +109,7 @@ def replaced(method, path, value):
 def named(name, settings=(), *, size=1000, task="regression"):
     """The method called ``name``, with texts FIELD=VALUE set (``rate=0.1``; ``method.rate=0.1`` in a wrapped method).
 
-    None for the default without settings; with them it is that for ``size`` rows. Raises ValueError for unknown names and
+    None for "auto" without settings, the estimators' default; with them it is that for ``size`` rows. Raises ValueError for unknown names and
     for values that are not of the field's kind.
     """
     if name not in METHODS:
