@@ -23,9 +23,7 @@ def table(n, seed=0):
 MODEL = dubito.Model(dubito.mlp(3, (8,)), dubito.Gaussian())
 METHODS = [
     dubito.MAP(epochs=3, clip=5.0, dropout=0.1),
-    dubito.MCDropout(epochs=3),
     dubito.BayesByBackprop(epochs=3),
-    dubito.Ensemble(dubito.MAP(epochs=3), 1),
     dubito.Ensemble(dubito.MCDropout(epochs=3), 2),
 ]
 
@@ -76,7 +74,7 @@ def test_another_number_of_members_compiles_nothing(method, other, compiled):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("classes", [0, 2, 3])
+@pytest.mark.parametrize("classes", [0, 3])
 def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled):
     def fit(n, seed=0, weight=None):
         x, y = table(n, seed)

@@ -63,20 +63,6 @@ def test_bayes_by_backprop_is_the_mean_field_optimum(problem, noise):
     np.testing.assert_allclose(found.mean["network"]["w"], problem.mean, atol=0.05 * scale.min())
 
 
-def test_practical_vi_has_the_empirical_curvature(problem):
-    """1/σ_j² = 1/s² + Σ_i E_q(∂ log p(y_i | w)/∂w_j)², solved in NumPy; the mean is the exact one."""
-    x, error = problem.x, (problem.y - problem.x @ problem.mean)[:, 0] ** 2
-    variance = np.full(D, 0.01)
-    for _ in range(200):
-        variance = 1 / (1 / 0.7**2 + TAU**2 * (error + x**2 @ variance) @ x**2)
-    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, noise="fisher", draws=32)
-    found = dubito.fit(problem.model, x, problem.y, method, key=jax.random.key(0))
-    scale = np.sqrt(variance)
-    assert np.max(np.abs(scale * np.sqrt(np.diag(problem.precision)) - 1)) > 0.03  # not the mean-field optimum
-    np.testing.assert_allclose(found.scale["network"]["w"][:, 0], scale, rtol=0.02)
-    np.testing.assert_allclose(found.mean["network"]["w"], problem.mean, atol=0.05 * scale.min())
-
-
 def test_predictive_of_samples_of_the_exact_posterior(problem):
     rng = np.random.default_rng(0)
     draws = rng.multivariate_normal(problem.mean[:, 0], np.linalg.inv(problem.precision), size=4000)

@@ -40,7 +40,6 @@ METHODS = {
     "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, descent=0, mass="dense", anneal=50),
     "nuts": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50),
     "nuts dense": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50, mass="dense"),
-    "mclmc": dubito.MCLMC(draws=1500, warmup=2000, chains=2, thin=8, descent=50),
 }
 
 

@@ -192,11 +192,14 @@ def run(script, *arguments, **options):
 
 @pytest.mark.slow
 def test_the_same_answers_in_another_process(fitted, folder):
+    """Of a file for each kind of posterior: predictions are compiled anew there."""
     assert all(fitted.file(name).exists() for name in CASES)
-    (folder / "tables").write_bytes(pickle.dumps({name: data[0] for name, (_, data) in CASES.items()}))
+    kinds = {type(fitted[name].posterior_): name for name in CASES}
+    assert len(kinds) > 5
+    (folder / "tables").write_bytes(pickle.dumps({name: CASES[name][1][0] for name in kinds.values()}))
     run(AGAIN, folder, pathlib.Path(__file__).parent)
     found = pickle.loads((folder / "answers").read_bytes())
-    assert all(same(answers(fitted[name], CASES[name][1][0]), found[name]) for name in CASES)
+    assert all(same(answers(fitted[name], CASES[name][1][0]), found[name]) for name in kinds.values())
 
 
 def test_the_file_is_safetensors(fitted, folder):
