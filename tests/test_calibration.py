@@ -53,29 +53,30 @@ def regressor():
 
 
 def test_the_temperature_of_one_confidence_in_closed_form():
-    """All logits ±a, a share r right: softplus is least where sigmoid(a/T) = r."""
+    """All logits ±a, r of n right: softplus is least where sigmoid(a/T) = (r + ½)/(n + 1), half of one row more being right."""
     a, n, right = 3.0, 400, 330
     f = np.full((1, n, 1), a)
     f[:, ::2] *= -1
     y = (f[0, :, 0] > 0).astype(int)
     y[:70] = 1 - y[:70]
     found = calibration.temperature(classes(f), y).temperature
-    assert found == pytest.approx(a / special.logit(right / n), rel=1e-3)
+    assert found == pytest.approx(a / special.logit((right + 0.5) / (n + 1)), rel=1e-3)
     weight = np.where(np.arange(n) < 70, 3.0, 1.0)
     found = calibration.temperature(classes(f), y, weight=weight).temperature
-    assert found == pytest.approx(a / special.logit(right / (right + 210)), rel=1e-3)
+    assert found == pytest.approx(a / special.logit((right + 0.5) / (right + 211)), rel=1e-3)
 
 
-def exact_loss(f, y, log_temperature):
+def exact_loss(f, y, log_temperature, more=0):
+    """−Σ log p(y)/n, with ``more`` rows of any class."""
     p = special.softmax(f / np.exp(log_temperature), axis=2).mean(0)
-    return -np.mean(np.log(p[np.arange(len(y)), y]))
+    return -np.mean(np.log(p[np.arange(len(y)), y])) - more * np.mean(np.log(p)) / len(y)
 
 
 def test_the_temperature_of_a_mixture_is_the_best_one():
     rng = np.random.default_rng(0)
     f = np.float32(4 * rng.normal(size=(5, 300, 3))).astype(float)
     y = drawn(rng, special.softmax(f / 4, axis=2).mean(0))
-    best = optimize.minimize_scalar(lambda t: exact_loss(f, y, t), bounds=(-3, 3), method="bounded")
+    best = optimize.minimize_scalar(lambda t: exact_loss(f, y, t, more=1), bounds=(-4, 4), method="bounded")
     found = calibration.temperature(classes(f), y)
     assert np.log(found.temperature) == pytest.approx(best.x, abs=2e-3)
     p = special.softmax(f / found.temperature, axis=2)
@@ -112,10 +113,12 @@ def test_temperature_one_changes_no_bit_and_other_classes_are_tempered_too():
     np.testing.assert_allclose(Temperature(2.0)(ordered).probs, powers / powers.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_rows_that_are_all_right_leave_nothing_to_gain():
+def test_rows_that_are_all_right_leave_a_doubt():
+    """Of n rows and C classes, each with the logit 1 for y and else 0: −n log p(y) − Σ_k log p(k)/C is least where
+    1 − p(y) = (1 − 1/C)/(n + 1)."""
     y = np.array([0, 1, 2])
-    found = calibration.temperature(classes(np.eye(3)[None]), y)
-    assert metrics.nll(found(classes(np.eye(3)[None])), y).value < 1e-4
+    answer = calibration.temperature(classes(np.eye(3)[None]), y)(classes(np.eye(3)[None]))
+    np.testing.assert_allclose(answer.probs[np.arange(3), y], 1 - 2 / 3 / 4, rtol=1e-3)
 
 
 # --- isotonic

@@ -24,7 +24,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from dubito.conformal import split_conformal
 from dubito.likelihood import Categorical
-from dubito.methods.cross_fit import lowest
+from dubito.methods.cross_fit import best_temperature
 from dubito.outcomes import checked
 from dubito.predictive import Predictive
 from dubito.pytree import register_dataclass
@@ -32,21 +32,22 @@ from dubito.recalibrated import Recalibrated, scores
 
 FAR = 1e3  # normal scores: where the outer straight lines end
 LEAST = 10  # rows, to recalibrate quantiles
-HOTTEST = 3.0  # the log of a temperature at most
+TINY = float(np.finfo(np.float32).tiny)  # a probability that is not told from 0
 
 
 def temperature(predictive, y, *, weight=None):
-    """The ``Temperature`` T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y, within e^±3.
+    """The ``Temperature`` T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y, within e^±4.
 
-    Guo et al. 2017, with the mean over draws inside the logarithm. Where every held-out row is predicted right, no T is
-    best: the answer is one small enough to leave nothing to gain. The classes of y need not be all there are.
+    Guo et al. 2017, with the mean over draws inside the logarithm, and with one row more that could be of any class: where
+    every held-out row is predicted right, that leaves a doubt. The classes of y need not be all there are.
     """
     y, weight = checked(predictive, y, weight, "classification")
 
-    def loss(log_temperature):
-        return -np.average(Temperature(float(np.exp(log_temperature)))(predictive).log_prob(y), weights=weight)
+    def log_probs(temperature):
+        answer = Temperature(float(temperature))(predictive)
+        return answer.log_prob(y), np.log(np.maximum(answer.probs, TINY)).mean(1)
 
-    return Temperature(float(np.exp(lowest(loss, HOTTEST))))
+    return Temperature(best_temperature(log_probs, weight))
 
 
 @dataclass(frozen=True)

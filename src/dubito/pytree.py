@@ -12,7 +12,7 @@ def register_dataclass(cls):
     """A class decorator: a frozen dataclass becomes a pytree of its fields; those that are ``static`` are part of its structure.
 
     As JAX's own decorator of that name, but the class is part of the structure too. There (JAX 0.10) the structures of two
-    classes with equal fields are equal, though their hashes are not; where these collide, one class in a hundred, a compiled program
+    classes with equal fields are equal, though their hashes are not; where these meet in a table of programs, a compiled program
     that was traced for one of them is used for the other: maximum likelihood would train by the program of MAP.
     """
     statics = [item.name for item in fields(cls) if item.metadata.get("static")]

@@ -247,12 +247,22 @@ def _apply(network, params, x):
     return network.apply(params, x)
 
 
-def tempered(model, parts, folds, rows, key):
-    """The mixture of ``parts`` with the temperature T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y.
+def best_temperature(log_probs, weight):
+    """The T within e^±4 that minimizes −Σ w log p of held-out rows and of one row more, which could be of any class.
 
-    One row more, which could be of any class, is counted beside them: of N rows that are all right it leaves a doubt of
-    1/(2N + 2) with two classes, where the minimum would leave none.
+    ``log_probs(T)``: of each row log p(y) and the mean of log p(k) over all classes, (n,) each, in nats. Of N rows of two
+    classes that are all right the row more leaves a doubt of 1/(2N + 2); without it T would go to 0.
     """
+
+    def loss(log_temperature):
+        own, of_any = log_probs(np.exp(log_temperature))
+        return -weight @ own - np.average(of_any, weights=weight)
+
+    return float(np.exp(lowest(loss, 4.0)))
+
+
+def tempered(model, parts, folds, rows, key):
+    """The mixture of ``parts`` with the best temperature for the held-out log (1/S) Σ_s softmax(f_s/T)_y."""
     if not isinstance(model.likelihood, Bernoulli | Categorical):
         return joined(parts)
     held = [np.flatnonzero(fold > 0) for fold in folds]
@@ -267,13 +277,11 @@ def tempered(model, parts, folds, rows, key):
     y, weight = rows.y[chosen], rows.train[chosen]
     target = np.eye(f.shape[-1])[y] if y.ndim == 1 else y
 
-    def loss(log_temperature):
-        scaled = f / np.exp(log_temperature)
-        log_p = scaled - logsumexp(scaled, axis=-1, keepdims=True)
-        own = np.asarray(logsumexp(np.sum(target * log_p, axis=-1), axis=0))
-        any_class = np.mean(np.asarray(logsumexp(log_p, axis=0)), axis=-1)
-        return -weight @ own - np.average(any_class, weights=weight)
+    def log_probs(temperature):
+        each = f / temperature - logsumexp(f / temperature, axis=-1, keepdims=True)
+        own, all_classes = (np.asarray(logsumexp(part, axis=0)) for part in (np.sum(target * each, axis=-1), each))
+        return own - np.log(len(f)), all_classes.mean(-1) - np.log(len(f))
 
-    temperature = float(model.likelihood.temperature * np.exp(lowest(loss, 4.0)))
+    temperature = model.likelihood.temperature * best_temperature(log_probs, weight)
     likelihood = replace(model.likelihood, temperature=temperature)
     return joined([replace(part, model=replace(part.model, likelihood=likelihood)) for part in parts])
