@@ -177,7 +177,7 @@ def perturbed():
 
 
 def long(kind, **fields):
-    return kind(**{"epochs": 1500, "batch_size": None, "learning_rate": 0.02} | fields)
+    return kind(**{"epochs": 4000, "batch_size": None, "learning_rate": 0.02} | fields)
 
 
 LEAST = dubito.MaximumLikelihood(epochs=3000, batch_size=None, learning_rate=0.1)
@@ -188,13 +188,13 @@ WRONG = {
     "map": (MODE, lambda: point(1.0), 0.02),
     "ensemble": (dubito.Ensemble(MODE, 3), lambda: point(1.0), 0.02),
     "swag without mini-batches": (long(dubito.SWAG, learning_rate=0.05), lambda: point(1.0), 0.1),
-    "mean field": (long(dubito.BayesByBackprop, draws=4), lambda: variational(full=False), 0.15),
-    "natural gradient": (long(dubito.NaturalGradientVI, draws=4), lambda: variational(full=False), 0.15),
-    "practical vi": (long(dubito.BayesByBackprop, draws=8, noise="fisher"), practical, 0.15),
-    "full covariance": (long(dubito.VariationalGaussian, covariance="full"), lambda: variational(full=True), 0.15),
+    "mean field": (long(dubito.BayesByBackprop, draws=4), lambda: variational(full=False), 0.06),
+    "natural gradient": (long(dubito.NaturalGradientVI, draws=4), lambda: variational(full=False), 0.06),
+    "practical vi": (long(dubito.BayesByBackprop, draws=8, noise="fisher"), practical, 0.06),
+    "full covariance": (long(dubito.VariationalGaussian, covariance="full"), lambda: variational(full=True), 0.06),
     "laplace": (dubito.LaplaceApproximation(MODE, structure="dense"), laplace, 0.05),
-    "mc dropout": (long(dubito.MCDropout, rate=RATE), dropout, 0.1),
-    "variational dropout": (long(dubito.VariationalDropout), gaussian_dropout, 0.15),
+    "mc dropout": (long(dubito.MCDropout, rate=RATE), dropout, 0.06),
+    "variational dropout": (long(dubito.VariationalDropout), gaussian_dropout, 0.06),
     "randomized map": (
         dubito.Ensemble(long(dubito.RandomizedMAP, epochs=600, learning_rate=0.03), 200),
         perturbed,
@@ -242,6 +242,7 @@ def far(f, mean, sd, chains):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_a_sampler_has_the_posterior(name, truth):
-    """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal; a wrong τ is seen."""
+    """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal. A prior 25 % wider is seen by the first three
+    (and by all approximations above), a τ 30 % smaller by the others too."""
     f, posterior = predicted(RIGHT[name])
     assert np.max(np.abs(far(f, *truth, posterior.chains))) < 4.5
