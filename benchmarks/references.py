@@ -1,6 +1,6 @@
 """Reference posteriors: long Hamiltonian Monte Carlo in double precision on six small real problems.
 
-    python benchmarks/references.py [PROBLEM ...] [--draws 4000] [--key 0]
+    python benchmarks/references.py [PROBLEM ...] [--draws 2000] [--key 0]
 
 Writes benchmarks/references/<problem>.safetensors, and prints how well the chains agree. A file has, for the problem's rows of
 evaluation: of regression ``f`` (S, n), the network's outputs of S thinned draws, and ``log_precision`` (S,); of classes

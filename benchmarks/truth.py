@@ -1,6 +1,6 @@
 """How near each method comes to the true posterior: every method against every reference of ``references.py``.
 
-    python benchmarks/truth.py [--methods a,b,...] [--problems a,b,...] [--keys 3]
+    python benchmarks/truth.py [--methods a,b,...] [--problems a,b,...] [--keys 2]
 
 Writes benchmarks/results/truth.md (and truth.json, from which it is made; methods that are not named keep their figures there).
 Methods run with their defaults, under the names they have in the command line, and see the training rows only; but they train for as
@@ -159,7 +159,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", default=",".join(name for name in METHODS if name != "auto"))
     parser.add_argument("--problems", default=",".join(references.PROBLEMS))
-    parser.add_argument("--keys", type=int, default=3)
+    parser.add_argument("--keys", type=int, default=2)
     options = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     path = RESULTS / "truth.json"
