@@ -43,6 +43,22 @@ def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     assert all(same(runs[0], run) for run in runs[1:])
 
 
+def test_epochs_left_open_are_by_the_rows_trained_on(problem):
+    """400, or on fewer than 1,000 rows as many as show it 400,000; also of methods inside others, and of rows of weight above 0."""
+    model, x, y = problem
+    weight = np.arange(130) % 2
+    for method, given, expected in (
+        (dubito.MAP(), None, 3076),
+        (dubito.Ensemble(dubito.MAP(batch_size=None), 2), weight, 6153),
+        (dubito.MAP(epochs=3), None, 3),
+    ):
+        reports = []
+        dubito.fit(model, x, y, method, key=jax.random.key(0), weight=given, progress=reports.append)
+        assert {report.epochs for report in reports} == {expected}
+        assert len(engine.history(reports)[0]) == expected
+    assert descent.scheduled(dubito.BayesByBackprop(), 10**6).epochs == 400
+
+
 @pytest.mark.parametrize("n", [1, 2, 5, 640, 70_000])
 def test_a_permutation_holds_every_row_once_and_those_of_no_weight_last(n, key):
     used = np.arange(n) % 3 != 1

@@ -7,7 +7,7 @@ transformation of the user's own brings its own rate; then only schedule and bra
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +19,7 @@ from dubito import trace
 from dubito.pytree import register_dataclass, static
 
 SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
+EPOCHS, SEEN = 400, 400_000  # where a method leaves its epochs open: so many, and enough to see so many rows
 
 
 class Optimizer(NamedTuple):
@@ -87,12 +88,17 @@ def check(method):
         limit = getattr(method, name, None)
         if limit is not None and not limit > 0:
             raise ValueError(f"{name} must be positive or None (no limit), got {limit!r}")
-    if not (isinstance(method.epochs, int) and method.epochs >= 1):
-        raise ValueError(f"epochs must be a whole number of at least 1, got {method.epochs!r}")
+    if method.epochs is not None and not (isinstance(method.epochs, int) and method.epochs >= 1):
+        raise ValueError(f"epochs must be a whole number of at least 1 or None (by rows), got {method.epochs!r}")
     if method.batch_size is not None and not (isinstance(method.batch_size, int) and method.batch_size >= 1):
         raise ValueError(
             f"batch_size must be a whole number of at least 1 or None (all rows), got {method.batch_size!r}"
         )
+
+
+def scheduled(method, rows):
+    """The method with a number of epochs for so many rows, if it leaves that open (None)."""
+    return replace(method, epochs=max(EPOCHS, SEEN // rows)) if method.epochs is None else method
 
 
 def _transformation(method):

@@ -167,8 +167,8 @@ def train(
 ):
     """Train every member from its own start; a ``Trained``. One compiled program: on CPU one host thread a core runs it for
     one member, faster there than for all, and to bits that do not depend on the others; elsewhere one call for all."""
-    method = floats(innermost(method))
-    model = floats(model)
+    used = max(int(np.sum(member.train > 0)) for member in members) if stream is None else stream.count
+    method, model = floats(descent.scheduled(innermost(method), used)), floats(model)
     most = bucket(len(rows.x) if stream is None else stream.count)
     block = most if method.batch_size is None else min(method.batch_size, most)
     held = part(most, max(int(np.sum(member.valid > 0)) for member in members))

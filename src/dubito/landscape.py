@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from dubito import epochs, fitted, random
+from dubito import descent, epochs, fitted, random
 from dubito.engine import Trained, diverged, floats
 from dubito.epochs import RETRIES, Stopping
 from dubito.model import Batch
@@ -254,7 +254,7 @@ def descent_path(model, x, y, method, *, key, weight=None, points=50):
     method.check(model)
     _, key_members, key_finish = jax.random.split(random.fast(key), 3)
     (member,) = method.members(rows, key_members)
-    model, method = floats(model), floats(method)
+    model, method = floats(model), floats(descent.scheduled(method, int(np.sum(member.train > 0))))
     most = bucket(len(rows.x))
     block = most if method.batch_size is None else min(method.batch_size, most)
     piece = next(in_memory(rows, block, jax.device_put)(member))

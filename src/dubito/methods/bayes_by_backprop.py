@@ -44,7 +44,7 @@ class BayesByBackprop:
     ½ Σ_i (∂ log p(y_i | θ)/∂θ)² for −½ ∂² log p/∂θ². It is biased, by as much as the noise is not as the model says.
     """
 
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")

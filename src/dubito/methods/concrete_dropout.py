@@ -38,7 +38,7 @@ class ConcreteDropout:
 
     rate: Any = 0.1
     input_rate: float | None = None
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")

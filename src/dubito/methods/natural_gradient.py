@@ -48,7 +48,7 @@ class NaturalGradientVI:
     which nothing leads back (the likelihood is then that of a constant). Choose it for regression with a τ that is integrated out.
     """
 
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 0.1
     momentum: float = 0.9

@@ -41,7 +41,7 @@ class RandomizedMAP:
     curvature of the perturbed problem stands in for that of the posterior. One member alone is a poor point estimate.
     """
 
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")

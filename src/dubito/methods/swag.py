@@ -41,7 +41,7 @@ class SWAG:
     predicts better than the last point, and a first idea of the doubt at the cost of one fit; score it on held-out rows.
     """
 
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     start: float = 0.5
@@ -61,7 +61,7 @@ class SWAG:
             raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
         if not (isinstance(self.rank, int) and self.rank >= 2):
             raise ValueError(f"rank must be a whole number of at least 2, got {self.rank!r}")
-        if not (0 <= self.start < 1 and self.epochs * (1 - self.start) >= 2):
+        if not (0 <= self.start < 1 and (self.epochs or descent.EPOCHS) * (1 - self.start) >= 2):
             raise ValueError(
                 f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "
                 f"epochs={self.epochs!r}, start={self.start!r}"

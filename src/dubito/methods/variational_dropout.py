@@ -37,7 +37,7 @@ class VariationalDropout:
 
     rate: Any = 0.1
     input_rate: float | None = None
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
@@ -76,7 +76,7 @@ class SparseVariationalDropout:
     before they have learned. Choose it for small networks after training; for doubt choose a proper prior.
     """
 
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")

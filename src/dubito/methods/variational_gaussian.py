@@ -41,7 +41,7 @@ class VariationalGaussian:
 
     covariance: str = static(default="low-rank")
     rank: int = static(default=10)
-    epochs: int = 400
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")
