@@ -23,7 +23,7 @@ DESCENTS = 25  # steps of Adam an epoch
 RATE = 0.02  # of Adam, in prior standard deviations
 STEP = 0.1  # the first step size, in prior standard deviations
 COLDEST = 7.0  # −log of the likelihood's power where annealing begins
-FAULTS = 0.01  # of the draws, from divergent transitions, without a warning
+FAULTS = 0.01  # of the transitions after the warmup that may diverge without a warning
 INSTALL = "This method needs BlackJAX: pip install 'dubito[samplers]'"
 
 
@@ -33,7 +33,8 @@ class SamplingWarning(UserWarning):
 
 class Chain(NamedTuple):
     """One chain: where it is, with log p(D, θ) in nats and its gradient there; Adam's moments; what it has learned of the
-    target's shape; the draws kept so far (as vectors u), and how many; ``faults``, how many of those were divergent."""
+    target's shape; the draws kept so far (as vectors u), and how many; ``faults``, how many transitions after the warmup were
+    divergent."""
 
     position: Any
     density: Any
@@ -157,14 +158,14 @@ def opened(density, chain):
     return chain._replace(density=value, gradient=gradient)
 
 
-def kept(chain, due, faulty):
-    """The chain with its position among the draws, if one is ``due``. ``faulty``: whether its transition was divergent."""
+def kept(chain, due, faults):
+    """The chain with its position among the draws, if one is ``due``. ``faults``: how many divergent transitions there are to count."""
     count = jnp.minimum(chain.count, len(chain.draws) - 1)
     taken = jnp.asarray(due).astype(jnp.int32)
     return chain._replace(
         draws=chain.draws.at[count].set(jnp.where(due, chain.position, chain.draws[count])),
         count=chain.count + taken,
-        faults=chain.faults + taken * faulty.astype(jnp.int32),
+        faults=chain.faults + faults,
     )
 
 
@@ -247,7 +248,7 @@ def hamiltonian(method, model, chain, batch, clock, key):
         chain = chain._replace(position=position, density=value, gradient=gradient, adaptation=learned)
         after = number - method.warmup
         due = (after >= 0) & (after % method.thin == method.thin - 1)
-        return kept(chain, due, info.is_divergent)
+        return kept(chain, due, ((after >= 0) & info.is_divergent).astype(jnp.int32))
 
     chain = descended(method, density, chain, batch, clock, move)
     return chain, told(model, where, chain, batch)
@@ -260,15 +261,15 @@ def told(model, where, chain, batch):
     return {"likelihood": (chain.density + penalty) / size, "penalty": penalty / size}
 
 
-def merged(model, states, key):
+def merged(method, model, states, key):
     """The chains' draws, one chain's after another's; of chains interrupted, where they have some, as many of each as all have."""
     states = [state for state in states if int(state.count) > 0]
     if not states:
         raise KeyboardInterrupt("stopped before the first draw")
     counts, faults = [int(state.count) for state in states], sum(int(state.faults) for state in states)
-    if faults > FAULTS * sum(counts):
+    if faults > FAULTS * method.thin * sum(counts):
         warnings.warn(
-            f"{faults} of {sum(counts)} draws come from divergent transitions, whose steps were too long for where they were: "
+            f"{faults} of {method.thin * sum(counts)} transitions diverged, whose steps were too long for where they were: "
             "raise acceptance (to 0.95), or use shorter steps",
             SamplingWarning,
             stacklevel=3,

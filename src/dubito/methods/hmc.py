@@ -68,7 +68,7 @@ class HMC:
 
     def finish(self, model, trained, key, run):
         del run
-        return mcmc.merged(model, trained.states, key)
+        return mcmc.merged(self, model, trained.states, key)
 
 
 def check_energy(method):

@@ -87,6 +87,7 @@ class MCLMC:
 
 def tuned(method, density, chain, key):
     """The chain with step size, mass and L, after ``warmup`` steps in which BlackJAX has found them."""
+    chain = mcmc.opened(density, chain)  # without a descent before it nobody has
     from blackjax.adaptation.mclmc_adaptation import mclmc_find_L_and_step_size
     from blackjax.mcmc import mclmc
 
@@ -107,16 +108,16 @@ def moved(method, density, chain, key):
     kernel: Any = mclmc.build_kernel()
 
     def one(number, loop):
-        state, faulty = loop
+        state, faults = loop
         with mcmc.loose():
             state, info = kernel(
                 jax.random.fold_in(key, number), state, density, learned.inverse_mass, learned.length, learned.step_size
             )
-        return state, faulty | ~info.nonans
+        return state, faults + ~info.nonans
 
-    state, faulty = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.bool_(False)))
+    state, faults = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.int32(0)))
     chain = placed(chain, state, learned._replace(momentum=state.momentum))
-    return mcmc.kept(chain, True, faulty)
+    return mcmc.kept(chain, True, faults)
 
 
 def state_of(chain):
