@@ -11,7 +11,7 @@ from scipy.signal import lfilter
 
 import dubito
 from dubito import diagnostics
-from dubito.methods.cross_fit import with_noise
+from dubito.methods.cross_fit import mixed, with_noise
 from dubito.methods.ensemble import joined
 from dubito.predictive import Predictive
 
@@ -183,11 +183,28 @@ def test_what_the_draws_are():
         (samples(40, 4), 30, ("independent", 30)),  # some of them, in a random order
         (mixture, 6, ("members", 3)),
         (mixture, 7, ("independent", 7)),
+        (noisy(samples(1)), 100, ("independent", 100)),
+        (noisy(samples(5, 5)), 100, ("members", 5)),
+        (noisy(samples(40, 4)), 40, ("chains", 4)),
+        (noisy(mixture), 102, ("members", 3)),
     ):
         assert diagnostics._structure(posterior, draws) == expected
 
 
+def noisy(part):
+    return dubito.GammaPrecision(part.model, part, jnp.ones(1), jnp.ones(1))
+
+
+def test_draws_of_the_noise_stand_beside_their_point():
+    """As many for each point, one point's after another's; of chains one for each draw, in order."""
+    for part, copies in ((samples(1), 100), (samples(3, 3), 34), (samples(40, 4), 1)):
+        drawn, points = (jax.tree.leaves(q.sample(jax.random.key(0))["network"])[0] for q in (noisy(part), part))
+        np.testing.assert_array_equal(drawn, np.repeat(points, copies, axis=0))
+
+
 def test_an_ensemble_and_a_cross_fit_count_their_runs():
+    assert isinstance(mixed([samples(6, 2)] * 3), dubito.Mixture)  # chains of folds have no target in common
+    assert isinstance(mixed([samples(1)] * 3), dubito.Samples)
     parts = [samples(6, 2), samples(6, 2), samples(6, 2)]
     assert joined(parts).chains == 6 and joined([samples(1)] * 4).chains == 4
     assert with_noise(parts[0].model, parts[0], {"w": jnp.zeros(1)}).chains == 2

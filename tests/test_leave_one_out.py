@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import dubito
-from dubito.posterior import Dense
+from dubito.posterior import Dense, LowRank
 
 TAU, N, D = 4.0, 30, 3
 
@@ -68,7 +68,17 @@ def test_chains_and_what_is_no_posterior(conjugate):
     answer = dubito.predict(samples(2000, 4), x, key=jax.random.key(0))
     found = leave_one_out(answer, samples(2000, 4), y)
     assert found.nll.value == pytest.approx(exact.mean(), abs=0.02)
-    for posterior in (samples(1, 1), samples(5, 5), dubito.Mixture(model, (samples(4, 1),) * 2)):
+    one = jax.tree.map(lambda leaf: leaf[0], samples(1, 1).params)
+    spread = jax.tree.map(lambda leaf: leaf[None], one)
+    several = dubito.GammaPrecision(model, samples(5, 5), jnp.ones(1), jnp.ones(1))
+    for posterior in (
+        samples(1, 1),
+        samples(5, 5),
+        several,
+        dubito.Mixture(model, (samples(4, 1),) * 2),
+        dubito.Dropped(model, one, {"w": 0.1}),
+        LowRank(model, one, one, spread),
+    ):
         answer = dubito.predict(posterior, x, key=jax.random.key(0))
         with pytest.raises(ValueError, match="draws of one posterior"):
             leave_one_out(answer, posterior, y)

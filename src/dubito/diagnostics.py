@@ -182,7 +182,8 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for the
     logarithm of a mean, good while no draw dominates p̄. S_eff is the number of independent draws; for ``Samples`` of more than one draw
     a chain (predicted from with ``draws=None``, which keeps their order) the effective sample size of I. For a mixture the error is of other
-    members too: Var of the members' mean I over their number. Points of an ensemble are independent draws.
+    members too: Var of the members' mean I over their number. Points of an ensemble are independent draws, or members where each has
+    several draws of the noise.
 
     ``y`` as for ``metrics.nll``. Raises ValueError where it does not fit.
     """
@@ -234,13 +235,17 @@ def log_densities(answer, y):
 
 def _structure(posterior, draws):
     """What ``draws`` draws of a posterior are, and of how many runs."""
-    while hasattr(posterior, "part") and not isinstance(posterior, GammaPrecision):
+    noise = False
+    while hasattr(posterior, "part"):
+        noise |= isinstance(posterior, GammaPrecision)
         posterior = posterior.part
     match posterior:
-        case Samples() if draws == len(posterior) == 1:
+        case Samples() if draws == len(posterior) == 1 and not noise:
             return "point", 1
         case Samples() if draws == len(posterior) > posterior.chains:
             return "chains", posterior.chains
+        case Samples() if noise and len(posterior) > 1 and draws % len(posterior) == 0:
+            return "members", len(posterior)
         case Mixture() if len(posterior.parts) > 1 and draws % len(posterior.parts) == 0:
             return "members", len(posterior.parts)
     return "independent", draws

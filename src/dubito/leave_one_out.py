@@ -7,6 +7,7 @@ import numpy as np
 from dubito import diagnostics, metrics
 from dubito.metrics import Score
 from dubito.outcomes import checked
+from dubito.posterior import Dropped, LowRank, Samples
 
 try:
     from arviz_stats.base.array import array_stats
@@ -30,11 +31,19 @@ def leave_one_out(answer, posterior, y):
     """−log p(y_i | all other rows) of the rows trained on, by PSIS (Vehtari, Gelman & Gabry 2017; Vehtari et al. 2024).
 
     ``answer``: what ``predict`` gave for ``posterior`` at these rows, all of weight 1. The draws must be the posterior's own, a sampler's
-    or those of a closed form: points, ensembles and mixtures are refused; of a variational posterior or dropout the answer would
-    be wrong without a sign of it. Raises ValueError for those and for y that does not fit.
+    or those of a closed form. Raises ValueError for points, ensembles, mixtures, dropout and SWAG, and for y that does not fit. That
+    normals are variational cannot be seen from them: of these the answer is wrong without a sign of it.
     """
     kind, runs = diagnostics._structure(posterior, len(answer.draws))
-    if kind in ("point", "members") or getattr(posterior, "chains", 1) == len(answer.draws):
+    innermost = posterior
+    while hasattr(innermost, "part"):
+        innermost = innermost.part
+    if (
+        kind in ("point", "members")
+        or isinstance(innermost, Samples)
+        and kind != "chains"
+        or isinstance(innermost, Dropped | LowRank)
+    ):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"
         )

@@ -138,7 +138,8 @@ class Dense:
 class GammaPrecision:
     """Another posterior's draws with a noise precision of their own: τ_k ~ Gamma(shape_k, rate_k), in place of theirs.
 
-    ``model.likelihood`` is a Gaussian that learns τ. With such draws the predictive of one function is Student's t.
+    ``model.likelihood`` is a Gaussian that learns τ. With such draws the predictive of one function is Student's t. Unasked, each of
+    a chain's draws has one τ, and each of a few points as many as make 100 draws, one point's after another's.
     """
 
     model: Model
@@ -150,11 +151,15 @@ class GammaPrecision:
 
     def sources(self, key, n=None):
         key_part, key_noise = jax.random.split(key)
-        n, found = DRAWS if n is None else n, []
-        for part, seeds in self.part.sources(key_part, n):
+        parts, found = self.part.sources(key_part, n), []
+        count = sum(len(seeds) for _, seeds in parts)
+        chains = isinstance(self.part, Samples) and len(self.part) > self.part.chains
+        copies = -(-DRAWS // count) if n is None and not chains else 1
+        for part, seeds in parts:
+            seeds = jnp.repeat(jnp.asarray(seeds), copies, axis=0)
             key_noise, key_own = jax.random.split(key_noise)
             own = jax.random.key_data(jax.random.split(key_own, len(seeds)))
-            columns = jnp.asarray(seeds).astype(jnp.uint32).reshape(len(seeds), -1)  # a key's data, or an index
+            columns = seeds.astype(jnp.uint32).reshape(len(seeds), -1)  # a key's data, or an index
             found.append(
                 (GammaPrecision(self.model, part, self.shape, self.rate), jnp.concatenate([columns, own], axis=1))
             )

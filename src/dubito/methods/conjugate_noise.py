@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito.likelihood import Gaussian
+from dubito.methods.laplace import LaplaceApproximation
+from dubito.methods.natural_gradient import NaturalGradientVI
 from dubito.posterior import GammaPrecision
 from dubito.predictive import predict
 from dubito.pytree import register_dataclass
@@ -40,6 +42,11 @@ class ConjugateNoise:
             )
         if hasattr(self.method, "folds"):
             raise ValueError("CrossFit finds a noise of its own: leave ConjugateNoise out")
+        inner = self.method
+        while hasattr(inner, "method") and not isinstance(inner, LaplaceApproximation):
+            inner = inner.method
+        if isinstance(inner, LaplaceApproximation | NaturalGradientVI):
+            raise ValueError(f"{type(inner).__name__} finds a distribution of τ of its own: leave ConjugateNoise out")
         self.method.check(model)
 
     def members(self, rows, key):

@@ -22,7 +22,7 @@ from dubito.methods.ensemble import joined
 from dubito.methods.maximum import MAP
 from dubito.model import Model
 from dubito.network import mlp
-from dubito.posterior import Samples, sample
+from dubito.posterior import Mixture, Samples, sample
 from dubito.predictive import predict
 from dubito.prior import Normal
 from dubito.pytree import register_dataclass, static
@@ -84,7 +84,7 @@ class CrossFit:
         if model.likelihood.task == "classification":
             return tempered(model, parts, folds, trained.rows, key_predict)
         if not isinstance(model.likelihood, Gaussian | HeteroscedasticGaussian):
-            return joined(parts)  # a likelihood from outside keeps the noise that it learned
+            return mixed(parts)  # a likelihood from outside keeps the noise that it learned
         means = np.stack([predict(part, trained.rows.x, key=key_predict).mean for part in parts])
         return noised(self, model, parts, folds, means, trained.rows, key_noise, run)
 
@@ -125,7 +125,13 @@ def noised(method, model, parts, folds, means, rows, key, run):
     likelihood = HeteroscedasticGaussian(0.0, len(c), "exp") if method.df is None else StudentT(method.df, len(c))
     final = Model(WithNoise(parts[0].model.network, noise, len(c)), likelihood, model.prior)
     noises = [{"level": level, "shape": shape} for shape in shapes]
-    return joined([with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
+    return mixed([with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
+
+
+def mixed(parts):
+    """The folds' posteriors as one: points side by side; chains stay apart, for those of two folds have no target in common."""
+    chains = any(isinstance(part, Samples) and len(part) > part.chains for part in parts)
+    return Mixture(parts[0].model, tuple(parts)) if chains else joined(parts)
 
 
 def held_out(folds, values):
@@ -264,7 +270,7 @@ def best_temperature(log_probs, weight):
 def tempered(model, parts, folds, rows, key):
     """The mixture of ``parts`` with the best temperature for the held-out log (1/S) Σ_s softmax(f_s/T)_y."""
     if not isinstance(model.likelihood, Bernoulli | Categorical):
-        return joined(parts)
+        return mixed(parts)
     held = [np.flatnonzero(fold > 0) for fold in folds]
     logits = [
         np.asarray(predict(part, rows.x[chosen], key=key).z["logits"], float)
@@ -284,4 +290,4 @@ def tempered(model, parts, folds, rows, key):
 
     temperature = model.likelihood.temperature * best_temperature(log_probs, weight)
     likelihood = replace(model.likelihood, temperature=temperature)
-    return joined([replace(part, model=replace(part.model, likelihood=likelihood)) for part in parts])
+    return mixed([replace(part, model=replace(part.model, likelihood=likelihood)) for part in parts])
