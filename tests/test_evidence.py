@@ -70,6 +70,22 @@ def test_the_elbo_counts_weights_as_rows(conjugate):
     )
 
 
+def test_a_gamma_of_the_noise_has_an_entropy_too(conjugate):
+    """That of log τ, τ ~ Gamma(a, b), by SciPy's numerical integral; and the bound is natural gradients' own objective."""
+    model, x, y, _, _, _ = conjugate
+    model = replace(model, likelihood=dubito.Gaussian())
+    method = dubito.NaturalGradientVI(epochs=300, batch_size=None)
+    reports = []
+    q = dubito.fit(model, x, y, method, key=jax.random.key(0), progress=reports.append)
+    a = float(q.shape[0])
+    sd = np.asarray(q.part.scale["network"]["w"], float)
+    expected = np.sum(np.log(sd)) + 0.5 * D * np.log(2 * np.pi * np.e) + stats.loggamma(a).entropy()
+    assert evidence._entropy(q) == pytest.approx(float(expected), rel=1e-6)
+    own = N * np.concatenate([report.likelihood - report.penalty for report in reports])[-100:]
+    found = evidence.elbo(q, x, y, key=jax.random.key(1), draws=4000)
+    assert abs(found.value - own.mean()) < 4.6 * np.hypot(found.se, own.std(ddof=1) / 10)
+
+
 def test_what_has_no_elbo_is_refused(conjugate):
     model, x, y, mean, covariance, _ = conjugate
     q = next(distributions(model, mean, covariance))[0]

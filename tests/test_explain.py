@@ -1,10 +1,14 @@
 """What ``dubito explain`` tells of a real model, and what it adds to a divergence."""
 
+import re
+
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
 import dubito
+from dubito import evidence
 from dubito.explain import divergence_explained, explained
 
 
@@ -25,6 +29,19 @@ def test_a_regressor_on_its_table(regressor):
     assert float(found.value) == pytest.approx(-float(model.posterior_.model.log_joint(params, batch)) / 442, rel=1e-5)
     cost = found.costs
     assert f"({cost.columns:,} passes)" in text and cost.rows == 1
+
+
+def test_the_evidence_and_its_bound_are_told(regressor):
+    model, x, y = regressor
+    rows = model.schema_.encode(x), model.scaler_.transform(y[:, None])
+    bound = evidence.elbo(model.posterior_, *rows, key=jax.random.key(0), draws=1000)
+    found = re.search(r"log p\(D\) ≥ (-[\d.]+) ± ([\d.]+) nats", explained(model, x, y)[0])
+    assert abs(float(found[1]) - bound.value) < 4.6 * np.hypot(float(found[2]), bound.se) + 0.1
+    assert "nats" not in explained(model, x)[0].splitlines()[-1]
+    fitted = dubito.BayesianRegressor(
+        dubito.LaplaceApproximation(dubito.MAP(epochs=5)), hidden=(8, 6), random_state=0
+    ).fit(x[:60], y[:60])
+    assert f"log p(D) = {float(fitted.posterior_.log_evidence):.1f} nats" in explained(fitted)[0]
 
 
 def test_without_a_table_and_without_its_target(regressor):

@@ -1,13 +1,16 @@
 """How near a variational posterior comes to the true one: the evidence lower bound of all the data, with its Monte-Carlo error."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
+from scipy.special import digamma, gammaln
 
 from dubito import random
 from dubito.likelihood import LOG_2PI
 from dubito.metrics import Score
 from dubito.model import Batch
-from dubito.posterior import Dense, LowRank, Normals
+from dubito.posterior import Dense, GammaPrecision, LowRank, Normals
 from dubito.prior import is_proper
 from dubito.rows import check_rows
 
@@ -16,12 +19,13 @@ def elbo(posterior, x, y, *, key, draws=100, weight=None):
     """The evidence lower bound E_q[log p(D, θ)] + H[q] in nats, a ``Score`` whose standard error is over ``draws`` draws.
 
     log p(D) = ELBO + KL(q ‖ p(θ | D)): of two posteriors of one model and data the higher is nearer to the true one; of two models it
-    compares the bounds, not the evidence. ``posterior``: a ``Normals``, ``LowRank`` or ``Dense``, whose entropy H is known. Targets are in the
-    model's units. Raises ValueError for other posteriors, weights without spread, an improper prior, and data that do not fit.
+    compares the bounds, not the evidence. ``posterior``: a ``Normals``, ``LowRank`` or ``Dense``, or one of the first two in a
+    ``GammaPrecision``, whose entropy H is known. Targets are in the model's units. Raises ValueError for other posteriors, weights without spread, an improper prior, and data that do not fit.
     """
     entropy = _entropy(posterior)
     model = posterior.model
-    if not is_proper(model.prior, model.scales(posterior.mean)):
+    normal = posterior.part if isinstance(posterior, GammaPrecision) else posterior
+    if not is_proper(model.prior, model.scales(normal.mean)):
         raise ValueError(
             "an evidence needs a proper prior of all parameters: give the model one, and its biases a scale"
         )
@@ -40,7 +44,11 @@ def _log_joints(part, seeds, batch):
 
 
 def _entropy(posterior):
-    """H[q] = ½ log det(2πe Σ), in nats."""
+    """H[q] = ½ log det(2πe Σ), in nats; of log τ, τ ~ Gamma(a, b), a + log Γ(a) − a ψ(a)."""
+    if isinstance(posterior, GammaPrecision) and isinstance(posterior.part, Normals | LowRank):
+        a, part = np.asarray(posterior.shape, np.float64), posterior.part
+        network = {name: {"network": vars(part)[name]["network"]} for name in vars(part) if name != "model"}
+        return _entropy(replace(part, **network)) + float(np.sum(a + gammaln(a) - a * digamma(a)))
     if isinstance(posterior, Dense):
         factor = np.asarray(posterior.factor, np.float64)
         return 0.5 * len(factor) * (1 + LOG_2PI) + np.linalg.slogdet(factor)[1]

@@ -7,10 +7,11 @@ import jax
 from dubito import descent, random, trace
 from dubito.computation_graph import graph
 from dubito.engine import DivergenceError
+from dubito.evidence import elbo
 from dubito.fitted import member_of, moments, rows_of
 from dubito.gradients import ROWS, health, objective, of_graph
 from dubito.graph_drawing import aligned, amount, shape_text
-from dubito.posterior import Dropped, Normals, Samples
+from dubito.posterior import Dense, Dropped, LowRank, Normals, Samples
 
 FEW = 16  # made-up rows where there is no table
 TREATMENTS = {
@@ -48,14 +49,15 @@ def explained(model, inputs=None, y=None, unfold=()):
     """(text, graph) of a fitted estimator. With a table and its target the graph is that of −log p(D, θ) per example, and the
     text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
     numbers."""
-    key = random.fast(model.key_)
-    inner, params = center(model, key)
-    if inputs is None:
-        x = jax.random.normal(key, (FEW, model.schema_.width))
-    elif y is None:
+    key_center, key_rows, key_bound = jax.random.split(random.fast(model.key_), 3)
+    inner, params = center(model, key_center)
+    rows = None if y is None else rows_of(model, inputs, y)
+    if rows is not None:
+        x, y = (each[:ROWS] for each in rows)
+    elif inputs is not None:
         x = rows_of(model, inputs)[:ROWS]
     else:
-        x, y = (rows[:ROWS] for rows in rows_of(model, inputs, y))
+        x = jax.random.normal(key_rows, (FEW, model.schema_.width))
     lines = [model.description, "", parameters(inner, params, x), ""]
     if y is None:
         found = graph(inner.network.apply, params["network"], x)
@@ -66,7 +68,21 @@ def explained(model, inputs=None, y=None, unfold=()):
     lines += [found.table(unfold), "", costs(found)]
     if y is not None:
         lines += ["", str(of_graph(found))]
+    lines += worth(model.posterior_, rows, key_bound)
     return "\n".join(lines), found
+
+
+def worth(posterior, rows, key):
+    """Lines with the evidence, where the posterior has one, or with a bound of that of ``rows``, all of the table's."""
+    if hasattr(posterior, "log_evidence"):
+        value = float(posterior.log_evidence)
+        return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]
+    if rows is not None and isinstance(getattr(posterior, "part", posterior), Normals | LowRank | Dense):
+        with contextlib.suppress(ValueError):  # an improper prior, or weights that are points
+            bound = elbo(posterior, *rows, key=key)
+            told = f"log p(D) ≥ {bound.value:.1f} ± {bound.se:.1f} nats"
+            return ["", f"Evidence lower bound, if these are the rows it was fitted to: {told}."]
+    return []
 
 
 def costs(found):
