@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 import dubito
 from dubito import calibration, comparison, conformal, metrics
 from dubito.calibration import Quantiles, Temperature
-from dubito.conformal import Conformal, cv_plus, split_conformal
+from dubito.conformal import Conformal, cv_plus, cv_plus_sets, split_conformal
 from dubito.predictive import Predictive
 from dubito.recalibrated import NODES
 
@@ -513,6 +513,58 @@ def test_cross_validated_estimators_have_cv_plus_intervals():
     np.testing.assert_array_equal(
         (lower, upper), [end[:, 0] for end in cv_plus(means, found.residuals, found.fold, 0.8)]
     )
+
+
+@pytest.mark.parametrize("folds", [4, 40])
+def test_cv_plus_sets_keep_their_promise(folds):
+    """Members are logistic curves around the mean of the rows they have seen; the promise over many draws of 40 rows and one more."""
+    rng, hits, sizes = np.random.default_rng(23), [], []
+    for _ in range(1500):
+        k = rng.integers(0, 3, 41)
+        x = k + 0.8 * rng.normal(size=41)
+        fold = np.arange(40) % folds
+        centers = np.array(
+            [[np.mean([*x[:40][(k[:40] == c) & (fold != m)], c]) for c in range(3)] for m in range(folds)]
+        )
+        p = special.softmax(-0.8 * (x[:, None, None] - centers) ** 2, axis=2).swapaxes(0, 1)  # (M, 41, 3)
+        scores = 1 - p
+        sets = cv_plus_sets(scores[:, 40:], scores[fold, np.arange(40), k[:40]], fold, 0.8)
+        hits.append(sets[0, k[40]])
+        sizes.append(sets.sum())
+    error = 4.6 * np.sqrt(0.16 / 1500)
+    assert np.mean(hits) > 0.8 - error and np.mean(hits) < 0.8 + 0.06  # usual, and not wasted
+    assert 1 < np.mean(sizes) < 2.5
+
+
+def test_cv_plus_sets_are_their_definition():
+    rng = np.random.default_rng(24)
+    scores, held, fold = (
+        rng.integers(0, 9, (3, 7, 4)) / 8,
+        rng.integers(0, 9, 20) / 8,
+        rng.integers(0, 3, 20),
+    )  # with ties
+    for coverage in (0.5, 0.8, 20 / 21, 0.96):
+        below = np.sum(held[:, None, None] < scores[fold], axis=0)
+        np.testing.assert_array_equal(cv_plus_sets(scores, held, fold, coverage), below < coverage * 21 - 1e-9)
+
+
+def test_cross_validated_classifiers_have_cv_plus_sets():
+    rng = np.random.default_rng(25)
+    k = np.repeat([0, 1, 2], 20)
+    x = k[:, None] + rng.normal(size=(60, 2))
+    model = dubito.BayesianClassifier(dubito.MAP(epochs=60, batch_size=None), hidden=(4,), random_state=0)
+    found = comparison.cross_validated(model, x, np.array(["a", "b", "c"])[k], folds=3)
+    score = Conformal("adaptive", 0.9, None)
+    for m, member in enumerate(found.members):
+        out = found.fold == m
+        own = score.classes(member.predictive(x[out]))[np.arange(20), k[out]]
+        np.testing.assert_array_equal(found.residuals[out, 0], own)
+    sets = found.sets(x[:9], 0.7)
+    scores = np.stack([score.classes(member.predictive(x[:9])) for member in found.members])
+    plain = cv_plus_sets(scores, found.residuals[:, 0], found.fold, 0.7)
+    assert np.all(sets >= plain) and np.all(sets.any(1)) and not sets.all()
+    with pytest.raises(ValueError, match="'b' has one row"):
+        comparison.cross_validated(model, x[:21], np.array(["a", "b"])[k[:21]], folds=3)
 
 
 # --- what cannot be

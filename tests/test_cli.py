@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet
@@ -15,7 +16,7 @@ import pytest
 from sklearn.datasets import load_diabetes, load_iris
 
 import dubito
-from dubito import cli, recipes
+from dubito import cli, demo, recipes
 
 SMALL = ("--method", "map", "--set", "epochs=30", "--hidden", "8")
 
@@ -147,6 +148,24 @@ def test_all_methods_are_compared(folder, monkeypatch):
     monkeypatch.setattr("dubito.comparison.compare", compare)
     with pytest.raises(ValueError, match=",".join(recipes.METHODS)):
         cli.compare(str(folder / "diabetes.csv"), "progression", "all")
+    for wrong, words in (("map, mapp", "did you mean 'map'"), ("map,swag,map", "'map' is named twice")):
+        with pytest.raises(ValueError, match=words):
+            cli.compare(str(folder / "diabetes.csv"), "progression", wrong)
+
+
+@pytest.mark.slow
+def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
+    """A sampler too, which runs its own schedule; here on the first of the tables, and on few rows of it."""
+    first = demo.jobs()[0]
+    monkeypatch.setattr(demo, "jobs", lambda: [replace(first, train=tuple(part[:60] for part in first.train))])
+    monkeypatch.setitem(recipes.METHODS, "nuts", dubito.NUTS(draws=40, warmup=40, chains=2, descent=25))
+    lines = demo.run(tmp_path / "new", ["mc-dropout", "map", "nuts"], say=lambda line: None)
+    page = (tmp_path / "new" / "report.html").read_text()
+    assert "Predictions of 3 methods on diabetes" in page and "nuts. 2 chains of 40 draws" in page
+    with open(tmp_path / "new" / "predictions.csv") as file:
+        means = [float(row["mean"]) for row in csv.DictReader(file)]
+    assert sum(line.split()[:1] == ["nuts"] for line in lines) == 1
+    assert len(means) == len(first.test[1]) and np.corrcoef(means, first.test[1])[0, 1] > 0.3
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito import comparison
+from dubito import comparison, diagnostics
 
 X = np.random.default_rng(0).normal(size=(120, 3))
 Y = X[:, 0] + 0.1 * X[:, 1]
@@ -58,7 +58,19 @@ def test_ctrl_c_ends_all_fits():
     assert threading.active_count() < 4
 
 
-def test_a_fit_that_fails_fails_the_comparison():
+def test_a_fit_that_fails_is_left_out_and_said_to_be():
     ill = dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0)
+    with pytest.warns(UserWarning, match="ill is left out: .*adm"):
+        rows = comparison.compare({"ill": ill, "map": SMALL["map"]}, X, Y, folds=2)
+    assert [row.name for row in rows] == ["map"]
     with pytest.raises(ValueError, match="adm"):
-        comparison.compare({"map": SMALL["map"], "ill": ill}, X, Y, folds=2)
+        comparison.compare({"ill": ill, "worse": ill}, X, Y, folds=2)
+
+
+def test_the_fold_is_told_whose_draws_leave_most_unsure():
+    rows = {row.name: row.unsure for row in comparison.compare(SMALL, X, Y, folds=3)}
+    assert (rows["map"].kind, rows["ensemble"].draws, rows["mc-dropout"].draws) == ("point", 3, 100)
+    first = np.arange(0, 120, 3)  # not the folds: any rows tell whether it is a fold's number at all
+    fitted = SMALL["ensemble"].fit(X, Y)
+    again = diagnostics.monte_carlo(fitted.predictive(X[first]), fitted.posterior_, Y[first])
+    assert rows["ensemble"].excess == pytest.approx(again.excess, rel=0.8)

@@ -314,12 +314,16 @@ def test_a_comparison_is_a_report(tmp_path):
         f"{epochs} epochs": dubito.BayesianRegressor(dubito.MAP(epochs=epochs), hidden=(4,), random_state=0)
         for epochs in (1, 20)
     }
+    models["three"] = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=1), 3), hidden=(4,), random_state=0)
     rows = comparison.compare(models, x, np.sin(3 * x[:, 0]), folds=2)
     report.comparison_report(tmp_path / "r.html", "Two", rows, settings={"folds": 2}, seed=3)
     page = Page((tmp_path / "r.html").read_text("utf-8"))
     names = [text.split("\n")[0] for text in page.texts("th", scope="col")]
     assert names == ["Method", "RMSE", "MAE", "NLL", "CRPS", "In 90 %", "Width", "Δ NLL", "Time"]
-    assert page.texts("th", scope="row")[:2] == [row.name for row in rows]
+    assert page.texts("th", scope="row")[:3] == [row.name for row in rows]
+    assert [text.split(" ")[:4] for text in page.texts("p") if "draws" in text] == [
+        ["three.", "3", "independent", "draws"]
+    ]
     cells = page.texts("td")
     assert cells[2] == report.rounded(rows[0].scores["nll"].value, rows[0].scores["nll"].se)
     assert cells[6] == "–" and cells[14] == report.rounded(rows[1].difference.value, rows[1].difference.se)

@@ -37,6 +37,7 @@ Task = Annotated[str | None, typer.Option(help="regression or classification; re
 Likelihood = Annotated[
     str | None, typer.Option("--likelihood", help="The criterion by name, such as poisson, laplace or ordered.")
 ]
+Methods = Annotated[str, typer.Option("--methods", help="Names of methods, separated by commas, or all.")]
 Seed = Annotated[int, typer.Option(help="The same seed, the same numbers.")]
 Impute = Annotated[bool, typer.Option("--impute", help="Fill missing values: medians, and a category of their own.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -250,9 +251,7 @@ def explain(
 def compare(
     table: TableFile,
     target: Target,
-    methods: Annotated[str, typer.Option(help="Names of methods, separated by commas, or all.")] = (
-        "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble"
-    ),
+    methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
     folds: Annotated[int, typer.Option(min=2)] = 5,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
@@ -267,7 +266,7 @@ def compare(
 
     frame, _ = opened(table, impute)
     inputs, y, kind = task_of(frame, target, implied(likelihood) if task is None else task)
-    names = [*recipes.METHODS] if methods == "all" else [name.strip() for name in methods.split(",")]
+    names = recipes.chosen(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
@@ -290,12 +289,15 @@ def compare(
 
 
 @app.command()
-def demo(output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("dubito-demo")):
+def demo(
+    output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("dubito-demo"),
+    methods: Methods = "maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
+):
     """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
+    from dubito import recipes
     from dubito.demo import run
 
-    written = run(output, say)
-    for line in written:
+    for line in run(output, recipes.chosen(methods), say):
         print(line)
 
 

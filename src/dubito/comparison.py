@@ -3,9 +3,11 @@
 import contextlib
 import threading
 import time
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,8 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
 from dubito.columns import check_target
-from dubito.conformal import cv_plus
+from dubito.conformal import Conformal, cv_plus, cv_plus_sets
+from dubito.diagnostics import MonteCarlo, monte_carlo
 from dubito.metrics import Score
 from dubito.tables import taken
 from dubito.targets import codes
@@ -28,16 +31,19 @@ REGRESSION = {
     "coverage_90": metrics.coverage,
     "mean_width_90": metrics.width,
 }
+ADAPTIVE = Conformal("adaptive", 0.9, None)  # for its scores, which no coverage enters
 CLASSIFICATION = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
 
 
 class Compared(NamedTuple):
-    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds a fit."""
+    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds a fit, and what its
+    draws leave unsure in the fold where that is most."""
 
     name: str
     scores: dict[str, Score]
     difference: Score
     seconds: float
+    unsure: MonteCarlo
 
     def card(self):
         """The scores as a flat dictionary, ``<key>`` and ``<key>_se``."""
@@ -56,7 +62,8 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
     """Score each of ``estimators`` (a dict by name) on the same ``folds``; a list of ``Compared``, best ``nll`` first.
 
     Folds are stratified for classes. A score is the mean over folds, its standard error over all held-out rows.
-    ``done(name, fold)`` is called after each. As many fits as there are cores run at once, to the same bits as one after
+    ``done(name, fold)`` is called after each. Estimators that cannot be fitted are left out with a warning, unless all cannot: then
+    the first one's error is raised. As many fits as there are cores run at once, to the same bits as one after
     another; ``seconds`` is the median time of a fit with others beside it.
     """
     y = np.asarray(y)
@@ -64,26 +71,45 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
     splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(np.zeros(len(y)), y))
     wanted = CLASSIFICATION if classes else REGRESSION
-    found = {}
+    found, refused = {}, {}
     with fitting([(clone(each), X, y, train) for each in estimators.values() for train, _ in splits]) as fits:
         for name in estimators:
-            parts, seconds = {key: [] for key in wanted}, []
-            for number, (_, test) in enumerate(splits):
-                ((fitted, spent),) = results([fits.popleft()])
-                answer = fitted.predictive(taken(X, test))
-                truth = codes(fitted.classes_, y[test]) if classes else y[test]
-                for key, score in wanted.items():
-                    parts[key].append(score(answer, truth))
-                seconds.append(spent)
-                if done is not None:
-                    done(name, number)
-            found[name] = ({key: pooled(scores) for key, scores in parts.items()}, float(np.median(seconds)))
+            own = [fits.popleft() for _ in splits]
+            try:
+                found[name] = scored(own, X, y, [test for _, test in splits], wanted, done and partial(done, name))
+            except (ValueError, ImportError) as error:
+                refused[name] = error
+                for one in own:
+                    one.cancel()
+    if not found:
+        raise next(iter(refused.values()))
+    for name, error in refused.items():
+        warnings.warn(f"{name} is left out: {error}", stacklevel=2)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
-        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), seconds)
-        for name, (scores, seconds) in found.items()
+        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), seconds, unsure)
+        for name, (scores, seconds, unsure) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
+
+
+def scored(fits, X, y, tests, wanted, done):
+    """(pooled scores, median seconds, the fold's ``MonteCarlo`` that is most unsure) of an estimator's fits without each of ``tests``."""
+    parts, seconds, unsure = {key: [] for key in wanted}, [], []
+    for number, (fit, test) in enumerate(zip(fits, tests, strict=True)):
+        ((fitted, spent),) = results([fit])
+        answer = fitted.predictive(taken(X, test))
+        truth = codes(fitted.classes_, y[test]) if hasattr(fitted, "classes_") else y[test]
+        for key, score in wanted.items():
+            parts[key].append(score(answer, truth))
+        seconds.append(spent)
+        unsure.append(monte_carlo(answer, fitted.posterior_, truth))
+        if done is not None:
+            done(number)
+    most = max(
+        unsure, key=lambda one: (not one.enough, np.nan_to_num(one.excess)) if one.kind != "point" else (False, 0.0)
+    )
+    return {key: pooled(scores) for key, scores in parts.items()}, float(np.median(seconds)), most
 
 
 @contextlib.contextmanager
@@ -119,15 +145,31 @@ def pooled(scores):
 
 
 def cross_validated(estimator, X, y, *, folds=10, seed=0):
-    """A ``CrossValidated`` regressor: one clone of ``estimator`` fitted without each of ``folds``, and its errors there."""
-    truth, _ = check_target(y, len(np.asarray(y)), "regression")
-    splits = list(KFold(folds, shuffle=True, random_state=seed).split(truth))
-    fold, residuals, members = np.empty(len(truth), int), np.empty(truth.shape), []
-    with fitting([(clone(estimator), X, np.asarray(y), train) for train, _ in splits]) as fits:
+    """A ``CrossValidated`` estimator: one clone of ``estimator`` fitted without each of ``folds``, and its errors there.
+
+    Folds are stratified for classes. Raises ValueError where a class has a single row, which no member would know and have left out.
+    """
+    y, classes = np.asarray(y), hasattr(estimator, "predict_proba")
+    truth: Any
+    if classes:
+        names, truth, counts = np.unique(y, return_inverse=True, return_counts=True)
+        if counts.min() < 2:
+            raise ValueError(f"class {str(names[counts.argmin()])!r} has one row: CV+ wants two of each at least")
+        splitter, residuals = StratifiedKFold, np.empty((len(y), 1))
+    else:
+        truth, _ = check_target(y, len(y), "regression")
+        splitter, residuals = KFold, np.empty(truth.shape)
+    splits = list(splitter(folds, shuffle=True, random_state=seed).split(truth, truth if classes else None))
+    fold, members = np.empty(len(truth), int), []
+    with fitting([(clone(estimator), X, y, train) for train, _ in splits]) as fits:
         for number, (_, test) in enumerate(splits):
             ((fitted, _),) = results([fits.popleft()])
+            answer = fitted.predictive(taken(X, test))
             fold[test] = number
-            residuals[test] = np.abs(truth[test] - fitted.predictive(taken(X, test)).mean)
+            if classes:
+                residuals[test, 0] = ADAPTIVE.classes(answer)[np.arange(len(test)), truth[test]]
+            else:
+                residuals[test] = np.abs(truth[test] - answer.mean)
             members.append(fitted)
     return CrossValidated(tuple(members), residuals, fold)
 
@@ -135,7 +177,7 @@ def cross_validated(estimator, X, y, *, folds=10, seed=0):
 @dataclass(frozen=True)
 class CrossValidated:
     """``members``: fitted estimators; ``residuals`` (n, K): the errors, without sign, of the member ``fold`` (n,) at the rows
-    that it was fitted without."""
+    that it was fitted without; for classes (n, 1) the adaptive scores of ``conformal.split_conformal`` there."""
 
     members: tuple
     residuals: np.ndarray
@@ -147,3 +189,12 @@ class CrossValidated:
         means = np.stack([member.predictive(X).mean for member in self.members])
         lower, upper = cv_plus(means, self.residuals, self.fold, coverage)
         return (lower[:, 0], upper[:, 0]) if lower.shape[1] == 1 else (lower, upper)
+
+    def sets(self, X, coverage=0.9):
+        """CV+ sets, bool (n, C) in the order of the members' ``classes_``, which promise the same; see ``conformal.cv_plus_sets``.
+        The class most probable on average is always in: no set is empty."""
+        answers = [member.predictive(X) for member in self.members]
+        scores = np.stack([ADAPTIVE.classes(answer) for answer in answers])
+        best = np.mean([answer.probs for answer in answers], axis=0).argmax(1)
+        found = cv_plus_sets(scores, self.residuals[:, 0], self.fold, coverage)
+        return found | (np.arange(scores.shape[2]) == best[:, None])

@@ -165,10 +165,7 @@ def cv_plus(means, residuals, fold, coverage=0.9) -> tuple[Any, Any]:
         )
     if not (np.all(np.isfinite(residuals)) and np.all(residuals >= 0) and np.all(np.isfinite(means))):
         raise ValueError("means are finite numbers, and residuals are none of them negative")
-    if fold.dtype.kind not in "iu" or fold.min() < 0 or fold.max() >= len(means):
-        raise ValueError(f"fold is a member's number for each row, from 0 to {len(means) - 1}")
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+    _check_folds(fold, len(means), coverage)
     n, place = len(fold), rank(len(fold), coverage)
     lower, upper = np.full(means.shape[1:], -np.inf), np.full(means.shape[1:], np.inf)
     size = max(1, HELD // residuals.size)
@@ -178,3 +175,29 @@ def cv_plus(means, residuals, fold, coverage=0.9) -> tuple[Any, Any]:
         lower[rows] = np.partition(at - residuals[:, None], n - place, axis=0)[n - place]
         upper[rows] = np.partition(at + residuals[:, None], place - 1, axis=0)[place - 1]
     return lower, upper
+
+
+def cv_plus_sets(scores, held, fold, coverage=0.9):
+    """CV+ sets of new rows, bool (n', C) (Romano, Sesia & Candès 2020, "Classification with valid and adaptive coverage", algorithm 2):
+    the classes whose score is above that of fewer than (n + 1) coverage of the n rows, each by the member that had row i held out.
+
+    ``scores`` (M, n', C): of every class of the new rows by member m; ``fold`` (n,): the member that row i was held out of,
+    and ``held`` (n,): the score of its class by that member. The promise is that of ``cv_plus``.
+    """
+    scores, held, fold = np.asarray(scores, float), np.asarray(held, float), np.asarray(fold)
+    if scores.ndim != 3 or held.shape != (len(fold),) or len(fold) == 0:
+        raise ValueError(
+            f"cv_plus_sets wants scores (M, n', C), held (n,), fold (n,); got {scores.shape}, {held.shape}"
+        )
+    if not (np.all(np.isfinite(held)) and np.all(np.isfinite(scores))):
+        raise ValueError("scores are finite numbers")
+    _check_folds(fold, len(scores), coverage)
+    below = sum(np.searchsorted(np.sort(held[fold == m]), each) for m, each in enumerate(scores))
+    return below < rank(len(fold), coverage)
+
+
+def _check_folds(fold, members, coverage):
+    if fold.dtype.kind not in "iu" or fold.min() < 0 or fold.max() >= members:
+        raise ValueError(f"fold is a member's number for each row, from 0 to {members - 1}")
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")

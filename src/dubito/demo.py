@@ -1,4 +1,4 @@
-"""The main job on bundled real data: four methods on three tables, a comparison, a report, predictions, pictures."""
+"""The main job on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import csv
 import time
@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
 from dubito import datasets, metrics, plots, report
+from dubito.diagnostics import monte_carlo
 from dubito.estimators import BayesianClassifier, BayesianRegressor
+from dubito.pieces import innermost
 from dubito.recipes import METHODS
 
-NAMES = ("maximum-likelihood", "mc-dropout", "bayes-by-backprop", "ensemble")
 SEED = 0
 YEAR = 1990  # the CO2 record is learned up to here
 
@@ -70,40 +71,48 @@ def jobs():
 
 def fitted(job, name):
     """(the model, its scores on the held-out rows, its answer there)."""
-    method: Any = METHODS[name]
-    if name == "ensemble":  # of what stands beside it, so that one program serves both
-        method = replace(method, method=METHODS["maximum-likelihood"])
-        method = replace(method, method=replace(method.method, epochs=job.epochs))
-    else:
-        method = replace(method, epochs=job.epochs)
-    model = job.make(method, early_stopping=True, n_iter_no_change=30, random_state=SEED).fit(*job.train)
+    method: Any = shortened(METHODS[name], job.epochs)
+    stopping = method is None or hasattr(innermost(method), "score")
+    model = job.make(method, early_stopping=stopping, n_iter_no_change=30, random_state=SEED).fit(*job.train)
     answer = model.predictive(job.test[0])
     return model, metrics.scorecard(answer, job.test[1]), answer
 
 
-def run(folder, say=print):
-    """Write report.html, predictions.csv and pictures to ``folder``; returns lines that name them and the comparison."""
+def shortened(method, epochs):
+    """The method with so many epochs, if it or the one inside it leaves them open."""
+    if hasattr(method, "method"):
+        return replace(method, method=shortened(method.method, epochs))
+    return replace(method, epochs=epochs) if getattr(method, "epochs", 0) is None else method
+
+
+def run(folder, names, say=print):
+    """Write report.html, predictions.csv and pictures to ``folder``; returns lines that name them and the comparison.
+
+    ``names``: of methods, of ``recipes.METHODS``; the predictions are those of the last one.
+    """
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     tables = jobs()
-    say(f"Fitting {len(NAMES)} methods on {len(tables)} tables ...")
+    say(f"Fitting {len(names)} methods on {len(tables)} tables ...")
     with ThreadPoolExecutor(2) as pool:
-        running = {(job.name, name): pool.submit(fitted, job, name) for job in tables for name in NAMES}
+        running = {(job.name, name): pool.submit(fitted, job, name) for job in tables for name in names}
         found = {key: future.result() for key, future in running.items()}
     lines, sections, written = [], [], []
     for job in tables:
-        results = {name: found[job.name, name] for name in NAMES}
+        results = {name: found[job.name, name] for name in names}
         cards = [(name, card) for name, (_, card, _) in results.items()]
         lines += ["", job.text, *text_table(cards)]
         pictures = drawn(job, results)
-        sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), tuple(pictures)))
+        draws = [f"{name}. {monte_carlo(a, m.posterior_, job.test[1]).sentence}" for name, (m, _, a) in results.items()]
+        text = "\n\n".join([job.text, *draws])
+        sections.append(report.Section(job.name, text, (report.scorecard_table(cards),), tuple(pictures)))
         for number, (_, _, figure) in enumerate(pictures):
             path = folder / f"{job.name.lower()}_{number + 1}.png"
             figure.savefig(path, dpi=150)
             written.append(path)
-    settings = {f"{job.name}, {name}": found[job.name, name][0].description for job in tables for name in NAMES}
+    settings = {f"{job.name}, {name}": found[job.name, name][0].description for job in tables for name in names}
     report.write_report(folder / "report.html", "dubito: the demo", sections, settings=settings, seed=SEED)
-    predictions(folder / "predictions.csv", tables[0], found["diabetes", "ensemble"][2])
+    predictions(folder / "predictions.csv", tables[0], found["diabetes", names[-1]][2])
     lines += ["", f"Written in {time.perf_counter() - start:.0f} s:"]
     return lines + [f"  {path}" for path in (folder / "report.html", folder / "predictions.csv", *written)]
 
@@ -123,30 +132,34 @@ def drawn(job, results):
         "digits": "Are the probabilities right? Accuracy against confidence on held-out images.",
         "CO2": f"The mean, the doubt about the weights, and all of it with noise. Only months before {YEAR} were learned.",
     }
-    answers = panels(results, 7.5, lambda model, answer, ax: picture(job, model, answer, ax))
-    curves = panels(results, 6, lambda model, _, ax: plots.loss_curves(model.history_, ax=ax))
+    answers = panels(results, 3.75, lambda model, answer, ax: picture(job, model, answer, ax))
+    curves = panels(results, 3, lambda model, _, ax: plots.loss_curves(model.history_, ax=ax))
     for ax in curves.axes:
         ax.set_ylabel("nats per example")
     return [
-        (captions[job.name], f"Predictions of four methods on {job.name}", answers),
+        (captions[job.name], f"Predictions of {len(results)} methods on {job.name}", answers),
         (
             "Negative log likelihood while training, on the rows learned and on a tenth that was held out.",
-            f"Loss curves of four methods on {job.name}",
+            f"Loss curves of {len(results)} methods on {job.name}",
             curves,
         ),
     ]
 
 
 def panels(results, height, draw):
-    """A figure with a panel a method and one legend for all."""
-    figure = Figure(figsize=(11, height), layout="constrained")
-    for ax, (name, (model, _, answer)) in zip(figure.subplots(2, 2).ravel(), results.items(), strict=True):
+    """A figure with a panel of this height for each method and one legend for all."""
+    rows, named = -(-len(results) // 2), {}
+    figure = Figure(figsize=(11, height * rows), layout="constrained")
+    axes = figure.subplots(rows, 2, squeeze=False).ravel()
+    for ax, (name, (model, _, answer)) in zip(axes, results.items(), strict=False):
         draw(model, answer, ax)
         handles, labels = ax.get_legend_handles_labels()
+        named |= {label.split(" (")[0]: handle for label, handle in zip(labels, handles, strict=True)}
         if ax.get_legend() is not None:
             ax.get_legend().remove()
         ax.set_title(name, pad=8)
-    named = {label.split(" (")[0]: handle for label, handle in zip(labels, handles, strict=True)}
+    for ax in axes[len(results) :]:
+        ax.remove()
     figure.legend(named.values(), named.keys(), loc="outside upper center", ncols=len(named), frameon=False)
     return figure
 

@@ -6,6 +6,7 @@ from dataclasses import fields, is_dataclass, replace
 
 from dubito.methods.bayes_by_backprop import BayesByBackprop
 from dubito.methods.concrete_dropout import ConcreteDropout
+from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.cross_fit import CrossFit
 from dubito.methods.ensemble import Ensemble
 from dubito.methods.hmc import HMC
@@ -46,6 +47,7 @@ METHODS = {
     "multi-swag": Ensemble(SWAG(), 5),
     "sgld": SGLD(),
     "sghmc": SGHMC(),
+    "conjugate-noise": ConjugateNoise(MCDropout()),
 }
 
 
@@ -129,6 +131,17 @@ def named(name, settings=(), *, size=1000, task="regression"):
             raise ValueError(f"{path} is a number, as {usual!r}; got {text!r}")
         method = replaced(method, names, given)
     return method
+
+
+def chosen(text):
+    """The names in a list with commas, or all. Raises ValueError for one that is unknown, and for one named twice."""
+    names = [*METHODS] if text == "all" else [name.strip() for name in text.split(",")]
+    for name in names:
+        named(name)
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"method {twice!r} is named twice: name each once")
+    return names
 
 
 def value(text):

@@ -128,7 +128,10 @@ def comparison_report(path, title, rows, *, settings, seed):
         key for key in ("nll", "coverage_90", "accuracy") if any(math.isfinite(c.get(key, math.nan)) for _, c in cards)
     ]
     pictures = [("± one standard error.", plots.SCORES[k][1], plots.comparison(cards, k).figure) for k in shown]
-    write_report(path, title, [Section("Held-out scores", "", (table,), tuple(pictures))], settings=settings, seed=seed)
+    text = "\n\n".join(f"{row.name}. {row.unsure.sentence}" for row in rows if row.unsure.kind != "point")
+    draws = [Section("Are the draws enough?", text)] if text else []
+    first = Section("Held-out scores", "", (table,), tuple(pictures))
+    write_report(path, title, [first, *draws], settings=settings, seed=seed)
 
 
 def scorecard_table(rows):
