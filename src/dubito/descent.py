@@ -98,7 +98,8 @@ def check(method):
 
 def scheduled(method, rows):
     """The method with a number of epochs for so many rows, if it leaves that open (None)."""
-    return replace(method, epochs=max(EPOCHS, SEEN // rows)) if method.epochs is None else method
+    least = getattr(method, "least", EPOCHS)
+    return replace(method, epochs=max(least, SEEN // rows)) if method.epochs is None else method
 
 
 def _transformation(method):

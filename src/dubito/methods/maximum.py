@@ -28,7 +28,7 @@ class MaximumLikelihood:
     ``max_norm``: the largest norm of the weights into a hidden unit; ``clip``: the largest norm of the gradient;
     ``learning_rate`` None: the optimizer's usual one (1 for Adadelta).
 
-    ``epochs`` None, the other methods' usual, means 400, or on less than 1,000 rows as many as show 400,000 in all; here, where
+    ``epochs`` None, the other methods' usual, means 400 (SGHMC 1,000, SGLD 2,000), or on fewer rows as many as show 400,000 in all; here, where
     an early end is all that holds back, it is 200.
     """
 

@@ -28,7 +28,7 @@ class SGHMC:
 
     learning_rate: float = 1e-3
     friction: float = 0.1
-    epochs: int = 1000
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     draws: int = static(default=100)
     burn_in: float = 0.5
@@ -38,6 +38,7 @@ class SGHMC:
     temperature: float = 1.0
 
     optimizer = "sgd"
+    least = 1000  # epochs, where they are left open
     members = SGLD.members
     finish = SGLD.finish
 

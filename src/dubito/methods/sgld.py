@@ -56,7 +56,7 @@ class SGLD:
     """
 
     learning_rate: float = 3e-3
-    epochs: int = 2000
+    epochs: int | None = None
     batch_size: int | None = static(default=64)
     draws: int = static(default=100)
     burn_in: float = 0.5
@@ -66,6 +66,7 @@ class SGLD:
     temperature: float = 1.0
 
     optimizer = "sgd"
+    least = 2000  # epochs, where they are left open
     members = mcmc.members
 
     def check(self, model):
