@@ -48,8 +48,8 @@ def test_epochs_left_open_are_by_the_rows_trained_on(problem):
     model, x, y = problem
     weight = np.arange(130) % 2
     for method, given, expected in (
-        (dubito.MAP(), None, 3076),
-        (dubito.Ensemble(dubito.MAP(batch_size=None), 2), weight, 6153),
+        (dubito.MAP(epochs=None), None, 3076),
+        (dubito.Ensemble(dubito.MCDropout(batch_size=None), 2), weight, 6153),
         (dubito.MAP(epochs=3), None, 3),
     ):
         reports = []

@@ -163,7 +163,8 @@ def answered(path, table, impute=False, wanted=None):
     if target in frame.column_names:
         return model, *split_target(frame, target)
     if wanted is not None:
-        raise ValueError(f"{wanted} needs the target's column, {target!r}, in {table}")
+        name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
+        raise ValueError(f"{wanted} needs the target's column, {name}, in {table}")
     return model, frame, None
 
 

@@ -28,8 +28,8 @@ class MaximumLikelihood:
     ``max_norm``: the largest norm of the weights into a hidden unit; ``clip``: the largest norm of the gradient;
     ``learning_rate`` None: the optimizer's usual one (1 for Adadelta).
 
-    ``epochs`` None, the other methods' usual, means 400 (SGHMC 1,000, SGLD 2,000), or on fewer rows as many as show 400,000 in all; here, where
-    an early end is all that holds back, it is 200.
+    ``epochs`` None, usual with a distribution over the weights, means 400 (SGHMC 1,000, SGLD 2,000), or on fewer rows as many as
+    show 400,000 in all. For points it is 200: at its end a point of a large network has fitted few rows as if without noise.
     """
 
     epochs: int | None = 200
@@ -94,7 +94,7 @@ class MAP:
     lies above its mean.
     """
 
-    epochs: int | None = None
+    epochs: int | None = 200
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     optimizer: Any = static(default="adam")

@@ -35,13 +35,13 @@ class SWAG:
     ``optimizer``: "sgd", "momentum" or "nesterov". ``rank``: K. ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
 
     What the spread is: the stationary distribution of the descent, not the posterior. With curvature H and gradient
-    covariance C per example and n rows a batch drawn independently, HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017): where
-    C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch here, as usual, takes each row once, so
+    covariance C per example and n rows a batch drawn independently, HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with
+    momentum 0.9 of ten times the α: where C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch here, as usual, takes each row once, so
     that most of this noise cancels within it, and Σ is narrower still where αH is far below n/N. To choose for the mean, which
     predicts better than the last point, and a first idea of the doubt at the cost of one fit; score it on held-out rows.
     """
 
-    epochs: int | None = None
+    epochs: int | None = 400
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     start: float = 0.5
