@@ -158,7 +158,7 @@ def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
     """A sampler too, which runs its own schedule; here on the first of the tables, and on few rows of it."""
     first = demo.jobs()[0]
     monkeypatch.setattr(demo, "jobs", lambda: [replace(first, train=tuple(part[:60] for part in first.train))])
-    monkeypatch.setitem(recipes.METHODS, "nuts", dubito.NUTS(draws=40, warmup=40, chains=2, descent=25))
+    monkeypatch.setitem(recipes.METHODS, "nuts", dubito.NUTS(draws=40, warmup=200, chains=2, descent=250))
     lines = demo.run(tmp_path / "new", ["mc-dropout", "map", "nuts"], say=lambda line: None)
     page = (tmp_path / "new" / "report.html").read_text()
     assert "Predictions of 3 methods on diabetes" in page and "nuts. 2 chains of 40 draws" in page

@@ -79,10 +79,10 @@ def fitted(job, name):
 
 
 def shortened(method, epochs):
-    """The method with so many epochs, if it or the one inside it leaves them open."""
+    """The method with so many epochs, or the one inside it, if it is one that can stop early: others run their own schedule."""
     if hasattr(method, "method"):
         return replace(method, method=shortened(method.method, epochs))
-    return replace(method, epochs=epochs) if getattr(method, "epochs", 0) is None else method
+    return replace(method, epochs=epochs) if hasattr(method, "score") else method
 
 
 def run(folder, names, say=print):
