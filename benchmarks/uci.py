@@ -38,6 +38,15 @@ def methods(size):
         "bayes-by-backprop": dubito.BayesByBackprop(**steps),
         "ensemble of 10": dubito.Ensemble(dubito.MaximumLikelihood(**steps), 10),
     }
+    pace = {"epochs": steps["epochs"], "batch_size": steps["batch_size"]}
+    alone |= {
+        "laplace": dubito.LaplaceApproximation(dubito.MAP(**steps)),
+        "concrete-dropout": dubito.ConcreteDropout(**steps),
+        "variational-dropout": dubito.VariationalDropout(**steps),
+        "natural-gradient-vi": dubito.NaturalGradientVI(**pace),
+        "swag": dubito.SWAG(**pace, clip=steps["clip"]),
+        "randomized-map": dubito.Ensemble(dubito.RandomizedMAP(**steps), 20),
+    }
     crossed = {f"cross-fit {name}": dubito.CrossFit(method, 10) for name, method in list(alone.items())[1:4]}
     constant = dubito.CrossFit(base.method, 10, noise="constant", df=None)
     return {
