@@ -4,6 +4,7 @@ import builtins
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -24,9 +25,12 @@ def init(key):
     return {"w": 0.1 * jax.random.normal(key, (D, 1), jnp.float32)}
 
 
+def apply(params, x):
+    return x @ params["w"]
+
+
 def linear(likelihood):
-    network = dubito.Network(init, lambda params, x: x @ params["w"])
-    return dubito.Model(network, likelihood, dubito.Normal(0.7))
+    return dubito.Model(dubito.Network(init, apply), likelihood, dubito.Normal(0.7))
 
 
 def z_scores(values, chains, exact, batches=25):
@@ -73,6 +77,25 @@ def test_learned_noise_has_the_marginal_by_quadrature(name):
     log_tau = np.asarray(found.params["likelihood"]["log_precision"], float)
     z = z_scores(np.concatenate([log_tau, (log_tau - mean) ** 2], axis=1), 2, np.array([mean, variance]))
     assert np.all(np.abs(z) < 4.6)
+
+
+@pytest.mark.parametrize("name", ["hmc", "nuts"])
+def test_divergent_transitions_are_warned_of(name):
+    """Step sizes for an acceptance of one in a hundred are so long that every transition diverges, and no chain moves. The
+    case without a warning, which would be an error, is the test above, in the same program."""
+    method = replace(METHODS[name], acceptance=0.01)
+    with pytest.warns(dubito.SamplingWarning, match="3000 of 3000 draws come from divergent transitions"):
+        found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, method, key=jax.random.key(2))
+    assert len(np.unique(np.asarray(found.params["likelihood"]["log_precision"]))) == 2
+
+
+def test_one_divergent_draw_in_a_hundred_is_no_reason_to_warn():
+    """Of all chains together, and of the draws kept: 2 of 200, but not 3."""
+    model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
+    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.zeros((150, D)), count=100, faults=2)
+    mcmc.merged(model, [one, one._replace(faults=0)], key)
+    with pytest.warns(dubito.SamplingWarning, match="3 of 200 draws"):
+        mcmc.merged(model, [one, one._replace(faults=1)], key)
 
 
 def test_coordinates_make_the_prior_standard():
