@@ -139,6 +139,9 @@ def with_noise(problem):
     return model, mean, np.sqrt(np.sum((grid - mean) ** 2 * density) / np.sum(density))
 
 
+LEARNING = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, draws=16)
+
+
 def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem, with_noise):
     """q(w, log τ) of independent normals has a closed-form ELBO, for E τ = e^(m + s²/2); its optimum by scipy."""
     model, exact_mean, exact_sd = with_noise
@@ -155,12 +158,23 @@ def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem
 
     start = np.concatenate([problem.mean[:, 0], np.full(D, -2.0), [1.0, -1.0]])
     best = scipy.optimize.minimize(negative_elbo, start, method="BFGS", options={"gtol": 1e-6}).x
-    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, draws=16)
-    found = dubito.fit(model, x, y, method, key=jax.random.key(0))
+    found = dubito.fit(model, x, y, LEARNING, key=jax.random.key(0))
     mean, scale = (float(part["likelihood"]["log_precision"][0]) for part in (found.mean, found.scale))
     np.testing.assert_allclose([mean, scale], [best[-2], np.exp(best[-1])], atol=0.02 * exact_sd, rtol=0.02)
     np.testing.assert_allclose(found.scale["network"]["w"][:, 0], np.exp(best[D : 2 * D]), rtol=0.03)
     assert abs(mean - exact_mean) < 0.3 * exact_sd and abs(scale / exact_sd - 1) < 0.15
+
+
+def test_conjugate_noise_of_a_mean_field_is_of_its_expected_squares(problem, with_noise):
+    """E_q Σ(y − f)² = ‖y − Xμ‖² + tr(XSXᵀ) in closed form, and with it the error of the 100 draws that the method takes: for
+    δ ~ N(0, S) and r = y − Xμ the variance of ‖r − Xδ‖² is 4 rᵀXSXᵀr + 2 tr(XSXᵀ)². A point's squares are ten errors less."""
+    found = dubito.fit(with_noise[0], problem.x, problem.y, dubito.ConjugateNoise(LEARNING), key=jax.random.key(0))
+    mean, scale = (np.asarray(part["network"]["w"], float)[:, 0] for part in (found.part.mean, found.part.scale))
+    r, spread = problem.y[:, 0] - problem.x @ mean, problem.x * scale @ (problem.x * scale).T
+    error = np.sqrt((4 * r @ spread @ r + 2 * np.trace(spread @ spread)) / 100)
+    np.testing.assert_allclose(found.shape, 2 + 0.5 * N)
+    assert abs(2 * (float(found.rate[0]) - 0.5) - r @ r - np.trace(spread)) < 4.6 * error
+    assert np.trace(spread) > 10 * error
 
 
 def test_learned_noise_of_map_is_the_joint_mode(problem, with_noise):
