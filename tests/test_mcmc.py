@@ -14,6 +14,7 @@ import scipy.stats
 
 import dubito
 from dubito import mcmc
+from dubito.methods import mclmc
 
 TAU, N, D = 4.0, 40, 3
 RNG = np.random.default_rng(3)
@@ -59,7 +60,11 @@ def test_mean_and_covariance_of_the_conjugate_posterior(name):
     assert np.all(np.abs(z_scores(products, 2, covariance.ravel())) < 4.6)
 
 
-@pytest.mark.parametrize("name", ["hmc", "nuts"])
+MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, descent=0)
+LEARNING = {"hmc": METHODS["hmc"], "nuts": METHODS["nuts"], "mclmc": MICROCANONICAL}
+
+
+@pytest.mark.parametrize("name", ["hmc", "nuts", pytest.param("mclmc", marks=pytest.mark.slow)])
 def test_learned_noise_has_the_marginal_by_quadrature(name):
     """log τ with the weights integrated out: a one-dimensional density on a grid."""
     grid = np.linspace(-2, 5, 2001)
@@ -73,7 +78,7 @@ def test_learned_noise_has_the_marginal_by_quadrature(name):
     density = np.exp(density - density.max()) / np.exp(density - density.max()).sum()
     mean = grid @ density
     variance = (grid - mean) ** 2 @ density
-    found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, METHODS[name], key=jax.random.key(2))
+    found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, LEARNING[name], key=jax.random.key(2))
     log_tau = np.asarray(found.params["likelihood"]["log_precision"], float)
     z = z_scores(np.concatenate([log_tau, (log_tau - mean) ** 2], axis=1), 2, np.array([mean, variance]))
     assert np.all(np.abs(z) < 4.6)
@@ -87,6 +92,29 @@ def test_divergent_transitions_are_warned_of(name):
     with pytest.warns(dubito.SamplingWarning, match="3000 of 3000 draws come from divergent transitions"):
         found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, method, key=jax.random.key(2))
     assert len(np.unique(np.asarray(found.params["likelihood"]["log_precision"]))) == 2
+
+
+def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
+    """A density on a cube: short steps stay in it, long ones all leave it, and the chain stays where it was."""
+
+    def density(u):
+        return jnp.where(jnp.all(jnp.abs(u) < 1), -0.5 * jnp.sum(u**2), jnp.nan)
+
+    @jax.jit
+    def counted(step):
+        tuned = mclmc.Tuned(jnp.array([0.6, 0.0, 0.8]), jnp.float32(1), step, jnp.ones(D))
+        chain = mcmc.Chain(
+            0.1 * jnp.ones(D), 0.0, jnp.zeros(D), (), tuned, jnp.zeros((4, D)), jnp.int32(0), jnp.int32(0)
+        )
+        chain = mcmc.opened(density, chain)
+        for key in jax.random.split(jax.random.key(0), 4):
+            chain = mclmc.moved(MICROCANONICAL, density, chain, key)
+        return chain.count, chain.faults, chain.draws
+
+    for step, faults in ((0.01, 0), (30.0, 4)):
+        count, found, draws = counted(jnp.float32(step))
+        assert (int(count), int(found)) == (4, faults)
+        assert np.all(np.asarray(draws) == np.float32(0.1)) == (faults > 0)
 
 
 def test_one_divergent_draw_in_a_hundred_is_no_reason_to_warn():
