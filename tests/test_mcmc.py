@@ -89,9 +89,24 @@ def test_divergent_transitions_are_warned_of(name):
     """Step sizes for an acceptance of one in a hundred are so long that every transition diverges, and no chain moves. The
     case without a warning, which would be an error, is the test above, in the same program."""
     method = replace(METHODS[name], acceptance=0.01)
-    with pytest.warns(dubito.SamplingWarning, match="3000 of 3000 draws come from divergent transitions"):
+    with pytest.warns(dubito.SamplingWarning, match="3000 of 3000 transitions diverged"):
         found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, method, key=jax.random.key(2))
     assert len(np.unique(np.asarray(found.params["likelihood"]["log_precision"]))) == 2
+
+
+def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
+    """Also without a descent before it, whose steps would have told density and gradient."""
+    started = []
+
+    def tune(kernel, steps, state, *rest):
+        started.append(state)
+        raise InterruptedError
+
+    monkeypatch.setattr("blackjax.adaptation.mclmc_adaptation.mclmc_find_L_and_step_size", tune)
+    chain = mcmc.Chain(jnp.ones(D), 0.0, jnp.zeros(D), (), mclmc.Tuned(jnp.ones(D), 1.0, 1.0, jnp.ones(D)), (), 0, 0)
+    with pytest.raises(InterruptedError):
+        mclmc.tuned(MICROCANONICAL, lambda u: -0.5 * jnp.sum(u**2), chain, jax.random.key(0))
+    assert float(started[0].logdensity) == -0.5 * D and np.all(np.asarray(started[0].logdensity_grad) == -1)
 
 
 def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
@@ -111,19 +126,23 @@ def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
             chain = mclmc.moved(MICROCANONICAL, density, chain, key)
         return chain.count, chain.faults, chain.draws
 
-    for step, faults in ((0.01, 0), (30.0, 4)):
+    for step, faults in ((0.01, 0), (30.0, 4 * MICROCANONICAL.thin)):
         count, found, draws = counted(jnp.float32(step))
         assert (int(count), int(found)) == (4, faults)
         assert np.all(np.asarray(draws) == np.float32(0.1)) == (faults > 0)
 
 
-def test_one_divergent_draw_in_a_hundred_is_no_reason_to_warn():
-    """Of all chains together, and of the draws kept: 2 of 200, but not 3."""
+def test_one_divergent_transition_in_a_hundred_is_no_reason_to_warn():
+    """Of all chains together, also of transitions between draws: 2 of 200, but not 3."""
     model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
     one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.zeros((150, D)), count=100, faults=2)
-    mcmc.merged(model, [one, one._replace(faults=0)], key)
-    with pytest.warns(dubito.SamplingWarning, match="3 of 200 draws"):
-        mcmc.merged(model, [one, one._replace(faults=1)], key)
+    every, third = dubito.HMC(), dubito.HMC(thin=3)
+    mcmc.merged(every, model, [one, one._replace(faults=0)], key)
+    mcmc.merged(third, model, [one, one._replace(faults=4)], key)
+    with pytest.warns(dubito.SamplingWarning, match="3 of 200 transitions"):
+        mcmc.merged(every, model, [one, one._replace(faults=1)], key)
+    with pytest.warns(dubito.SamplingWarning, match="7 of 600 transitions"):
+        mcmc.merged(third, model, [one, one._replace(faults=5)], key)
 
 
 def test_coordinates_make_the_prior_standard():

@@ -113,7 +113,7 @@ def moved(method, density, chain, key):
             state, info = kernel(
                 jax.random.fold_in(key, number), state, density, learned.inverse_mass, learned.length, learned.step_size
             )
-        return state, faults + ~info.nonans
+        return state, faults + (~info.nonans).astype(jnp.int32)
 
     state, faults = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.int32(0)))
     chain = placed(chain, state, learned._replace(momentum=state.momentum))
