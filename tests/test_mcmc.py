@@ -94,6 +94,15 @@ def test_divergent_transitions_are_warned_of(name):
     assert len(np.unique(np.asarray(found.params["likelihood"]["log_precision"]))) == 2
 
 
+def test_a_chain_that_never_moves_is_warned_of():
+    model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
+    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(9.0)[:, None] * np.ones(D), count=9, faults=0)
+    mcmc.merged(MICROCANONICAL, model, [one, one], key)
+    mcmc.merged(MICROCANONICAL, model, [one._replace(count=1)], key)
+    with pytest.warns(dubito.SamplingWarning, match="1 of 2 chains never moved.*: lower energy"):
+        mcmc.merged(MICROCANONICAL, model, [one, one._replace(draws=np.ones((9, D)))], key)
+
+
 def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
     """Also without a descent before it, whose steps would have told density and gradient."""
     started = []
@@ -135,7 +144,7 @@ def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
 def test_one_divergent_transition_in_a_hundred_is_no_reason_to_warn():
     """Of all chains together, also of transitions between draws: 2 of 200, but not 3."""
     model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
-    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.zeros((150, D)), count=100, faults=2)
+    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(150.0)[:, None] * np.ones(D), count=100, faults=2)
     every, third = dubito.HMC(), dubito.HMC(thin=3)
     mcmc.merged(every, model, [one, one._replace(faults=0)], key)
     mcmc.merged(third, model, [one, one._replace(faults=4)], key)

@@ -267,15 +267,17 @@ def merged(method, model, states, key):
     if not states:
         raise KeyboardInterrupt("stopped before the first draw")
     counts, faults = [int(state.count) for state in states], sum(int(state.faults) for state in states)
+    chains = [np.asarray(state.draws)[: min(counts)] for state in states]
+    still = sum(len(u) > 1 and not np.ptp(u, axis=0).any() for u in chains)
+    wrong = None
     if faults > FAULTS * method.thin * sum(counts):
-        warnings.warn(
-            f"{faults} of {method.thin * sum(counts)} transitions diverged, whose steps were too long for where they were: "
-            "raise acceptance (to 0.95), or use shorter steps",
-            SamplingWarning,
-            stacklevel=3,
-        )
-    u = np.concatenate([np.asarray(state.draws)[: min(counts)] for state in states])
-    return Samples(model, parameters(model, u, key), len(states))
+        wrong = f"{faults} of {method.thin * sum(counts)} transitions diverged, whose steps were too long for where they were"
+    elif still:
+        wrong = f"{still} of {len(chains)} chains never moved, as their steps were too long for any to be taken"
+    if wrong is not None:
+        cure = "raise acceptance (to 0.95)" if hasattr(method, "acceptance") else "lower energy"
+        warnings.warn(f"{wrong}: {cure}, or use shorter steps and a longer warmup", SamplingWarning, stacklevel=3)
+    return Samples(model, parameters(model, np.concatenate(chains), key), len(states))
 
 
 @jax.jit
