@@ -27,7 +27,6 @@ SETTINGS = {
     "MCLMC": dubito.MCLMC(),
     "NUTS, annealed": dubito.NUTS(draws=2000, warmup=1000, anneal=2000),
     "NUTS, annealed five times as long": dubito.NUTS(draws=2000, warmup=1000, anneal=10_000),
-    "MCLMC, a long descent": dubito.MCLMC(draws=2000, warmup=20_000, thin=50, descent=20_000),
 }
 
 

@@ -263,7 +263,7 @@ seen = []
 from dubito import mcmc
 plain = mcmc.kept
 mcmc.kept = lambda chain, *rest: (seen.append({str(chain.position.dtype), str(chain.density.dtype)}), plain(chain, *rest))[1]
-for method in (dubito.NUTS(draws=20, warmup=30, chains=1), dubito.MCLMC(draws=20, warmup=100, chains=1)):
+for method in (dubito.HMC(draws=20, warmup=30, chains=1), dubito.MCLMC(draws=20, warmup=100, chains=1)):
     found = dubito.fit(model, x, np.sin(x[:, :1]), method, key=jax.random.key(0))
 print(set.union(*seen), jax.tree.leaves(found.params)[0].dtype)
 """

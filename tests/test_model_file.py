@@ -100,8 +100,6 @@ CASES = {
     ),
     "randomized": (regressor(dubito.Ensemble(dubito.RandomizedMAP(epochs=5), 2)), table()),
     "swag": (regressor(dubito.Ensemble(dubito.SWAG(epochs=5, rank=3), 2)), table()),
-    "sgld": (regressor(dubito.SGLD(epochs=5, draws=2, chains=2)), table()),
-    "sghmc": (regressor(dubito.SGHMC(epochs=5, draws=2, chains=2)), table()),
     "conjugate": (regressor(dubito.ConjugateNoise(dubito.MCDropout(epochs=5))), table()),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),
 }

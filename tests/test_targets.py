@@ -3,8 +3,6 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +11,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 from scipy import special, stats
 from sklearn.linear_model import PoissonRegressor
+from test_cli import run
 
 import dubito
 from dubito.metrics import scorecard
@@ -214,13 +213,6 @@ def test_a_streamed_table_of_counts(tmp_path):
     again = make.fit(pyarrow.table({"a": x[:, 0], "b": x[:, 1]}), y)
     np.testing.assert_allclose(streamed.posterior_.model.likelihood.level, np.log(y.mean()), rtol=1e-12)
     np.testing.assert_allclose(answer, again.predict(pyarrow.table({"a": x[:, 0], "b": x[:, 1]})), rtol=1e-5)
-
-
-def run(*arguments, code=0):
-    program = [sys.executable, "-c", "from dubito.cli import main; main()", *map(str, arguments)]
-    done = subprocess.run(program, capture_output=True, text=True)
-    assert done.returncode == code, done.stderr
-    return done.stdout, " ".join(done.stderr.split())
 
 
 @pytest.mark.slow
