@@ -496,7 +496,7 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
     assert folds < 20 or np.mean(hits) < 0.95  # leaving one out wastes nothing
 
 
-def test_cross_validated_estimators_have_cv_plus_intervals():
+def test_cross_validated_estimators_have_cv_plus_intervals(tmp_path):
     rng = np.random.default_rng(19)
     x = rng.normal(size=(90, 2))
     y = 10 + 3 * x[:, 0] + rng.normal(size=90)
@@ -513,6 +513,32 @@ def test_cross_validated_estimators_have_cv_plus_intervals():
     np.testing.assert_array_equal(
         (lower, upper), [end[:, 0] for end in cv_plus(means, found.residuals, found.fold, 0.8)]
     )
+    found.save(tmp_path / "folds")
+    again = comparison.CrossValidated.load(tmp_path / "folds")
+    np.testing.assert_array_equal(again.interval(x[:5], 0.8), (lower, upper))
+    assert again.residuals.dtype == found.residuals.dtype and np.array_equal(again.fold, found.fold)
+
+
+def test_folds_that_are_not_whole_are_not_read(tmp_path, monkeypatch):
+    x, y = np.arange(4.0)[:, None], np.arange(4.0)
+    member = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, y)
+    found = comparison.CrossValidated((member, member), y[:, None], np.arange(4) % 2)
+    found.save(tmp_path)
+    (tmp_path / "member_1.dubito").unlink()
+    with pytest.raises(dubito.ModelFileError, match="member_1"):
+        comparison.CrossValidated.load(tmp_path)
+    monkeypatch.setattr(dubito.BayesianRegressor, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):  # over the old one
+        found.save(tmp_path)
+    with pytest.raises(dubito.ModelFileError, match="folds"):
+        comparison.CrossValidated.load(tmp_path)
+    dubito.archive.write(
+        tmp_path / "folds.dubito",
+        {"members": 1, "rows": 4, "columns": 1},
+        {"residuals": y[:, None], "fold": np.arange(4, dtype=np.uint32)},
+    )
+    with pytest.raises(dubito.ModelFileError, match="its folds"):
+        comparison.CrossValidated.load(tmp_path)
 
 
 @pytest.mark.parametrize("folds", [4, 40])

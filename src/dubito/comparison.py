@@ -8,16 +8,18 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from dubito import metrics
+from dubito import archive, metrics
 from dubito.columns import check_target
 from dubito.conformal import Conformal, cv_plus, cv_plus_sets
 from dubito.diagnostics import MonteCarlo, monte_carlo
+from dubito.estimators import load
 from dubito.metrics import Score
 from dubito.tables import taken
 from dubito.targets import codes
@@ -31,6 +33,7 @@ REGRESSION = {
     "coverage_90": metrics.coverage,
     "mean_width_90": metrics.width,
 }
+FOLDS = "folds.dubito"
 ADAPTIVE = Conformal("adaptive", 0.9, None)  # for its scores, which no coverage enters
 CLASSIFICATION = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
 
@@ -182,6 +185,32 @@ class CrossValidated:
     members: tuple
     residuals: np.ndarray
     fold: np.ndarray
+
+    def save(self, folder):
+        """Write the members' model files and the folds to ``folder``, which ``load`` reads. OSError or ModelFileError where that
+        is impossible; interrupted, it leaves nothing that could be read."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / FOLDS).unlink(missing_ok=True)  # which is written last: members of two fits are never taken together
+        for number, member in enumerate(self.members):
+            member.save(folder / f"member_{number}.dubito")
+        config = {"members": len(self.members), "rows": len(self.fold), "columns": self.residuals.shape[1]}
+        archive.write(folder / FOLDS, config, {"residuals": self.residuals, "fold": self.fold.astype(np.uint32)})
+
+    @staticmethod
+    def load(folder):
+        """What ``save`` wrote to ``folder``. Raises ModelFileError for anything else; nothing is imported or run."""
+
+        def expected(config):
+            fine = set(config) == {"members", "rows", "columns"} and all(type(n) is int for n in config.values())
+            archive.expect(fine and min(config.values()) > 0 and config["members"] <= config["rows"], "its numbers")
+            rows, columns = config["rows"], config["columns"]
+            return {"residuals": ("float64", (rows, columns)), "fold": ("uint32", (rows,))}
+
+        config, found = archive.read(Path(folder) / FOLDS, expected)
+        archive.expect(bool(np.all(found["fold"] < config["members"])), "its folds")
+        members = tuple(load(Path(folder) / f"member_{number}.dubito") for number in range(config["members"]))
+        return CrossValidated(members, found["residuals"], found["fold"].astype(int))
 
     def interval(self, X, coverage=0.9):
         """CV+ intervals (lower, upper), each (n,) or (n, K): they hold y with the probability 2 coverage − 1 at least, and
