@@ -115,9 +115,10 @@ class LaplaceApproximation:
     2021) and the network is trained again with it and with the evidence's τ. ``log_evidence`` and ``prior_factor`` of the
     posterior have what came out.
 
-    It knows one mode, and is right as far as θ* is one (full batches and enough epochs) and the network is about linear over
-    the posterior's width. Choose it for calibrated doubt after one cheap training, for the evidence, and in an ``Ensemble``
-    for several modes. It needs all rows in memory.
+    It knows one mode, and is right as far as θ* is one (full batches and enough epochs: ``MAP(epochs=None)`` for a small network,
+    whose usual 200 end before) and the network is about linear over the posterior's width; the evidence is of that mode alone.
+    Choose it for calibrated doubt after one cheap training, for the evidence, and in an ``Ensemble`` for several modes. It needs
+    all rows in memory.
     """
 
     method: Any = MAP()
