@@ -1,6 +1,7 @@
 """Reference posteriors: long Hamiltonian Monte Carlo in double precision on six small real problems.
 
     python benchmarks/references.py [PROBLEM ...] [--draws 2000] [--key 0]
+    python benchmarks/references.py --check     # NUTS in single precision beside the files, by z-scores; writes nothing
 
 Writes benchmarks/references/<problem>.safetensors, and prints how well the chains agree. A file has, for the problem's rows of
 evaluation: of regression ``f`` (S, n), the network's outputs of S thinned draws, and ``log_precision`` (S,); of classes
@@ -136,6 +137,22 @@ def reference(name):
     return load_file(FOLDER / f"{name}.safetensors")
 
 
+def z_scores(name, method, key):
+    """Of each new row's mean output, or class probability, by another sampler beside the reference, from both Monte-Carlo errors."""
+    problem, found = PROBLEMS[name](), reference(name)
+    posterior, answer, _ = sampled(problem, method, key)
+    again = arrays(problem, posterior, answer)
+    mean = "probs" if problem.classes else "mean"
+    return ((again[mean] - found[mean]) / np.hypot(again["mcse"], found["mcse"])).ravel()
+
+
+def check(names):
+    """Print each problem's largest z-score; where both are right z² is 1 in the mean."""
+    for name in names:
+        z = z_scores(name, dubito.NUTS(draws=2000, warmup=1500, acceptance=0.9), jax.random.key(11))
+        print(f"{name}: {len(z)} numbers, largest |z| {np.abs(z).max():.2f}, mean z² {np.mean(z**2):.2f}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("problems", nargs="*", default=[*PROBLEMS], metavar="PROBLEM")
@@ -143,7 +160,11 @@ def main():
     parser.add_argument("--warmup", type=int, default=1500)
     parser.add_argument("--thin", type=int, default=5)
     parser.add_argument("--key", type=int, default=0)
+    parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
+    if options.check:
+        check(options.problems)
+        return
     jax.config.update("jax_enable_x64", True)
     method = dubito.HMC(options.draws, options.warmup, 4, thin=options.thin, acceptance=0.9)
     FOLDER.mkdir(exist_ok=True)

@@ -183,7 +183,7 @@ def test_killed_at_random_moments(tmp_path):
     assert started("none", tmp_path / "whole").wait() == 0
     path = tmp_path / "fit.checkpoint"
     killed = 0
-    for _ in range(4):
+    for _ in range(2):
         process = started(path, tmp_path / "resumed")
         wait_for(path, process)
         time.sleep(rng.uniform(2.0, 6.0))

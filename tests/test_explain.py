@@ -59,9 +59,7 @@ def test_without_a_table_and_without_its_target(regressor):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "method", [None, dubito.MCDropout(epochs=20), dubito.Ensemble(dubito.MAP(epochs=20), 2)], ids=repr
-)
+@pytest.mark.parametrize("method", [dubito.MCDropout(epochs=20), dubito.Ensemble(dubito.MAP(epochs=20), 2)], ids=repr)
 def test_classifiers_of_any_method(method):
     x, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]

@@ -98,7 +98,6 @@ CASES = {
         regressor(dubito.NUTS(draws=4, warmup=60, chains=2, max_depth=3, descent=25), hidden=(2,)),
         table(),
     ),
-    "randomized": (regressor(dubito.Ensemble(dubito.RandomizedMAP(epochs=5), 2)), table()),
     "swag": (regressor(dubito.Ensemble(dubito.SWAG(epochs=5, rank=3), 2)), table()),
     "conjugate": (regressor(dubito.ConjugateNoise(dubito.MCDropout(epochs=5))), table()),
     "tiny": (regressor(dubito.MAP(epochs=1), hidden=(2,)), table()),

@@ -64,7 +64,7 @@ def test_convnet_learns_where_a_bar_is(key):
     images[np.arange(400), 2 + 3 * y, :, 0] += 1
     net = dubito.convnet((8, 8, 1), channels=(4,), hidden=16, outputs=2)
     model = dubito.Model(net, dubito.Categorical(classes=2), dubito.Normal(by_network=True))
-    for method in (dubito.MAP(epochs=15), dubito.MCDropout(epochs=15), dubito.BayesByBackprop(epochs=15)):
+    for method in (dubito.MCDropout(epochs=15), dubito.BayesByBackprop(epochs=15)):
         posterior = dubito.fit(model, images[:300].reshape(300, -1), y[:300], method, key=key)
         answer = dubito.predict(posterior, images[300:].reshape(100, -1), key=key, draws=8)
         assert np.mean(answer.probs.argmax(1) == y[300:]) > 0.9

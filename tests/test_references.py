@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito import diagnostics
 
 FOLDER = pathlib.Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="only a checkout has the benchmarks")
@@ -36,12 +35,5 @@ def test_chains_of_the_references_have_met(references):
 @pytest.mark.parametrize("name", ["diabetes-3", "iris"])
 def test_another_sampler_finds_the_reference(references, name):
     """z of each row's mean (of class probabilities: of each) from both runs' Monte-Carlo errors; a prior 15 % wider gives 5.8 and 22."""
-    problem, found = references.PROBLEMS[name](), references.reference(name)
-    method = dubito.NUTS(draws=500, warmup=500, chains=2, max_depth=7)
-    posterior, answer, _ = references.sampled(problem, method, jax.random.key(11))
-    f = np.asarray(references.outputs(problem, answer), float)
-    values = f.reshape(posterior.chains, -1, f[0].size)
-    error = values.std((0, 1), ddof=1) / np.sqrt(diagnostics.ess(values))
-    mean = found["probs" if problem.classes else "mean"].ravel()
-    z = (f.mean(0).ravel() - mean) / np.hypot(error, found["mcse"].ravel())
+    z = references.z_scores(name, dubito.NUTS(draws=500, warmup=500, chains=2, max_depth=7), jax.random.key(11))
     assert np.max(np.abs(z)) < 5
