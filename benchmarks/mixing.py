@@ -1,6 +1,6 @@
 """Do chains meet on a hard posterior? Yacht (UCI, split 0; 277 rows), a network 6-10-1 (tanh) with learned noise, 4 chains.
 
-    python benchmarks/mixing.py DATA [--settings default,annealed,...]
+    python benchmarks/mixing.py DATA [--settings HMC;NUTS]
 
 DATA: the folder of the UCI tables (``uci.py``). Writes results/mixing.md: R-hat (largest, 95 % quantile, median) and the least
 effective sample size of predictions at the 31 held-out rows, the mean log τ of each chain, held-out NLL in standardized units, and

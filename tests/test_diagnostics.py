@@ -200,6 +200,11 @@ def test_draws_of_the_noise_stand_beside_their_point():
     for part, copies in ((samples(1), 100), (samples(3, 3), 34), (samples(40, 4), 1)):
         drawn, points = (jax.tree.leaves(q.sample(jax.random.key(0))["network"])[0] for q in (noisy(part), part))
         np.testing.assert_array_equal(drawn, np.repeat(points, copies, axis=0))
+    asked = noisy(samples(5, 5)).sample(
+        jax.random.key(0), 20
+    )  # some orders of equal points would be told as members too
+    points = jax.tree.leaves(samples(5, 5).params["network"])[0]
+    np.testing.assert_array_equal(jax.tree.leaves(asked["network"])[0], np.repeat(points, 4, axis=0))
 
 
 def test_an_ensemble_and_a_cross_fit_count_their_runs():

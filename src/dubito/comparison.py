@@ -57,6 +57,7 @@ class Compared(NamedTuple):
             "nll_difference": self.difference.value,
             "nll_difference_se": self.difference.se,
             "seconds": self.seconds,
+            "draws_enough": self.unsure.enough,
             "n": len(self.difference.rows) if self.difference.rows is not None else 0,
         }
 

@@ -103,8 +103,8 @@ def run(folder, names, say=print):
         cards = [(name, card) for name, (_, card, _) in results.items()]
         lines += ["", job.text, *text_table(cards)]
         pictures = drawn(job, results)
-        draws = [f"{name}. {monte_carlo(a, m.posterior_, job.test[1]).sentence}" for name, (m, _, a) in results.items()]
-        text = "\n\n".join([job.text, *draws])
+        unsure = [(name, monte_carlo(a, model.posterior_, job.test[1])) for name, (model, _, a) in results.items()]
+        text = f"{job.text}\n\n{report.draws_text(unsure)}"
         sections.append(report.Section(job.name, text, (report.scorecard_table(cards),), tuple(pictures)))
         for number, (_, _, figure) in enumerate(pictures):
             path = folder / f"{job.name.lower()}_{number + 1}.png"

@@ -98,7 +98,7 @@ def check(method):
 
 def scheduled(method, rows):
     """The method with a number of epochs for so many rows, if it leaves that open (None)."""
-    least = getattr(method, "least", EPOCHS)
+    least = getattr(method, "least_epochs", EPOCHS)
     return replace(method, epochs=max(least, SEEN // rows)) if method.epochs is None else method
 
 

@@ -242,9 +242,9 @@ def _structure(posterior, draws):
     match posterior:
         case Samples() if draws == len(posterior) == 1 and not noise:
             return "point", 1
-        case Samples() if draws == len(posterior) > posterior.chains:
+        case Samples() if draws == len(posterior) and posterior.by_chains:
             return "chains", posterior.chains
-        case Samples() if noise and len(posterior) > 1 and draws % len(posterior) == 0:
+        case Samples() if noise and not posterior.by_chains and len(posterior) > 1 and draws % len(posterior) == 0:
             return "members", len(posterior)
         case Mixture() if len(posterior.parts) > 1 and draws % len(posterior.parts) == 0:
             return "members", len(posterior.parts)

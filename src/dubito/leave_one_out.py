@@ -7,7 +7,7 @@ import numpy as np
 from dubito import diagnostics, metrics
 from dubito.metrics import Score
 from dubito.outcomes import checked
-from dubito.posterior import Dropped, LowRank, Samples
+from dubito.posterior import Dropped, LowRank, Mixture, Samples, unwrapped
 
 try:
     from arviz_stats.base.array import array_stats
@@ -35,15 +35,8 @@ def leave_one_out(answer, posterior, y):
     normals are variational cannot be seen from them: of these the answer is wrong without a sign of it.
     """
     kind, runs = diagnostics._structure(posterior, len(answer.draws))
-    innermost = posterior
-    while hasattr(innermost, "part"):
-        innermost = innermost.part
-    if (
-        kind in ("point", "members")
-        or isinstance(innermost, Samples)
-        and kind != "chains"
-        or isinstance(innermost, Dropped | LowRank)
-    ):
+    refused = (Dropped, LowRank, Mixture) if kind == "chains" else (Dropped, LowRank, Mixture, Samples)
+    if isinstance(unwrapped(posterior), refused):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"
         )

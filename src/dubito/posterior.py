@@ -60,6 +60,11 @@ class Samples:
     def __len__(self):
         return len(jax.tree.leaves(self.params)[0])
 
+    @property
+    def by_chains(self):
+        """Whether the draws are several of each run, which resemble each other, and not points, one of each."""
+        return len(self) > self.chains
+
     def sources(self, key, n=None):
         return [(self, jnp.arange(len(self)) if n is None else stratified(key, len(self), n))]
 
@@ -139,7 +144,7 @@ class GammaPrecision:
     """Another posterior's draws with a noise precision of their own: τ_k ~ Gamma(shape_k, rate_k), in place of theirs.
 
     ``model.likelihood`` is a Gaussian that learns τ. With such draws the predictive of one function is Student's t. Unasked, each of
-    a chain's draws has one τ, and each of a few points as many as make 100 draws, one point's after another's.
+    a chain's draws has one τ, and each of a few points as many as make 100 draws. A point's draws follow each other.
     """
 
     model: Model
@@ -151,12 +156,11 @@ class GammaPrecision:
 
     def sources(self, key, n=None):
         key_part, key_noise = jax.random.split(key)
-        parts, found = self.part.sources(key_part, n), []
-        count = sum(len(seeds) for _, seeds in parts)
-        chains = isinstance(self.part, Samples) and len(self.part) > self.part.chains
-        copies = -(-DRAWS // count) if n is None and not chains else 1
-        for part, seeds in parts:
-            seeds = jnp.repeat(jnp.asarray(seeds), copies, axis=0)
+        if n is None and isinstance(self.part, Samples) and not self.part.by_chains:
+            n = -(-DRAWS // len(self.part)) * len(self.part)
+        found = []
+        for part, seeds in self.part.sources(key_part, n):
+            seeds = jnp.sort(seeds) if isinstance(part, Samples) else jnp.asarray(seeds)
             key_noise, key_own = jax.random.split(key_noise)
             own = jax.random.key_data(jax.random.split(key_own, len(seeds)))
             columns = seeds.astype(jnp.uint32).reshape(len(seeds), -1)  # a key's data, or an index
@@ -230,6 +234,13 @@ class Mixture:
             shares = [-(-DRAWS // len(self.parts))] * len(self.parts)
         each = zip(self.parts, keys[1:], shares, strict=True)
         return [source for part, k, n in each if n is None or n > 0 for source in part.sources(k, n)]
+
+
+def unwrapped(posterior):
+    """The posterior inside those that put a noise or another network beside it."""
+    while hasattr(posterior, "part"):
+        posterior = posterior.part
+    return posterior
 
 
 def stratified(key, count, n):

@@ -91,7 +91,7 @@ def data_section(title, cards, name, predictive, y, *, text="", x=None, history=
     (n,), the only column, adds the bands, ``history`` the loss curves, ``posterior`` whether its draws were enough.
     """
     if posterior is not None:
-        text = f"{text}\n\n{name}. {monte_carlo(predictive, posterior, y).sentence}".strip()
+        text = f"{text}\n\n{draws_text([(name, monte_carlo(predictive, posterior, y))])}".strip()
     drawn = []
     if history is not None:
         drawn.append((LOSS, "Loss curves", plots.loss_curves(history)))
@@ -108,6 +108,11 @@ def data_section(title, cards, name, predictive, y, *, text="", x=None, history=
         ax = plots.comparison(cards, "nll")
         pictures.insert(0, ("All methods, ± one standard error.", "Negative log likelihood of all methods", ax.figure))
     return Section(title, text, (scorecard_table(cards),), tuple(pictures))
+
+
+def draws_text(unsure):
+    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarlo``) pairs."""
+    return "\n\n".join(f"{name}. {one.sentence}" for name, one in unsure)
 
 
 def comparison_report(path, title, rows, *, settings, seed):
@@ -128,7 +133,7 @@ def comparison_report(path, title, rows, *, settings, seed):
         key for key in ("nll", "coverage_90", "accuracy") if any(math.isfinite(c.get(key, math.nan)) for _, c in cards)
     ]
     pictures = [("± one standard error.", plots.SCORES[k][1], plots.comparison(cards, k).figure) for k in shown]
-    text = "\n\n".join(f"{row.name}. {row.unsure.sentence}" for row in rows if row.unsure.kind != "point")
+    text = draws_text([(row.name, row.unsure) for row in rows if row.unsure.kind != "point"])
     draws = [Section("Are the draws enough?", text)] if text else []
     first = Section("Held-out scores", "", (table,), tuple(pictures))
     write_report(path, title, [first, *draws], settings=settings, seed=seed)

@@ -130,7 +130,7 @@ def noised(method, model, parts, folds, means, rows, key, run):
 
 def mixed(parts):
     """The folds' posteriors as one: points side by side; chains stay apart, for those of two folds have no target in common."""
-    chains = any(isinstance(part, Samples) and len(part) > part.chains for part in parts)
+    chains = any(isinstance(part, Samples) and part.by_chains for part in parts)
     return Mixture(parts[0].model, tuple(parts)) if chains else joined(parts)
 
 

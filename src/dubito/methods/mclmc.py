@@ -87,10 +87,10 @@ class MCLMC:
 
 def tuned(method, density, chain, key):
     """The chain with step size, mass and L, after ``warmup`` steps in which BlackJAX has found them."""
-    chain = mcmc.opened(density, chain)  # without a descent before it nobody has
     from blackjax.adaptation.mclmc_adaptation import mclmc_find_L_and_step_size
     from blackjax.mcmc import mclmc
 
+    chain = mcmc.opened(density, chain)  # without a descent before it nobody has
     with mcmc.loose():
         tune: Any = mclmc_find_L_and_step_size
         state, found, _ = tune(

@@ -38,7 +38,7 @@ class SGHMC:
     temperature: float = 1.0
 
     optimizer = "sgd"
-    least = 1000  # epochs, where they are left open
+    least_epochs = 1000  # where epochs is None
     members = SGLD.members
     finish = SGLD.finish
 

@@ -66,7 +66,7 @@ class SGLD:
     temperature: float = 1.0
 
     optimizer = "sgd"
-    least = 2000  # epochs, where they are left open
+    least_epochs = 2000  # where epochs is None
     members = mcmc.members
 
     def check(self, model):

@@ -36,9 +36,10 @@ class SWAG:
 
     What the spread is: the stationary distribution of the descent, not the posterior. With curvature H and gradient
     covariance C per example and n rows a batch drawn independently, HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with
-    momentum 0.9 of ten times the α: where C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch here, as usual, takes each row once, so
-    that most of this noise cancels within it, and Σ is narrower still where αH is far below n/N. To choose for the mean, which
-    predicts better than the last point, and a first idea of the doubt at the cost of one fit; score it on held-out rows.
+    momentum 0.9 of ten times the α: where C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch
+    here, as usual, takes each row once, so that most of this noise cancels within it, and Σ is narrower still where αH is far
+    below n/N. To choose for the mean, which predicts better than the last point, and a first idea of the doubt at the cost of
+    one fit; score it on held-out rows.
     """
 
     epochs: int | None = 400
