@@ -157,9 +157,21 @@ def test_all_methods_are_compared(folder, monkeypatch):
     monkeypatch.setattr("dubito.comparison.compare", compare)
     with pytest.raises(ValueError, match=",".join(recipes.METHODS)):
         cli.compare(str(folder / "diabetes.csv"), "progression", "all")
-    for wrong, words in (("map, mapp", "did you mean 'map'"), ("map,swag,map", "'map' is named twice")):
+    for wrong, words in (
+        ("map, mapp", "did you mean 'map'"),
+        ("zzz", r"'zzz' is unknown\. Choose"),
+        ("map,swag,map", "'map' is named twice"),
+    ):
         with pytest.raises(ValueError, match=words):
             cli.compare(str(folder / "diabetes.csv"), "progression", wrong)
+
+
+def test_brackets_in_what_is_told_are_no_markup(monkeypatch):
+    """A note on what to install would lose the very thing that is missing."""
+    told = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", told)
+    cli.say("pip install 'dubito[samplers]'")
+    assert told.getvalue() == "pip install 'dubito[samplers]'\n"
 
 
 @pytest.mark.slow

@@ -69,7 +69,7 @@ def opened(table, impute, values=None):
 
 def say(text):
     if not state["quiet"]:
-        errors.print(text, highlight=False, soft_wrap=True)
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):

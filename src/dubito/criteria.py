@@ -262,7 +262,7 @@ def known(name, task=None):
         raise ValueError(f"likelihood {name!r} is for {LIKELIHOODS[name].task}. Choose one of {', '.join(names)}.")
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"likelihood {name!r} is unknown{hint} Choose one of {', '.join(names)}.")
+    raise ValueError(f"likelihood {name!r} is unknown{hint or '.'} Choose one of {', '.join(names)}.")
 
 
 def refusal(likelihood, y):

@@ -79,7 +79,7 @@ def check(method):
         if isinstance(value, str) and value not in table:
             near = difflib.get_close_matches(value, table, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name}={value!r} is unknown{hint} Choose one of {', '.join(table)}.")
+            raise ValueError(f"{name}={value!r} is unknown{hint or '.'} Choose one of {', '.join(table)}.")
     if method.learning_rate is not None and not method.learning_rate > 0:
         raise ValueError(
             f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"

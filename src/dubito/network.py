@@ -239,7 +239,7 @@ def check_activation(activation, hidden):
     if activation not in ACTIVATIONS:
         near = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"activation={activation!r} is unknown{hint} Choose one of {', '.join(ACTIVATIONS)}.")
+        raise ValueError(f"activation={activation!r} is unknown{hint or '.'} Choose one of {', '.join(ACTIVATIONS)}.")
     if activation in UNTRAINABLE:
         raise ValueError(f"{activation} {UNTRAINABLE[activation]}")
 

@@ -117,7 +117,7 @@ def named(name, settings=(), *, size=1000, task="regression"):
     if name not in METHODS:
         near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method {name!r} is unknown{hint} Choose one of {', '.join(METHODS)}.")
+        raise ValueError(f"method {name!r} is unknown{hint or '.'} Choose one of {', '.join(METHODS)}.")
     method = METHODS[name]
     if settings and method is None:
         method = default_method(size, task)
