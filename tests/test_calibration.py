@@ -12,9 +12,9 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 
 import dubito
-from dubito import calibration, comparison, conformal, metrics
+from dubito import calibration, conformal, metrics
 from dubito.calibration import Quantiles, Temperature
-from dubito.conformal import Conformal, cv_plus, cv_plus_sets, split_conformal
+from dubito.conformal import Conformal, CVPlus, adaptive, cv_plus, of_folds, split_conformal
 from dubito.predictive import Predictive
 from dubito.recalibrated import NODES
 
@@ -404,7 +404,7 @@ def test_ties_make_sets_and_intervals_larger_only():
 
 def test_an_interval_that_shrinks_to_less_than_nothing_is_its_middle():
     answer = gaussians(np.zeros((1, 5, 1)), np.ones((1, 5, 1)))
-    lower, upper = Conformal("quantiles", 0.9, (-7.0,)).interval(answer)
+    lower, upper = Conformal("quantiles", 0.9, (-7.0,)).interval(answer, 0.9)
     np.testing.assert_array_equal(lower, upper)
     np.testing.assert_allclose(upper, 0, atol=1e-6)
 
@@ -445,37 +445,53 @@ def test_conformal_answers_all_else_as_before_and_one_coverage_only():
 # --- CV+
 
 
-def test_cv_plus_is_its_definition():
+def committee(means):
+    """A Predictive of one draw a member, of ``means`` (M, n, K)."""
+    return gaussians(means, np.ones(np.shape(means)))
+
+
+def test_cv_plus_intervals_are_their_definition(monkeypatch):
     rng = np.random.default_rng(15)
-    means, residuals, fold = rng.normal(size=(3, 7, 2)), rng.uniform(size=(20, 2)), rng.integers(0, 3, 20)
-    for coverage in (0.5, 0.8, 0.95):
-        lower, upper = cv_plus(means, residuals, fold, coverage)
-        for x, k in product(range(7), range(2)):
-            low = sorted(means[fold[i], x, k] - residuals[i, k] for i in range(20))
-            high = sorted(means[fold[i], x, k] + residuals[i, k] for i in range(20))
-            inside = round(100 * (1 - coverage)) * 21 // 100  # ⌊α(n + 1)⌋
-            assert lower[x, k] == low[inside - 1] and upper[x, k] == high[20 - inside]
-    assert np.all(np.isinf(cv_plus(means, residuals, fold, 0.96)))
+    own, new = rng.normal(size=(3, 20, 2)), rng.normal(size=(3, 7, 2)).astype(np.float32)
+    y, fold = rng.normal(size=(20, 2)), rng.integers(0, 3, 20)
+    found = cv_plus(committee(own), y, fold)
+    residuals = np.abs(y - own.astype(np.float32)[fold, np.arange(20)])
+    answer = found(committee(new))
+    for size in (conformal.HELD, 60):  # the second is of blocks of 3 rows
+        monkeypatch.setattr(conformal, "HELD", size)
+        for coverage in (0.5, 0.8, 0.95):
+            lower, upper = answer.interval(coverage)
+            for x, k in product(range(7), range(2)):
+                low = sorted(new[fold[i], x, k] - residuals[i, k] for i in range(20))
+                high = sorted(new[fold[i], x, k] + residuals[i, k] for i in range(20))
+                inside = round(100 * (1 - coverage)) * 21 // 100  # ⌊α(n + 1)⌋
+                assert (lower[x, k], upper[x, k]) == pytest.approx((low[inside - 1], high[20 - inside]), rel=1e-12)
+    assert np.all(np.isinf(answer.interval(0.96)))
+    np.testing.assert_allclose(answer.mean, new.mean(0), atol=1e-6)
 
 
-def test_cv_plus_in_blocks(monkeypatch):
+def test_a_member_of_several_draws_is_their_mean():
     rng = np.random.default_rng(16)
-    inputs = rng.normal(size=(3, 7, 2)), rng.uniform(size=(20, 2)), rng.integers(0, 3, 20)
-    whole = cv_plus(*inputs)
-    monkeypatch.setattr(conformal, "HELD", 100)
-    np.testing.assert_array_equal(cv_plus(*inputs), whole)
+    several = rng.normal(size=(2, 3, 7, 1))
+    twice = cv_plus(committee(several.reshape(6, 7, 1)), np.zeros(7), np.arange(7) % 2)
+    once = cv_plus(committee(several.mean(1)), np.zeros(7), np.arange(7) % 2)
+    np.testing.assert_allclose(np.concatenate(twice.errors, axis=1), np.concatenate(once.errors, axis=1), rtol=1e-5)
+    with pytest.raises(ValueError, match="equally many draws of each of its 2 members"):
+        twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
+    with pytest.raises(ValueError, match="a committee as it was fitted"):
+        twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
 
 
 def test_cv_plus_of_members_that_learn_nothing_is_exact():
     """Then it is ± the ⌈(n + 1)(1 − α)⌉-th smallest |y|, which covers with exactly that share of n + 1."""
     rng = np.random.default_rng(17)
     y = rng.standard_t(3, (4000, 21))
-    fold = np.arange(20) % 5
-    hits = []
+    fold, hits = np.arange(20) % 5, []
     for row in y:
-        lower, upper = cv_plus(np.zeros((5, 1, 1)), np.abs(row[:20, None]), fold)
+        found = CVPlus(0.9, of_folds(np.abs(row[:20, None]), fold))
+        lower, upper = found.between(np.zeros((5, 1, 1)), 0.9)
         hits.append(lower[0, 0] <= row[20] <= upper[0, 0])
-    assert abs(np.mean(hits) - HELD) < GATE * np.sqrt(HELD * (1 - HELD) / len(hits))
+    assert abs(np.mean(hits) - 19 / 21) < GATE * np.sqrt(19 / 21 * 2 / 21 / len(hits))
 
 
 @pytest.mark.parametrize("folds", [2, 5, 20])
@@ -487,58 +503,14 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
         x = rng.normal(size=(21, 3))
         y = x @ [1, -2, 0.5] + rng.standard_t(4, 21)
         weights = np.stack([np.linalg.lstsq(x[:20][fold != k], y[:20][fold != k], rcond=None)[0] for k in range(folds)])
-        residuals = np.abs(y[:20] - np.sum(x[:20] * weights[fold], axis=1))
-        lower, upper = cv_plus((weights @ x[20])[:, None, None], residuals[:, None], fold)
+        means = weights @ x.T
+        found = CVPlus(0.9, of_folds(np.abs(y[:20] - means[fold, np.arange(20)])[:, None], fold))
+        lower, upper = found.between(means[:, 20:, None], 0.9)
         hits.append(lower[0, 0] <= y[20] <= upper[0, 0])
     error = GATE * np.std(hits) / np.sqrt(len(hits))
     assert np.mean(hits) > 0.8 - error
     assert np.mean(hits) > 0.9 - error  # usual, and not promised
     assert folds < 20 or np.mean(hits) < 0.95  # leaving one out wastes nothing
-
-
-def test_cross_validated_estimators_have_cv_plus_intervals(tmp_path):
-    rng = np.random.default_rng(19)
-    x = rng.normal(size=(90, 2))
-    y = 10 + 3 * x[:, 0] + rng.normal(size=90)
-    model = regressor()
-    found = comparison.cross_validated(model, x, y, folds=3)
-    assert len(found.members) == 3 and np.bincount(found.fold).tolist() == [30, 30, 30]
-    for k, member in enumerate(found.members):
-        out = found.fold == k
-        np.testing.assert_array_equal(found.residuals[out, 0], np.abs(y[out] - member.predict(x[out])))
-        if k == 0:
-            np.testing.assert_array_equal(model.fit(x[~out], y[~out]).predict(x), member.predict(x))
-    lower, upper = found.interval(x[:5], 0.8)
-    means = np.stack([member.predict(x[:5])[:, None] for member in found.members])
-    np.testing.assert_array_equal(
-        (lower, upper), [end[:, 0] for end in cv_plus(means, found.residuals, found.fold, 0.8)]
-    )
-    found.save(tmp_path / "folds")
-    again = comparison.CrossValidated.load(tmp_path / "folds")
-    np.testing.assert_array_equal(again.interval(x[:5], 0.8), (lower, upper))
-    assert again.residuals.dtype == found.residuals.dtype and np.array_equal(again.fold, found.fold)
-
-
-def test_folds_that_are_not_whole_are_not_read(tmp_path, monkeypatch):
-    x, y = np.arange(4.0)[:, None], np.arange(4.0)
-    member = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, y)
-    found = comparison.CrossValidated((member, member), y[:, None], np.arange(4) % 2)
-    found.save(tmp_path)
-    (tmp_path / "member_1.dubito").unlink()
-    with pytest.raises(dubito.ModelFileError, match="member_1"):
-        comparison.CrossValidated.load(tmp_path)
-    monkeypatch.setattr(dubito.BayesianRegressor, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):  # over the old one
-        found.save(tmp_path)
-    with pytest.raises(dubito.ModelFileError, match="folds"):
-        comparison.CrossValidated.load(tmp_path)
-    dubito.archive.write(
-        tmp_path / "folds.dubito",
-        {"members": 1, "rows": 4, "columns": 1},
-        {"residuals": y[:, None], "fold": np.arange(4, dtype=np.uint32)},
-    )
-    with pytest.raises(dubito.ModelFileError, match="its folds"):
-        comparison.CrossValidated.load(tmp_path)
 
 
 @pytest.mark.parametrize("folds", [4, 40])
@@ -553,44 +525,27 @@ def test_cv_plus_sets_keep_their_promise(folds):
             [[np.mean([*x[:40][(k[:40] == c) & (fold != m)], c]) for c in range(3)] for m in range(folds)]
         )
         p = special.softmax(-0.8 * (x[:, None, None] - centers) ** 2, axis=2).swapaxes(0, 1)  # (M, 41, 3)
-        scores = 1 - p
-        sets = cv_plus_sets(scores[:, 40:], scores[fold, np.arange(40), k[:40]], fold, 0.8)
+        held = adaptive(p[fold, np.arange(40)])[np.arange(40), k[:40], None]
+        sets = CVPlus(0.8, of_folds(held, fold)).conforming(p[:, 40:])
         hits.append(sets[0, k[40]])
         sizes.append(sets.sum())
-    error = 4.6 * np.sqrt(0.16 / 1500)
+    error = GATE * np.sqrt(0.16 / 1500)
     assert np.mean(hits) > 0.8 - error and np.mean(hits) < 0.8 + 0.06  # usual, and not wasted
     assert 1 < np.mean(sizes) < 2.5
 
 
 def test_cv_plus_sets_are_their_definition():
     rng = np.random.default_rng(24)
-    scores, held, fold = (
-        rng.integers(0, 9, (3, 7, 4)) / 8,
-        rng.integers(0, 9, 20) / 8,
-        rng.integers(0, 3, 20),
-    )  # with ties
-    for coverage in (0.5, 0.8, 20 / 21, 0.96):
-        below = np.sum(held[:, None, None] < scores[fold], axis=0)
-        np.testing.assert_array_equal(cv_plus_sets(scores, held, fold, coverage), below < coverage * 21 - 1e-9)
-
-
-def test_cross_validated_classifiers_have_cv_plus_sets():
-    rng = np.random.default_rng(25)
-    k = np.repeat([0, 1, 2], 20)
-    x = k[:, None] + rng.normal(size=(60, 2))
-    model = dubito.BayesianClassifier(dubito.MAP(epochs=60, batch_size=None), hidden=(4,), random_state=0)
-    found = comparison.cross_validated(model, x, np.array(["a", "b", "c"])[k], folds=3)
+    logits, fold, k = rng.integers(0, 3, (3, 27, 4)) * 1.0, rng.integers(0, 3, 20), rng.integers(0, 4, 20)
+    own, new = classes(logits[:, :20]), classes(logits[:, 20:])  # with ties
     score = Conformal("adaptive", 0.9, None)
-    for m, member in enumerate(found.members):
-        out = found.fold == m
-        own = score.classes(member.predictive(x[out]))[np.arange(20), k[out]]
-        np.testing.assert_array_equal(found.residuals[out, 0], own)
-    sets = found.sets(x[:9], 0.7)
-    scores = np.stack([score.classes(member.predictive(x[:9])) for member in found.members])
-    plain = cv_plus_sets(scores, found.residuals[:, 0], found.fold, 0.7)
-    assert np.all(sets >= plain) and np.all(sets.any(1)) and not sets.all()
-    with pytest.raises(ValueError, match="'b' has one row"):
-        comparison.cross_validated(model, x[:21], np.array(["a", "b"])[k[:21]], folds=3)
+    scores = np.stack([score.classes(classes(one)) for one in logits[:, None]])
+    held = scores[fold, np.arange(20), k]
+    for coverage in (0.5, 0.8, 20 / 21, 0.96):
+        below = np.sum(held[:, None, None] < scores[fold, 20:], axis=0)
+        best = np.arange(4) == new.probs.argmax(1)[:, None]
+        sets = cv_plus(own, k, fold, coverage=coverage)(new).sets
+        np.testing.assert_array_equal(sets, (below < coverage * 21 - 1e-9) | best)
 
 
 # --- what cannot be
@@ -629,10 +584,11 @@ def test_what_cannot_be_calibrated_is_refused():
             lambda: calibration.calibrated(labels, k, "temperature", coverage=0.9),
             "unexpected keyword argument 'coverage'",
         ),
-        (lambda: cv_plus(np.zeros((2, 3, 1)), np.zeros((4, 1)), np.array([0, 1, 2, 0])), "from 0 to 1"),
-        (lambda: cv_plus(np.zeros((2, 3, 1)), np.zeros(4), np.zeros(4, int)), "residuals"),
-        (lambda: cv_plus(np.zeros((2, 3, 1)), -np.ones((4, 1)), np.zeros(4, int)), "none of them negative"),
-        (lambda: cv_plus(np.zeros((2, 3, 1)), np.ones((4, 1)), np.zeros(4, int), 0.0), "strictly between"),
+        (lambda: cv_plus(numbers, y, np.zeros(30)), "a member's number for each of 30 rows"),
+        (lambda: cv_plus(numbers, y, np.arange(30) % 2), "equally many draws of each of its 2 members"),
+        (lambda: cv_plus(numbers, y, np.zeros(30, int), coverage=1.0), "strictly between 0 and 1"),
+        (lambda: cv_plus(numbers, y, np.zeros(30, int))(numbers).interval(1.0), "strictly between 0 and 1"),
+        (lambda: cv_plus(numbers, y, np.zeros(30, int))(gaussians(*np.ones((2, 1, 3, 2)))), "errors of 2 targets"),
     ):
         with pytest.raises(ValueError, match=words):
             wrong()
@@ -714,3 +670,72 @@ def test_fit_removes_a_calibration_and_a_refused_one_changes_nothing(regression,
     with pytest.raises(ValueError, match="was not there at fit"):
         classification[0].calibrate(x, np.repeat("z", 60))
     assert model.fit(x, y).calibration_ is None
+
+
+def test_a_committee_has_cv_plus_intervals(tmp_path):
+    """Those of its own errors, in the target's units; weights of 0 leave rows out, and what comes after a fit takes their place."""
+    rng = np.random.default_rng(26)
+    x = rng.normal(size=(90, 2))
+    y = 100 + 30 * x[:, :1] + 10 * rng.normal(size=(90, 2))
+    weight = np.where(np.arange(90) < 10, 0.0, 1.0)
+    method = dubito.Committee(dubito.MCDropout(epochs=60), 3)
+    model = dubito.BayesianRegressor(method, hidden=(4,), draws=30, random_state=0).fit(x, y, weight)
+    means = model.uncalibrated(x).means(3)
+    residuals, fold = np.abs(y - means[np.arange(90) % 3, np.arange(90)])[10:], np.arange(90)[10:] % 3
+    np.testing.assert_allclose(
+        model.predict_interval(x, 0.8), CVPlus(0.9, of_folds(residuals, fold)).between(means, 0.8), rtol=1e-6
+    )
+    assert [len(own[0]) for own in model.calibration_.errors] == [26, 27, 27]
+    assert (
+        metrics.scorecard(model.predictive(x), y)["conformal_coverage"]
+        == metrics.coverage(model.predictive(x), y, 0.9).value
+    )
+    model.save(tmp_path / "model.dubito")
+    again = dubito.load(tmp_path / "model.dubito")
+    np.testing.assert_array_equal(again.predict_interval(x, 0.7), model.predict_interval(x, 0.7))
+    assert again.calibration_ == model.calibration_
+    model.calibrate(x, y, "conformal", coverage=0.8)
+    assert isinstance(model.calibration_, Conformal)
+    with pytest.warns(UserWarning, match="not CV.: .* equally many draws of each of its 3 members"):
+        assert model.set_params(draws=31).fit(x, y).calibration_ is None
+
+
+def test_a_committee_has_cv_plus_sets(tmp_path):
+    rng = np.random.default_rng(25)
+    k = rng.permutation(np.repeat([0, 1, 2], 20))
+    x = k[:, None] + rng.normal(size=(60, 2))
+    method = dubito.Committee(dubito.MAP(epochs=60, batch_size=None), 5)
+    model = dubito.BayesianClassifier(method, hidden=(4,), random_state=0).fit(x, np.array(["a", "b", "c"])[k])
+    fold = np.empty(60, int)
+    for c in range(3):  # stratified
+        fold[k == c] = np.arange(20) % 5
+    p = model.predictive(x).means(5)
+    held = adaptive(p[fold, np.arange(60)])[np.arange(60), k, None]
+    plain = CVPlus(0.9, of_folds(held, fold)).conforming(p)
+    sets = model.predict_set(x)
+    np.testing.assert_array_equal(sets, plain | (np.arange(3) == model.predict_proba(x).argmax(1)[:, None]))
+    assert sets.any(1).all() and not sets.all()
+    model.save(tmp_path / "model.dubito")
+    np.testing.assert_array_equal(dubito.load(tmp_path / "model.dubito").predict_set(x), sets)
+
+
+def test_the_members_of_a_committee_have_not_seen_their_fold():
+    """Neither in training, nor in stopping, nor in a noise found afterwards: other targets there change nothing of them."""
+    rng = np.random.default_rng(27)
+    x, y = rng.normal(size=(40, 2)).astype(np.float32), rng.normal(size=(40, 1)).astype(np.float32)
+    other = np.where(np.arange(40)[:, None] % 4 == 1, 5 * y + 3, y)
+    model = dubito.Model(dubito.mlp(2, (4,)), dubito.Gaussian())
+    for method, options in (
+        (dubito.ConjugateNoise(dubito.MAP(epochs=60)), {"early_stopping": True, "validation_fraction": 0.5}),
+        (dubito.LaplaceApproximation(dubito.MAP(epochs=20)), {}),
+    ):
+        found = [
+            dubito.fit(model, x, each, dubito.Committee(method, 4), key=jax.random.key(0), **options)
+            for each in (y, other)
+        ]
+        same = [
+            all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (one.parts[k], two.parts[k])), strict=True))
+            for one, two in [found]
+            for k in range(4)
+        ]
+        assert same == [False, True, False, False]

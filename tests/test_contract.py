@@ -2,7 +2,7 @@
 
 The same key gives the same posterior, another key another one; draws are trees of the model's parameters with a leading axis, of its types;
 and whatever the numbers in a method's fields are, a second fit of the same shape compiles nothing. A posterior that went through
-pickle is the same one, in the same programs.
+pickle is the same one, in the same programs; and one that went through a model's file, with its method.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import dubito
+from dubito import archive, codec, posterior_file
 
 METHODS = [
     dubito.MaximumLikelihood(epochs=12),
@@ -38,6 +39,7 @@ METHODS = [
     dubito.ConjugateNoise(dubito.Ensemble(dubito.MAP(epochs=12), 2)),
     dubito.SGLD(epochs=12, draws=4, chains=2, learning_rate=1e-3),
     dubito.SGHMC(epochs=12, draws=4, chains=2, learning_rate=1e-4),
+    dubito.Committee(dubito.MAP(epochs=12), 3),
     dubito.CrossFit(dubito.MAP(epochs=12), 3),
 ]
 
@@ -75,6 +77,10 @@ def test_contract(method, key, compiled):
         assert same(drawn, leaves(again, key)) and not same(drawn, leaves(other, key))
         assert same(drawn, leaves(pickle.loads(pickle.dumps(first)), key))
     assert names == []
+    spec = archive.strict_json(archive.canonical(posterior_file.spec(first)))
+    assert set(posterior_file.described(spec)) == set(posterior_file.arrays(first))
+    assert same(drawn, leaves(posterior_file.built(spec, posterior_file.arrays(first)), key))
+    assert codec.decoded(archive.strict_json(archive.canonical(codec.encoded(method)))) == method
     seven, params = first.sample(key, 7), first.model.init(key)
     assert jax.tree.structure(seven) == jax.tree.structure(params)
     for leaf, like in zip(jax.tree.leaves(seven), jax.tree.leaves(params), strict=True):

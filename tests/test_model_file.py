@@ -73,13 +73,10 @@ CASES = {
     "bbb": (regressor(dubito.BayesByBackprop(epochs=5)), table()),
     "laplace": (regressor(dubito.LaplaceApproximation(dubito.MAP(epochs=5))), table()),
     "laplace noise": (regressor(dubito.CrossFit(LOW_RANK, 2)), table()),
-    "concrete dropout": (regressor(dubito.ConcreteDropout(epochs=5)), table()),
-    "variational dropout": (regressor(dubito.VariationalDropout(epochs=5)), table()),
-    "sparse": (regressor(dubito.SparseVariationalDropout(epochs=5)), table()),
     "low rank": (regressor(dubito.VariationalGaussian(epochs=5, rank=2)), table()),
     "dense": (regressor(dubito.VariationalGaussian("full", epochs=5)), table()),
-    "natural gradient": (regressor(dubito.NaturalGradientVI(epochs=5)), table()),
     "ensemble": (regressor(dubito.Ensemble(dubito.MCDropout(epochs=5), 2)), table()),
+    "committee": (regressor(dubito.Committee(dubito.MCDropout(epochs=5), 2)), table()),
     "renoised": (regressor(dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3)), table()),
     "targets": (regressor(MEMBER, likelihood="heteroscedastic"), (table()[0], table()[0] * [2.0, 1e-9])),
     "frame": (regressor(dubito.MAP(epochs=5), prior=dubito.Laplace(2.0)), mixed()),
@@ -386,6 +383,10 @@ def quantiles(u=(0.0, 1.0), v=(0.0, 1.0), factor=1.0):
     return {"class": "Quantiles", "factors": [factor], "knots": [[list(u), list(v)]]}
 
 
+def cv_plus(*errors):
+    return {"class": "CVPlus", "coverage": 0.9, "errors": list(errors)}
+
+
 def conformal(margins, score="residual"):
     return {"class": "Conformal", "coverage": 0.9, "margins": margins, "score": score}
 
@@ -549,6 +550,12 @@ ILL = {
     "calibration of more targets": ("targets", at("calibration", value=quantiles()), "not for 2 targets"),
     "margins of texts": ("tiny", at("calibration", value=conformal(["0"])), "not a usable"),
     "margins of more targets": ("tiny", at("calibration", value=conformal([0.0, 0.0])), "1 finite numbers"),
+    "CV+ of a member less": ("committee", at("calibration", value=cv_plus([[0.1]])), "of other members"),
+    "CV+ of no committee": ("tiny", at("calibration", value=cv_plus([[0.1]])), "of other members"),
+    "CV+ of texts": ("committee", at("calibration", value=cv_plus([["0"]], [["1"]])), "not a usable"),
+    "CV+ out of order": ("committee", at("calibration", value=cv_plus([[0.2, 0.1]], [[0.3]])), "sorted errors"),
+    "CV+ of more targets": ("committee", at("calibration", value=cv_plus([[0.1], [0.1]], [[], []])), "of 1 targets"),
+    "CV+ of nothing": ("committee", at("calibration", value=cv_plus([[]], [[]])), "no errors"),
     "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "the score 'os.system'"),
     "handle_unknown": ("tiny", at("params", "handle_unknown", value="skip"), "handle_unknown"),
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "parameter draws"),

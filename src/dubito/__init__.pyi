@@ -26,6 +26,7 @@ from .likelihood import StudentT as StudentT
 from .mcmc import SamplingWarning as SamplingWarning
 from .methods.bayes_by_backprop import BayesByBackprop as BayesByBackprop
 from .methods.bayes_by_backprop import prune as prune
+from .methods.committee import Committee as Committee
 from .methods.concrete_dropout import ConcreteDropout as ConcreteDropout
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.cross_fit import CrossFit as CrossFit

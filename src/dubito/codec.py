@@ -12,6 +12,7 @@ from dubito import calibration, conformal, criteria, model, network, prior
 from dubito.archive import ModelFileError, expect
 from dubito.methods import (
     bayes_by_backprop,
+    committee,
     concrete_dropout,
     conjugate_noise,
     cross_fit,
@@ -46,11 +47,17 @@ VARIATIONAL = (
     variational_gaussian.VariationalGaussian,
 )
 METHODS = (*POINTS, *SAMPLERS, *DROPPING, *VARIATIONAL, laplace.LaplaceApproximation, swag.SWAG)
-METHODS += (ensemble.Ensemble, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
+METHODS += (ensemble.Ensemble, committee.Committee, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
 NETWORKS = (network.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in criteria.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (prior.Normal, prior.Laplace, prior.ScaleMixture)
-CALIBRATIONS = (calibration.Temperature, calibration.Isotonic, calibration.Quantiles, conformal.Conformal)
+CALIBRATIONS = (
+    calibration.Temperature,
+    calibration.Isotonic,
+    calibration.Quantiles,
+    conformal.Conformal,
+    conformal.CVPlus,
+)
 KNOWN = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, model.Model)
 CLASSES = {kind.__name__: kind for kind in KNOWN}
 # What stands in fields that are declared as Any.

@@ -6,20 +6,15 @@ import time
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from dubito import archive, metrics
-from dubito.columns import check_target
-from dubito.conformal import Conformal, cv_plus, cv_plus_sets
+from dubito import metrics
 from dubito.diagnostics import MonteCarlo, monte_carlo
-from dubito.estimators import load
 from dubito.metrics import Score
 from dubito.tables import taken
 from dubito.targets import codes
@@ -33,8 +28,6 @@ REGRESSION = {
     "coverage_90": metrics.coverage,
     "mean_width_90": metrics.width,
 }
-FOLDS = "folds.dubito"
-ADAPTIVE = Conformal("adaptive", 0.9, None)  # for its scores, which no coverage enters
 CLASSIFICATION = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
 
 
@@ -146,85 +139,3 @@ def pooled(scores):
     """Scores of separate rows as one: the mean over all rows, which every score has one of for each."""
     rows = np.concatenate([score.rows for score in scores])
     return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)
-
-
-def cross_validated(estimator, X, y, *, folds=10, seed=0):
-    """A ``CrossValidated`` estimator: one clone of ``estimator`` fitted without each of ``folds``, and its errors there.
-
-    Folds are stratified for classes. Raises ValueError where a class has a single row, which no member would know and have left out.
-    """
-    y, classes = np.asarray(y), hasattr(estimator, "predict_proba")
-    truth: Any
-    if classes:
-        names, truth, counts = np.unique(y, return_inverse=True, return_counts=True)
-        if counts.min() < 2:
-            raise ValueError(f"class {str(names[counts.argmin()])!r} has one row: CV+ wants two of each at least")
-        splitter, residuals = StratifiedKFold, np.empty((len(y), 1))
-    else:
-        truth, _ = check_target(y, len(y), "regression")
-        splitter, residuals = KFold, np.empty(truth.shape)
-    splits = list(splitter(folds, shuffle=True, random_state=seed).split(truth, truth if classes else None))
-    fold, members = np.empty(len(truth), int), []
-    with fitting([(clone(estimator), X, y, train) for train, _ in splits]) as fits:
-        for number, (_, test) in enumerate(splits):
-            ((fitted, _),) = results([fits.popleft()])
-            answer = fitted.predictive(taken(X, test))
-            fold[test] = number
-            if classes:
-                residuals[test, 0] = ADAPTIVE.classes(answer)[np.arange(len(test)), truth[test]]
-            else:
-                residuals[test] = np.abs(truth[test] - answer.mean)
-            members.append(fitted)
-    return CrossValidated(tuple(members), residuals, fold)
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """``members``: fitted estimators; ``residuals`` (n, K): the errors, without sign, of the member ``fold`` (n,) at the rows
-    that it was fitted without; for classes (n, 1) the adaptive scores of ``conformal.split_conformal`` there."""
-
-    members: tuple
-    residuals: np.ndarray
-    fold: np.ndarray
-
-    def save(self, folder):
-        """Write the members' model files and the folds to ``folder``, which ``load`` reads. OSError or ModelFileError where that
-        is impossible; interrupted, it leaves nothing that could be read."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / FOLDS).unlink(missing_ok=True)  # which is written last: members of two fits are never taken together
-        for number, member in enumerate(self.members):
-            member.save(folder / f"member_{number}.dubito")
-        config = {"members": len(self.members), "rows": len(self.fold), "columns": self.residuals.shape[1]}
-        archive.write(folder / FOLDS, config, {"residuals": self.residuals, "fold": self.fold.astype(np.uint32)})
-
-    @staticmethod
-    def load(folder):
-        """What ``save`` wrote to ``folder``. Raises ModelFileError for anything else; nothing is imported or run."""
-
-        def expected(config):
-            fine = set(config) == {"members", "rows", "columns"} and all(type(n) is int for n in config.values())
-            archive.expect(fine and min(config.values()) > 0 and config["members"] <= config["rows"], "its numbers")
-            rows, columns = config["rows"], config["columns"]
-            return {"residuals": ("float64", (rows, columns)), "fold": ("uint32", (rows,))}
-
-        config, found = archive.read(Path(folder) / FOLDS, expected)
-        archive.expect(bool(np.all(found["fold"] < config["members"])), "its folds")
-        members = tuple(load(Path(folder) / f"member_{number}.dubito") for number in range(config["members"]))
-        return CrossValidated(members, found["residuals"], found["fold"].astype(int))
-
-    def interval(self, X, coverage=0.9):
-        """CV+ intervals (lower, upper), each (n,) or (n, K): they hold y with the probability 2 coverage − 1 at least, and
-        usually with ``coverage``; see ``conformal.cv_plus``."""
-        means = np.stack([member.predictive(X).mean for member in self.members])
-        lower, upper = cv_plus(means, self.residuals, self.fold, coverage)
-        return (lower[:, 0], upper[:, 0]) if lower.shape[1] == 1 else (lower, upper)
-
-    def sets(self, X, coverage=0.9):
-        """CV+ sets, bool (n, C) in the order of the members' ``classes_``, which promise the same; see ``conformal.cv_plus_sets``.
-        The class most probable on average is always in: no set is empty."""
-        answers = [member.predictive(X) for member in self.members]
-        scores = np.stack([ADAPTIVE.classes(answer) for answer in answers])
-        best = np.mean([answer.probs for answer in answers], axis=0).argmax(1)
-        found = cv_plus_sets(scores, self.residuals[:, 0], self.fold, coverage)
-        return found | (np.arange(scores.shape[2]) == best[:, None])

@@ -6,14 +6,17 @@ draws of these; it is none for each row by itself. Rows are not weighted: then t
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from dubito.outcomes import checked
+from dubito.predictive import Predictive
 
 SCORES = {"regression": ("quantiles", "normalized", "residual"), "classification": ("adaptive", "plain")}
-HELD = 2**22  # numbers of one block of ``cv_plus``
+HELD = 2**22  # numbers of one block of CV+ intervals
+HELD_OUT = 100_000  # errors that a model file holds
 
 
 def split_conformal(predictive, y, *, coverage=0.9, score=None):
@@ -83,12 +86,7 @@ class Conformal:
 
     def classes(self, predictive):
         """The score of every class in each row, (n, C)."""
-        p = predictive.probs
-        if self.score == "plain":
-            return 1 - p
-        order = np.argsort(-p, axis=1, kind="stable")
-        total = np.cumsum(np.take_along_axis(p, order, axis=1), axis=1)
-        return np.take_along_axis(total, np.argsort(order, axis=1, kind="stable"), axis=1)
+        return 1 - predictive.probs if self.score == "plain" else adaptive(predictive.probs)
 
     def _start(self, predictive):
         """(lower, upper, unit), each (n, K): where the score is 0, and what a margin is a multiple of."""
@@ -98,8 +96,12 @@ class Conformal:
         mean = predictive.mean
         return mean, mean, predictive.std if self.score == "normalized" else np.ones_like(mean)
 
-    def interval(self, predictive):
-        """(lower, upper), each (n, K). Where a negative margin leaves nothing, both are in the middle."""
+    def interval(self, predictive, coverage):
+        """(lower, upper), each (n, K), for the coverage they were made for. Where a negative margin leaves nothing, both are in the middle."""
+        if coverage != self.coverage:
+            raise ValueError(
+                f"these intervals are conformal for coverage={self.coverage}, not for {coverage!r}: calibrate again for another one"
+            )
         lower, upper, unit = self._start(predictive)
         if self.margins is None:
             return np.full_like(lower, -np.inf), np.full_like(upper, np.inf)
@@ -120,7 +122,7 @@ class Conformed:
     """A predictive with conformal intervals or sets; everything else is answered as before."""
 
     predictive: Any
-    conformal: Conformal
+    conformal: Any
 
     def __len__(self):
         return len(self.predictive)
@@ -134,13 +136,8 @@ class Conformed:
         return (Conformed(part, self.conformal) for part in self.predictive.by_rows())
 
     def interval(self, coverage=0.9):
-        """(lower, upper), each (n, K), that hold y with the probability ``coverage``, the one they were made for."""
-        if coverage != self.conformal.coverage:
-            raise ValueError(
-                f"these intervals are conformal for coverage={self.conformal.coverage}, not for {coverage!r}: calibrate "
-                "again for another one"
-            )
-        return self.conformal.interval(self.predictive)
+        """(lower, upper), each (n, K), that hold y with the probability ``coverage``: of split conformal ones that they were made for."""
+        return self.conformal.interval(self.predictive, coverage)
 
     @property
     def sets(self):
@@ -148,56 +145,104 @@ class Conformed:
         return self.conformal.sets(self.predictive)
 
 
-def cv_plus(means, residuals, fold, coverage=0.9) -> tuple[Any, Any]:
-    """CV+ intervals of new rows, (lower, upper), each (n', K) (Barber, Candès, Ramdas & Tibshirani 2021, "Predictive inference
-    with the jackknife+"): between the ⌊(n + 1)(1 − coverage)⌋-th smallest of m_k(i)(x) − r_i over rows i and the
-    ⌈(n + 1) coverage⌉-th smallest of m_k(i)(x) + r_i; infinite where n is too small.
+def cv_plus(predictive, y, fold, *, coverage=0.9):
+    """The ``CVPlus`` intervals or sets of a committee, from its own rows: each by the member that has not seen it.
 
-    ``means`` (M, n', K): what member m predicts for the new rows; ``fold`` (n,): the member that row i was held out of, and
-    ``residuals`` (n, K) = |y_i − m_k(i)(x_i)|. They hold y with probability 2 coverage − 1 at least (less some √(2/n) for folds
-    of many rows), and with about ``coverage`` for members that one row more or less does not change much. Members must not
-    have seen the fold in any way: those of a ``CrossFit`` have stopped on it. ``comparison.cross_validated`` makes such.
+    ``predictive``: of the rows that a ``Committee`` was fitted to; ``fold`` (n,): the member that each was held out of
+    (``methods.committee.assigned``); ``coverage``: what sets hold, and what a report asks of intervals, which are made for any.
+
+    They hold y with the probability 2 coverage − 1 at least (less some √(2/n) for folds of many rows), and with about
+    ``coverage`` where one row more or less does not change the members much; no row is spent on that. Barber, Candès, Ramdas &
+    Tibshirani 2021, "Predictive inference with the jackknife+"; Romano, Sesia & Candès 2020, algorithm 2.
     """
-    means, residuals, fold = np.asarray(means, float), np.asarray(residuals, float), np.asarray(fold)
-    if means.ndim != 3 or residuals.shape != (len(fold), means.shape[2]) or len(fold) == 0:
-        raise ValueError(
-            f"cv_plus wants means (M, n', K), residuals (n, K), fold (n,); got {means.shape}, {residuals.shape}"
-        )
-    if not (np.all(np.isfinite(residuals)) and np.all(residuals >= 0) and np.all(np.isfinite(means))):
-        raise ValueError("means are finite numbers, and residuals are none of them negative")
-    _check_folds(fold, len(means), coverage)
-    n, place = len(fold), rank(len(fold), coverage)
-    lower, upper = np.full(means.shape[1:], -np.inf), np.full(means.shape[1:], np.inf)
-    size = max(1, HELD // residuals.size)
-    for start in range(0, means.shape[1] if place <= n else 0, size):
-        rows = slice(start, start + size)
-        at = means[fold, rows]
-        lower[rows] = np.partition(at - residuals[:, None], n - place, axis=0)[n - place]
-        upper[rows] = np.partition(at + residuals[:, None], place - 1, axis=0)[place - 1]
-    return lower, upper
+    y, _ = checked(predictive, y, None, predictive.task)
+    fold = np.asarray(fold)
+    if fold.shape != (len(y),) or fold.dtype.kind not in "iu" or fold.min() < 0:
+        raise ValueError(f"fold is a member's number for each of {len(y)} rows, from 0; got shape {fold.shape}")
+    if y.size > HELD_OUT:
+        raise ValueError(f"CV+ keeps an error of each of {len(y)} rows: of so many hold some out for split_conformal")
+    found = CVPlus(coverage, ((),) * (fold.max() + 1))
+    own = found.of_members(predictive)[fold, np.arange(len(y))]
+    errors = np.abs(y - own) if predictive.task == "regression" else adaptive(own)[np.arange(len(y)), y][:, None]
+    found = CVPlus(coverage, of_folds(errors, fold))
+    found.check(predictive.likelihood, predictive.columns)
+    return found
 
 
-def cv_plus_sets(scores, held, fold, coverage=0.9):
-    """CV+ sets of new rows, bool (n', C) (Romano, Sesia & Candès 2020, "Classification with valid and adaptive coverage", algorithm 2):
-    the classes whose score is above that of fewer than (n + 1) coverage of the n rows, each by the member that had row i held out.
+def of_folds(errors, fold):
+    """The ``errors`` (n, K) of each fold and target, sorted, as tuples."""
+    return tuple(tuple(map(tuple, np.sort(errors[fold == m].T).tolist())) for m in range(fold.max() + 1))
 
-    ``scores`` (M, n', C): of every class of the new rows by member m; ``fold`` (n,): the member that row i was held out of,
-    and ``held`` (n,): the score of its class by that member. The promise is that of ``cv_plus``.
+
+@dataclass(frozen=True)
+class CVPlus:
+    """``errors``: for each member and each target (or all classes together) its sorted errors at the rows of its fold, without sign.
+
+    An interval reaches from the ⌊(n + 1)(1 − coverage)⌋-th smallest of m_k(i)(x) − r_i over rows i to the ⌈(n + 1) coverage⌉-th smallest
+    of m_k(i)(x) + r_i, with m_k(i) the mean by the member that row i was held out of; it is infinite where n is too small. A
+    set has the classes whose adaptive score (see ``split_conformal``) is above that of fewer than (n + 1) coverage rows, both by that member.
     """
-    scores, held, fold = np.asarray(scores, float), np.asarray(held, float), np.asarray(fold)
-    if scores.ndim != 3 or held.shape != (len(fold),) or len(fold) == 0:
-        raise ValueError(
-            f"cv_plus_sets wants scores (M, n', C), held (n,), fold (n,); got {scores.shape}, {held.shape}"
-        )
-    if not (np.all(np.isfinite(held)) and np.all(np.isfinite(scores))):
-        raise ValueError("scores are finite numbers")
-    _check_folds(fold, len(scores), coverage)
-    below = sum(np.searchsorted(np.sort(held[fold == m]), each) for m, each in enumerate(scores))
-    return below < rank(len(fold), coverage)
+
+    coverage: float
+    errors: tuple
+
+    def check(self, likelihood, columns):
+        """ValueError unless this is for ``columns`` targets or classes of ``likelihood``."""
+        if not 0 < self.coverage < 1:
+            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {self.coverage!r}")
+        count = columns if likelihood.task == "regression" else 1
+        for own in self.errors:
+            same = type(own) is tuple and len(own) == count and len({len(each) for each in own}) == 1
+            if not same or not all(0 <= a <= b < math.inf for each in own for a, b in pairwise((0.0, *each))):
+                raise ValueError(f"CV+ has sorted errors of {count} targets for each member here, got other ones")
+        if not any(own[0] for own in self.errors):
+            raise ValueError("CV+ has no errors of any member")
+
+    def __call__(self, predictive):
+        self.check(predictive.likelihood, predictive.columns)
+        return Conformed(predictive, self)
+
+    def of_members(self, predictive):
+        """The mean by each member, (M, n, K); of classes their probabilities."""
+        if type(predictive) is not Predictive or len(predictive.draws) % len(self.errors):
+            raise ValueError(
+                f"CV+ wants the predictive of a committee as it was fitted, with equally many draws of each of its {len(self.errors)} members"
+            )
+        return predictive.means(len(self.errors))
+
+    def interval(self, predictive, coverage):
+        """(lower, upper), each (n, K)."""
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+        return self.between(self.of_members(predictive), coverage)
+
+    def between(self, means, coverage) -> tuple[Any, Any]:
+        """(lower, upper), each (n, K), from the members' ``means`` (M, n, K)."""
+        count = sum(len(own[0]) for own in self.errors)
+        place, size = rank(count, coverage), max(1, HELD // count)
+        lower, upper = np.full(means.shape[1:], -np.inf), np.full(means.shape[1:], np.inf)
+        for k in range(means.shape[2] if place <= count else 0):
+            for start in range(0, means.shape[1], size):
+                rows = slice(start, start + size)
+                pairs = list(zip(means[:, rows, k], (np.array(own[k])[:, None] for own in self.errors), strict=True))
+                ends = np.concatenate([m - r for m, r in pairs]), np.concatenate([m + r for m, r in pairs])
+                lower[rows, k] = np.partition(ends[0], count - place, axis=0)[count - place]
+                upper[rows, k] = np.partition(ends[1], place - 1, axis=0)[place - 1]
+        return lower, upper
+
+    def sets(self, predictive):
+        """Which classes are in each row's set, bool (n, C). The most probable one always is: no set is empty."""
+        best = np.arange(predictive.columns) == predictive.probs.argmax(1)[:, None]
+        return best | self.conforming(self.of_members(predictive))
+
+    def conforming(self, probs):
+        """Which classes conform, bool (n, C), by the members' ``probs`` (M, n, C)."""
+        below: Any = sum(np.searchsorted(own[0], adaptive(p)) for own, p in zip(self.errors, probs, strict=True))
+        return below < rank(sum(len(own[0]) for own in self.errors), self.coverage)
 
 
-def _check_folds(fold, members, coverage):
-    if fold.dtype.kind not in "iu" or fold.min() < 0 or fold.max() >= members:
-        raise ValueError(f"fold is a member's number for each row, from 0 to {members - 1}")
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+def adaptive(p):
+    """For every class of each row the sum of probabilities of classes at least as probable, (n, C)."""
+    order = np.argsort(-p, axis=1, kind="stable")
+    total = np.cumsum(np.take_along_axis(p, order, axis=1), axis=1)
+    return np.take_along_axis(total, np.argsort(order, axis=1, kind="stable"), axis=1)

@@ -124,7 +124,7 @@ def fit(
     key_split, key_members, key_finish = jax.random.split(random.fast(key), 3)
     if early_stopping and not hasattr(innermost(method), "score"):
         raise ValueError(f"{type(innermost(method)).__name__} runs its whole schedule: leave early_stopping out")
-    if early_stopping and not hasattr(method, "folds"):  # cross-fitting stops on its own held-out rows
+    if early_stopping and not hasattr(method, "validates"):
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
     if hasattr(method, "check"):

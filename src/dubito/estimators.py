@@ -1,6 +1,7 @@
 """scikit-learn's regressor and classifier around the core: tables in, predictions in the target's own units out."""
 
 import time
+import warnings
 from dataclasses import is_dataclass
 from typing import Any
 
@@ -13,7 +14,9 @@ from sklearn.utils.validation import _num_samples, check_is_fitted
 from dubito import model_file, random, targets
 from dubito.answering import Answering
 from dubito.batches import learn_table, table_pieces
+from dubito.conformal import cv_plus
 from dubito.engine import fit, history
+from dubito.methods.committee import Committee, assigned
 from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
@@ -129,7 +132,18 @@ class _Estimator(Answering, BaseEstimator):
             vars(self).pop("feature_names_in_", None)
         for name, value in fitted.items():
             setattr(self, name, value)
+        if isinstance(method, Committee):
+            self.calibration_ = self._cv_plus(x, np.asarray(y), weight)
         return self
+
+    def _cv_plus(self, x, y, weight):
+        """The CV+ of a committee's errors at its own rows; None, with a warning, where there can be none."""
+        used, truth = weight > 0, y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
+        try:
+            return cv_plus(self._raw(self._functions(), x[used]), truth[used], assigned(y, self.method_.folds)[used])
+        except ValueError as error:
+            warnings.warn(f"intervals and sets are not CV+: {error}", stacklevel=4)
+            return None
 
     def save(self, path):
         """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads it.
@@ -188,7 +202,8 @@ class BayesianRegressor(RegressorMixin, _Estimator):
         return self._shaped(mean), self._shaped(std)
 
     def predict_interval(self, X, coverage=0.9):
-        """(lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``: equal-tailed, or conformal."""
+        """(lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``: equal-tailed, conformal, or of a
+        ``Committee`` CV+ (``conformal.cv_plus``)."""
         (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
         return self._shaped(both[:, 0]), self._shaped(both[:, 1])
 
@@ -237,9 +252,12 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
         return self.in_blocks(X, lambda answer: answer.probs)[0]
 
     def predict_set(self, X):
-        """Which classes are in each row's conformal set, bool (n, C); after ``calibrate(..., method="conformal")``."""
+        """Which classes are in each row's conformal set, bool (n, C); of a ``Committee`` CV+, of other methods after
+        ``calibrate(..., method="conformal")``."""
         if not hasattr(getattr(self, "calibration_", None), "sets"):
-            raise ValueError('conformal sets come after calibrate(X, y, method="conformal") on held-out rows')
+            raise ValueError(
+                'conformal sets come after calibrate(X, y, method="conformal") on held-out rows, or of a Committee'
+            )
         return self.in_blocks(X, lambda answer: answer.sets)[0]
 
     def _labels(self, drawn):

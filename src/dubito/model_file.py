@@ -103,6 +103,8 @@ def assembled(config, found, kinds):
     expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "its calibration")
     if calibration is not None:
         calibration.check(posterior_.model.likelihood, wanted)
+        members = len(getattr(posterior_, "parts", ()))
+        expect(len(getattr(calibration, "errors", range(members))) == members, "its calibration is of other members")
     attributes = {
         "method_": method,
         "schema_": schema,

@@ -11,7 +11,7 @@ import numpy as np
 from dubito import lattice, random
 from dubito.blocks import by_blocks, whole_blocks
 from dubito.draws import Draws, functions, given
-from dubito.folds import Least, LogMeanExp, Moments
+from dubito.folds import Kept, Least, LogMeanExp, Moments
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian
 from dubito.quantiles import crossings, starts
 
@@ -115,6 +115,12 @@ class Predictive:
     def mean(self):
         """E[y], (n, K); for classes the probabilities (n, C)."""
         return self.shift + self.scale * self._moments[0]
+
+    def means(self, members):
+        """The mean of each of ``members`` equal parts of the draws, one after another, (members, n, ·), in the target's units."""
+        each = self._over_draws(_mean_and_variance, Kept)[0]
+        parts = each.reshape(len(self), members, len(self.draws) // members, -1).mean(2)
+        return self.shift + self.scale * parts.swapaxes(0, 1)
 
     @property
     def _noise(self):

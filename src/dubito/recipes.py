@@ -5,6 +5,7 @@ import difflib
 from dataclasses import fields, is_dataclass, replace
 
 from dubito.methods.bayes_by_backprop import BayesByBackprop
+from dubito.methods.committee import Committee
 from dubito.methods.concrete_dropout import ConcreteDropout
 from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.cross_fit import CrossFit
@@ -39,6 +40,7 @@ METHODS = {
     "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),
     "cross-fit": CrossFit(MAP(), 10),
+    "committee": Committee(MAP(), 10),
     "hmc": HMC(),
     "nuts": NUTS(),
     "mclmc": MCLMC(),

@@ -40,7 +40,7 @@ class ConjugateNoise:
             raise ValueError(
                 f"ConjugateNoise is for a Gaussian likelihood that learns its precision, Gaussian(); got {model.likelihood!r}"
             )
-        if hasattr(self.method, "folds"):
+        if hasattr(self.method, "validates"):
             raise ValueError("CrossFit finds a noise of its own: leave ConjugateNoise out")
         inner = self.method
         while hasattr(inner, "method") and not isinstance(inner, LaplaceApproximation):

@@ -56,6 +56,8 @@ class CrossFit:
     noise: str = static(default="input")
     df: int | None = static(default=4)
 
+    validates = True  # members stop on rows of their own
+
     def check(self, model):
         if not (isinstance(self.folds, int) and self.folds >= 2):
             raise ValueError(f"cross-fitting needs at least 2 folds, got folds={self.folds!r}")
