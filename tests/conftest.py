@@ -1,9 +1,21 @@
 """The strictest JAX, set before any test imports dubito, and what many tests share."""
 
+import atexit
 import contextlib
 import gc
 import os
 import pathlib
+import shutil
+import tempfile
+
+if (
+    "PYTEST_XDIST_WORKER" not in os.environ
+):  # a program is compiled once for all workers, files of tests and processes of a run
+    folder = tempfile.mkdtemp(prefix="dubito-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
 import pytest
