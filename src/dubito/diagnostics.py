@@ -150,7 +150,7 @@ class MonteCarlo:
         if self.enough:
             return f"{self._what} are enough: {found}"
         if self.rhat is not None and not self.agree:
-            return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): they must be longer, or start nearer."
+            return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): they must be longer (raise thin)."
         more = int(np.ceil(self.excess**2 * (self.runs if self.kind == "members" else self.draws)))
         unit = {"independent": "draws", "members": "members", "chains": "draws of the same chains"}[self.kind]
         return f"{self._what} are too few: {found} About {more:,} {unit} would do."
