@@ -1,6 +1,6 @@
 """Do chains meet on a hard posterior? Yacht (UCI, split 0; 277 rows), a network 6-10-1 (tanh) with learned noise, 4 chains.
 
-    python benchmarks/mixing.py DATA [--settings HMC;NUTS]
+    python benchmarks/mixing.py DATA [--settings HMC;NUTS]    # half an hour
 
 DATA: the folder of the UCI tables (``uci.py``). Writes results/mixing.md: R-hat (largest, 95 % quantile, median) and the least
 effective sample size of predictions at the 31 held-out rows, the mean log τ of each chain, held-out NLL in standardized units, and
@@ -26,7 +26,9 @@ SETTINGS = {
     "NUTS": dubito.NUTS(),
     "MCLMC": dubito.MCLMC(),
     "NUTS, annealed": dubito.NUTS(draws=2000, warmup=1000, anneal=2000),
-    "NUTS, annealed five times as long": dubito.NUTS(draws=2000, warmup=1000, anneal=10_000),
+    "NUTS, thin=20": dubito.NUTS(warmup=1000, thin=20),
+    "MCLMC, thin=400": dubito.MCLMC(draws=1000, warmup=20_000, thin=400),
+    "MCLMC, thin=4000": dubito.MCLMC(draws=1000, warmup=20_000, thin=4000),
 }
 
 
