@@ -476,7 +476,7 @@ def test_a_member_of_several_draws_is_their_mean():
     twice = cv_plus(committee(several.reshape(6, 7, 1)), np.zeros(7), np.arange(7) % 2)
     once = cv_plus(committee(several.mean(1)), np.zeros(7), np.arange(7) % 2)
     np.testing.assert_allclose(np.concatenate(twice.errors, axis=1), np.concatenate(once.errors, axis=1), rtol=1e-5)
-    with pytest.raises(ValueError, match="equally many draws of each of its 2 members"):
+    with pytest.raises(ValueError, match="equally many draws of each of 2 members"):
         twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
     with pytest.raises(ValueError, match="a committee as it was fitted"):
         twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
@@ -585,7 +585,7 @@ def test_what_cannot_be_calibrated_is_refused():
             "unexpected keyword argument 'coverage'",
         ),
         (lambda: cv_plus(numbers, y, np.zeros(30)), "a member's number for each of 30 rows"),
-        (lambda: cv_plus(numbers, y, np.arange(30) % 2), "equally many draws of each of its 2 members"),
+        (lambda: cv_plus(numbers, y, np.arange(30) % 2), "equally many draws of each of 2 members"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int), coverage=1.0), "strictly between 0 and 1"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int))(numbers).interval(1.0), "strictly between 0 and 1"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int))(gaussians(*np.ones((2, 1, 3, 2)))), "errors of 2 targets"),
@@ -696,7 +696,7 @@ def test_a_committee_has_cv_plus_intervals(tmp_path):
     assert again.calibration_ == model.calibration_
     model.calibrate(x, y, "conformal", coverage=0.8)
     assert isinstance(model.calibration_, Conformal)
-    with pytest.warns(UserWarning, match="not CV.: .* equally many draws of each of its 3 members"):
+    with pytest.warns(UserWarning, match="not CV.: .* equally many draws of each of 3 members"):
         assert model.set_params(draws=31).fit(x, y).calibration_ is None
 
 

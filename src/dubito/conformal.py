@@ -204,10 +204,8 @@ class CVPlus:
 
     def of_members(self, predictive):
         """The mean by each member, (M, n, K); of classes their probabilities."""
-        if type(predictive) is not Predictive or len(predictive.draws) % len(self.errors):
-            raise ValueError(
-                f"CV+ wants the predictive of a committee as it was fitted, with equally many draws of each of its {len(self.errors)} members"
-            )
+        if type(predictive) is not Predictive:
+            raise ValueError("CV+ wants the predictive of a committee as it was fitted, not a calibrated one")
         return predictive.means(len(self.errors))
 
     def interval(self, predictive, coverage):

@@ -117,7 +117,10 @@ class Predictive:
         return self.shift + self.scale * self._moments[0]
 
     def means(self, members):
-        """The mean of each of ``members`` equal parts of the draws, one after another, (members, n, ·), in the target's units."""
+        """The mean of each of ``members`` equal parts of the draws, one after another, (members, n, ·), in the target's units;
+        of classes the probabilities. ValueError where the draws are not equally many of each."""
+        if len(self.draws) % members:
+            raise ValueError(f"{len(self.draws)} draws are not equally many draws of each of {members} members")
         each = self._over_draws(_mean_and_variance, Kept)[0]
         parts = each.reshape(len(self), members, len(self.draws) // members, -1).mean(2)
         return self.shift + self.scale * parts.swapaxes(0, 1)
