@@ -222,7 +222,7 @@ LONG = in_parts(*(np.concatenate([a, a]) for a in data()[:2]))
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (spoiled(75), r"piece 4 \(counted from 0\): x holds 2 value\(s\) that are NaN, .* the first in row 4"),
+        (spoiled(75), r"piece 4 \(counted from 0\): x holds 2 value\(s\) that are NaN, .*, in row 4"),
         (lambda: [(np.zeros((9, 2)), np.zeros(9)), (np.zeros((5, 3)), np.zeros(5))], r"piece 1 .*\(3,\).*\(2,\)"),
         (lambda: [(np.zeros((9, 2)), np.zeros(8))], r"piece 0 .*same number of rows; got shapes \(9, 2\) and \(8,\)"),
         (lambda: [(np.zeros((9, 2)), np.zeros(9), -np.ones(9))], "piece 0 .*at least 0"),
@@ -372,8 +372,8 @@ def test_bad_files_are_refused(few, tmp_path):
         tmp_path / "t.parquet", a=[1.0] * 70 + [None], y=[1.0, 2.0] * 35 + [1.0], t=["u", "v"] * 35 + ["w"]
     )
     for names, target, task, message in (
-        (["a", "y"], "y", "regression", r"column 'a': 1 missing, 0 infinite, first in row 70"),
-        (["t", "y"], "t", "regression", "The target 't' is of texts"),
+        (["a", "y"], "y", "regression", r"column 'a': 1 missing, 0 infinite, in row 70"),
+        (["t", "y"], "t", "regression", "Input y has the text .u. in row 0, which is no number"),
         (["t", "y"], "z", "regression", "There is no column 'z'"),
         (["t", "y"], "y", "classification", None),
     ):

@@ -6,6 +6,7 @@ import decimal
 import io
 import json
 import pickle
+import re
 import subprocess
 import sys
 
@@ -270,7 +271,7 @@ def test_unseen_categories(make):
     assert schema.encode(new, handle_unknown="ignore")[:, 3:].tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
     with pytest.raises(ValueError, match="handle_unknown is"):
         schema.encode(new, handle_unknown="skip")
-    with pytest.raises(DataError, match="'i' was numeric at fit; now it has texts, such as '3'"):
+    with pytest.raises(DataError, match="'i' was numeric at fit; now it is text, such as '3' in row 0"):
         schema.encode(make({**MIXED, "i": ["3", "1", "2"]}))
     with pytest.raises(DataError, match="'b' was boolean at fit; now row 1 has the value 2"):
         schema.encode(make({**MIXED, "b": [0, 2, 1]}))
@@ -326,10 +327,11 @@ def test_missing_in_arrays(value):
     x[[4, 7], 1] = value
     missing, infinite = (2, 0) if np.isnan(value) else (0, 2)
     words = "NaN" if missing else r"infinity or a value too large for dtype\('float64'\)"
-    where = f"Input X contains {words}.\ncolumn 1: {missing} missing, {infinite} infinite, first in row 4"
-    for call in (Schema.fit, schema.encode, lambda x: Schema.fit(x, np.arange(9) < 3)):
+    where = f"Input X contains {words}.\ncolumn 1: {missing} missing, {infinite} infinite, in rows 4, 7"
+    for call in (Schema.fit, schema.encode, lambda x: Schema.fit(x, np.arange(9) > 2)):
         with pytest.raises(DataError, match=where):
             call(x)
+    assert Schema.fit(x, np.arange(9) < 3) == Schema.fit(x[:3])
     with pytest.raises(DataError, match=f"Input y contains {words}.\ntarget 1: {missing} missing"):
         check_target(x, 9, "regression")
     with pytest.raises(DataError, match="Input X contains NaN"):
@@ -362,13 +364,13 @@ def test_missing_in_arrays(value):
 )
 def test_missing_in_tables(frame, count, row):
     with pytest.raises(
-        DataError, match=f"Input X contains NaN.\ncolumn 'a': {count} missing, 0 inf.*first in row {row}\n"
+        DataError, match=f"Input X contains NaN.\ncolumn 'a': {count} missing, 0 inf.*in rows? {row}[.,]"
     ):
         Schema.fit(frame)
 
 
 def test_messages_stay_short():
-    with pytest.raises(DataError, match=r"column 9: 2 missing.*\nand 90 more columns\n"):
+    with pytest.raises(DataError, match=r"column 9: 2 missing.*\nand 90 more columns\. Fill"):
         Schema.fit(np.full((2, 100), np.nan))
 
 
@@ -387,9 +389,9 @@ def test_messages_stay_short():
         (pl.LazyFrame({"a": [1]}), r"LazyFrame.*X.collect\(\)"),
         (np.ones((5, 2)) * 1j, "Complex data not supported"),
         ([[1, 2], [1]], "inhomogeneous"),
-        (np.array([["a"], ["b"]]), "dtype <U1: convert it to numbers"),
+        (np.array([["a"], ["b"]]), "the text 'a' in row 0, which is no number.*Only columns of a data frame"),
         (np.array([["1"], ["2"]], object), "text '1' in row 0"),
-        ([[1, "a"], [2, "b"]], "dtype <U"),
+        ([[1, "a"], [2, "b"]], "the text 'a' in row 0"),
         (np.array([[1, 2], [3, b"b"]], object), "text b'b' in row 1"),
         (np.array([["2020"], ["2021"]], "datetime64[s]"), r"dtype datetime64\[s\]"),
         (np.array([[1], [2]], "timedelta64[s]"), r"dtype timedelta64\[s\]"),
@@ -460,11 +462,14 @@ def test_weights():
     for weight, words in [
         ([1, 2], r"sample_weight.shape == \(2,\), expected \(3,\)!"),
         ([[1], [2], [3]], "Sample weights must be 1D array or scalar"),
-        ([1, np.nan, 2], "Input sample_weight contains NaN(.|\n)*first in row 1"),
+        ([1, np.nan, 2], "Input sample_weight contains NaN(.|\n)*, in row 1"),
         ([1, 1e39, 2], "Input sample_weight contains infinity"),
         ([1, 2, -1], "Negative values in data passed to `sample_weight`, the first in row 2"),
         ([0, 0, 0], "Sample weights must contain at least one non-zero number"),
-        (["a", "b", "c"], "dtype <U1"),
+        (["a", "b", "c"], "Input sample_weight has the text 'a' in row 0"),
+        ({}, "Sample weights must be 1D array or scalar, got dict"),
+        ([1e-40] * 3, "sum of sample_weight is 3e-40.*Divide the weights by their mean"),
+        ([1e38] * 3, "sum of sample_weight is 3e.38"),
     ]:
         with pytest.raises(DataError, match=words):
             check_weight(weight, 3)
@@ -500,12 +505,13 @@ def test_regression_targets():
         assert np.array_equal(values, np.asarray(y)) and not flat
     for y, words in [
         (None, "requires y to be passed, but the target y is None"),
-        ([1, None, 2], "Input y contains NaN.\ntarget 0: 1 missing, 0 infinite, first in row 1"),
+        ([1, None, 2], "Input y contains NaN.\ntarget 0: 1 missing, 0 infinite, in row 1"),
         (pd.array([1, None, 2], dtype="Int64"), "Input y contains NaN"),
         (pl.Series([1, None, 2]), "Input y contains NaN"),
         ([1, 2, np.inf], "Input y contains infinity"),
         ([1, 2], r"Found input variables with inconsistent numbers of samples: \[3, 2\]"),
-        (["a", "b", "c"], "dtype <U1"),
+        (["1", "12,345", "c"], "Input y has the text '12,345' in row 1, which is no number"),
+        (["1", "2", "3"], "Input y has the text '1' in row 0, a number that is written as text"),
         (pd.Series(["a", "b", "c"]), "Input y has the text 'a' in row 0"),
         (np.array([1j, 2, 3]), "Complex data not supported"),
         (np.array(["2020"] * 3, "datetime64[s]"), "dtype datetime64"),
@@ -553,7 +559,15 @@ def test_class_labels(y, classes, kind):
         ([1.0, np.nan, 2.0], "Input y contains NaN"),
         (np.array([1.0, np.nan, 2.0]), "Input y contains NaN"),
         (np.array([1.0, np.inf, 2.0]), "Input y contains infinity"),
-        (pd.Series(["a", None, "b"]), "Input y contains NaN.*\ny: 1 missing, 0 infinite, first in row 1"),
+        (pd.Series(["a", None, "b"]), "Input y contains NaN.*\ny: 1 missing, 0 infinite, in row 1"),
+        (pd.Series(pd.Categorical(["a", None, "b"])), "Input y contains NaN.*\ny: 1 missing, 0 infinite, in row 1"),
+        (pa.array(["a", None, "b"]), "Input y contains NaN.*\ny: 1 missing, 0 infinite, in row 1"),
+        (pa.array(["a", None, "b"]).dictionary_encode(), "Input y contains NaN.*\ny: 1 missing, 0 infinite, in row 1"),
+        (pa.chunked_array([pa.array(["a", None, "b"]).dictionary_encode()]), "Input y contains NaN.*\ny: 1 missing"),
+        (
+            pl.Series(["a", None, "b"], dtype=pl.Categorical),
+            "Input y contains NaN.*\ny: 1 missing, 0 infinite, in row 1",
+        ),
         (pl.Series(["a", "b", None]), "Input y contains NaN"),
         (np.array([True, pd.NA, False], object), "Input y contains NaN"),
         (np.ones((3, 2), int), "y should be a 1d array"),
@@ -594,19 +608,113 @@ def test_ten_thousand_classes():
     ],
 )
 def test_target_kind(values, kind):
-    assert {target_kind(series) for series in (pd.Series(values), pl.Series(values), pa.chunked_array([values]))} <= {
-        kind,
-        # pandas alone turns integers with a gap into floats, and truth values with a gap into objects
-        "regression" if None in values else kind,
-    }
-    assert target_kind(pl.Series(values)) == target_kind(pa.chunked_array([values])) == kind
+    # pandas alone turns integers with a gap into floats, and truth values with a gap into objects
+    assert target_kind(pd.DataFrame({"y": values}), "y") in {kind, "regression" if None in values else kind}
+    assert target_kind(pl.DataFrame({"y": values}), "y") == target_kind(pa.table({"y": values}), "y") == kind
 
 
 def test_target_kind_refuses():
-    assert target_kind(pd.Series(pd.Categorical([1.5, 2.5]))) == "classification"
-    for series in (pd.Series(DAYS), pl.Series([None, None])):
-        with pytest.raises(DataError, match="neither numbers nor classes"):
-            target_kind(series)
+    assert target_kind(pd.DataFrame({"y": pd.Categorical([1.5, 2.5])}), "y") == "classification"
+    for frame in (pd.DataFrame({"y": DAYS}), pl.DataFrame({"y": [None, None]})):
+        with pytest.raises(DataError, match=r"The target .y. has .* neither numbers nor classes"):
+            target_kind(frame, "y")
+
+
+NUMBERS = [f"{value:.1f}" for value in range(30)]
+
+
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([*NUMBERS, "12,345", "?"], "30 of its 31 values|'12,345' in row 30 is none"),
+        ([*NUMBERS, "9.50 EUR"], "'9.50 EUR' in row 30 is none"),
+        (["0,5", *NUMBERS], "'0,5' in row 0 is none"),
+        (["1,5", "2,5", "3,5"] * 9, "'1,5' in row 0 is none"),
+        ([*NUMBERS, "?"], r"'\?' in row 30 is none"),
+        ([*NUMBERS, None, "n.a."], "'n.a.' in row 31 is none"),
+        (NUMBERS, "all its values are numbers, such as '0.0'"),
+        ([f"id{row}" for row in range(30)], "30 different values in 30 rows: too many to be classes"),
+    ],
+)
+def test_target_kind_refuses_texts_that_are_no_classes(make, values, words):
+    with pytest.raises(DataError, match=f"The target 'y' is text, (but|and).*({words})") as caught:
+        target_kind(make({"y": values}), "y")
+    assert "--task classification" in caught.value.option and "--" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values", [["0", "1", "2"] * 5, ["low", "high", None] * 2, [f"town {k}" for k in range(40)] * 3]
+)
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
+def test_target_kind_takes_texts_that_may_be_classes(make, values):
+    assert target_kind(make({"y": values}), "y") == "classification"
+
+
+@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
+@pytest.mark.parametrize("text", ["44.2%", "$5.21", "1,234", "1 234.5", "7 EUR", "abc", "12,5", "3+"])
+def test_schema_refuses_a_column_of_numbers_with_a_text(make, text):
+    values = [*NUMBERS[:17], text, *NUMBERS[17:], text]
+    words = (
+        rf"Column 'a' is text, but 3[02] of its 32 values are numbers; {text!r} in row 17 is no plain number".replace(
+            "$", r"\$"
+        )
+    )
+    for table in (make({"a": values}), make({"b": [1] * 32, "a": values})):
+        with pytest.raises(DataError, match=words.replace("+", r"\+")) as caught:
+            Schema.fit(table)
+        assert "X['a'].astype('category')" in str(caught.value) and "--categorical a" in caught.value.option
+
+
+@pytest.mark.parametrize("text", ["?", "unknown", "n.a.", "N/A", " NULL ", "-"])
+def test_schema_reads_spellings_of_missing_in_a_column_of_numbers(text):
+    values = [*NUMBERS, text]
+    with pytest.raises(DataError, match=rf"{re.escape(repr(text))} in row 30 stands for a missing value"):
+        Schema.fit(pd.DataFrame({"a": values}))
+    with pytest.raises(DataError, match="column 'a': 1 missing, 0 infinite, in row 30"):
+        Schema.fit(pd.DataFrame({"a": [*map(float, NUMBERS), text]}))
+    found = tables.with_missing_spelled(pa.chunked_array([values]))
+    assert found.type == pa.float64() and found.to_pylist() == [*map(float, NUMBERS), None]
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.Series(["1", "2", "x"] * 5).astype("category"),
+        pd.Series(["a", "b", "?", "1"] * 5),
+        pd.Series(["01234", "99999"] * 5),
+        pd.Series(["20-29", "30-39", "1.2.3"] * 5),
+        pd.Series(["2020-01-01", "CSE 101", "1st", "5 kg"] * 5),
+    ],
+)
+def test_schema_takes_declared_categories_and_texts_that_are_no_numbers(column):
+    frame = pd.DataFrame({"a": column})
+    assert Schema.fit(frame).columns[0].categories == tuple(sorted(column.unique()))
+    assert tables.with_missing_spelled(pa.chunked_array([column.tolist()])).type == pa.string()
+
+
+def test_read_table_takes_named_columns_as_categories(tmp_path):
+    (tmp_path / "t.csv").write_text("zip,n,y\n01234,1,5\n00001,2,6\n01234,1,7\n")
+    table = tables.read_table(tmp_path / "t.csv", ["zip", "n"], "y")
+    assert [column.categories for column in Schema.fit(table.drop_columns("y")).columns] == [
+        ("00001", "01234"),
+        ("1", "2"),
+    ]
+    with pytest.raises(DataError, match="no column 'zap'; did you mean 'zip'"):
+        tables.read_table(tmp_path / "t.csv", ["zap"])
+
+
+def test_rows_without_a_target_are_counted_and_left_out():
+    for values in ([1.0, None, 3.0, float("nan")], ["a", None, "b", None], [True, None, False, None]):
+        for make in FRAMES.values():
+            rows, missing = tables.with_target(make({"x": [1, 2, 3, 4], "y": values}), "y")
+            assert missing == 2 and tables.split_target(rows, "y")[1].tolist() == [
+                v for v in values if v == v and v is not None
+            ]
+            assert [int(x) for x in tables.split_target(rows, "x")[1]] == [1, 3]
+    codes = pa.table({"y": pa.array(["b", None, "a"]).dictionary_encode()})
+    assert tables.split_target(codes, "y")[1].tolist() == ["b", None, "a"]
+    assert tables.with_target(codes, "y")[0]["y"].to_pylist() == ["b", "a"]
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)

@@ -2,8 +2,8 @@ from .archive import ModelFileError as ModelFileError
 from .batches import parquet_pieces as parquet_pieces
 from .checkpoint import CheckpointError as CheckpointError
 from .checkpoint import CheckpointWarning as CheckpointWarning
-from .columns import DataError as DataError
-from .columns import DataWarning as DataWarning
+from .checks import DataError as DataError
+from .checks import DataWarning as DataWarning
 from .computation_graph import graph as graph
 from .counts import NegativeBinomial as NegativeBinomial
 from .counts import Poisson as Poisson

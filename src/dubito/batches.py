@@ -6,22 +6,26 @@ fit must be one, what was text stays text, also where it looks like a number. (R
 
 import contextlib
 import csv
+import io
 import sys
 
 import numpy as np
 
-from dubito.columns import DataError, TargetScaler, as_parts, check_target, listed, opened
-from dubito.encoding import Learned
-from dubito.tables import Schema, check_names, ending_of, split_target, target_kind
+from dubito.checks import DataError, in_rows, listed
+from dubito.columns import Part, TargetScaler, as_parts, check_target, is_missing_in, opened
+from dubito.csv_quotes import CheckedFile
+from dubito.encoding import Column, Learned
+from dubito.tables import Schema, check_names, ending_of, split_target, target_kind, with_target
+from dubito.texts import MISSING
 
 ROWS = 2**16  # read at a time to fit
 
 
-def read_batches(source, schema, target=None, rows=16384, skip=0):
+def read_batches(source, schema, target=None, rows=16384, skip=0, categorical=()):
     """Pairs of a pyarrow Table of ``rows`` rows (the last may have fewer) and its first row's number; at least one.
 
-    ``schema`` is the model's; the column ``target`` is left out, and so are the first ``skip`` rows. Raises DataError as
-    ``read_table`` does, and for texts among numbers.
+    ``schema`` is the model's; the column ``target`` is left out, and so are the first ``skip`` rows. The columns
+    ``categorical`` of a Parquet file become categories. Raises DataError as ``read_table`` does, and for texts among numbers.
     """
     try:
         import pyarrow
@@ -33,6 +37,9 @@ def read_batches(source, schema, target=None, rows=16384, skip=0):
     def block(table):
         if target in table.column_names:
             table = table.drop_columns(target)
+        for name in categorical:
+            column = table[name].combine_chunks().dictionary_encode()
+            table = table.set_column(table.column_names.index(name), name, column)
         return table if parquet else _typed(source, table, schema, start)
 
     try:
@@ -50,31 +57,40 @@ def read_batches(source, schema, target=None, rows=16384, skip=0):
         raise DataError(f"{source} cannot be read: {error}") from error
 
 
-def learn_table(path, target, task):
-    """(``Schema``, ``TargetScaler`` or for classes their sorted labels, number of rows) of a Parquet table, read once.
+def learn_table(path, target, task, categorical=(), drop_missing=False):
+    """(``Schema``, ``TargetScaler`` or for classes their sorted labels, number of rows used) of a Parquet table, read once.
 
     What ``Schema.fit`` and ``TargetScaler.fit`` find of the whole, to rounding; an absurd outlier is seen among the 65,536
-    rows around it. Raises DataError as these do, and for any other file.
+    rows around it. ``drop_missing``: leave rows out that have no value of ``target``. Raises DataError as these do, for such
+    rows otherwise, and for any other file.
     """
     _only_parquet(path)
-    learned, labels, count = {}, [], 0
-    for table, start in read_batches(path, None, rows=ROWS):
-        found = split_target(table, target)[1]
-        names, frame = opened(table, least=0)
-        for name, part in zip(names, as_parts(names, frame, start), strict=True):
-            if name != target or task == "regression":
-                learned.setdefault(name, Learned(name)).add(part, np.ones(len(table)), start)
+    learned, labels, count, missing = {}, [], 0, []
+    for table, start in read_batches(path, None, rows=ROWS, categorical=categorical):
+        inputs, y = split_target(table, target)
+        gone = is_missing_in(y)
+        missing += (start + np.flatnonzero(gone)).tolist()
+        rows = start + np.flatnonzero(~gone)
+        names, frame = opened(inputs, least=0)
+        for name, part in zip(names, as_parts(names, frame[rows - start], rows), strict=True):
+            learned.setdefault(name, Learned(name)).add(part, np.ones(len(rows)), rows)
         if task == "classification":
-            labels = np.unique(np.concatenate([labels, found]) if len(labels) else found)
-        count += len(table)
+            labels = np.unique(np.concatenate([labels, y[~gone]]) if len(labels) else y[~gone])
+        elif len(rows):
+            values, _ = check_target(y, len(y), task, rows - start)
+            learned.setdefault(None, Learned(target)).add(Part("numeric", values[:, 0]), np.ones(len(rows)), rows)
+        count += len(rows)
+    if missing and not drop_missing:
+        where = in_rows(np.ones(len(missing), bool), missing)
+        raise DataError(
+            f"{len(missing)} values of the target {target!r} are missing, {where}.", "Leave these rows out."
+        )
     if count < 2:
-        raise DataError(f"{path} has {count} rows; at least two are needed to fit.")
+        raise DataError(f"{path} has {count} rows with a target; at least two are needed to fit.")
     if task == "classification":
         classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
         return Schema.of([*learned.values()]), classes, count
-    values = learned.pop(target)
-    if values.kind == "category":
-        raise DataError(f"The target {target!r} is of texts, not of numbers.")
+    values = learned.pop(None)
     return Schema.of([*learned.values()]), TargetScaler.of([values.moments]), count
 
 
@@ -88,12 +104,13 @@ def kind_in_file(path, target):
         split_target(table, target)
         column = table.column(target)
         if not pyarrow.types.is_integer(column.type):
-            return target_kind(column)
+            return target_kind(table, target)
         codes.update(column.drop_null().unique().to_pylist())
         count += len(column) - column.null_count
         if len(codes) > 10:
             return "regression"
-    return target_kind(pyarrow.chunked_array([sorted(codes) * 2])) if count >= 2 * len(codes) else "regression"
+    few = pyarrow.table({target: sorted(codes) * 2})
+    return target_kind(few, target) if count >= 2 * len(codes) else "regression"
 
 
 def _only_parquet(path):
@@ -101,12 +118,14 @@ def _only_parquet(path):
         raise DataError(f"{path}: only a .parquet table can be read piece by piece to fit; convert it.")
 
 
-def table_pieces(path, target, schema, known):
-    """A Parquet table as what ``fit`` takes for ``x``: encoded by its ``schema``, the target by ``known``, of ``learn_table``."""
+def table_pieces(path, target, schema, known, categorical=()):
+    """A Parquet table as what ``fit`` takes for ``x``: encoded by its ``schema``, the target by ``known``, of ``learn_table``.
+
+    Rows without a value of ``target`` are left out."""
 
     def pieces():
-        for table, start in read_batches(path, schema, rows=ROWS):
-            inputs, values = split_target(table, target)
+        for table, start in read_batches(path, schema, rows=ROWS, categorical=categorical):
+            inputs, values = split_target(with_target(table, target)[0], target)
             scaled = isinstance(known, TargetScaler)
             y = known.transform(values[:, None]) if scaled else np.searchsorted(known, values).astype(np.int32)
             yield schema.encode(inputs, start=start), y
@@ -192,12 +211,14 @@ def _csv(source):
 
     delimiter = "\t" if ending_of(source) == ".tsv" else ","
     stdin = contextlib.nullcontext(sys.stdin.buffer)
-    with stdin if str(source) == "-" else open(source, "rb") as file:
+    with stdin if str(source) == "-" else open(source, "rb") as opened_file:
+        checked = CheckedFile(opened_file, source, delimiter)
+        file = io.BufferedReader(checked, 2**20)
         names = _header(source, file, delimiter)
         check_names(source, names)
         cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
         yield cells.empty_table()
-        if file.peek(1):  # type: ignore[attr-defined]  # pyarrow has an error for no bytes at all
+        if file.peek(1):  # pyarrow has an error for no bytes at all
             reader = arrow.open_csv(
                 file,
                 read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
@@ -206,6 +227,8 @@ def _csv(source):
             )
             for batch in reader:
                 yield pyarrow.Table.from_batches([batch])
+        if checked.error is not None:
+            raise checked.error
 
 
 def _header(source, file, delimiter):
@@ -218,6 +241,28 @@ def _header(source, file, delimiter):
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{source} cannot be read: its first line is no header in UTF-8 ({error})") from error
     raise DataError(f"{source} cannot be read: it is empty")
+
+
+def read_labeled(source, schema, target, classes=None):
+    """(inputs, y) of a whole table, read as a model's columns were at fit. y, of the column ``target``, is a NumPy array of
+    texts, numbers or truth values as ``classes`` are (None: of numbers), with None or NaN where it is missing; without that
+    column it is None.
+
+    Raises DataError as ``read_batches`` does, and for a target that is text among numbers.
+    """
+    import pyarrow
+
+    table = pyarrow.concat_tables([block for block, _ in read_batches(source, schema)])
+    if target not in table.column_names:
+        return table, None
+    if ending_of(source) == ".parquet":
+        return split_target(table, target)
+    kind = "f" if classes is None else np.asarray(classes).dtype.kind
+    if kind not in "UO":
+        column = Column(target, "boolean" if kind == "b" else "numeric")
+        place = table.column_names.index(target)
+        table = table.set_column(place, target, _values(table[target], column, 0))
+    return split_target(table, target)
 
 
 def _typed(source, table, schema, start):
@@ -244,6 +289,8 @@ def _values(texts, column, start):
     if any(isinstance(value, str) for value in column.categories):
         return texts
     trimmed = compute.utf8_trim_whitespace(texts)  # type: ignore[attr-defined]
+    spelled = compute.is_in(compute.utf8_lower(trimmed), pyarrow.array(sorted(MISSING)))  # type: ignore[attr-defined]
+    trimmed = compute.if_else(spelled, None, trimmed)  # type: ignore[attr-defined]
     kinds = [pyarrow.float64()] if column.kind == "numeric" else [pyarrow.bool_(), pyarrow.float64()]
     for kind in kinds:
         with contextlib.suppress(pyarrow.ArrowInvalid):
@@ -252,8 +299,8 @@ def _values(texts, column, start):
         if not any(_casts(text, kind) for kind in kinds):
             was = "of numbers" if column.kind == "category" else column.kind
             raise DataError(
-                f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}. Mend the row, or "
-                "leave the cell empty and fit with --impute."
+                f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}. Correct the cell, or "
+                "leave it empty and fit with --impute."
             )
     raise DataError(f"Column {column.name!r} was {column.kind} at fit; now it has both truth values and numbers.")
 

@@ -39,7 +39,15 @@ Likelihood = Annotated[
 ]
 Methods = Annotated[str, typer.Option("--methods", help="Names of methods, separated by commas, or all.")]
 Seed = Annotated[int, typer.Option(help="The same seed, the same numbers.")]
-Impute = Annotated[bool, typer.Option("--impute", help="Fill missing values: medians, and a category of their own.")]
+Impute = Annotated[
+    bool, typer.Option("--impute", help="Fill missing inputs: medians, and a category of their own. Never the target.")
+]
+Categorical = Annotated[
+    list[str] | None, typer.Option("--categorical", metavar="COLUMN", help="A column to take as categories.")
+]
+Unknown = Annotated[
+    str, typer.Option(help="Categories not seen at fit: ignore (count as none of the known) or error.", metavar="WHAT")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, as in 50,50.")]
 
@@ -54,17 +62,50 @@ def options(
     cache.use()
 
 
-def opened(table, impute, values=None):
-    """The table and the values that fill its holes, if that is wanted."""
-    from dubito.tables import fill_missing, read_table
+def read_labeled_table(table, target, task, categorical):
+    """(inputs, y, task) of a table to fit to its column ``target``, without the rows that have no value of it."""
+    from dubito.tables import DataError, read_table, split_target, target_kind, with_target
 
-    frame = read_table(table)
-    if not impute:
-        return frame, None
-    frame, given, counts = fill_missing(frame, values)
+    frame = read_table(table, categorical or (), target)
+    if len(frame) == 0:
+        raise DataError(f"{table} has a header but no rows.")
+    inputs, _ = split_target(frame, target)
+    if inputs.num_columns == 0:
+        raise DataError(f"{table} has no column beside the target {target!r}.")
+    kind = one_of_two(target_kind(frame, target) if task is None else task)
+    frame, missing = with_target(frame, target)
+    report_missing_targets(missing, missing + len(frame), target)
+    inputs, y = split_target(frame, target)
+    if kind == "classification":
+        from dubito.checks import listed
+
+        classes = sorted({*y.tolist()}, key=str)
+        say(f"Classification: {target!r} has {len(classes)} classes: {listed(classes)}.")
+    return inputs, y, kind
+
+
+def report_missing_targets(missing, rows, target):
+    """Say how many rows are left out; DataError if all are."""
+    from dubito.tables import DataError
+
+    if rows and missing == rows:
+        raise DataError(f"No row has a value of the target {target!r}.")
+    if missing:
+        say(f"Left out {missing} of {rows} rows, which have no value of the target {target!r}.")
+
+
+def impute(inputs, values=None):
+    """(the inputs with their missing values filled in, the value for each column)."""
+    from dubito.tables import fill_missing
+
+    inputs, values, counts = fill_missing(inputs, values)
+    say_counts("Filled in", counts)
+    return inputs, values
+
+
+def say_counts(what, counts):
     if counts:
-        say(f"Filled in: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")
-    return frame, given
+        say(f"{what}: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")
 
 
 def say(text):
@@ -81,14 +122,6 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):
     chosen = named(method, settings, size=rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
     return make(chosen, hidden=widths, likelihood=likelihood, random_state=seed)
-
-
-def task_of(frame, target, task):
-    """(inputs, target's values, task); the target's own column is set aside."""
-    from dubito.tables import split_target, target_kind
-
-    inputs, y = split_target(frame, target)
-    return inputs, y, one_of_two(target_kind(frame[target]) if task is None else task)
 
 
 def implied(likelihood):
@@ -115,7 +148,8 @@ def fit(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    impute: Impute = False,
+    fill: Impute = False,
+    categorical: Categorical = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Read a .parquet TABLE piece by piece; name a --method.")
@@ -131,14 +165,15 @@ def fit(
     if stream:
         from dubito.batches import kind_in_file
 
-        if impute or method == "auto":
+        if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
         kind = one_of_two(kind_in_file(table, target) if task is None else task)
         model = estimator(kind, method, settings or (), hidden, seed, None, likelihood)
-        fitting = partial(model.fit_file, table, target)
+        fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
-        frame, values = opened(table, impute)
-        inputs, y, kind = task_of(frame, target, task)
+        inputs, y, kind = read_labeled_table(table, target, task, categorical)
+        if fill:
+            inputs, values = impute(inputs)
         model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood)
         fitting = partial(model.fit, inputs, y)
     with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
@@ -151,21 +186,33 @@ def fit(
     say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
 
 
-def answered(path, table, impute=False, wanted=None):
+def answered(path, table, unknown, wanted=None):
     """(the model in ``path``, inputs, the target's column or None) for a table that may hold the target or not; ``wanted``
-    names the command that cannot do without."""
+    names the command that cannot do without. Rows without a value of the target are left out."""
     import dubito
-    from dubito.tables import split_target
+    from dubito.batches import read_labeled
+    from dubito.columns import is_missing_in
 
+    if unknown not in ("ignore", "error"):
+        raise ValueError(f"--unknown is ignore or error, got {unknown!r}")
     model = dubito.load(path)
-    frame, _ = opened(table, impute or "impute" in model.summary_, model.summary_.get("impute"))
+    model.handle_unknown = unknown
     target = model.summary_.get("target")
-    if target in frame.column_names:
-        return model, *split_target(frame, target)
-    if wanted is not None:
+    inputs, y = read_labeled(table, model.schema_, target, getattr(model, "classes_", None))
+    if y is None and wanted is not None:
         name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
         raise ValueError(f"{wanted} needs the target's column, {name}, in {table}")
-    return model, frame, None
+    if wanted is not None and len(y) == 0:
+        raise ValueError(f"{table} has a header but no rows")
+    if y is not None:
+        missing = is_missing_in(y)
+        report_missing_targets(int(missing.sum()), len(y), target)
+        inputs, y = inputs.filter(~missing), y[~missing]
+    if "impute" in model.summary_:
+        inputs, _ = impute(inputs, model.summary_["impute"])
+    if unknown == "ignore":
+        say_counts("Categories not seen at fit, taken as none of the known", model.schema_.count_unknown(inputs))
+    return model, inputs, y
 
 
 @app.command()
@@ -189,13 +236,18 @@ def predict(
 
 
 @app.command()
-def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table: TableFile, as_json: Json = False):
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model file.")],
+    table: TableFile,
+    unknown: Unknown = "ignore",
+    as_json: Json = False,
+):
     """Score the model on TABLE, which has the target's column too."""
     from dubito.diagnostics import monte_carlo
     from dubito.metrics import scorecard
     from dubito.targets import codes
 
-    found, inputs, y = answered(model, table, wanted="evaluate")
+    found, inputs, y = answered(model, table, unknown, "evaluate")
     truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
     unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, truth)
     card = scorecard(found.predictive(inputs), truth) | unsure.card()
@@ -217,9 +269,10 @@ def calibrate(
     coverage: Annotated[
         float | None, typer.Option(help="What conformal intervals or sets hold; 0.9 by default.")
     ] = None,
+    unknown: Unknown = "ignore",
 ):
     """Calibrate the model on TABLE, rows that fit has not seen, with the target's column."""
-    found, inputs, y = answered(model, table, wanted="calibrate")
+    found, inputs, y = answered(model, table, unknown, "calibrate")
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
     found.save(output)
     say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
@@ -233,6 +286,7 @@ def explain(
     ] = None,
     unfold: Annotated[list[str] | None, typer.Option(help="A scope to open, as layer_1, or all.")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="The graph's picture: .svg, or .dot.")] = None,
+    unknown: Unknown = "ignore",
 ):
     """The model's parameters and computation graph; with TABLE also the health of its gradients."""
     import dubito
@@ -240,7 +294,7 @@ def explain(
 
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture is .svg or .dot")
-    found, inputs, y = (dubito.load(model), None, None) if table is None else answered(model, table)
+    found, inputs, y = (dubito.load(model), None, None) if table is None else answered(model, table, unknown)
     text, graph = explained(found, inputs, y, unfold or ())
     print(text)
     if output is not None:
@@ -258,15 +312,15 @@ def compare(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    impute: Impute = False,
+    fill: Impute = False,
+    categorical: Categorical = None,
     as_json: Json = False,
     report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
 ):
     """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
     from dubito import comparison, recipes
 
-    frame, _ = opened(table, impute)
-    inputs, y, kind = task_of(frame, target, implied(likelihood) if task is None else task)
+    inputs, y, kind = read_labeled_table(table, target, implied(likelihood) if task is None else task, categorical)
     names = recipes.chosen(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
@@ -276,7 +330,7 @@ def compare(
             if status is not None:
                 status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
 
-        rows = comparison.compare(chosen, inputs, y, folds=folds, seed=seed, done=done)
+        rows = comparison.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=fill)
     if as_json:
         print(json.dumps({row.name: row.card() for row in rows}))
     else:
@@ -316,5 +370,6 @@ def main():
             raise
         usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
         message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
+        message = f"{error.problem} {error.option}" if getattr(error, "option", "") else message  # type: ignore[attr-defined]
         errors.print(f"dubito: {message or type(error).__name__}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(usage)

@@ -17,32 +17,28 @@ from narwhals.exceptions import DuplicateError
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, column_or_1d
 
+from dubito.checks import SHOWN as SHOWN
+from dubito.checks import DataError as DataError
+from dubito.checks import DataWarning as DataWarning
+from dubito.checks import check_weight_sum, in_rows
+from dubito.checks import listed as listed
+from dubito.texts import is_number, means_missing
+
 CONSTANT = 1e-10  # a column whose sd is below this part of its largest magnitude says nothing
 OUTLIER = 1e6  # sd of all other rows: a single value farther away makes them nearly equal once scaled
 FARTHEST = 1e18  # standardized values end here: far beyond any data, yet squares and their sums stay finite in float32
 CATEGORIES = 10_000  # more in one column is an id, not a category; one-hot encoding would fill the memory
-SHOWN = 10  # how many names or values a message lists
-
-
-class DataError(ValueError):
-    """The data cannot be used: what is wrong, where, and how to mend it."""
-
-
-class DataWarning(UserWarning):
-    """The data can be used but is probably not what was meant."""
 
 
 class Part(NamedTuple):
-    """One column as read: ``values`` float64 (n,) with NaN for missing, or for a category a list with None for missing."""
+    """One column as read: ``values`` float64 (n,) with NaN for missing, or for a category a list with None for missing.
+
+    ``declared``: the categories of a categorical type, empty where the type does not list them; None for a column of texts.
+    """
 
     kind: str
     values: Any
-    declared: tuple = ()
-
-
-def listed(names):
-    """The first few of ``names`` for a message."""
-    return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    declared: tuple | None = None
 
 
 def warn_of(what, names):
@@ -56,19 +52,50 @@ def is_missing(value):
     return value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, float) and value != value
 
 
-def _real(values, where):
-    """Real numbers of any type as float64; None and NA become NaN. E for text, dates and everything else."""
+def _mixed(name, values, rows):
+    """A column of Python objects without the texts that stand for a missing value. Raises DataError for other texts beside
+    values that are none."""
+    texts = np.array([isinstance(value, str) for value in values], bool)
+    for place in np.flatnonzero(texts):
+        if not means_missing(values[place]):
+            raise DataError(
+                f"Column {name!r} has the text {values[place]!r} in row {place if rows is None else rows[place]} among "
+                "values of other types.",
+                f"Correct it, or make the column categorical: X[{name!r}].astype(str).astype('category').",
+            )
+    return np.where(texts, None, values) if texts.any() else values
+
+
+def _text_error(values, where, rows):
+    """The DataError for ``values`` with texts: it names the first that is no plain number."""
+    texts = [(place[0], value) for place, value in np.ndenumerate(values) if isinstance(value, str | bytes)]
+    others = [(row, value) for row, value in texts if not is_number(str(value))]
+    row, value = (others or texts)[0]
+    what = "which is no number" if others else "a number that is written as text"
+    texts_allowed = " Only columns of a data frame may be texts, which become categories." if where == "Input X" else ""
+    return DataError(
+        f"{where} has the text {value!r} in row {row if rows is None else rows[row]}, {what}.",
+        f"Convert it to numbers.{texts_allowed}",
+        "Correct the cell.",
+    )
+
+
+def _real(values, where, rows=None):
+    """Real numbers of any type as float64; None and NA become NaN. Raises DataError for text, dates and everything else."""
     if values.dtype.kind != "O":
         if values.dtype.kind not in "buif":
-            raise DataError(f"{where} has the dtype {values.dtype}: convert it to numbers, or give texts in a table.")
+            if values.dtype.kind == "U":
+                raise _text_error(values.astype(object), where, rows)
+            raise DataError(f"{where} has the dtype {values.dtype}: convert it to numbers.")
         with np.errstate(over="ignore"):
             return values.astype(np.float64, copy=False)
     out = np.empty(values.shape)
     for place, value in np.ndenumerate(values):
         if isinstance(value, str | bytes):
-            raise DataError(f"{where} has the text {value!r} in row {place[0]}: only a table's column may be text.")
+            raise _text_error(values, where, rows)
         if not (is_missing(value) or isinstance(value, numbers.Real | Decimal | np.bool_)):
-            found = f"not {type(value).__name__!r} as in row {place[0]}"
+            row = place[0] if rows is None else rows[place[0]]
+            found = f"not {type(value).__name__!r} as in row {row}"
             raise TypeError(f"{where}: argument must be a string (in a table) or a real number, {found}.")
         try:
             out[place] = np.nan if is_missing(value) else float(value)
@@ -88,14 +115,39 @@ def _array(values, name, **limits):
     return _real(array, f"Input {name}")
 
 
-def _plain(values):
-    """A series or frame as a NumPy array; anything else as it is."""
+def as_array(values):
+    """A series or frame of any library as a NumPy array, None where a value is missing and no number; anything else as it is."""
+    if type(values).__module__.startswith("pyarrow") and not hasattr(
+        values, "chunks"
+    ):  # one Array, not a column of several
+        values = values.to_pylist() if hasattr(values, "to_pylist") else values
     series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
-    return series.to_numpy() if isinstance(series, nw.Series | nw.DataFrame) else values
+    if isinstance(series, nw.DataFrame):
+        return series.to_numpy()
+    if not isinstance(series, nw.Series):
+        return values
+    missing = series.is_null().to_numpy()
+    if not missing.any() or series.dtype.is_float():
+        return series.to_numpy()
+    out = np.empty(len(missing), object)  # NumPy has no missing integers, and of categories it would take the last one
+    out[:] = [None if gone else value for value, gone in zip(series.to_list(), missing, strict=True)]
+    return out
 
 
-def _complete(name, parts, labels, start=0):
-    """E unless all values are there and finite: which columns, how many values, the first row, counted from ``start``."""
+def is_missing_in(values):
+    """Which entries of a column (n,) are missing, bool (n,)."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    return (
+        np.array([is_missing(value) for value in values], bool)
+        if values.dtype == object
+        else np.zeros(len(values), bool)
+    )
+
+
+def _complete(name, parts, labels, rows, option=""):
+    """Raise DataError unless all values are there and finite. The message has columns, counts and the numbers, ``rows``, of
+    the first rows; ``option`` is what to do about missing ones on the command line."""
     found, missing = [], 0
     for part, label in zip(parts, labels, strict=True):
         texts = part.kind == "category"
@@ -103,28 +155,35 @@ def _complete(name, parts, labels, start=0):
         if bad.any():
             infinite = 0 if texts else int(np.isinf(part.values).sum())
             missing += int(bad.sum()) - infinite
-            row = start + bad.argmax()
-            found.append(f"{label}: {bad.sum() - infinite} missing, {infinite} infinite, first in row {row}")
+            found.append(f"{label}: {bad.sum() - infinite} missing, {infinite} infinite, {in_rows(bad, rows)}")
     if found:
         what = "NaN" if missing else "infinity or a value too large for dtype('float64')"
         more = [f"and {len(found) - SHOWN} more columns"] if len(found) > SHOWN else []
         lines = "\n".join([f"Input {name} contains {what}.", *found[:SHOWN], *more])
-        raise DataError(f"{lines}\nFill the values in, or leave out these rows or columns.")
+        raise DataError(
+            f"{lines}.", "Fill the values in, or leave out these rows or columns.", option if missing else ""
+        )
 
 
-def as_part(series):
-    """A frame's column (narwhals) as a Part; E for types that are neither numbers, truth values nor categories."""
+def as_part(series, rows=None):
+    """A frame's column (narwhals) as a Part. ``rows``: the rows' numbers for messages, 0, 1, ... by default.
+
+    Raises DataError for types that are neither numbers, truth values nor categories.
+    """
     missing, dtype, native = series.is_null().to_numpy(), series.dtype, series.to_native()
     if missing.all():  # a column without any value, or any row, may have any type
         return Part("numeric", np.full(len(missing), np.nan))
     if dtype == nw.Boolean or dtype == nw.Object or dtype.is_numeric():
         plain = series.cast(nw.Float64) if dtype in (nw.Int128, nw.UInt128) else series  # NumPy has no such integers
-        return Part("boolean" if dtype == nw.Boolean else "numeric", _real(plain.to_numpy(), f"Column {series.name!r}"))
+        values = plain.to_numpy()
+        if dtype == nw.Object:
+            values = _mixed(series.name, values, rows)
+        return Part("boolean" if dtype == nw.Boolean else "numeric", _real(values, f"Column {series.name!r}", rows))
     if dtype in (nw.String, nw.Categorical, nw.Enum):
         pandas = dtype == nw.Categorical and series.implementation.is_pandas_like()
         declared = native.cat.categories.tolist() if pandas else getattr(dtype, "categories", ())
         values = [None if gone else value for value, gone in zip(series.to_list(), missing, strict=True)]
-        return Part("category", values, tuple(declared))
+        return Part("category", values, None if dtype == nw.String else tuple(declared))
     kind = getattr(native, "dtype", None) or native.type
     raise DataError(f"Column {series.name!r} has the dtype {kind}: convert it to numbers or text, or leave it out.")
 
@@ -152,13 +211,14 @@ def opened(X, least) -> tuple[Any, Any]:
     return None, _array(X, "X", **limits)
 
 
-def as_parts(names, table, start=0):
-    """Every column as a Part without missing or infinite values."""
+def as_parts(names, table, rows, option=""):
+    """Every column as a Part without missing or infinite values; ``rows``: the rows' numbers for messages, ``option``: what
+    to do about missing values on the command line."""
     if names is None:
         parts, labels = [Part("numeric", column) for column in table.T], [f"column {i}" for i in range(table.shape[1])]
     else:
-        parts, labels = [as_part(table[name]) for name in names], [f"column {name!r}" for name in names]
-    _complete("X", parts, labels, start)
+        parts, labels = [as_part(table[name], rows) for name in names], [f"column {name!r}" for name in names]
+    _complete("X", parts, labels, rows, option)
     return parts
 
 
@@ -166,7 +226,9 @@ def check_weight(weight, n):
     """Weights as float32 (n,), ones for None; zero is a row left out. Otherwise E in scikit-learn's words."""
     if weight is None:
         return np.ones(n, np.float32)
-    weight = np.full(n, weight) if isinstance(weight, numbers.Real) else _plain(weight)
+    weight = np.full(n, weight) if isinstance(weight, numbers.Real) else as_array(weight)
+    if isinstance(weight, str | dict | set):
+        raise DataError(f"Sample weights must be 1D array or scalar, got {type(weight).__name__} {weight!r:.50}.")
     exact = _array(weight, "sample_weight", ensure_2d=False, ensure_min_samples=0)
     if exact.ndim != 1:
         raise DataError(f"Sample weights must be 1D array or scalar, got {exact.ndim}D array.")
@@ -174,47 +236,60 @@ def check_weight(weight, n):
         raise DataError(f"sample_weight.shape == {exact.shape}, expected {(n,)}!")
     with np.errstate(over="ignore"):
         out = exact.astype(np.float32)
-    _complete("sample_weight", [Part("numeric", out)], ["sample_weight"])
+    _complete("sample_weight", [Part("numeric", out)], ["sample_weight"], range(n))
     if (out < 0).any():
         raise DataError(f"Negative values in data passed to `sample_weight`, the first in row {(out < 0).argmax()}.")
-    if not out.any():
+    if not exact.any():
         raise DataError("Sample weights must contain at least one non-zero number.")
-    return out
+    check_weight_sum(exact, "sample_weight")
+    return np.where(out < np.finfo(np.float32).tiny, np.float32(0), out)
 
 
-def check_target(y, n, task):
-    """Regression: (float64 (n, K), whether y was 1-D). Classification: (sorted classes, their indices int32 (n,))."""
+def check_target(y, n, task, rows=None):
+    """Regression: (float64 (n, K), whether y was 1-D). Classification: (sorted classes, their indices int32 (n,)).
+
+    ``rows`` are the numbers of the rows to use and to name in messages, all by default; others may hold anything.
+    """
     if task not in ("regression", "classification"):
         raise ValueError(f"task is 'regression' or 'classification', not {task!r}")
     if y is None:
         raise DataError("This estimator requires y to be passed, but the target y is None.")
-    y = _plain(y)
-    values = _labels(y) if task == "classification" else _array(y, "y", ensure_2d=False, ensure_min_samples=0)
-    if len(values) != n:
-        raise DataError(f"Found input variables with inconsistent numbers of samples: [{n}, {len(values)}]")
+    y = as_array(y)
+    if not isinstance(y, np.ndarray):
+        try:
+            y = np.array(y, dtype=object) if task == "classification" else np.asarray(y)
+        except ValueError as error:  # rows of different lengths
+            raise DataError(str(error)) from error
+    if y.ndim and len(y) != n:
+        raise DataError(f"Found input variables with inconsistent numbers of samples: [{n}, {len(y)}]")
+    rows, y = (range(n), y) if rows is None or y.ndim == 0 else (rows, y[rows])
     if task == "classification":
-        classes, places = np.unique(values, return_inverse=True)
+        classes, places = np.unique(_labels(y, rows), return_inverse=True)
         return classes, places.astype(np.int32)
+    values = _array(y, "y", ensure_2d=False, ensure_min_samples=0)
     table: Any = values[:, None] if values.ndim == 1 else values
-    _complete("y", [Part("numeric", column) for column in table.T], [f"target {k}" for k in range(table.shape[1])])
+    names = [f"target {k}" for k in range(table.shape[1])]
+    _complete("y", [Part("numeric", column) for column in table.T], names, rows)
     return table, values.ndim == 1
 
 
-def _labels(y):
-    """Class labels (n,) of one plain type; warns for a column as scikit-learn does. E "Unknown label type"."""
+def _labels(y, rows):
+    """Class labels (n,) of one plain type; warns for a column as scikit-learn does. Raises DataError "Unknown label type"."""
     try:
-        labels = column_or_1d(y if isinstance(y, np.ndarray) else np.array(y, dtype=object), warn=True)
+        labels = column_or_1d(y, warn=True)
         if labels.dtype == object:
-            _complete("y", [Part("category", [None if is_missing(label) else label for label in labels])], ["y"])
+            _complete("y", [Part("category", [None if is_missing(label) else label for label in labels])], ["y"], rows)
             kinds, texts = sorted({type(label).__name__ for label in labels}), all(isinstance(v, str) for v in labels)
             labels = labels if texts else np.array(labels.tolist())
             if len(kinds) > 1 or labels.ndim > 1 or not texts and labels.dtype.kind not in "biuf":
                 raise DataError(f"Unknown label type: {listed(kinds)}. Labels are of one type: text or integers.")
         if labels.dtype.kind == "f":
-            _complete("y", [Part("numeric", labels)], ["y"])
+            _complete("y", [Part("numeric", labels)], ["y"], rows)
         if labels.dtype.kind not in "biufcUO":
             raise DataError(f"Unknown label type: {labels.dtype}. Convert the labels to text or integers.")
         check_classification_targets(labels)
+    except DataError:
+        raise
     except ValueError as error:
         raise DataError(str(error)) from error
     return labels
@@ -282,8 +357,9 @@ class TargetScaler:
     scale: tuple[float, ...]
 
     @classmethod
-    def fit(cls, y, weight=None):
-        """Weighted mean and sd of y (n, K) over the rows whose ``weight`` (n,) is above zero.
+    def fit(cls, y, weight=None, numbers=None):
+        """Weighted mean and sd of y (n, K) over the rows whose ``weight`` (n,) is above zero; ``numbers`` are those of the rows
+        in messages, 0, 1, ... by default.
 
         A constant target gets a millionth of its size as scale (1e-6 for 0), so that predictions keep a small spread;
         DataWarning for it, and for absurd outliers.
@@ -291,6 +367,7 @@ class TargetScaler:
         weight = check_weight(weight, len(y)).astype(np.float64)
         rows = np.flatnonzero(weight)
         found = [moments(column, weight[rows]) for column in np.asarray(y, np.float64)[rows].T]
+        rows = rows if numbers is None else np.asarray(numbers)[rows]
         return cls.of([m if m.outlier is None else m._replace(outlier=int(rows[m.outlier])) for m in found])
 
     @classmethod

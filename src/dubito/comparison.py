@@ -16,7 +16,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from dubito import metrics
 from dubito.diagnostics import MonteCarlo, monte_carlo
 from dubito.metrics import Score
-from dubito.tables import taken
+from dubito.tables import DataWarning, fill_missing, listed, taken
 from dubito.targets import codes
 from dubito.threads import cores, results
 
@@ -55,25 +55,37 @@ class Compared(NamedTuple):
         }
 
 
-def compare(estimators, X, y, *, folds=5, seed=0, done=None):
+def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
     """Score each of ``estimators`` (a dict by name) on the same ``folds``; a list of ``Compared``, best ``nll`` first.
 
     Folds are stratified for classes. A score is the mean over folds, its standard error over all held-out rows.
     ``done(name, fold)`` is called after each. Estimators that cannot be fitted are left out with a warning, unless all cannot: then
     the first one's error is raised. As many fits as there are cores run at once, to the same bits as one after
     another; ``seconds`` is the median time of a fit with others beside it.
+
+    A category that the rows a fold is fitted to do not have counts as none of the known, with a warning that counts them.
+    ``fill``: missing inputs are filled in, with values from the rows that a fold is fitted to.
     """
     y = np.asarray(y)
     classes = all(hasattr(estimator, "predict_proba") for estimator in estimators.values())
     splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(np.zeros(len(y)), y))
     wanted = CLASSIFICATION if classes else REGRESSION
-    found, refused = {}, {}
-    with fitting([(clone(each), X, y, train) for each in estimators.values() for train, _ in splits]) as fits:
+    found, refused, unknown = {}, {}, {}
+    tables = [split_inputs(X, train, test, fill) for train, test in splits]
+    chosen = [clone(each).set_params(handle_unknown="ignore") for each in estimators.values()]
+    with fitting(
+        [
+            (clone(each), inputs, y[train])
+            for each in chosen
+            for (inputs, _), (train, _) in zip(tables, splits, strict=True)
+        ]
+    ) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
             try:
-                found[name] = scored(own, X, y, [test for _, test in splits], wanted, done and partial(done, name))
+                held_out = [(inputs, y[test]) for (_, inputs), (_, test) in zip(tables, splits, strict=True)]
+                found[name] = scored(own, held_out, wanted, done and partial(done, name), unknown)
             except (ValueError, ImportError) as error:
                 refused[name] = error
                 for one in own:
@@ -82,6 +94,13 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
         raise next(iter(refused.values()))
     for name, error in refused.items():
         warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+    columns = sorted({column for _, column in unknown})
+    counts = [
+        f"{sum(count for (_, name), count in unknown.items() if name == column)} of {column!r}" for column in columns
+    ]
+    if counts:
+        text = f"categories that a fold was not fitted to count as none of the known: {listed(counts)}"
+        warnings.warn(text, DataWarning, stacklevel=2)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
         Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), seconds, unsure)
@@ -90,13 +109,24 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None):
     return sorted(rows, key=lambda row: row.scores["nll"].value)
 
 
-def scored(fits, X, y, tests, wanted, done):
-    """(pooled scores, median seconds, the fold's ``MonteCarlo`` that is most unsure) of an estimator's fits without each of ``tests``."""
+def split_inputs(X, train, test, fill):
+    """The inputs to fit to and those to predict at; with ``fill`` without missing values, from those of the first."""
+    inputs, held_out = taken(X, train), taken(X, test)
+    if fill:
+        inputs, values, _ = fill_missing(inputs)
+        held_out = fill_missing(held_out, values)[0]
+    return inputs, held_out
+
+
+def scored(fits, held_out, wanted, done, unknown):
+    """(pooled scores, median seconds, the fold's ``MonteCarlo`` that is most unsure) of an estimator's fits, each at its rows
+    ``held_out``, (inputs, y); ``unknown`` is given their counts of unknown categories, {(fold, column): count}."""
     parts, seconds, unsure = {key: [] for key in wanted}, [], []
-    for number, (fit, test) in enumerate(zip(fits, tests, strict=True)):
+    for number, (fit, (inputs, y)) in enumerate(zip(fits, held_out, strict=True)):
         ((fitted, spent),) = results([fit])
-        answer = fitted.predictive(taken(X, test))
-        truth = codes(fitted.classes_, y[test]) if hasattr(fitted, "classes_") else y[test]
+        unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
+        answer = fitted.predictive(inputs)
+        truth = codes(fitted.classes_, y) if hasattr(fitted, "classes_") else y
         for key, score in wanted.items():
             parts[key].append(score(answer, truth))
         seconds.append(spent)
@@ -123,15 +153,15 @@ def fitting(jobs):
             raise
 
 
-def timed(stop, estimator, X, y, train):
-    """(the estimator fitted to the rows ``train``, seconds it took)."""
+def timed(stop, estimator, X, y):
+    """(the estimator fitted to X and y, seconds it took)."""
 
     def progress(report):
         if stop.is_set():
             raise KeyboardInterrupt(f"stopped at epoch {report.epoch}")
 
     start = time.perf_counter()
-    fitted = estimator.fit(taken(X, train), y[train], progress=progress)
+    fitted = estimator.fit(X, y, progress=progress)
     return fitted, time.perf_counter() - start
 
 

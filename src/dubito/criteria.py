@@ -265,8 +265,11 @@ def known(name, task=None):
     raise ValueError(f"likelihood {name!r} is unknown{hint or '.'} Choose one of {', '.join(names)}.")
 
 
-def refusal(likelihood, y):
-    """Why some of the rows y (n, columns) cannot be targets of a likelihood for regression, in words; None if all can."""
+def refusal(likelihood, y, numbers=None):
+    """Why some of the rows y (n, columns) cannot be targets of a likelihood for regression, in words; None if all can.
+
+    ``numbers``: those of the rows, 0, 1, ... by default.
+    """
     name, takes = type(likelihood).__name__, getattr(likelihood, "takes", "one column for each target")
     targets = getattr(likelihood, "targets", y.shape[1])
     columns = getattr(likelihood, "columns", targets)
@@ -277,7 +280,8 @@ def refusal(likelihood, y):
     bad = np.flatnonzero(~likelihood.supports(y))
     if len(bad) == 0:
         return None
-    rows = ", ".join(str(row) for row in bad[:10]) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
+    places = bad[:10] if numbers is None else np.asarray(numbers)[bad[:10]]
+    rows = ", ".join(map(str, places)) + (f" and {len(bad) - 10} more" if len(bad) > 10 else "")
     return (
         f"{name} takes {takes}; y is not that in row(s) {rows}: the first has {', '.join(f'{v:g}' for v in y[bad[0]])}"
     )

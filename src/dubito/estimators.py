@@ -20,7 +20,7 @@ from dubito.methods.committee import Committee, assigned
 from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
-from dubito.tables import Schema, check_target, check_weight
+from dubito.tables import Schema, check_target, check_weight, taken
 
 
 class _Estimator(Answering, BaseEstimator):
@@ -78,21 +78,23 @@ class _Estimator(Answering, BaseEstimator):
         return self
 
     def _table(self, X, sample_weight):
-        """(schema, encoded rows, weights, number of rows) of a table to fit."""
+        """(schema, encoded rows, weights of all rows) of a table to fit. Rows of weight 0 may hold anything: they are left out."""
         weight = check_weight(sample_weight, _num_samples(X))
-        schema = Schema.fit(X, weight)  # rows of weight 0 may hold anything
-        return schema, schema.encode(X, handle_unknown="ignore"), weight, len(weight)
+        schema = Schema.fit(X, weight)
+        X = X if weight.all() else taken(X, np.flatnonzero(weight))
+        return schema, schema.encode(X, handle_unknown="ignore"), weight
 
-    def fit_file(self, path, target, *, progress=None, checkpoint=None):
+    def fit_file(self, path, target, *, categorical=(), drop_missing=False, progress=None, checkpoint=None):
         """Fit to a Parquet table that need not fit into memory: to the column ``target`` from all others. The file is read
         twice, and once an epoch; rows are shuffled within pieces of 65,536, so it should not be sorted. It needs a method
-        that does not hold rows out. The rest is as for ``fit``."""
+        that does not hold rows out. The columns ``categorical`` become categories whatever they hold; ``drop_missing`` leaves
+        rows out that have no value of the target, which are a DataError otherwise. The rest is as for ``fit``."""
         if self.method is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
-        schema, known, rows = learn_table(path, target, self._task)
+        schema, known, rows = learn_table(path, target, self._task, categorical, drop_missing)
         fitted = self._target(known)
         scaler = known if fitted[1] is None else fitted[1]
-        table = schema, table_pieces(path, target, schema, scaler), None, rows
+        table = schema, table_pieces(path, target, schema, scaler, categorical), None, rows
         return self._fit(table, None, fitted, progress, checkpoint)
 
     def _fit(self, table, y, target, progress, checkpoint):
@@ -133,14 +135,14 @@ class _Estimator(Answering, BaseEstimator):
         for name, value in fitted.items():
             setattr(self, name, value)
         if isinstance(method, Committee):
-            self.calibration_ = self._cv_plus(x, np.asarray(y), weight)
+            self.calibration_ = self._cv_plus(x, np.asarray(y))
         return self
 
-    def _cv_plus(self, x, y, weight):
+    def _cv_plus(self, x, y):
         """The CV+ of a committee's errors at its own rows; None, with a warning, where there can be none."""
-        used, truth = weight > 0, y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
+        truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
         try:
-            return cv_plus(self._raw(self._functions(), x[used]), truth[used], assigned(y, self.method_.folds)[used])
+            return cv_plus(self._raw(self._functions(), x), truth, assigned(y, self.method_.folds))
         except ValueError as error:
             warnings.warn(f"intervals and sets are not CV+: {error}", stacklevel=4)
             return None
@@ -184,10 +186,10 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and y (n,) or (n, K). ``progress`` is called with the engine's reports; from
         the file ``checkpoint`` the same fit (a number as ``random_state``) goes on after an interruption."""
-        table = self._table(X, sample_weight)
-        likelihood, scaler, target = targets.numbers(self.likelihood, y, table[2], self.method is None)
+        schema, x, weight = self._table(X, sample_weight)
+        likelihood, scaler, target = targets.numbers(self.likelihood, y, weight, self.method is None)
         fitted = likelihood, scaler, {"_flat": len(scaler.shift) == 1}
-        return self._fit(table, target, fitted, progress, checkpoint)
+        return self._fit((schema, x, weight[weight > 0], len(x)), target, fitted, progress, checkpoint)
 
     def _target(self, scaler):
         """(likelihood, scaler, attributes) for a single target of that scale."""
@@ -231,14 +233,13 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
 
     def fit(self, X, y, sample_weight=None, *, progress=None, checkpoint=None):
         """Fit to X (n, d), a frame or array, and labels y (n,) of any plain type; ``classes_`` are sorted."""
-        table = self._table(X, sample_weight)
-        classes, index = check_target(y, table[3], "classification")
-        seen = np.unique(np.asarray(index)[table[2] > 0])
-        return self._fit(table, index, self._target(classes, len(seen)), progress, checkpoint)
+        schema, x, weight = self._table(X, sample_weight)
+        classes, index = check_target(y, len(weight), "classification", np.flatnonzero(weight))
+        return self._fit((schema, x, weight[weight > 0], len(x)), index, self._target(classes), progress, checkpoint)
 
-    def _target(self, classes, seen=None):
-        """(likelihood, no scaler, attributes) for these classes, of which ``seen`` (None: all) are in the data."""
-        if (len(classes) if seen is None else seen) < 2:
+    def _target(self, classes):
+        """(likelihood, no scaler, attributes) for these classes."""
+        if len(classes) < 2:
             raise ValueError("BayesianClassifier needs at least 2 classes; the data (of positive weight) have 1 class")
         return targets.classes(self.likelihood, classes), None, {"classes_": classes}
 

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dubito.checks import check_weight_sum
 from dubito.epochs import Arrays, Piece
 from dubito.rows import Rows, bucket, checked, padded
 
@@ -111,6 +112,7 @@ class Stream:
                 digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         if self.first is None:
             raise ValueError("the pieces hold no row (of weight above 0) to fit")
+        check_weight_sum(self.size, "weight")
         self.digest = digest.hexdigest()
 
     def parts(self):
@@ -132,7 +134,6 @@ class Stream:
                 raise ValueError(
                     f"piece {number} (counted from 0) has x and y of row shapes and types {kind}; those before it have {like}"
                 )
-            rows = rows if rows.train.all() else Rows(*(array[rows.train > 0] for array in rows))
             if len(rows.x):
                 yield rows
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from dubito.checks import DataError, check_weight_sum, in_rows
 from dubito.criteria import refusal
 
 
@@ -31,43 +32,46 @@ class Member(NamedTuple):
 
 
 def check_rows(model, x, y, weight):
-    """Validation at the door: ``checked``, and that some row has a weight above 0."""
+    """``checked``, and that there are rows whose weights sum to a usable number."""
     rows = checked(model, x, y, weight)
+    if len(rows.x) == 0 and np.size(weight) > 1:
+        raise ValueError(f"weight must have a number above 0; all {len(weight)} are 0")
     if len(rows.x) == 0:
         raise ValueError("there are no rows to fit")
-    if not np.any(rows.train > 0):
-        raise ValueError(f"weight must have a number above 0; all {len(rows.x)} are 0")
+    check_weight_sum(rows.train, "weight")
     return rows
 
 
 def checked(model, x, y, weight):
-    """Shapes, finite numbers, weights of any number of rows: float32 arrays ready for the loop, or ValueError."""
+    """Float32 arrays of the rows whose weight is above 0, ready for the loop. Raises ValueError for wrong shapes, and
+    DataError that names rows for values that are missing, infinite or none of the model's targets."""
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2:
         raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
     if y.ndim == 0 or len(x) != len(y):
         raise ValueError(f"x and y must have the same number of rows; got shapes {x.shape} and {y.shape}")
+    weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
+    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0):
+        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0; got shape {weight.shape}")
+    used = np.flatnonzero(weight)
+    x, y, weight = (array if len(used) == len(array) else array[used] for array in (x, y, weight))
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "fiub":
             raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array.astype(np.float32))
         if bad.any():
-            first = bad.reshape(len(bad), -1).any(axis=1).argmax()
-            what = "value(s) that are NaN, infinite or beyond float32"
-            raise ValueError(f"{name} holds {bad.sum()} {what}, the first in row {first}")
+            where = in_rows(bad.reshape(len(bad), -1).any(axis=1), used)
+            raise DataError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
     if model.likelihood.task == "regression":
         y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
-        problem = refusal(model.likelihood, y)
+        problem = refusal(model.likelihood, y, used)
         if problem is not None:
-            raise ValueError(problem)
+            raise DataError(problem)
     elif y.ndim == 1:
         y = y.astype(np.int32 if np.all(y == np.round(y)) else np.float32)
     else:
         y = y.astype(np.float32)
-    weight = np.ones(len(x), np.float32) if weight is None else np.asarray(weight, np.float32)
-    if weight.shape != (len(x),) or not np.all(np.isfinite(weight)) or np.any(weight < 0):
-        raise ValueError(f"weight must be {len(x)} finite numbers of at least 0; got shape {weight.shape}")
     return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
 
 

@@ -5,8 +5,10 @@ it sees them. Scales are learned from rows with a weight above zero and from no 
 """
 
 import difflib
+import io
 import sys
 import warnings
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,9 +21,11 @@ from dubito.columns import (
     SHOWN,
     DataError,
     DataWarning,
+    as_array,
     as_part,
     as_parts,
     is_missing,
+    is_missing_in,
     listed,
     opened,
     warn_of,
@@ -29,7 +33,11 @@ from dubito.columns import (
 from dubito.columns import TargetScaler as TargetScaler
 from dubito.columns import check_target as check_target
 from dubito.columns import check_weight as check_weight
+from dubito.csv_quotes import check_quotes
 from dubito.encoding import Column, Learned
+from dubito.texts import MISSING, count_numbers
+
+FEW_CLASSES = 10  # so many different texts or codes can be classes of any number of rows
 
 
 @dataclass(frozen=True)
@@ -47,13 +55,15 @@ class Schema:
         or TypeError; warns once for all constant columns and once for all absurd outliers.
         """
         names, table = opened(X, least=1)
-        parts = as_parts(names, table)
         weight = check_weight(weight, table.shape[0]).astype(np.float64)
-        if np.count_nonzero(weight) < 2:
+        rows = np.flatnonzero(weight)
+        used = table if len(rows) == table.shape[0] else table[rows]
+        parts = as_parts(names, used, rows, "Fill them in with --impute, or leave out these rows or columns.")
+        if len(rows) < 2:
             raise DataError("n_samples = 1: at least two rows (with a weight above zero) are needed to fit.")
         learned = [Learned(name) for name in names or [f"x{i}" for i in range(len(parts))]]
         for column, part in zip(learned, parts, strict=True):
-            column.add(part, weight)
+            column.add(part, weight[rows], rows)
         return cls.of(learned, names is not None)
 
     @classmethod
@@ -94,10 +104,28 @@ class Schema:
         self._match(names, table.shape[1], owner)
         out = np.empty((table.shape[0], self.width), np.float32)
         place = 0
-        for column, part in zip(self.columns, as_parts(names, table, start), strict=True):
+        parts = as_parts(
+            names,
+            table,
+            range(start, start + table.shape[0]),
+            "Fill them in, or fit the model with --impute, which fills them in here too.",
+        )
+        for column, part in zip(self.columns, parts, strict=True):
             out[:, place : place + column.width] = column.encode(part, handle_unknown, start)
             place += column.width
         return out
+
+    def count_unknown(self, X):
+        """How many values of each category column of X, a frame, the fit did not see: {name: count} where there are some."""
+        names, table = opened(X, least=0)
+        found = {}
+        for column in self.columns:
+            if column.kind == "category" and column.name in (names or ()):
+                known = {None, *column.categories}
+                if set(table[column.name].unique().to_list()) - known:
+                    values = as_part(table[column.name]).values
+                    found[column.name] = sum(value not in known for value in values)
+        return {name: count for name, count in found.items() if count}
 
     def _match(self, names, count, owner):
         """E, in scikit-learn's words, unless these are the columns of the fit, in their order."""
@@ -149,13 +177,18 @@ def _valid(columns):
     return 0 < len(columns) == len({column.name for column in columns})
 
 
-def target_kind(column):
-    """Either "regression" or "classification", read off a table's column.
+def target_kind(table, target):
+    """Either "regression" or "classification", read off a table's column ``target``.
 
-    Text, truth values and categories are classes; numbers with decimals are not. Integers are classes if they look like
+    Texts, truth values and categories are classes; numbers with decimals are not. Integers are classes if they look like
     codes: two values, or up to ten that are exactly 0…k−1 or 1…k, and on average two rows or more of each.
+
+    Raises DataError for texts that are numbers, and for texts of which there are too many to be classes.
     """
-    series = nw.from_native(column, series_only=True).drop_nulls()
+    column = nw.from_native(table, eager_only=True)[target]
+    if column.dtype == nw.String:
+        _check_classes(column)
+    series = column.drop_nulls()
     if series.dtype in (nw.String, nw.Boolean, nw.Categorical, nw.Enum):
         return "classification"
     if not series.dtype.is_integer():
@@ -167,6 +200,38 @@ def target_kind(column):
     return "classification" if (run or len(codes) == 2) and len(series) >= 2 * len(codes) else "regression"
 
 
+def _check_classes(column):
+    """Raise DataError if texts cannot well be classes: if they are numbers, or nearly all different."""
+    values = column.to_list()
+    counts = Counter(value for value in values if value is not None)
+    found = count_numbers(counts, {value: row for row, value in reversed([*enumerate(values)])})
+    problem, total = None, sum(counts.values())
+    few = len(counts) <= FEW_CLASSES and 2 * len(counts) <= total
+    if found.mostly_numbers and found.other is not None:
+        problem = (
+            f"but {found.numbers} of its {found.total} values are numbers; {found.other!r} in row {found.row} is none."
+        )
+    elif found.mostly_numbers and not few:
+        problem = f"but all its values are numbers, such as {next(iter(counts))!r}."
+    elif len(counts) > max(FEW_CLASSES, total // 2):
+        problem = f"and has {len(counts)} different values in {total} rows: too many to be classes."
+    if problem is not None:
+        raise DataError(
+            f"The target {column.name!r} is text, {problem}",
+            "Convert it to numbers, or say that it is a class.",
+            "Correct it, choose another --target, or take its texts as classes with --task classification.",
+        )
+
+
+def check_names_exist(names, columns, what):
+    """Raise DataError for one of ``names`` that is not among the ``columns``, with the nearest one that is."""
+    for name in names:
+        if name not in columns:
+            close = difflib.get_close_matches(name, columns, 1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            raise DataError(f"{what} {name!r}{hint} The columns are {listed([repr(each) for each in columns])}.")
+
+
 def taken(X, rows):
     """Rows (their numbers, or a slice) of an array or of any frame."""
     frame = nw.from_native(X, eager_only=True, pass_through=True)
@@ -176,12 +241,16 @@ def taken(X, rows):
 def split_target(table, target):
     """(the table without the column ``target``, that column as a NumPy array)."""
     frame = nw.from_native(table, eager_only=True)
-    if target not in frame.columns:
-        close = difflib.get_close_matches(target, frame.columns, 1)
-        hint = f"; did you mean {close[0]!r}?" if close else "."
-        names = listed([repr(name) for name in frame.columns])
-        raise DataError(f"There is no column {target!r}{hint} The columns are {names}.")
-    return frame.drop(target).to_native(), frame[target].to_numpy()
+    check_names_exist([target], frame.columns, "There is no column")
+    return frame.drop(target).to_native(), as_array(frame[target].to_native())
+
+
+def with_target(table, target):
+    """(the rows of ``table`` that have a value in the column ``target``, how many have none)."""
+    frame = nw.from_native(table, eager_only=True)
+    check_names_exist([target], frame.columns, "There is no column")
+    missing = is_missing_in(as_array(frame[target].to_native()))
+    return (frame[np.flatnonzero(~missing)].to_native(), int(missing.sum())) if missing.any() else (table, 0)
 
 
 def fill_missing(table, values=None):
@@ -213,10 +282,15 @@ def fill_missing(table, values=None):
     return frame.to_native(), given, counts
 
 
-def read_table(source):
+def read_table(source, categorical=(), target=None):
     """A pyarrow Table from a .csv, .tsv or .parquet file, or CSV from standard input for "-". Empty cells are missing.
 
-    Raises DataError that names the file: missing, empty, not readable, of another kind, two columns of one name.
+    The columns ``categorical`` are read as texts and become categories. Other columns of numbers in which some cells spell a
+    missing value, such as "?", become numbers, except the ``target``, in which nothing but an empty cell and its usual
+    spellings (NA, NaN, null) is missing.
+
+    Raises DataError that names the file: missing, empty, not readable, of another kind, two columns of one name, a quoted cell
+    that is not closed.
     """
     try:
         import pyarrow
@@ -228,18 +302,52 @@ def read_table(source):
         if ending == ".parquet":
             table = parquet.ParquetFile(source).read()
         else:
-            table = csv.read_csv(
-                pyarrow.BufferReader(sys.stdin.buffer.read()) if stdin else str(source),
-                parse_options=csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True),
-                convert_options=csv.ConvertOptions(strings_can_be_null=True),
-            )
+            delimiter = "\t" if ending == ".tsv" else ","
+            data = sys.stdin.buffer.read() if stdin else None
+            with open(source, "rb") if data is None else io.BytesIO(data) as file:
+                check_quotes(file, source, delimiter)
+            with pyarrow.OSFile(str(source)) if data is None else pyarrow.BufferReader(data) as file:
+                table = csv.read_csv(
+                    file,
+                    parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(
+                        strings_can_be_null=True, column_types=dict.fromkeys(categorical, pyarrow.string())
+                    ),
+                )
         names = table.column_names
+    except DataError:
+        raise
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{source} cannot be read: {error}") from error
     check_names(source, names)
     if ending != ".parquet" and pyarrow.binary() in table.schema.types:
         raise DataError(f"{source}: column {names[table.schema.types.index(pyarrow.binary())]!r} is not UTF-8 text.")
+    check_names_exist(categorical, names, f"{source} has no column")
+    for place, name in enumerate(names):
+        if name in categorical:
+            table = table.set_column(place, name, table[name].combine_chunks().dictionary_encode())
+        elif name != target:
+            table = table.set_column(place, name, with_missing_spelled(table[name]))
     return table
+
+
+def with_missing_spelled(column):
+    """A pyarrow column of texts as numbers, if its cells are numbers and at least one spelling of a missing value."""
+    import pyarrow
+    from pyarrow import compute
+
+    if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+        return column
+    texts = compute.utf8_trim_whitespace(column)  # type: ignore[attr-defined]
+    lower = compute.utf8_lower(texts)  # type: ignore[attr-defined]
+    spelled = compute.is_in(lower, pyarrow.array(sorted(MISSING), column.type))  # type: ignore[attr-defined]
+    present = compute.if_else(spelled, None, texts)  # type: ignore[attr-defined]
+    if present.null_count in (column.null_count, len(column)):
+        return column
+    try:
+        return present.cast(pyarrow.float64())
+    except pyarrow.ArrowInvalid:
+        return column
 
 
 def ending_of(source):

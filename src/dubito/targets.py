@@ -15,21 +15,23 @@ LATER = ("gaussian", "heteroscedastic")  # whose noise the default method finds 
 
 
 def numbers(likelihood, y, weight, later):
-    """(likelihood, its ``TargetScaler``, y as float32 (n, columns)) for the target y of a regression.
+    """(likelihood, its ``TargetScaler``, y as float32 (n, columns)) for the target y of a regression, in its n rows whose
+    ``weight`` is above zero.
 
     ``likelihood``: None, a name or an object; ``later``: the method is the default one, which fits squared error and finds
     the noise after. Raises DataError that names the rows which the likelihood cannot have made.
     """
-    table, flat = check_target(y, len(weight), "regression")
+    rows = np.flatnonzero(weight)
+    table, flat = check_target(y, len(weight), "regression", rows)
     if table.shape[1] == 1 and not flat:
         message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
         warnings.warn(message, DataConversionWarning, stacklevel=3)
     chosen = of_columns(likelihood, table.shape[1], later)
-    problem = refusal(chosen, table)
+    problem = refusal(chosen, table, rows)
     if problem is not None:
         raise DataError(problem)
     measured = table[:, : getattr(chosen, "targets", table.shape[1])]  # beside them there may be marks of censored ones
-    chosen, scaler = scaled(chosen, TargetScaler.fit(measured, weight))
+    chosen, scaler = scaled(chosen, TargetScaler.fit(measured, weight[rows], rows))
     return chosen, scaler, scaler.transform(table)
 
 
