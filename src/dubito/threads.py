@@ -51,20 +51,21 @@ def check_process():
 
 
 def in_threads(function, items):
-    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held."""
+    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held.
+
+    After an exception, as that of Ctrl-C, the items that run are not waited for.
+    """
     check_process()
-    with ThreadPoolExecutor(cores()) as pool:
-        waiting = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > cores():
-                    yield result(waiting.popleft())
-            while waiting:
+    pool, waiting = ThreadPoolExecutor(cores()), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > cores():
                 yield result(waiting.popleft())
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield result(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def side_by_side(one, items, keep_on_interrupt, threads):
