@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 GRACE = 3.0  # seconds that code inside ``deferred`` has
 NAP = 0.05  # seconds between two looks of the thread that ends the process
@@ -30,30 +31,33 @@ class _State:
     number: int | None = None  # of the first signal
     raised = False  # whether ``check`` has told the main thread
     deferrals = 0
-    stop = None  # restores what ``start`` has changed
+    stop: Callable[[], None] | None = None  # restores what ``start`` has changed
     lock = threading.Lock()
+
+
+_state = _State()
 
 
 def check():
     """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
-    if _State.number is None or not _in_main_thread():
+    if _state.number is None or not _in_main_thread():
         return
-    _State.raised = True
-    if _State.number == signal.SIGINT:
+    _state.raised = True
+    if _state.number == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(128 + _State.number)
+    raise SystemExit(128 + _state.number)
 
 
 @contextlib.contextmanager
 def deferred(wanted=True):
     """Where a signal must not end the command line at once, because the code calls ``check`` and has something to write."""
-    with _State.lock:
-        _State.deferrals += wanted
+    with _state.lock:
+        _state.deferrals += wanted
     try:
         yield
     finally:
-        with _State.lock:
-            _State.deferrals -= wanted
+        with _state.lock:
+            _state.deferrals -= wanted
 
 
 @contextlib.contextmanager
@@ -67,17 +71,17 @@ def sigint_as_flag():
         return
 
     def handler(number, _):
-        if _State.number is not None:
+        if _state.number is not None:
             raise KeyboardInterrupt
-        _State.number = number
+        _state.number = number
 
     signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        unread = _State.number is not None and not _State.raised
-        _State.number, _State.raised = None, False
+        unread = _state.number is not None and not _state.raised
+        _state.number, _state.raised = None, False
     if unread:
         raise KeyboardInterrupt
 
@@ -85,13 +89,14 @@ def sigint_as_flag():
 def start():
     """Handle the signals of a command line, until ``stop``. A signal that is ignored, as SIGINT is by a script's background
     job, stays ignored. Returns whether it was this call that started it."""
-    if not _in_main_thread() or _State.stop is not None:
+    if not _in_main_thread() or _state.stop is not None:
         return False
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     handlers = {number: old for number, old in handlers.items() if old not in (signal.SIG_IGN, None)}
     reader, writer = socket.socketpair()
     writer.setblocking(False)
-    wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    descriptor = writer.detach()  # stays open until the process has ended, so that a late signal is no error
+    wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
     for number in handlers:
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_watch, args=(reader, set(handlers)), name="dubito-signals", daemon=True).start()
@@ -100,27 +105,27 @@ def start():
         for number, old in handlers.items():
             signal.signal(number, old)
         signal.set_wakeup_fd(wakeup)
-        writer.close()
-        _State.stop, _State.number, _State.raised = None, None, False
+        socket.close(descriptor)
+        _state.stop, _state.number, _state.raised = None, None, False
 
-    _State.stop = restore
+    _state.stop = restore
     return True
 
 
 def stop():
     """Restore the handlers that were there before ``start``."""
-    if _State.stop is not None:
-        _State.stop()
+    if _state.stop is not None:
+        _state.stop()
 
 
 def leave():
     """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
-    if _State.number is not None:
+    if _state.number is not None:
         for file in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 file.flush()
         _remove_temporaries()
-        os._exit(128 + _State.number)
+        os._exit(128 + _state.number)
 
 
 def _in_main_thread():
@@ -134,27 +139,29 @@ def _watch(reader, numbers):
             pass
         if not byte:
             return  # ``stop`` has closed the other end
-        _State.number = byte[0]
+        if not _state.deferrals:
+            _end(byte[0])
+        _state.number = number = byte[0]
         reader.settimeout(NAP)
         deadline = time.monotonic() + GRACE
-        while (_State.deferrals or _State.raised) and time.monotonic() < deadline:
+        while (_state.deferrals or _state.raised) and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 byte = reader.recv(1)
                 if not byte:
                     return
                 if byte[0] in numbers:
                     break
-        _end()
+        _end(number)
 
 
-def _end():
+def _end(number):
     _remove_temporaries()
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
         descriptor = sys.stderr.fileno()
         shown = "\x1b[?25h\r\x1b[2K" if os.isatty(descriptor) else ""  # the cursor, and the progress bar's line
         if sys.platform == "win32" or select.select([], [descriptor], [], 0)[1]:  # no wait for a full pipe
             os.write(descriptor, f"{shown}Interrupted.\n".encode())
-    os._exit(128 + (_State.number or 0))
+    os._exit(128 + number)
 
 
 def _remove_temporaries():

@@ -7,13 +7,14 @@ A program of its own for each width, table and method keeps 10 to 50 MB, and map
 import functools
 import threading
 from collections import OrderedDict
+from typing import Any
 
 import jax
 
 KEPT = 16  # programs of one function
 
 
-def jit(function=None, *, kept=KEPT, static_argnums=(), **options):
+def jit(function=None, *, kept=KEPT, static_argnums=(), **options) -> Any:
     """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept`` programs used last."""
     if function is None:
         return functools.partial(jit, kept=kept, static_argnums=static_argnums, **options)
