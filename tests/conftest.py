@@ -6,6 +6,7 @@ import gc
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 if (
@@ -31,6 +32,14 @@ def forgetful():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def default_sigint():
+    """Python's own handler of Ctrl-C for the tests and their child processes: a script's background job ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 PROGRAMS = []  # the names of those compiled so far

@@ -36,6 +36,7 @@ def works():
         "references.py",
         "truth.py",
         "small.py",
+        "signals.py",
     ],
 )
 def test_a_driver_explains_itself(driver):

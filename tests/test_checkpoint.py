@@ -201,7 +201,7 @@ def test_sigterm_leaves_a_checkpoint_and_the_command_goes_on(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 2))
     np.savetxt(table, np.c_[x, x[:, 0] * x[:, 1]], delimiter=",", header="a,b,y", comments="")
-    command = [sys.executable, "-c", "from dubito.cli import main; main()", "fit", str(table), "--target", "y"]
+    command = [sys.executable, "-m", "dubito", "fit", str(table), "--target", "y"]
     command += ["--method", "map", "--set", "epochs=30000", "--checkpoint", str(tmp_path / "c"), "-o"]
     process = subprocess.Popen([*command, str(tmp_path / "resumed")], stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "c", process)
@@ -220,7 +220,7 @@ def test_the_model_is_not_its_own_checkpoint(tmp_path):
     """The checkpoint is removed at the end: the same name for both would lose the model."""
     (tmp_path / "t.csv").write_text("a,y\n1,2\n2,3\n3,5\n")
     (tmp_path / "m").write_bytes(b"an older model")
-    command = [sys.executable, "-c", "from dubito.cli import main; main()", "fit", "t.csv", "--target", "y", "-o", "m"]
+    command = [sys.executable, "-m", "dubito", "fit", "t.csv", "--target", "y", "-o", "m"]
     done = subprocess.run([*command, "--checkpoint", "./m"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "cannot be both the model and its checkpoint" in done.stderr
     assert (tmp_path / "m").read_bytes() == b"an older model"

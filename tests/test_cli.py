@@ -237,7 +237,7 @@ def test_quiet_and_missing_values(folder):
 def test_a_closed_pipe_is_no_error(folder):
     lines = (folder / "diabetes.csv").read_text().splitlines()
     (folder / "long.csv").write_text("\n".join([lines[0], *lines[1:] * 10]))  # more than a pipe holds
-    program = f"{sys.executable} -c 'from dubito.cli import main; main()' predict {folder}/d.dubito {folder}/long.csv"
+    program = f"{sys.executable} -m dubito predict {folder}/d.dubito {folder}/long.csv"
     done = subprocess.run(["bash", "-c", f"set -o pipefail; {program} | head -1"], capture_output=True, text=True)
     assert done.stdout.startswith('"mean"') and "Traceback" not in done.stderr and done.returncode == 0
 
@@ -256,7 +256,7 @@ def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
         "--method",
         "map",
     ]
-    program = [sys.executable, "-c", "from dubito.cli import main; main()", *map(str, [*arguments, "-o", output])]
+    program = [sys.executable, "-m", "dubito", *map(str, [*arguments, "-o", output])]
     with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
         try:
             time.sleep(15)

@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 import dubito
-from dubito import comparison, diagnostics
+from dubito import comparison, diagnostics, threads
 
 X = np.random.default_rng(0).normal(size=(120, 3))
 Y = X[:, 0] + 0.1 * X[:, 1]
@@ -23,8 +23,8 @@ SMALL = {
 
 def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compiled):
     runs = []
-    for threads in (3, 1):
-        monkeypatch.setattr(comparison, "cores", lambda threads=threads: threads)
+    for count in (3, 1):
+        monkeypatch.setattr(threads, "cores", lambda count=count: count)
         calls = []
 
         def done(name, fold, calls=calls):
@@ -33,7 +33,7 @@ def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compil
 
         with compiled() as names:
             rows = comparison.compare(SMALL, X, Y, folds=3, done=done)
-        if threads == 3:  # an ensemble's program is its members': map's
+        if count == 3:  # an ensemble's program is its members': map's
             assert names.count("jit(begin)") == names.count("jit(chunk)") == 2
         assert calls == [(name, fold) for name in SMALL for fold in range(3)]
         runs.append(rows)

@@ -30,7 +30,7 @@ def test_shell_lines_run(tmp_path):
     for line in lines.splitlines():
         arguments = shlex.split(line)
         assert arguments[0] == "dubito"
-        program = [sys.executable, "-c", "from dubito.cli import main; main()", *arguments[1:]]
+        program = [sys.executable, "-m", "dubito", *arguments[1:]]
         done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert {"co2.dubito", "predictions.csv", "report.html"} <= set(os.listdir(tmp_path))

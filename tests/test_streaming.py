@@ -297,7 +297,7 @@ def slow(parts, *given):
     time.sleep(0.01)
     add(parts, *given)
 streaming.Parts.add = slow
-from dubito.cli import main
+from dubito.__main__ import main
 main()
 """
 
@@ -366,7 +366,7 @@ def test_the_oldest_programs_go_first(home, monkeypatch):
 
 
 def run(folder, cached, output, code=0):
-    program = [sys.executable, "-c", "from dubito.cli import main; main()", "fit", folder / "fit.csv", "--target", "y"]
+    program = [sys.executable, "-m", "dubito", "fit", folder / "fit.csv", "--target", "y"]
     program += ["--method", "map", "--set", "epochs=2", "--hidden", "4", "-o", output]
     environment = {**os.environ, "DUBITO_CACHE": str(cached), "JAX_LOG_COMPILES": "0"}
     del environment["JAX_COMPILATION_CACHE_DIR"]  # the tests' own, which comes first

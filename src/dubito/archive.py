@@ -20,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from dubito import interrupts
+
 HEADER = 2**22  # bytes of a header at most: what a hostile one can cost stays below a second
 FILE = 2**34  # bytes of a file at most
 DEPTH = 32  # of nesting in JSON
@@ -55,6 +57,7 @@ def write(path, config, arrays):
     _check_finite(arrays)
     path = Path(path)
     temporary = path.parent / f".dubito-{secrets.token_hex(8)}"
+    interrupts.temporaries.add(str(temporary))
     try:
         mode = _mode(path)
         with open(temporary, "xb") as file:
@@ -71,6 +74,7 @@ def write(path, config, arrays):
     finally:
         with contextlib.suppress(OSError, ValueError):  # it is gone when all went well
             os.unlink(temporary)
+        interrupts.temporaries.discard(str(temporary))
     with contextlib.suppress(OSError):  # the file is in its place; not every system can flush a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:

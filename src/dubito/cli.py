@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import signal
 import sys
 import warnings
 from functools import partial
@@ -18,7 +17,7 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
-from dubito import cache, grids, progress
+from dubito import cache, grids, interrupts, progress
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -298,7 +297,9 @@ def explain(
     text, graph = explained(found, inputs, y, unfold or ())
     print(text)
     if output is not None:
-        output.write_text(graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ()))
+        picture = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
+        with interrupts.deferred():  # whole, or not there
+            output.write_text(picture)
         say(f"Wrote {output}")
 
 
@@ -358,13 +359,10 @@ def demo(
 
 def main():
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    started = interrupts.start()
     warnings.showwarning = lambda message, *_: cache.forget(message) or say(f"dubito: note: {message}")
     try:
-        code = app(standalone_mode=False)  # which is 130 after Ctrl-C
-        if code == 130:
-            errors.print("Interrupted.")
-        sys.exit(code)
+        sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
     except Exception as error:
         if state["debug"]:
             raise
@@ -373,3 +371,10 @@ def main():
         message = f"{error.problem} {error.option}" if getattr(error, "option", "") else message  # type: ignore[attr-defined]
         errors.print(f"dubito: {message or type(error).__name__}", markup=False, highlight=False, soft_wrap=True)
         sys.exit(usage)
+    except SystemExit as end:
+        if end.code in (130, 143):
+            errors.print("Interrupted.")
+        raise
+    finally:
+        if started:
+            interrupts.stop()

@@ -1,11 +1,7 @@
 """Cross-validation of several estimators on the same folds, with paired differences to the best."""
 
-import contextlib
-import threading
 import time
 import warnings
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,7 +14,7 @@ from dubito.diagnostics import MonteCarlo, monte_carlo
 from dubito.metrics import Score
 from dubito.tables import DataWarning, fill_missing, listed, taken
 from dubito.targets import codes
-from dubito.threads import cores, results
+from dubito.threads import result, start_jobs, stop_fit
 
 REGRESSION = {
     "rmse": metrics.rmse,
@@ -123,7 +119,7 @@ def scored(fits, held_out, wanted, done, unknown):
     ``held_out``, (inputs, y); ``unknown`` is given their counts of unknown categories, {(fold, column): count}."""
     parts, seconds, unsure = {key: [] for key in wanted}, [], []
     for number, (fit, (inputs, y)) in enumerate(zip(fits, held_out, strict=True)):
-        ((fitted, spent),) = results([fit])
+        fitted, spent = result(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
         answer = fitted.predictive(inputs)
         truth = codes(fitted.classes_, y) if hasattr(fitted, "classes_") else y
@@ -139,29 +135,15 @@ def scored(fits, held_out, wanted, done, unknown):
     return {key: pooled(scores) for key, scores in parts.items()}, float(np.median(seconds)), most
 
 
-@contextlib.contextmanager
 def fitting(jobs):
-    """Futures of ``timed`` fits, on a thread a core; when the block is left by an exception, each ends its chunk."""
-    stop = threading.Event()
-    with ThreadPoolExecutor(cores()) as pool:
-        fits = deque(pool.submit(timed, stop, *job) for job in jobs)
-        try:
-            yield fits
-        except BaseException:
-            stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    """Futures of ``timed`` fits; see ``start_jobs``."""
+    return start_jobs(timed, jobs)
 
 
 def timed(stop, estimator, X, y):
     """(the estimator fitted to X and y, seconds it took)."""
-
-    def progress(report):
-        if stop.is_set():
-            raise KeyboardInterrupt(f"stopped at epoch {report.epoch}")
-
     start = time.perf_counter()
-    fitted = estimator.fit(X, y, progress=progress)
+    fitted = estimator.fit(X, y, progress=stop_fit(stop))
     return fitted, time.perf_counter() - start
 
 

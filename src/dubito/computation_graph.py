@@ -12,6 +12,7 @@ from jax.extend.core import Literal
 
 from dubito import graph_drawing
 from dubito.autodiff import Node, Source, backward, evaluate, forward, is_float, local, pull, read
+from dubito.threads import check_process
 from dubito.trace import INLINED, body
 
 LARGEST = 10**7  # numbers of a Jacobian
@@ -200,6 +201,7 @@ def graph(function, *arguments):
     >>> float(picture.value), [float(slope) for slope in picture.gradient()]
     (6.0, [2.0, 5.0])
     """
+    check_process()
     arguments = jax.tree.map(jnp.asarray, arguments)
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*arguments)
     nodes: list[Node] = []

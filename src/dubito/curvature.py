@@ -10,13 +10,13 @@ in it as large as the rounding of its largest entry, which a product of curvatur
 """
 
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito import programs
 from dubito.model import Batch
 from dubito.rows import bucket
 from dubito.trace import analyze, bind, dot_axis, traced
@@ -88,7 +88,7 @@ def roots(model, params, f, y, weight, curvature):
     return jnp.sqrt(weight)[:, None, None] * found
 
 
-@partial(jax.jit, static_argnums=(5, 6))
+@programs.jit(static_argnums=(5, 6))
 def root_rows(model, params, x, y, weight, curvature, chosen):
     """√w Lᵀ J of each example for the ``chosen`` leaves of the network, one after another: (n·R, P) with G = its square."""
     leaves, tree = jax.tree.flatten(params["network"])
@@ -107,7 +107,7 @@ def root_rows(model, params, x, y, weight, curvature, chosen):
     return rows.reshape(-1, rows.shape[-1])
 
 
-@partial(jax.jit, static_argnums=6)
+@programs.jit(static_argnums=6)
 def times(model, params, x, y, weight, direction, curvature):
     """G·``direction`` from one block, trees like the network's parameters."""
 
@@ -152,7 +152,7 @@ def products(program, params, x):
     return tuple(product for product in made.values() if max(product.shape) <= SIDE)
 
 
-@partial(jax.jit, static_argnums=(5, 6))
+@programs.jit(static_argnums=(5, 6))
 def factors(model, params, x, y, weight, curvature, chosen):
     """Of the products of the ``chosen`` leaves (Σ w a aᵀ, Σ g gᵀ) over a block: a a product's inputs, with a 1 for the bias, g
     √w Lᵀ times the derivatives of f in its outputs. G of its matrix is about their Kronecker product / Σ w (Martens & Grosse 2015).
@@ -182,7 +182,7 @@ def factors(model, params, x, y, weight, curvature, chosen):
     return sums
 
 
-@jax.jit
+@programs.jit
 def sums(model, params, x, y, weight):
     """Over a block: the log likelihood, and the diagonal of its second derivative in the likelihood's own parameters φ."""
     batch = Batch(x, y, weight, jnp.ones((), jnp.float32), jnp.sum(weight))
@@ -193,14 +193,14 @@ def sums(model, params, x, y, weight):
     return log_likelihood(params["likelihood"]), _second(log_likelihood, params["likelihood"])
 
 
-@jax.jit
+@programs.jit
 def prior_sums(model, params):
     """log p(φ), and the diagonal of its second derivative."""
     phi = params["likelihood"]
     return model.likelihood.log_prior(phi), _second(model.likelihood.log_prior, phi)
 
 
-@jax.jit
+@programs.jit
 def squares(model, params, x, y, weight):
     """Σ w (y − f)² over a block, for each target (K,)."""
     return jnp.sum(weight[:, None] * (y - model.network.apply(params["network"], x)) ** 2, axis=0)

@@ -2,7 +2,6 @@
 
 import csv
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,11 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
-from dubito import datasets, metrics, plots, report
+from dubito import datasets, interrupts, metrics, plots, report
 from dubito.diagnostics import monte_carlo
 from dubito.estimators import BayesianClassifier, BayesianRegressor
 from dubito.pieces import innermost
 from dubito.recipes import METHODS
+from dubito.threads import result, start_jobs, stop_fit
 
 SEED = 0
 YEAR = 1990  # the CO2 record is learned up to here
@@ -69,11 +69,12 @@ def jobs():
     return [diabetes, digits, co2]
 
 
-def fitted(job, name):
-    """(the model, its scores on the held-out rows, its answer there)."""
+def fitted(stop, job, name):
+    """(the model, its scores on the held-out rows, its answer there); the fit ends early once ``stop`` is set."""
     method: Any = shortened(METHODS[name], job.epochs)
     stopping = method is None or hasattr(innermost(method), "score")
-    model = job.make(method, early_stopping=stopping, n_iter_no_change=30, random_state=SEED).fit(*job.train)
+    model = job.make(method, early_stopping=stopping, n_iter_no_change=30, random_state=SEED)
+    model.fit(*job.train, progress=stop_fit(stop))
     answer = model.predictive(job.test[0])
     return model, metrics.scorecard(answer, job.test[1]), answer
 
@@ -94,9 +95,9 @@ def run(folder, names, say=print):
     folder.mkdir(parents=True, exist_ok=True)
     tables = jobs()
     say(f"Fitting {len(names)} methods on {len(tables)} tables ...")
-    with ThreadPoolExecutor(2) as pool:
-        running = {(job.name, name): pool.submit(fitted, job, name) for job in tables for name in names}
-        found = {key: future.result() for key, future in running.items()}
+    fits = [(job, name) for job in tables for name in names]
+    with start_jobs(fitted, fits) as running:
+        found = {(job.name, name): result(running.popleft()) for job, name in fits}
     lines, sections, written = [], [], []
     for job in tables:
         results = {name: found[job.name, name] for name in names}
@@ -108,11 +109,13 @@ def run(folder, names, say=print):
         sections.append(report.Section(job.name, text, (report.scorecard_table(cards),), tuple(pictures)))
         for number, (_, _, figure) in enumerate(pictures):
             path = folder / f"{job.name.lower()}_{number + 1}.png"
-            figure.savefig(path, dpi=150)
+            with interrupts.deferred():  # whole, or not there
+                figure.savefig(path, dpi=150)
             written.append(path)
     settings = {f"{job.name}, {name}": found[job.name, name][0].description for job in tables for name in names}
     report.write_report(folder / "report.html", "dubito: the demo", sections, settings=settings, seed=SEED)
-    predictions(folder / "predictions.csv", tables[0], found["diabetes", names[-1]][2])
+    with interrupts.deferred():
+        predictions(folder / "predictions.csv", tables[0], found["diabetes", names[-1]][2])
     lines += ["", f"Written in {time.perf_counter() - start:.0f} s:"]
     return lines + [f"  {path}" for path in (folder / "report.html", folder / "predictions.csv", *written)]
 

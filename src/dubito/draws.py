@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dubito import random
+from dubito import programs, random
 from dubito.blocks import ROWS, by_blocks, counts, pieces, real_rows
 from dubito.posterior import Samples
 from dubito.threads import in_threads
@@ -84,7 +84,7 @@ class Draws:
     @property
     def one(self):
         """Shapes and types of z of one draw at one piece."""
-        z = jax.eval_shape(evaluated, *self._task(0, 0)) if self.values is None else self.values[0][0]
+        z = evaluated.eval_shape(*self._task(0, 0)) if self.values is None else self.values[0][0]
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), z)
 
     def held(self):
@@ -147,7 +147,7 @@ def grouped(part, seeds):
         yield Group(part, np.resize(some, (lines, together, *some.shape[1:])), len(some))
 
 
-@jax.jit
+@programs.jit(kept=32)
 def drawn(part, seed):
     """One draw; as a compiled function it is traced once for all parts of a kind."""
     return part.draw(seed)
@@ -184,7 +184,7 @@ def joined(groups, real):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *taken)
 
 
-@jax.jit
+@programs.jit(kept=8)
 def evaluated(model, part, seeds, x, rows):
     """z of the draws of ``seeds`` (lines, side by side) at a piece's first rows: a tree of arrays (draws, rows, ·)."""
 

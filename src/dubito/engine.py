@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dubito import descent, epochs, random
+from dubito import descent, epochs, interrupts, random
 from dubito.checkpoint import Checkpoint
 from dubito.epochs import RETRIES, Stopping
 from dubito.pieces import in_memory, innermost, opened, streamed
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded, part
-from dubito.threads import SEATS, cores, side_by_side
+from dubito.threads import SEATS, check_process, cores, side_by_side
 
 SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C answer at once
 FIRST = 16  # blocks of the first
@@ -116,6 +116,7 @@ def fit(
     Raises ValueError for data that do not fit the model, DivergenceError when steps halved three times still diverge,
     CheckpointError where the file is of another fit.
     """
+    check_process()
     if callable(x) or y is None:
         whole = {"early_stopping": early_stopping, "mesh": mesh is not None}
         rows, stream = opened(model, method, x, y, weight, whole, identified=checkpoint is not None)
@@ -192,7 +193,8 @@ def train(
 
     alone = random.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
-    found = side_by_side(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
+    with interrupts.deferred(checkpoint is not None):
+        found = side_by_side(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
     carries = [carry for group in found for carry in group]
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):
@@ -236,6 +238,8 @@ def run_members(run, pieces, stop, reports, slots):
         carry = stacked(each)
         for report, one, log in zip(reports, each, logs, strict=True):
             report(total, one, piece, log, log)
+    if stop.is_set():  # while the first program was compiled
+        return each
     while True:
         while not np.all((piece.first <= np.asarray(carry.number)) & (np.asarray(carry.number) < piece.end)):
             piece = next(pieces)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from dubito import programs
 from dubito.model import Batch
 
 CHUNK = 50  # epochs a compiled call runs at most
@@ -81,7 +82,7 @@ class Plan(NamedTuple):
     fresh: Any
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@programs.jit(static_argnums=(3, 4))
 def begin(model, method, rows, block, mesh, key):
     """A carry around the first state, and room for a piece's rows in an epoch's order."""
     key_init = jax.random.split(key)[0]
@@ -97,7 +98,7 @@ def begin(model, method, rows, block, mesh, key):
     return laid((carry, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
 
 
-@partial(jax.jit, static_argnums=(3, 4), donate_argnums=(9, 10))
+@programs.jit(static_argnums=(3, 4), donate_argnums=(9, 10))
 def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
     """Steps from where ``carry`` is to where ``piece``, ``plan``, patience or retries end; ``order`` has the piece's rows.
 
@@ -139,7 +140,7 @@ def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, o
     return laid((carry, order), mesh, PartitionSpec())
 
 
-@partial(jax.jit, static_argnums=(3, 4))
+@programs.jit(static_argnums=(3, 4))
 def begin_all(model, method, rows, block, mesh, key):
     """``begin`` of several members, whose targets, weights and keys have a leading axis."""
 
@@ -149,7 +150,7 @@ def begin_all(model, method, rows, block, mesh, key):
     return jax.vmap(one, (Arrays(None, 0, 0), 0))(rows, key)
 
 
-@partial(jax.jit, static_argnums=(3, 4), donate_argnums=(9, 10))
+@programs.jit(static_argnums=(3, 4), donate_argnums=(9, 10))
 def chunk_all(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
     """``chunk`` of several members: a leading axis in all but the model, the method, the rows and the plan."""
 

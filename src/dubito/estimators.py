@@ -21,6 +21,7 @@ from dubito.model import Model
 from dubito.prior import Normal
 from dubito.recipes import default_method, method_params, replaced, table_network
 from dubito.tables import Schema, check_target, check_weight, taken
+from dubito.threads import check_process
 
 
 class _Estimator(Answering, BaseEstimator):
@@ -152,6 +153,7 @@ class _Estimator(Answering, BaseEstimator):
 
         Raises ModelFileError where it cannot be written, or holds a callable of yours.
         """
+        check_process()
         check_is_fitted(self, "posterior_")
         model_file.save(self, path)
 
@@ -271,4 +273,5 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
 def load(path) -> Any:
     """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
     ``save`` has not written; nothing is imported, run or fetched."""
+    check_process()
     return model_file.load(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

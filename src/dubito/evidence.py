@@ -6,13 +6,14 @@ import jax
 import numpy as np
 from scipy.special import digamma, gammaln
 
-from dubito import random
+from dubito import programs, random
 from dubito.likelihood import LOG_2PI
 from dubito.metrics import Score
 from dubito.model import Batch
 from dubito.posterior import Dense, GammaPrecision, LowRank, Normals
 from dubito.prior import is_proper
 from dubito.rows import check_rows
+from dubito.threads import check_process
 
 
 def elbo(posterior, x, y, *, key, draws=100, weight=None):
@@ -22,6 +23,7 @@ def elbo(posterior, x, y, *, key, draws=100, weight=None):
     compares the bounds, not the evidence. ``posterior``: a ``Normals``, ``LowRank`` or ``Dense``, or one of the first two in a
     ``GammaPrecision``, whose entropy H is known. Targets are in the model's units. Raises ValueError for other posteriors, weights without spread, an improper prior, and data that do not fit.
     """
+    check_process()
     entropy = _entropy(posterior)
     model = posterior.model
     normal = posterior.part if isinstance(posterior, GammaPrecision) else posterior
@@ -38,7 +40,7 @@ def elbo(posterior, x, y, *, key, draws=100, weight=None):
     return Score(float(joint.mean() + entropy), float(joint.std(ddof=1) / np.sqrt(draws)), None)
 
 
-@jax.jit
+@programs.jit
 def _log_joints(part, seeds, batch):
     return jax.lax.map(lambda seed: part.model.log_joint(part.draw(seed), batch), seeds)
 

@@ -14,6 +14,7 @@ from dubito.autodiff import Source, backward, read
 from dubito.computation_graph import graph
 from dubito.graph_drawing import aligned
 from dubito.model import Batch
+from dubito.threads import check_process
 
 ROWS = 512  # of the table that are looked at
 FLAT = 0.01  # a derivative below this share of the layer's largest is as good as none
@@ -63,6 +64,7 @@ def health(model, params, x, y):
 
 def objective(model, params, x, y):
     """The ``Graph`` of −log p(D, θ) per example on the first 512 rows, of which ``health`` is."""
+    check_process()
     x, y = (jnp.asarray(array[:ROWS]) for array in (x, y))
     size = jnp.float32(len(x))
     batch = Batch(x, y, jnp.ones(len(x), jnp.float32), jnp.float32(1), size)

@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from dubito import descent, epochs, fitted, random
+from dubito import descent, epochs, fitted, programs, random
 from dubito.engine import Trained, diverged, floats
 from dubito.epochs import RETRIES, Stopping
 from dubito.model import Batch
 from dubito.pieces import in_memory
 from dubito.rows import bucket, check_rows, padded, part
-from dubito.threads import in_threads
+from dubito.threads import check_process, in_threads
 
 POINTS = 51  # a side
 ROWS = 512  # at a time
@@ -142,6 +142,7 @@ def path_plane(*paths):
     The directions are orthonormal; their labels say how much of the points' variance is along each. The rest is not in
     the picture: a path is drawn where it is projected to.
     """
+    check_process()
     points = np.concatenate([_matrix(path.params) for path in paths])
     centered = points - points.mean(axis=0)
     _, singular, rows = np.linalg.svd(centered, full_matrices=False)
@@ -178,6 +179,7 @@ def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, object
     minimizes, or "likelihood", −log p(D | θ)/N; N is the sum of the weights. Points are evaluated some at a time, on all
     cores, in bounded memory.
     """
+    check_process()
     if objective not in ("joint", "likelihood"):
         raise ValueError(f"objective is 'joint' or 'likelihood', got {objective!r}")
     rows = check_rows(model, x, y, weight)
@@ -214,7 +216,7 @@ def log_densities(model, rows, plane, grid):
     return np.concatenate(list(in_threads(chunk, chunks)))[: len(grid)]
 
 
-@jax.jit
+@programs.jit
 def _log_densities(model, span, batch, points):
     """(2, n): the batch's log likelihood and the log prior at each point of the plane ``span``."""
 

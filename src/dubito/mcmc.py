@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
-from dubito import random
+from dubito import programs, random
 from dubito.posterior import Samples
 from dubito.prior import Laplace, Normal, leaf_scales, need_proper
 from dubito.rows import Member
@@ -280,7 +280,7 @@ def merged(method, model, states, key):
     return Samples(model, parameters(model, np.concatenate(chains), key), len(states))
 
 
-@jax.jit
+@programs.jit
 def parameters(model, u, key):
     """The trees of parameters of vectors u (S, P)."""
     like = jax.eval_shape(model.init, key)

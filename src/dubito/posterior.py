@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from dubito import programs
 from dubito.model import Model
 from dubito.pytree import register_dataclass, static
 from dubito.random import fast, normals, uniforms
@@ -30,7 +31,7 @@ def sample(self, key, n=None):
     return drawn[0] if len(drawn) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
 
 
-@jax.jit
+@programs.jit
 def drawn_from(part, seeds):
     """The draws of these seeds, with a leading axis."""
     return jax.vmap(part.draw)(seeds)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito import lattice, random
+from dubito import lattice, programs, random
 from dubito.blocks import by_blocks, whole_blocks
 from dubito.draws import Draws, functions, given
 from dubito.folds import Kept, Least, LogMeanExp, Moments
@@ -295,7 +295,7 @@ def _cdf(likelihood, z, y):
     return (likelihood.cdf(z, y),)
 
 
-@partial(jax.jit, static_argnums=0)
+@programs.jit(kept=128, static_argnums=0)
 def _read(reading, likelihood, z, rows, *columns):
     """The reading's arrays for every draw at a piece, (draws, rows, ·)."""
 
@@ -305,7 +305,7 @@ def _read(reading, likelihood, z, rows, *columns):
     return jax.vmap(one_draw)(z)
 
 
-@jax.jit
+@programs.jit
 def _crossings(likelihood, z, mean, sd, rows, given):
     search = lattice.quantiles if getattr(likelihood, "discrete", False) else crossings
 

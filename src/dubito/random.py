@@ -5,13 +5,14 @@ Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's key i
 """
 
 import math
-import os
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
+
+from dubito.threads import check_process
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
@@ -67,23 +68,9 @@ _IMPLEMENTATION = define_prng_impl(
 )
 
 
-_process: list[int] = []  # the one that first used a key
-
-
-def same_process():
-    """RuntimeError in a child forked from a process that has used JAX, which would hang there."""
-    if not _process:
-        _process.append(os.getpid())
-    if os.getpid() != _process[0]:
-        raise RuntimeError(
-            "this process was forked from one that has used dubito, and JAX would hang in it; "
-            "use multiprocessing's 'spawn' start method, or joblib's default, loky"
-        )
-
-
 def seeded(seed):
     """The key of a whole number."""
-    same_process()
+    check_process()
     return fast(jax.random.key(seed))
 
 
@@ -93,7 +80,7 @@ def fast(key):
     Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
     used JAX, which would hang there.
     """
-    same_process()
+    check_process()
     try:
         typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
         data = jax.random.key_data(key) if typed else key

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dubito import plots
+from dubito import interrupts, plots
 from dubito.diagnostics import monte_carlo
 
 try:
@@ -77,11 +77,13 @@ def write_report(path, title, sections, *, settings, seed):
     path = Path(path)
     temporary = path.with_name(f".dubito-{secrets.token_hex(8)}")
     try:
+        interrupts.temporaries.add(str(temporary))
         with open(temporary, "x", encoding="utf-8") as file:
             file.write(page)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+        interrupts.temporaries.discard(str(temporary))
 
 
 def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):

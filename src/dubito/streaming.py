@@ -15,6 +15,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from dubito import interrupts
+
 PART = 2**19  # rows at least: 24 MB of six columns
 
 
@@ -27,7 +29,7 @@ def predict_file(model, table, output, coverage, say):
     from dubito.estimators import load
 
     found = load(model)
-    with Parts(output, task(model, table, coverage), say) as parts:
+    with interrupts.deferred(), Parts(output, task(model, table, coverage), say) as parts:
         for answer, filled in answers(found, table, coverage, skip=parts.rows):
             parts.add(answer, filled)
         tell(parts.filled, say)
@@ -224,12 +226,14 @@ def write(tables, output, folder=None):
     """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all."""
     name = f".{output.name[:200]}.{os.getpid()}"
     temporary = folder / name if folder is not None and folder.is_dir() else output.with_name(name)
+    interrupts.temporaries.add(str(temporary))
     try:
         with open(temporary, "wb") as file:
             stream(tables, file, output.suffix)
         os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
+        interrupts.temporaries.discard(str(temporary))
 
 
 def stream(tables, file, suffix):

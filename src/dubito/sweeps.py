@@ -11,7 +11,7 @@ from dubito import metrics
 from dubito.comparison import fitting
 from dubito.tables import taken
 from dubito.targets import codes
-from dubito.threads import results
+from dubito.threads import result
 
 
 class Swept(NamedTuple):
@@ -48,7 +48,7 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
         for widths in hidden:
             scores, seconds = [], []
             for number, rows in enumerate(splits):
-                ((fitted, spent),) = results([fits.popleft()])
+                fitted, spent = result(fits.popleft())
                 scores.append([_nll(fitted, taken(X, part), y[part], classes) for part in rows])
                 seconds.append(spent)
                 if done is not None:

@@ -14,6 +14,7 @@ from dubito.posterior import Normals, log_mean_prob
 from dubito.prior import Normal, leaf_scales, need_proper
 from dubito.pytree import register_dataclass, static
 from dubito.random import normal_like
+from dubito.threads import check_process
 
 ESTIMATORS = (*noisy.PRODUCTS, "draw", "fisher")
 
@@ -179,6 +180,7 @@ def prune(posterior, share):
 
     Biases and the likelihood's parameters stay. Raises ValueError unless 0 <= share <= 1 and the posterior is a Normals.
     """
+    check_process()
     if not isinstance(posterior, Normals) or not 0 <= share <= 1:
         raise ValueError(f"prune wants a posterior of BayesByBackprop and a share in [0, 1], got {share!r}")
     mean, scale = posterior.mean["network"], posterior.scale["network"]

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp
 
-from dubito import descent, random
+from dubito import descent, programs, random
 from dubito.engine import grouped
 from dubito.likelihood import (
     Bernoulli,
@@ -250,7 +250,7 @@ class LogScale:
         return {"mean": jnp.zeros_like(f), "scale": jnp.exp(f)}
 
 
-@jax.jit
+@programs.jit
 def _apply(network, params, x):
     return network.apply(params, x)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
-from dubito import descent, mcmc, random
+from dubito import descent, mcmc, programs, random
 from dubito.model import Batch
 from dubito.posterior import Samples
 from dubito.prior import need_proper
@@ -194,7 +194,7 @@ def warn_if_coarse(method, model, trained, key):
         )
 
 
-@jax.jit
+@programs.jit
 def stiffest(model, params, batch, rows, key):
     """The largest curvature of −log p(D, θ)/N, by power iteration, and the variance of a batch's gradient along its
     direction if an epoch has two blocks (of b blocks: b − 1 times that), both per example.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dubito import descent
+from dubito import descent, programs
 from dubito.engine import one_member
 from dubito.methods.maximum import MAP, MaximumLikelihood, Point
 from dubito.posterior import LowRank
@@ -112,7 +112,7 @@ def collected(state, point, due):
     )
 
 
-@jax.jit
+@programs.jit
 def moments(state, rank):
     """Mean, scale and directions of the low-rank normal; directions that no point has filled are 0."""
     held = jnp.minimum(state.count, rank)
