@@ -123,7 +123,7 @@ def test_evaluate_names_an_option_that_gives_enough_draws(folder):
     out = folder / "drops.dubito"
     run(*fit, "--set", "epochs=3", "--draws", "2", "-o", out)
     _, told = run("evaluate", out, folder / "diabetes.csv")
-    option = re.search(r"For that, use dubito fit with --draws (\d+)\.", " ".join(told.split()))
+    option = re.search(r"To have enough, use dubito fit with --draws (\d+)\.", " ".join(told.split()))
     run(*fit, "--set", "epochs=3", "--draws", 4 * int(option[1]), "-o", out)  # two draws tell the error to a factor
     _, told = run("evaluate", out, folder / "diabetes.csv")
     assert "are enough" in " ".join(told.split())

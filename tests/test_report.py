@@ -340,7 +340,7 @@ def test_draws_text_names_the_argument_that_would_help():
     text = report.draws_text(
         [("a", error), ("b", error, None), ("c", error, Setting("Ensemble(size=9)", "--set size=9"))]
     )
-    assert text.split("\n\n")[2] == f"c: {error.sentence} For that, set Ensemble(size=9)."
+    assert text.split("\n\n")[2] == f"c: {error.sentence} To have enough, use Ensemble(size=9)."
     assert text.split("\n\n")[:2] == [f"a: {error.sentence}", f"b: {error.sentence}"]
 
 

@@ -211,7 +211,7 @@ def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table
     conformal = getattr(getattr(answer, "conformal", None), "coverage", None)
     grids.print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
     setting = draws_setting(unsure, found)
-    say(unsure.sentence + (f" For that, use dubito fit with {setting.shell}." if setting else ""))
+    say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
 
 @app.command()

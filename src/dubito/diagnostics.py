@@ -17,7 +17,6 @@ from dubito.posterior import GammaPrecision, Mixture, Samples
 NUMBERS = 2**21  # of draws at several rows, taken at a time
 SHORTEST = 8  # draws of a chain from which an autocorrelation is estimated at all
 SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarlo.enough``
-MEMBERS = 100  # of an ensemble at most, where more are advised
 
 
 def rhat(values):
@@ -156,14 +155,16 @@ class MonteCarlo:
             least = "8 per chain" if self.kind == "chains" else "2"
             return f"The Monte Carlo error cannot be estimated from {self._what}; at least {least} are needed."
         nats = "" if np.isnan(self.mean_nll) else f", that of the mean log likelihood is {self.mean_nll:.2g} nats"
-        error = f"the standard error of the mean is {self.shares[0]:.1%} of the predictive standard deviation{nats}"
+        error = (
+            f"the standard error of the mean is {100 * self.shares[0]:.1f} % of the predictive standard deviation{nats}"
+        )
         if self.enough:
             return f"{self._what} are enough: {error}."
         if not self.agree:
             return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): the chains must be longer."
-        if self.needed is None or self.kind == "members" and self.needed > MEMBERS:
+        if self.needed is None or self.kind == "members":
             return f"{self._what} are too few: {error}. It falls with the square root of their number."
-        unit = {"independent": "draws", "members": "members", "chains": "draws per chain"}[self.kind]
+        unit = "draws" if self.kind == "independent" else "draws per chain"
         return f"{self._what} are too few: {error}. About {self.needed:,} {unit} would be enough."
 
     @property

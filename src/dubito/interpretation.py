@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from scipy import special, stats
 
-from dubito.diagnostics import MEMBERS
 from dubito.posterior import Samples
 
 TAIL = 0.01  # probability of a false claim on either side
@@ -19,7 +18,7 @@ FEWEST = (
 )
 SLIGHT, CLEAR, FAR = 1.1, 1.2, 1.4  # ratios of interval widths: of normal noise, 1.4 is a coverage of 76 or of 98 %
 BINS = 15  # of ``metrics.ece``
-DRAWS = 100_000  # at most, where more are advised
+MEMBERS, DRAWS = 100, 100_000  # at most, where more are advised
 
 
 def interpret_scorecard(card, *, discrete=False, conformal=None):

@@ -122,7 +122,7 @@ def draws_text(unsure):
     ``interpretation.Setting`` that would make them so as a third, if any."""
     parts = []
     for name, error, *setting in unsure:
-        advice = [f"For that, set {one.python}." for one in setting if one is not None]
+        advice = [f"To have enough, use {one.python}." for one in setting if one is not None]
         parts.append(" ".join([f"{name}: {error.sentence}", *advice]))
     return "\n\n".join(parts)
 
