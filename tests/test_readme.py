@@ -32,7 +32,7 @@ def test_python_blocks_run(block, capsys, tmp_path, monkeypatch):
     [
         *zip(
             re.findall(r"```sh\n(.*?)```", TEXT, re.S),
-            [{"co2.dubito", "predictions.csv"}, {"co2.dubito", "graph.svg", "report.html"}],
+            [{"co2.dubito", "predictions.csv"}, {"co2.dubito", "report.html"}],
             strict=True,
         )
     ],
