@@ -160,7 +160,7 @@ class MonteCarlo:
         )
         if self.enough:
             return f"{self._what} are enough: {error}."
-        if not self.agree:
+        if self.rhat is not None and not self.agree:
             return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): the chains must be longer."
         if self.needed is None or self.kind == "members":
             return f"{self._what} are too few: {error}. It falls with the square root of their number."
