@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -111,6 +112,21 @@ def test_evaluate(folder):
     assert card["draws"] == 1 and card["draws_enough"] is True
     out, told = run("evaluate", folder / "i.dubito", folder / "iris.tsv")
     assert "accuracy" in out and "nothing is drawn" in told
+    assert re.search(r"\d+ of 150 rows \(\d+ %\) are classified correctly", out)
+    out, told = run("evaluate", folder / "d.dubito", folder / "diabetes.csv")
+    assert re.search(r"90 % intervals hold \d+ of 442 rows", out) and "of the target's standard deviation" in out
+
+
+@pytest.mark.slow
+def test_evaluate_names_an_option_that_gives_enough_draws(folder):
+    fit = ("fit", folder / "diabetes.csv", "--target", "progression", "--hidden", "8", "--method", "mc-dropout")
+    out = folder / "drops.dubito"
+    run(*fit, "--set", "epochs=3", "--draws", "2", "-o", out)
+    _, told = run("evaluate", out, folder / "diabetes.csv")
+    option = re.search(r"To have enough, use dubito fit with --draws (\d+)\.", " ".join(told.split()))
+    run(*fit, "--set", "epochs=3", "--draws", 4 * int(option[1]), "-o", out)  # two draws tell the error to a factor
+    _, told = run("evaluate", out, folder / "diabetes.csv")
+    assert "are enough" in " ".join(told.split())
 
 
 @pytest.mark.slow
@@ -147,7 +163,9 @@ def test_compare(folder):
     other = max(found, key=lambda name: found[name]["nll"])
     np.testing.assert_allclose(found[other]["nll_difference"], found[other]["nll"] - found[best]["nll"], rtol=1e-6)
     assert found[other]["nll_difference_se"] > 0
-    assert "<html" in report.read_text()
+    assert "<html" in report.read_text() and "Conclusions" in report.read_text()
+    out, _ = run("compare", folder / "diabetes.csv", *arguments)
+    assert "Best by negative log likelihood" in out.splitlines()[-1] and "90 % intervals are" in out.splitlines()[-1]
 
 
 def test_all_methods_are_compared(folder, monkeypatch):
@@ -180,9 +198,10 @@ def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
     first = demo.jobs()[0]
     monkeypatch.setattr(demo, "jobs", lambda: [replace(first, train=tuple(part[:60] for part in first.train))])
     monkeypatch.setitem(recipes.METHODS, "nuts", dubito.NUTS(draws=40, warmup=200, chains=2, descent=250))
-    lines = demo.run(tmp_path / "new", ["map", "nuts"], say=lambda line: None)
+    lines = demo.run(tmp_path / "new", ["nuts", "map"], say=lambda line: None)
     page = (tmp_path / "new" / "report.html").read_text()
-    assert "Predictions of 2 methods on diabetes" in page and "nuts. 2 chains of 40 draws" in page
+    assert "Conclusions" in page and "diabetes, nuts: 2 chains of 40 draws" in page
+    assert any("90 % intervals are" in line for line in lines) and "0, 1, 2, 3" not in page
     with open(tmp_path / "new" / "predictions.csv") as file:
         means = [float(row["mean"]) for row in csv.DictReader(file)]
     assert sum(line.split()[:1] == ["nuts"] for line in lines) == 1

@@ -15,7 +15,7 @@ from dubito import metrics, random
 from dubito.criteria import LIKELIHOODS
 from dubito.predictive import Predictive
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+GUIDE = pathlib.Path(__file__).parent.parent / "docs" / "guides" / "choosing.md"
 S, EPS = special.expit, np.finfo(np.float32).eps
 MEANS = np.float32([1e-3, 0.3, 1, 4, 30, 400, 7e3, 2e5])
 DISPERSIONS = [1e-6, 1e-3, 0.05, 1.0, 7.0]
@@ -449,13 +449,12 @@ def test_counts_have_no_other_units(key):
 # --- the table
 
 
-def test_the_table_is_whole_and_the_readmes_is_of_it():
+def test_table_of_likelihoods_is_complete_and_the_guide_shows_it():
     for name, entry in LIKELIHOODS.items():
         likelihood = entry.make(2)
         assert likelihood.task == entry.task and all(entry[2:])
         assert likelihood.width >= 1 and name in gradients()
-    readme = README.read_text()
-    rows = re.findall(r"^\| `([\w-]+)` \| (.*) \| (.*) \|$", readme, re.M)
+    rows = re.findall(r"^\| `([\w-]+)` \| (.*) \| (.*) \|$", GUIDE.read_text(), re.M)
     assert [(name, criterion, use) for name, criterion, use in rows if name in LIKELIHOODS] == [
         (name, entry.criterion, entry.use) for name, entry in LIKELIHOODS.items()
     ]

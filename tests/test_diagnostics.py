@@ -178,7 +178,7 @@ def test_what_the_draws_are():
     for posterior, draws, expected in (
         (point, 1, ("point", 1)),
         (normals(), 1, ("independent", 1)),
-        (samples(5, 5), 5, ("independent", 5)),  # an ensemble of points
+        (samples(5, 5), 5, ("members", 5)),  # an ensemble of points
         (samples(40, 4), 40, ("chains", 4)),
         (samples(40, 4), 30, ("independent", 30)),  # some of them, in a random order
         (mixture, 6, ("members", 3)),
@@ -242,7 +242,7 @@ def test_chains_that_do_not_agree_are_not_enough():
     apart = diagnostics.monte_carlo(*repeated(2000, 0.3, chains=4, shift=0.5))
     assert not apart.enough and "do not agree (R-hat up to 1." in apart.sentence
     short = diagnostics.monte_carlo(*repeated(14, 0.3, chains=2))
-    assert not short.enough and "tell nothing of their own error" in short.sentence
+    assert not short.enough and "at least 8 per chain are needed" in short.sentence
     assert short.card() == {"draws": 14}
 
 
@@ -251,7 +251,7 @@ def test_points_and_single_draws():
     found = diagnostics.monte_carlo(answer, samples(1), np.zeros(50))
     assert found.enough and found.sentence.startswith("One set of weights") and found.card() == {"draws": 1}
     found = diagnostics.monte_carlo(answer, normals(), np.zeros(50))
-    assert not found.enough and "at least two" in found.sentence
+    assert not found.enough and "at least 2 are needed" in found.sentence
 
 
 def test_the_card_has_what_is_defined():

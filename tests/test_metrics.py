@@ -423,7 +423,7 @@ def test_regression_scorecard(draws, monkeypatch):
 
 def test_classification_scorecard():
     predictive, y, weight = classification()
-    names = "accuracy nll brier ece auroc".split()
+    names = "accuracy confidence nll brier ece auroc".split()
     card = metrics.scorecard(predictive, y, weight=weight)
     assert set(card) == {"n", *names, *[f"{name}_se" for name in names]}
     for name in names:
@@ -438,8 +438,18 @@ def test_scorecards_leave_out_what_is_not_defined():
     assert "r2" not in metrics.scorecard(predictive, np.ones((60, 2)))
     predictive, y, _ = classification()
     card = metrics.scorecard(rows_of(predictive, y == 1), y[y == 1])
-    assert set(card) == {"n", *[name + end for name in "accuracy nll brier ece".split() for end in ("", "_se")]}
-    assert set(metrics.scorecard(rows_of(predictive, [0]), y[:1])) == {"n", "accuracy", "nll", "brier", "ece"}
+    assert set(card) == {
+        "n",
+        *[name + end for name in "accuracy confidence nll brier ece".split() for end in ("", "_se")],
+    }
+    assert set(metrics.scorecard(rows_of(predictive, [0]), y[:1])) == {
+        "n",
+        "accuracy",
+        "confidence",
+        "nll",
+        "brier",
+        "ece",
+    }
     rare = np.flatnonzero((y == 0) | (np.arange(60) == np.argmax(y == 1)))  # one row of class 1: no error of its AUROC
     assert {"auroc", "auroc_se"} & set(metrics.scorecard(rows_of(predictive, rare), y[rare])) == {"auroc"}
 

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 
 import dubito
 from dubito import comparison, diagnostics, diagram, metrics, report
+from dubito.interpretation import Setting, interpret_scorecard
 from dubito.predictive import Predictive
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}
@@ -125,7 +126,21 @@ def test_nothing_is_fetched(tmp_path):
     text = written(tmp_path, sections=[report.Section("One", "", (), [("c", "a", picture())] * 2)])
     page = Page(text)
     allowed = {"html", "head", "meta", "title", "style", "body", "header", "main", "section", "h1", "h2", "p", "div"}
-    allowed |= {"table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "img"}
+    allowed |= {
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "figure",
+        "figcaption",
+        "img",
+        "ul",
+        "li",
+        "span",
+    }
     assert {tag for tag, _, _ in page.elements} <= allowed
     loads = [(name, value) for _, attrs, _ in page.elements for name, value in attrs.items() if name in FETCHING]
     assert len(loads) == 2 and all(
@@ -276,9 +291,9 @@ def test_a_score_that_is_infinite_does_not_win():
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        (regression(), ["All methods", "Both curves", "intervals hold", "Held-out rows", "inner shade"]),
-        (regression(targets=2), ["All methods", "Both curves", "intervals hold"]),
-        (classification(), ["All methods", "Both curves", "share of right answers"]),
+        (regression(), ["± one standard", "Both curves", "intervals hold", "Held-out rows", "inner band"]),
+        (regression(targets=2), ["± one standard", "Both curves", "intervals hold"]),
+        (classification(), ["± one standard", "Both curves", "accuracy equals the confidence"]),
     ],
 )
 def test_a_section_on_a_data_set(tmp_path, case, expected):
@@ -288,7 +303,10 @@ def test_a_section_on_a_data_set(tmp_path, case, expected):
     section = report.data_section(
         "Data", [("one", card), ("<i>", card)], "one", predictive, y, x=x, history=[np.ones((4, 3))], posterior=MIXED
     )
-    assert section.text == f"one. {diagnostics.monte_carlo(predictive, MIXED, y).sentence}"
+    assert (
+        section.text
+        == f"one: {interpret_scorecard(card)}\n\none: {diagnostics.monte_carlo(predictive, MIXED, y).sentence}"
+    )
     page = Page(written(tmp_path, sections=[section]))
     captions = page.texts("figcaption")
     assert len(captions) == len(expected)
@@ -300,6 +318,30 @@ def test_a_section_on_a_data_set(tmp_path, case, expected):
 
 MIXED = dubito.Mixture(None, ())  # of which nothing but its kind is asked for
 BETWEEN = " ±\u00a0"
+
+
+def test_points_are_a_list(tmp_path):
+    page = Page(written(tmp_path, sections=[report.Section("Conclusions", points=("one", EVIL))]))
+    assert page.texts("li") == ["one", EVIL] and page.all("script") == []
+
+
+def test_settings_are_described_by_what_is_not_the_default():
+    rng = np.random.default_rng(0)
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=0).fit(
+        rng.normal(size=(30, 55)), rng.normal(size=30)
+    )
+    text = report.describe(model)
+    assert text.startswith("MAP(epochs=2); MLP(inputs=55, hidden=(50,), outputs=1, numeric=55 columns); Gaussian(")
+    assert report.describe(dubito.Ensemble(dubito.MAP(), 7)) == "Ensemble(method=MAP(), size=7)"
+
+
+def test_draws_text_names_the_argument_that_would_help():
+    error = diagnostics.monte_carlo(regression()[0], MIXED)
+    text = report.draws_text(
+        [("a", error), ("b", error, None), ("c", error, Setting("Ensemble(size=9)", "--set size=9"))]
+    )
+    assert text.split("\n\n")[2] == f"c: {error.sentence} To have enough, use Ensemble(size=9)."
+    assert text.split("\n\n")[:2] == [f"a: {error.sentence}", f"b: {error.sentence}"]
 
 
 def test_an_infinite_loss_does_not_stop_the_report():
@@ -321,9 +363,10 @@ def test_a_comparison_is_a_report(tmp_path):
     names = [text.split("\n")[0] for text in page.texts("th", scope="col")]
     assert names == ["Method", "RMSE", "MAE", "NLL", "CRPS", "In 90 %", "Width", "Δ NLL", "Time"]
     assert page.texts("th", scope="row")[:3] == [row.name for row in rows]
-    assert [text.split(" ")[:4] for text in page.texts("p") if "draws" in text] == [
-        ["three.", "3", "independent", "draws"]
-    ]
+    assert [text.split(" ")[:4] for text in page.texts("p") if "three:" in text] == [["three:", "3", "members", "are"]]
+    assert page.texts("h2")[0] == "Conclusions" and page.texts("p")[1] == comparison.interpretation(rows)
+    assert page.texts("h2").index("Are the draws enough?") == len(page.texts("h2")) - 3  # settings and versions follow
+    assert [image[1]["alt"].split(":")[0] for image in page.all("img")] == ["A dot and an error bar per method"] * 2
     cells = page.texts("td")
     assert cells[2] == report.rounded(rows[0].scores["nll"].value, rows[0].scores["nll"].se)
     assert cells[6] == "–" and cells[14] == report.rounded(rows[1].difference.value, rows[1].difference.se)

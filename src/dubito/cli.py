@@ -112,7 +112,7 @@ def say(text):
         errors.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):
+def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws=None):
     """An estimator for the task from the options."""
     import dubito
     from dubito.recipes import named
@@ -120,7 +120,7 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):
     widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     chosen = named(method, settings, size=rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
-    return make(chosen, hidden=widths, likelihood=likelihood, random_state=seed)
+    return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
 
 def implied(likelihood):
@@ -149,6 +149,9 @@ def fit(
     task: Task = None,
     fill: Impute = False,
     categorical: Categorical = None,
+    draws: Annotated[
+        int | None, typer.Option(min=1, help="Draws of the weights in prediction; by default 100.")
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
     stream: Annotated[
         bool, typer.Option("--stream", help="Read a .parquet TABLE piece by piece; name a --method.")
@@ -167,13 +170,13 @@ def fit(
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
         kind = one_of_two(kind_in_file(table, target) if task is None else task)
-        model = estimator(kind, method, settings or (), hidden, seed, None, likelihood)
+        model = estimator(kind, method, settings or (), hidden, seed, None, likelihood, draws)
         fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
         inputs, y, kind = read_labeled_table(table, target, task, categorical)
         if fill:
             inputs, values = impute(inputs)
-        model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood)
+        model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
         fitting = partial(model.fit, inputs, y)
     with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
         fitting(progress=report, checkpoint=checkpoint)
@@ -243,18 +246,23 @@ def evaluate(
 ):
     """Score the model on TABLE, which has the target's column too."""
     from dubito.diagnostics import monte_carlo
+    from dubito.interpretation import draws_setting, interpret_scorecard
     from dubito.metrics import scorecard
     from dubito.targets import codes
 
     found, inputs, y = answered(model, table, unknown, "evaluate")
     truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
     unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, truth)
-    card = scorecard(found.predictive(inputs), truth) | unsure.card()
+    answer = found.predictive(inputs)
+    card = scorecard(answer, truth) | unsure.card()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     Console().print(grids.of_scores(card))
-    say(unsure.sentence)
+    conformal = getattr(getattr(answer, "conformal", None), "coverage", None)
+    grids.print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
+    setting = draws_setting(unsure, found)
+    say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
 
 @app.command()
@@ -336,6 +344,7 @@ def compare(
         print(json.dumps({row.name: row.card() for row in rows}))
     else:
         Console().print(grids.of_methods(rows))
+        grids.print_text(comparison.interpretation(rows))
     if report is not None:
         from dubito.report import comparison_report
 
@@ -347,14 +356,14 @@ def compare(
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("dubito-demo"),
-    methods: Methods = "maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
+    methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop",
 ):
     """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
     from dubito import recipes
     from dubito.demo import run
 
     for line in run(output, recipes.chosen(methods), say):
-        print(line)
+        grids.print_text(line)
 
 
 def main():

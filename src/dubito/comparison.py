@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito import metrics
 from dubito.diagnostics import MonteCarlo, monte_carlo
+from dubito.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.metrics import Score
 from dubito.tables import DataWarning, fill_missing, listed, taken
 from dubito.targets import codes
@@ -24,18 +25,27 @@ REGRESSION = {
     "coverage_90": metrics.coverage,
     "mean_width_90": metrics.width,
 }
-CLASSIFICATION = {"accuracy": metrics.accuracy, "nll": metrics.nll, "brier": metrics.brier, "ece": metrics.ece}
+CLASSIFICATION = {
+    "accuracy": metrics.accuracy,
+    "confidence": metrics.confidence,
+    "nll": metrics.nll,
+    "brier": metrics.brier,
+    "ece": metrics.ece,
+}
 
 
 class Compared(NamedTuple):
-    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds a fit, and what its
-    draws leave unsure in the fold where that is most."""
+    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds per fit, the Monte Carlo
+    error in the fold where it is largest with the ``Setting`` that would make it small enough, and whether the target is whole
+    numbers."""
 
     name: str
     scores: dict[str, Score]
     difference: Score
     seconds: float
     unsure: MonteCarlo
+    setting: Setting | None = None
+    discrete: bool = False
 
     def card(self):
         """The scores as a flat dictionary, ``<key>`` and ``<key>_se``."""
@@ -99,8 +109,8 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
         warnings.warn(text, DataWarning, stacklevel=2)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
-        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), seconds, unsure)
-        for name, (scores, seconds, unsure) in found.items()
+        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), *rest)
+        for name, (scores, *rest) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
 
@@ -114,10 +124,17 @@ def split_inputs(X, train, test, fill):
     return inputs, held_out
 
 
+def interpretation(rows):
+    """What ``compare``'s rows say, in sentences."""
+    cards = [(row.name, row.card()) for row in rows]
+    return interpret_comparison(cards, rows[1].difference if len(rows) > 1 else None, discrete=rows[0].discrete)
+
+
 def scored(fits, held_out, wanted, done, unknown):
-    """(pooled scores, median seconds, the fold's ``MonteCarlo`` that is most unsure) of an estimator's fits, each at its rows
-    ``held_out``, (inputs, y); ``unknown`` is given their counts of unknown categories, {(fold, column): count}."""
-    parts, seconds, unsure = {key: [] for key in wanted}, [], []
+    """(pooled scores, median seconds, the largest ``MonteCarlo`` error of a fold, its ``Setting``, whether the target is whole
+    numbers) of an estimator's fits, each at its rows ``held_out``, (inputs, y); ``unknown`` is given their counts of unknown
+    categories, {(fold, column): count}."""
+    parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
     for number, (fit, (inputs, y)) in enumerate(zip(fits, held_out, strict=True)):
         fitted, spent = result(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
@@ -126,13 +143,17 @@ def scored(fits, held_out, wanted, done, unknown):
         for key, score in wanted.items():
             parts[key].append(score(answer, truth))
         seconds.append(spent)
-        unsure.append(monte_carlo(answer, fitted.posterior_, truth))
+        error = monte_carlo(answer, fitted.posterior_, truth)
+        unsure.append((error, draws_setting(error, fitted)))
+        discrete = answer.discrete
         if done is not None:
             done(number)
-    most = max(
-        unsure, key=lambda one: (not one.enough, np.nan_to_num(one.excess)) if one.kind != "point" else (False, 0.0)
-    )
-    return {key: pooled(scores) for key, scores in parts.items()}, float(np.median(seconds)), most
+
+    def size(one):
+        return (not one[0].enough, np.nan_to_num(one[0].excess)) if one[0].kind != "point" else (False, 0.0)
+
+    pooled_scores = {key: pooled(scores) for key, scores in parts.items()}
+    return pooled_scores, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
 def fitting(jobs):

@@ -97,7 +97,7 @@ class MonteCarlo:
     """What the draws leave unsure: standard errors of predictions over other draws like these, in the target's units.
 
     ``kind``: "point" (nothing is drawn), "independent" draws, "chains" (``runs`` of them, whose draws resemble each other), or
-    "members" of a mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd`` (n, K), of the predictive
+    "members" of an ensemble or mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd`` (n, K), of the predictive
     mean and standard deviation; ``nll`` (n,), of each row's, in nats; ``mean_nll``: of its mean over rows. ``rhat`` and ``ess``
     (n, K): of the means of the draws, for chains. ``std`` (n, K): the predictive's own. None or nan is what is not defined.
     """
@@ -139,29 +139,41 @@ class MonteCarlo:
         return self.rhat is None or bool(np.quantile(self.rhat, 0.95) <= RHAT)
 
     @property
+    def needed(self):
+        """How many draws (of each chain, for chains) or members would bring the errors to their limits; None where that is unknown."""
+        if self.kind == "point" or not np.isfinite(self.excess):
+            return None
+        now = {"independent": self.draws, "members": self.runs, "chains": self.draws / self.runs}[self.kind]
+        return int(np.ceil(self.excess**2 * now))
+
+    @property
     def sentence(self):
         """Whether the draws are enough, in words."""
         if self.kind == "point":
-            return "One set of weights: nothing is drawn, and there is no doubt about the weights."
+            return "One set of weights: nothing is drawn, and there is no epistemic uncertainty."
         if np.isnan(self.excess):
-            return f"{self._what} tell nothing of their own error: at least two are needed, and 8 of each chain."
-        nats = "" if np.isnan(self.mean_nll) else f", and the mean log likelihood by {self.mean_nll:.2g} nats"
-        found = f"they leave the mean unsure by {self.shares[0]:.1%} of the predictive standard deviation{nats}."
+            least = "8 per chain" if self.kind == "chains" else "2"
+            return f"The Monte Carlo error cannot be estimated from {self._what}; at least {least} are needed."
+        nats = "" if np.isnan(self.mean_nll) else f", that of the mean log likelihood is {self.mean_nll:.2g} nats"
+        error = (
+            f"the standard error of the mean is {100 * self.shares[0]:.1f} % of the predictive standard deviation{nats}"
+        )
         if self.enough:
-            return f"{self._what} are enough: {found}"
+            return f"{self._what} are enough: {error}."
         if self.rhat is not None and not self.agree:
-            return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): they must be longer (raise thin)."
-        more = int(np.ceil(self.excess**2 * (self.runs if self.kind == "members" else self.draws)))
-        unit = {"independent": "draws", "members": "members", "chains": "draws of the same chains"}[self.kind]
-        return f"{self._what} are too few: {found} About {more:,} {unit} would do."
+            return f"{self._what} do not agree (R-hat up to {np.max(self.rhat):.3g}): the chains must be longer."
+        if self.needed is None or self.kind == "members":
+            return f"{self._what} are too few: {error}. It falls with the square root of their number."
+        unit = "draws" if self.kind == "independent" else "draws per chain"
+        return f"{self._what} are too few: {error}. About {self.needed:,} {unit} would be enough."
 
     @property
     def _what(self):
         each = self.draws // self.runs
-        named = {"chains": "chain", "members": "member"}.get(self.kind)
-        if named is None:
-            return f"{self.draws:,} independent draws"
-        return f"{self.runs} {named}{'s' if self.runs > 1 else ''} of {each:,} draw{'s' if each > 1 else ''}"
+        if self.kind == "independent":
+            return f"{self.draws:,} independent draw{'s' if self.draws > 1 else ''}"
+        runs = f"{self.runs} {'chain' if self.kind == 'chains' else 'member'}{'s' if self.runs > 1 else ''}"
+        return runs if each == 1 else f"{runs} of {each:,} draws"
 
     def card(self):
         """The numbers that are defined, by name: root mean squares over rows of errors, the extremes of ``ess`` and ``rhat``."""
@@ -244,6 +256,8 @@ def _structure(posterior, draws):
             return "point", 1
         case Samples() if draws == len(posterior) and posterior.by_chains:
             return "chains", posterior.chains
+        case Samples() if draws == len(posterior) > 1:
+            return "members", draws  # points, each of a run of its own
         case Samples() if noise and not posterior.by_chains and len(posterior) > 1 and draws % len(posterior) == 0:
             return "members", len(posterior)
         case Mixture() if len(posterior.parts) > 1 and draws % len(posterior.parts) == 0:

@@ -133,6 +133,12 @@ def accuracy(predictive, y, *, weight=None):
     return _average((predictive.probs.argmax(1) == y).astype(float), weight)
 
 
+def confidence(predictive, y, *, weight=None):
+    """Mean probability of the predicted class: of a calibrated predictive it is the accuracy, within chance."""
+    _, weight = checked(predictive, y, weight, "classification")
+    return _average(predictive.probs.max(1), weight)
+
+
 def brier(predictive, y, *, weight=None):
     """Σ_k (p_k − 1{y = k})², from 0 to 2."""
     y, weight = checked(predictive, y, weight, "classification")
@@ -226,7 +232,7 @@ def scorecard(predictive, y, *, weight=None):
             scores["conformal_coverage"] = coverage(predictive, y, level, weight=weight)
             scores["conformal_width"] = width(predictive, y, level, weight=weight)
     else:
-        scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, nll, brier, ece, auroc)}
+        scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, confidence, nll, brier, ece, auroc)}
         if conformal is not None:
             scores |= {f.__name__: f(predictive, y, weight=weight) for f in (set_coverage, set_size)}
     values = {name: score.value for name, score in scores.items() if score.rows is not None}

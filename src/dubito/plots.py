@@ -36,6 +36,7 @@ SCORES = {
     "coverage_95": ("In 95 %", "coverage of 95 % intervals", "share of rows", 0.95),
     "mean_width_90": ("Width", "mean width of 90 % intervals", "target's unit", None),
     "accuracy": ("Accuracy", "share of rows predicted right", "up to 1", "high"),
+    "confidence": ("Confidence", "mean probability of the predicted class", "near the accuracy", None),
     "brier": ("Brier", "Brier score over all classes", "0 to 2", "low"),
     "ece": ("ECE", "expected calibration error", "share of rows", "low"),
     "auroc": ("AUROC", "area under the ROC curve", "0.5 is chance", "high"),

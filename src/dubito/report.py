@@ -9,13 +9,15 @@ import math
 import os
 import platform
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from dubito import interrupts, plots
+from dubito import interrupts, metrics, plots
+from dubito.comparison import interpretation
 from dubito.diagnostics import monte_carlo
+from dubito.interpretation import interpret_scorecard, listed
 
 try:
     import jinja2
@@ -27,11 +29,11 @@ DPI = 200  # twice what a figure is laid out for, so that pictures stay sharp on
 BETWEEN = " ±\u00a0"  # a narrow column breaks the line before it, not after
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
-LOSS = "Both curves high: underfitting. Validation rising while training falls: overfitting."
-RELIABILITY = "On the diagonal a confidence is the share of right answers; below it there is too little doubt."
-COVERAGE = "On the diagonal intervals hold what they promise; below it they are too narrow."
-ACTUAL = "Held-out rows, each with the interval that holds its outcome in 9 of 10 cases."
-BANDS = "The inner shade would shrink with more data, the outer one is also noise."
+LOSS = "Both curves high: underfitting. Validation loss rising while training loss falls: overfitting."
+RELIABILITY = "On the diagonal the accuracy equals the confidence; below it the classifier is overconfident."
+COVERAGE = "On the diagonal intervals hold as many rows as they promise; below it they are too narrow."
+ACTUAL = "Held-out rows, each with its 90 % interval."
+BANDS = "The inner band is epistemic uncertainty, which more data would reduce; the outer one adds the noise."
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """``text`` has paragraphs between empty lines; ``pictures`` are (caption, alternative text, Matplotlib figure)."""
+    """``text`` has paragraphs between empty lines; ``points`` are the items of a list below it; ``pictures`` are (caption,
+    alternative text, a Matplotlib figure or what ``png`` made of one)."""
 
     title: str
     text: str = ""
     tables: tuple = ()
     pictures: tuple = ()
+    points: tuple = ()
 
 
 def write_report(path, title, sections, *, settings, seed):
@@ -64,10 +68,7 @@ def write_report(path, title, sections, *, settings, seed):
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = importlib.resources.files("dubito").joinpath("report.html.jinja").read_text("utf-8")
-    shown = [
-        {"title": s.title, "text": s.text, "tables": s.tables, "pictures": [_inline(*one) for one in s.pictures]}
-        for s in sections
-    ]
+    shown = [{**vars(section), "pictures": [_inline(*one) for one in section.pictures]} for section in sections]
     page = environment.from_string(source).render(
         title=title,
         date=datetime.date.today().isoformat(),
@@ -87,34 +88,45 @@ def write_report(path, title, sections, *, settings, seed):
 
 
 def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):
-    """A section on one data set: the scores of all methods, and pictures of the one called ``name``.
+    """A section on one data set: the scores of all methods, what they say of ``name``, and pictures of it.
 
     ``cards``: (method, ``metrics.scorecard``) pairs; ``predictive``: of held-out rows, whose outcomes were ``y``. ``x``
     (n,), the only column, adds the bands, ``history`` the loss curves, ``posterior`` whether its draws were enough.
     """
+    read = interpret_scorecard(metrics.scorecard(predictive, y), discrete=predictive.discrete)
+    paragraphs = [text, f"{name}: {read}" if read else ""]
     if posterior is not None:
-        text = f"{text}\n\n{draws_text([(name, monte_carlo(predictive, posterior, y))])}".strip()
+        paragraphs.append(draws_text([(name, monte_carlo(predictive, posterior, y))]))
     drawn = []
     if history is not None:
-        drawn.append((LOSS, "Loss curves", plots.loss_curves(history)))
+        alt = "Training and validation loss by epoch"
+        drawn.append((LOSS, alt, plots.loss_curves(history)))
     if predictive.task == "classification":
-        drawn.append((RELIABILITY, "Reliability", plots.reliability(predictive, y)))
+        alt = "Accuracy against confidence, with a diagonal where both agree"
+        drawn.append((RELIABILITY, alt, plots.reliability(predictive, y)))
     else:
-        drawn.append((COVERAGE, "Coverage of intervals", plots.interval_coverage(predictive, y)))
-        if predictive.mean.shape[1] == 1:
-            drawn.append((ACTUAL, "Predicted against actual", plots.predicted_against_actual(predictive, y)))
+        alt = "Share of held-out rows inside central intervals against their probability, with a diagonal where both agree"
+        drawn.append((COVERAGE, alt, plots.interval_coverage(predictive, y)))
+        if predictive.columns == 1:
+            alt = "Predicted means with 90 % intervals against actual values, with a diagonal where both agree"
+            drawn.append((ACTUAL, alt, plots.predicted_against_actual(predictive, y)))
         if x is not None:
-            drawn.append((BANDS, "Prediction bands", plots.bands(x, predictive, x_train=x, y_train=y)))
-    pictures = [(f"{name}. {caption}", f"{alt}, {name}", ax.figure) for caption, alt, ax in drawn]
+            alt = "Predicted mean with its epistemic and its whole 90 % band over the input, and the data as dots"
+            drawn.append((BANDS, alt, plots.bands(x, predictive, x_train=x, y_train=y)))
+    pictures = [(f"{name}. {caption}", f"{alt}: {name}", ax.figure) for caption, alt, ax in drawn]
     if len(cards) > 1 and any(math.isfinite(card["nll"]) for _, card in cards):
-        ax = plots.comparison(cards, "nll")
-        pictures.insert(0, ("All methods, ± one standard error.", "Negative log likelihood of all methods", ax.figure))
-    return Section(title, text, (scorecard_table(cards),), tuple(pictures))
+        pictures.insert(0, _scores_picture(cards, "nll"))
+    return Section(title, "\n\n".join(filter(None, paragraphs)), (scorecard_table(cards),), tuple(pictures))
 
 
 def draws_text(unsure):
-    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarlo``) pairs."""
-    return "\n\n".join(f"{name}. {one.sentence}" for name, one in unsure)
+    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarlo``) pairs, each with the
+    ``interpretation.Setting`` that would make them so as a third, if any."""
+    parts = []
+    for name, error, *setting in unsure:
+        advice = [f"To have enough, use {one.python}." for one in setting if one is not None]
+        parts.append(" ".join([f"{name}: {error.sentence}", *advice]))
+    return "\n\n".join(parts)
 
 
 def comparison_report(path, title, rows, *, settings, seed):
@@ -127,18 +139,30 @@ def comparison_report(path, title, rows, *, settings, seed):
     ]
     table = replace(
         table,
-        caption=f"{table.caption} Δ NLL: to the best method, paired by rows.",
-        header=(*table.header, "Δ NLL\nnats per example", "Time\nseconds a fit"),
+        caption=f"{table.caption} Δ NLL: difference to the best method, paired by rows.",
+        header=(*table.header, "Δ NLL\nnats per row", "Time\nseconds per fit"),
         rows=tuple(lines),
     )
     shown = [
         key for key in ("nll", "coverage_90", "accuracy") if any(math.isfinite(c.get(key, math.nan)) for _, c in cards)
     ]
-    pictures = [("± one standard error.", plots.SCORES[k][1], plots.comparison(cards, k).figure) for k in shown]
-    text = draws_text([(row.name, row.unsure) for row in rows if row.unsure.kind != "point"])
+    read = interpretation(rows)
+    first = [Section("Conclusions", read)] if read else []
+    scores = Section("Held-out scores", "", (table,), tuple(_scores_picture(cards, key) for key in shown))
+    text = draws_text([(row.name, row.unsure, row.setting) for row in rows if row.unsure.kind != "point"])
     draws = [Section("Are the draws enough?", text)] if text else []
-    first = Section("Held-out scores", "", (table,), tuple(pictures))
-    write_report(path, title, [first, *draws], settings=settings, seed=seed)
+    write_report(path, title, [*first, scores, *draws], settings=settings, seed=seed)
+
+
+def _scores_picture(cards, key):
+    """(caption, alternative text, figure) of one score of all methods."""
+    name = plots.SCORES[key][1]
+    caption = f"{name[0].upper()}{name[1:]} of each method, ± one standard error."
+    return (
+        caption,
+        f"A dot and an error bar per method: {name} of {listed([name for name, _ in cards])}",
+        plots.comparison(cards, key).figure,
+    )
 
 
 def scorecard_table(rows):
@@ -203,10 +227,35 @@ def versions():
     return found | {"Python": platform.python_version(), "machine": platform.machine()}
 
 
-def _inline(caption, alt, figure):
-    """(caption, alternative text, data URL of a PNG, width in CSS pixels)."""
+def png(figure):
+    """The bytes of a figure as a PNG of twice the pixels that it is laid out for."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
-    picture = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def describe(value):
+    """A fitted estimator's or a dataclass's settings in short: fields that are not at their default, columns as their number."""
+    if hasattr(value, "posterior_"):
+        model = value.posterior_.model
+        calibrated = [] if value.calibration_ is None else [f"calibrated: {type(value.calibration_).__name__}"]
+        return "; ".join([*map(describe, (value.method_, model.network, model.likelihood, model.prior)), *calibrated])
+    if not is_dataclass(value):
+        return repr(value)
+    given = [(one.name, getattr(value, one.name)) for one in fields(value) if _differs(getattr(value, one.name), one)]
+    return f"{type(value).__name__}({', '.join(f'{name}={_short(name, one)}' for name, one in given)})"
+
+
+def _differs(value, field):
+    return field.default is MISSING or type(value) is not type(field.default) or value != field.default
+
+
+def _short(name, value):
+    return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe(value)
+
+
+def _inline(caption, alt, picture):
+    """(caption, alternative text, data URL of a PNG, width in CSS pixels)."""
+    picture = picture if isinstance(picture, bytes) else png(picture)
     width = int.from_bytes(picture[16:20], "big")  # where the PNG format puts it
     return caption, alt, "data:image/png;base64," + base64.b64encode(picture).decode(), width // 2
