@@ -193,12 +193,10 @@ def evaluate(model: Annotated[Path, typer.Argument(help="A model file.")], table
     """Score the model on TABLE, which has the target's column too."""
     from dubito.diagnostics import monte_carlo
     from dubito.metrics import scorecard
-    from dubito.targets import codes
 
     found, inputs, y = answered(model, table, wanted="evaluate")
-    truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
-    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, truth)
-    card = scorecard(found.predictive(inputs), truth) | unsure.card()
+    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
+    card = scorecard(found.predictive(inputs), y) | unsure.card()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return

@@ -298,7 +298,8 @@ class TargetScaler:
         """The same from the ``Moments`` of each target."""
         far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
         warn_of(
-            "Constant targets are predicted as they are", [f"target {k}" for k, m in enumerate(found) if m.constant]
+            "These targets are constant, so that there is nothing to learn",
+            [f"target {k}" for k, m in enumerate(found) if m.constant],
         )
         warn_of(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         sizes = (m.largest if m.largest > 1e-300 else 1.0 for m in found)

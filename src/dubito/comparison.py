@@ -17,7 +17,6 @@ from dubito import metrics
 from dubito.diagnostics import MonteCarlo, monte_carlo
 from dubito.metrics import Score
 from dubito.tables import taken
-from dubito.targets import codes
 from dubito.threads import cores, results
 
 REGRESSION = {
@@ -96,11 +95,10 @@ def scored(fits, X, y, tests, wanted, done):
     for number, (fit, test) in enumerate(zip(fits, tests, strict=True)):
         ((fitted, spent),) = results([fit])
         answer = fitted.predictive(taken(X, test))
-        truth = codes(fitted.classes_, y[test]) if hasattr(fitted, "classes_") else y[test]
         for key, score in wanted.items():
-            parts[key].append(score(answer, truth))
+            parts[key].append(score(answer, y[test]))
         seconds.append(spent)
-        unsure.append(monte_carlo(answer, fitted.posterior_, truth))
+        unsure.append(monte_carlo(answer, fitted.posterior_, y[test]))
         if done is not None:
             done(number)
     most = max(

@@ -186,12 +186,12 @@ def predictions(path, job, answer):
     lower, upper = answer.interval(0.9)
     columns = {
         "actual": job.test[1],
-        "mean": answer.mean[:, 0],
-        "std": answer.std[:, 0],
-        "epistemic_std": answer.epistemic_std[:, 0],
-        "aleatoric_std": answer.aleatoric_std[:, 0],
-        "lower": lower[:, 0],
-        "upper": upper[:, 0],
+        "mean": answer.mean,
+        "std": answer.std,
+        "epistemic_std": answer.epistemic_std,
+        "aleatoric_std": answer.aleatoric_std,
+        "lower": lower,
+        "upper": upper,
     }
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

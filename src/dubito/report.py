@@ -99,7 +99,7 @@ def data_section(title, cards, name, predictive, y, *, text="", x=None, history=
         drawn.append((RELIABILITY, "Reliability", plots.reliability(predictive, y)))
     else:
         drawn.append((COVERAGE, "Coverage of intervals", plots.interval_coverage(predictive, y)))
-        if predictive.mean.shape[1] == 1:
+        if predictive.columns == 1:
             drawn.append((ACTUAL, "Predicted against actual", plots.predicted_against_actual(predictive, y)))
         if x is not None:
             drawn.append((BANDS, "Prediction bands", plots.bands(x, predictive, x_train=x, y_train=y)))
