@@ -171,7 +171,8 @@ class StudentT:
 
     def cdf(self, z, y):
         """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for even ν."""
-        u = jnp.clip((y - z["mean"]) / z["scale"], -LARGEST_ERROR, LARGEST_ERROR)
+        u = (y - z["mean"]) / z["scale"]
+        u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
         q = self.df / (self.df + u**2)
         series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
         return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series

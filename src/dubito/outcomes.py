@@ -153,7 +153,7 @@ def _refuse_missing(missing):
 def _rows(which):
     """How many rows, and the first of them, in words."""
     rows = np.flatnonzero(which)
-    return f"{len(rows)} of {len(which)} rows, row {listed(rows.tolist())}"
+    return f"{len(rows)} of {len(which)} rows (row{'s' if len(rows) > 1 else ''} {listed(rows.tolist())})"
 
 
 def checked(predictive, y, weight, task, marked=False):
