@@ -83,7 +83,7 @@ def run(folder, name, split, label):
         "method": label,
         "rmse": metrics.rmse(answer, y_test).value,
         "nll": metrics.nll(answer, y_test).value,
-        "covered": int(np.sum((y_test >= lower[:, 0]) & (y_test <= upper[:, 0]))),
+        "covered": int(np.sum((y_test >= lower) & (y_test <= upper))),
         "rows": len(y_test),
         "width": float(np.mean(upper - lower)),
         "seconds": seconds,

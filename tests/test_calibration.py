@@ -223,21 +223,21 @@ def test_density_cdf_quantiles_and_moments_belong_together():
     one = row(1)
     levels = 1e-15, *special.ndtr(one.calibration.knots[0][1]), 1 - 1e-15
     ends = one.quantile(levels)[:, 0, 0]
-    far = one.std[0, 0]
+    far = one.std[0]
     cuts = np.interp(np.arange(81) / 10, np.arange(9), [ends[0] - far, *ends, ends[-1] + far])
     node, share = special.roots_legendre(20)
     width = np.diff(cuts)[:, None]
     y = (cuts[:-1, None] + 0.5 * (1 + node) * width).ravel()
     density = np.exp(row(len(y)).log_prob(y)).reshape(80, 20) * 0.5 * share * width
-    np.testing.assert_allclose(density.sum(1), np.diff(row(81).cdf(cuts)[:, 0]), atol=3e-6)
+    np.testing.assert_allclose(density.sum(1), np.diff(row(81).cdf(cuts)), atol=3e-6)
     assert density.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(row(7).cdf(ends)[1:-1, 0], levels[1:-1], atol=2e-6)
     expected = np.sum(density.ravel() * y)
     variance = np.sum(density.ravel() * (y - expected) ** 2)
-    assert one.mean[0, 0] == pytest.approx(expected, abs=3e-3 * np.sqrt(variance))
-    assert one.variance[0, 0] == pytest.approx(variance, rel=5e-3)
+    assert one.mean[0] == pytest.approx(expected, abs=3e-3 * np.sqrt(variance))
+    assert one.variance[0] == pytest.approx(variance, rel=5e-3)
     before = gaussians(mean, scale, 1.0, 2.0)
-    assert one.epistemic[0, 0] / one.variance[0, 0] == pytest.approx(before.epistemic[0, 0] / before.variance[0, 0])
+    assert one.epistemic[0] / one.variance[0] == pytest.approx(before.epistemic[0] / before.variance[0])
 
 
 def test_the_draws_of_a_recalibrated_predictive_have_its_cdf():
@@ -308,7 +308,7 @@ def test_weights_are_importance():
     for p in (0.05, 0.25, 0.75, 0.95):
         expected = max(p / 2, 1.5 * p - 0.5)
         error = np.sqrt(expected * (1 - expected) / rows)
-        assert abs(found.cdf(np.full((n, 1), stats.norm.ppf(p)))[0, 0] - expected) < GATE * error, p
+        assert abs(found.cdf(np.full((n, 1), stats.norm.ppf(p)))[0] - expected) < GATE * error, p
 
 
 def test_several_targets_have_quantiles_but_no_joint_density():
@@ -322,7 +322,7 @@ def test_several_targets_have_quantiles_but_no_joint_density():
     assert metrics.coverage(answer, y).value < 0.8 < metrics.coverage(found, y).value
     alone = gaussians(answer.z["mean"][..., 1:], answer.z["scale"][..., 1:])
     one = calibration.quantiles(alone, y[:, 1])(alone)
-    np.testing.assert_allclose(found.interval()[0][:, 1], one.interval()[0][:, 0], rtol=1e-6)
+    np.testing.assert_allclose(found.interval()[0][:, 1], one.interval()[0], rtol=1e-6)
     parts = [part.interval() for part in found.by_rows()]
     np.testing.assert_array_equal(np.concatenate(parts, axis=1), found.interval())
 
@@ -372,7 +372,7 @@ def test_conformal_margins_by_hand():
     assert split_conformal(answer, y, coverage=0.5, score="residual").margins == (5.0,)
     found = split_conformal(answer, y, coverage=0.5)
     _, upper = answer.interval(0.5)
-    assert found.margins == pytest.approx((5 - upper[0, 0],), abs=1e-5)
+    assert found.margins == pytest.approx((5 - upper[0],), abs=1e-5)
     np.testing.assert_allclose(found(answer).interval(0.5)[1], 5, atol=1e-5)
     p = np.array([[0.5, 0.3, 0.2]])
     one = classes(np.log(p)[None])
@@ -490,7 +490,7 @@ def test_cv_plus_of_members_that_learn_nothing_is_exact():
     for row in y:
         found = CVPlus(0.9, of_folds(np.abs(row[:20, None]), fold))
         lower, upper = found.between(np.zeros((5, 1, 1)), 0.9)
-        hits.append(lower[0, 0] <= row[20] <= upper[0, 0])
+        hits.append(lower[0] <= row[20] <= upper[0])
     assert abs(np.mean(hits) - 19 / 21) < GATE * np.sqrt(19 / 21 * 2 / 21 / len(hits))
 
 
@@ -506,7 +506,7 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
         means = weights @ x.T
         found = CVPlus(0.9, of_folds(np.abs(y[:20] - means[fold, np.arange(20)])[:, None], fold))
         lower, upper = found.between(means[:, 20:, None], 0.9)
-        hits.append(lower[0, 0] <= y[20] <= upper[0, 0])
+        hits.append(lower[0] <= y[20] <= upper[0])
     error = GATE * np.std(hits) / np.sqrt(len(hits))
     assert np.mean(hits) > 0.8 - error
     assert np.mean(hits) > 0.9 - error  # usual, and not promised
@@ -623,8 +623,8 @@ def test_a_regressors_calibration_is_kept(regression, method, tmp_path):
     expected = calibration.calibrated(before, y, method)
     assert model.calibration_ == expected
     found = model.predict_interval(x)
-    np.testing.assert_array_equal(found, [end[:, 0] for end in expected(before).interval()])
-    inside = [np.mean((end[0] <= y) & (y <= end[1])) for end in (np.array(before.interval())[..., 0], found)]
+    np.testing.assert_array_equal(found, expected(before).interval())
+    inside = [np.mean((end[0] <= y) & (y <= end[1])) for end in (before.interval(), found)]
     assert inside[0] < 0.7 < 0.85 < inside[1]
     model.save(tmp_path / "model")
     again = dubito.load(tmp_path / "model")

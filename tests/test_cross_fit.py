@@ -88,7 +88,7 @@ def test_noise_that_depends_on_the_input_is_found():
     for noise, df in (("input", None), ("input", 4), ("constant", None)):
         posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 5, noise=noise, df=df), key=jax.random.key(0))
         answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
-        std = np.sqrt(answer.aleatoric[:, 0])
+        std = np.sqrt(answer.aleatoric)
         if noise == "constant":
             np.testing.assert_allclose(std, np.sqrt(np.mean(truth**2)), rtol=0.1)
         elif df is None:
@@ -97,7 +97,7 @@ def test_noise_that_depends_on_the_input_is_found():
             lower, upper = answer.quantile(
                 [0.05, 0.95]
             )  # a t of 4 has a larger sd where its quantiles are a Gaussian's
-            np.testing.assert_allclose((upper - lower)[:, 0] / 3.29, [0.1, 0.5], rtol=0.15)
+            np.testing.assert_allclose((upper - lower) / 3.29, [0.1, 0.5], rtol=0.15)
 
 
 @pytest.mark.parametrize("df", [4, 6, 10])

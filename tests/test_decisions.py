@@ -82,7 +82,7 @@ def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
 
 def test_a_score_of_ones_own_is_taken_as_it_is():
     predictive = of_doubts([1.0, 3.0, 2.0])
-    np.testing.assert_allclose(decisions.doubt(predictive, lambda p: p.std[:, 0]), [1, 3, 2], rtol=1e-6)
+    np.testing.assert_allclose(decisions.doubt(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_score_of_ones_own_is_taken_as_it_is():
         ("entropy", "'entropy' is none of regression: variance"),
         ("bold", "'bold' is none"),
         ("epistemic", "one draw only"),
-        (lambda p: p.std, r"shape \(2, 1\)"),
+        (lambda p: p.std[:, None], r"shape \(2, 1\)"),
         (lambda p: np.array([1.0, np.nan]), "none NaN"),
     ],
 )
@@ -104,12 +104,12 @@ def test_detection_is_of_the_doubts_of_both():
     rng = np.random.default_rng(0)
     inside, outside = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
     found = decisions.detection(inside, outside)
-    pair = inside.epistemic[:, 0], outside.epistemic[:, 0]
+    pair = inside.epistemic, outside.epistemic
     assert found["auroc"][:2] == pytest.approx(metrics.ood_auroc(*pair)[:2], rel=1e-9)
     assert found["auroc"].value == pytest.approx(np.mean(pair[1][:, None] > pair[0]), rel=1e-9)
     assert found["aupr"].value == pytest.approx(metrics.ood_aupr(*pair).value, rel=1e-9)
     assert found["fpr95"].value == pytest.approx(metrics.ood_fpr95(*pair).value, rel=1e-9)
-    reverse = decisions.detection(inside, outside, lambda p: -p.epistemic[:, 0])
+    reverse = decisions.detection(inside, outside, lambda p: -p.epistemic)
     assert reverse["auroc"].value == pytest.approx(1 - found["auroc"].value, rel=1e-9)
 
 
@@ -176,7 +176,7 @@ def test_a_risk_with_confidence_is_kept_that_often():
 
 
 def _std(predictive):
-    return predictive.std[:, 0]
+    return predictive.std
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 3])

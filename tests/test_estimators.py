@@ -85,10 +85,10 @@ def test_answers_agree_with_one_another(fitted, diabetes):
     X, _ = diabetes
     answer = fitted.predictive(X)
     mean, std = fitted.predict(X, return_std=True)
-    assert np.array_equal(mean, answer.mean[:, 0]) and np.array_equal(std, answer.std[:, 0])
+    assert np.array_equal(mean, answer.mean) and np.array_equal(std, answer.std)
     lower, upper = fitted.predict_interval(X, coverage=0.8)
     exact = answer.interval(0.8)
-    assert np.array_equal(lower, exact[0][:, 0]) and np.array_equal(upper, exact[1][:, 0])
+    assert np.array_equal(lower, exact[0]) and np.array_equal(upper, exact[1])
     drawn = fitted.sample_y(X[:50], 4000, random_state=1)
     assert drawn.shape == (50, 4000)
     assert np.all(np.abs(drawn.mean(1) - mean[:50]) < 4.6 * std[:50] / np.sqrt(4000))

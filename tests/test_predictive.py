@@ -3,10 +3,15 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 from scipy import optimize, stats
 
 import dubito
+import dubito.criteria
+from dubito import calibration, conformal, decisions, metrics
 from dubito.posterior import Mixture, Normals, Samples, stratified
 from dubito.predictive import Predictive
 
@@ -107,7 +112,7 @@ def test_quantiles_of_hard_mixtures(likelihood, truth, draws):
 def test_quantiles_where_no_density_is():
     """Half the draws far from the others: every point between has the cdf ½, and 0.4 and 0.6 lie in the halves."""
     z = {"mean": np.float32([[[-1e6]], [[1e6]]]), "scale": np.full((2, 1, 1), 1e-3, np.float32)}
-    low, middle, high = Predictive(dubito.Gaussian(), z, np.zeros(1), np.ones(1)).quantile([0.4, 0.5, 0.6])[:, 0, 0]
+    low, middle, high = Predictive(dubito.Gaussian(), z, np.zeros(1), np.ones(1)).quantile([0.4, 0.5, 0.6])[:, 0]
     assert abs(low + 1e6) < 1 and abs(high - 1e6) < 1 and low <= middle <= high
 
 
@@ -261,25 +266,24 @@ def test_one_row_alone_has_the_bits_it_has_among_others(posteriors, complete, na
 
 @pytest.mark.parametrize("name", ["normals", "classes"])
 def test_no_rows_give_empty_answers(posteriors, name):
-    columns = 3 if name == "classes" else 1
     answer = dubito.predict(posteriors[name], X[:0], key=jax.random.key(7), draws=24)
     assert len(answer) == 0
     for values in (answer.mean, answer.variance, answer.aleatoric, answer.epistemic, answer.std):
-        assert values.shape == (0, columns)
+        assert values.shape == ((0, 3) if name == "classes" else (0,))
     if name == "classes":
         assert answer.probs.shape == (0, 3)
         assert answer.entropy.shape == answer.mutual_information.shape == answer.variation_ratio.shape == (0,)
         assert answer.sample(jax.random.key(0), 4).shape == (4, 0)
         assert answer.log_prob(np.zeros(0, int)).shape == (0,)
     else:
-        assert answer.quantile(0.3).shape == (0, 1) and answer.quantile([0.3, 0.4]).shape == (2, 0, 1)
-        assert all(bound.shape == (0, 1) for bound in answer.interval())
-        assert answer.sample(jax.random.key(0), 4).shape == (4, 0, 1)
+        assert answer.quantile(0.3).shape == (0,) and answer.quantile([0.3, 0.4]).shape == (2, 0)
+        assert all(bound.shape == (0,) for bound in answer.interval())
+        assert answer.sample(jax.random.key(0), 4).shape == (4, 0)
 
 
 def test_no_rows_have_an_empty_density(posteriors):
     answer = dubito.predict(posteriors["normals"], X[:0], key=jax.random.key(7), draws=24)
-    assert answer.log_prob(np.zeros((0, 1))).shape == (0,) and answer.cdf(np.zeros((0, 1))).shape == (0, 1)
+    assert answer.log_prob(np.zeros((0, 1))).shape == (0,) and answer.cdf(np.zeros((0, 1))).shape == (0,)
 
 
 def test_indices_are_stratified():
@@ -327,3 +331,195 @@ def test_enumerated_mixtures_take_equal_shares_too():
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
     parts = (Samples(model, {"w": jnp.float32([1])}), Samples(model, {"w": jnp.float32([0, 0, 0])}))
     assert np.mean(Mixture(model, parts).sample(jax.random.key(0))["w"]) == 0.5
+
+
+SHIFTS = [0.0, 1e3, 1e8, 1e12]
+CONTINUOUS = {
+    "gaussian": (dubito.Gaussian(), stats.norm),
+    "heteroscedastic": (dubito.HeteroscedasticGaussian(), stats.norm),
+    "student-t": (dubito.StudentT(df=4), stats.t(4)),
+    "laplace": (dubito.criteria.LaplaceNoise(), stats.laplace),
+    "censored": (dubito.criteria.CensoredGaussian(), stats.norm),
+}
+
+
+def far_answer(likelihood, center, draws=40, rows=30, **units):
+    """Means near ``center`` as float32 has them there, and their float64 values."""
+    rng = np.random.default_rng(3)
+    spread = max(1.0, 2 * np.spacing(np.float32(center)))  # float32 means are so far apart there
+    mean = np.float32(center + spread * rng.normal(size=(draws, rows, 1)))
+    scale = np.float32(spread * np.exp(0.5 * rng.normal(size=(draws, rows, 1))))
+    answer = Predictive(likelihood, {"mean": mean, "scale": scale}, np.zeros(1), np.ones(1), **units)
+    return answer, mean.astype(float)[..., 0], scale.astype(float)[..., 0]
+
+
+@pytest.mark.parametrize("draws", [1, 40])
+@pytest.mark.parametrize("center", SHIFTS)
+@pytest.mark.parametrize("name", CONTINUOUS)
+def test_quantiles_cdf_and_log_prob_are_exact_far_from_zero(name, center, draws):
+    likelihood, truth = CONTINUOUS[name]
+    answer, mean, scale = far_answer(likelihood, center, draws)
+    unit = np.median(scale)
+    for q in (0.05, 0.5, 0.95):
+        found = answer.quantile(q)
+        for row in range(len(answer)):
+
+            def excess(offset, m=mean[:, row] - center, s=scale[:, row], q=q):
+                return truth.cdf((offset - m) / s).mean() - q
+
+            exact = optimize.brentq(excess, -40 * unit, 40 * unit, xtol=1e-9 * unit)
+            assert abs(found[row] - center - exact) < 1e-5 * unit + 4 * np.spacing(center)
+        np.testing.assert_allclose(answer.cdf(found), truth.cdf((found - mean) / scale).mean(0), atol=1e-6)
+        exact = np.log((truth.pdf((found - mean) / scale) / scale).mean(0))
+        np.testing.assert_allclose(answer.log_prob(found), exact, atol=1e-5)
+    lower, upper = answer.interval(0.9)
+    assert np.all(upper - lower >= 0.999 * 2 * truth.ppf(0.95) * scale.min(0))
+
+
+def test_intervals_hold_when_one_draw_is_far_away():
+    """A wild draw moves the mean far from where the interval lies, and float32 from there resolves nothing."""
+    mean = np.float32(np.r_[np.random.default_rng(0).normal(size=39), 1e9])[:, None, None]
+    z = {"mean": mean, "scale": np.full_like(mean, 0.5)}
+    answer = Predictive(dubito.Gaussian(), z, np.zeros(1), np.ones(1))
+    for q in (0.05, 0.5, 0.9):
+        found = answer.quantile(q)
+        np.testing.assert_allclose(stats.norm.cdf(found[0], mean.astype(float), 0.5).mean(), q, atol=1e-6)
+
+
+def test_far_rows_do_not_change_the_bits_of_near_rows():
+    near, far = (far_answer(dubito.StudentT(), center)[0] for center in (0.0, 1e8))
+    z = {name: np.concatenate([near.z[name], far.z[name]], axis=1) for name in ("mean", "scale")}
+    both = Predictive(near.likelihood, z, np.zeros(1), np.ones(1))
+    for q in (0.1, 0.7):
+        np.testing.assert_array_equal(both.quantile(q), np.r_[near.quantile(q), far.quantile(q)])
+
+
+def test_samples_keep_their_noise_far_from_zero():
+    mean = np.full((5, 4, 1), 1e8, np.float32)
+    answer = Predictive(dubito.Gaussian(), {"mean": mean, "scale": np.ones_like(mean)}, np.zeros(1), np.ones(1))
+    drawn = answer.sample(jax.random.key(0), 10_000) - 1e8
+    assert stats.kstest(drawn.ravel()[:10_000], "norm").pvalue > 1e-5
+
+
+def test_one_target_has_one_axis_and_columnwise_has_two():
+    answer, mean, _ = far_answer(dubito.Gaussian(), 0.0)
+    wide, n, key = answer.columnwise, len(answer), jax.random.key(0)
+    names = "mean std variance aleatoric aleatoric_std epistemic epistemic_std narrowest".split()
+    for name in names:
+        assert getattr(answer, name).shape == (n,), name
+        np.testing.assert_array_equal(getattr(wide, name)[:, 0], getattr(answer, name))
+    y = answer.mean + 1
+    assert answer.cdf(y).shape == answer.log_prob(y).shape == answer.quantile(0.3).shape == (n,)
+    assert all(end.shape == (n,) for end in answer.interval())
+    assert answer.quantile([0.3, 0.4]).shape == (2, n) and answer.sample(key, 3).shape == (3, n)
+    assert answer.means(2).shape == (2, n) and answer.components()[0].shape == (40, n)
+    np.testing.assert_array_equal(answer.cdf(y), answer.cdf(y[:, None]))
+    np.testing.assert_array_equal(answer.log_prob(y), answer.log_prob(y[:, None]))
+    assert wide.interval()[0].shape == (n, 1) and wide.sample(key, 3).shape == (3, n, 1)
+    assert wide.columnwise is wide and wide._moments is answer._moments
+    assert np.sqrt(((answer.mean - mean.mean(0)) ** 2).mean()) < 1e-6
+    with pytest.raises(ValueError, match=r"shape \(1, 30\)"):
+        answer.cdf(y[None])
+
+
+def test_variance_is_honest_where_no_number_holds_it():
+    z = {"mean": np.zeros((2, 3, 1), np.float32), "scale": np.ones((2, 3, 1), np.float32)}
+    answer = Predictive(dubito.Gaussian(), z, np.zeros(1), np.full(1, 1e200))
+    assert np.all(answer.epistemic == 0) and np.all(answer.aleatoric == np.inf) and np.all(answer.variance == np.inf)
+    np.testing.assert_array_equal(answer.std, 1e200)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative-binomial"])
+def test_counts_beyond_all_numbers_have_no_density_and_cdf_one(name):
+    likelihood = dubito.criteria.LIKELIHOODS[name].make(1)
+    z = {"log_mean": np.ones((2, 1, 1), np.float32), "dispersion": np.ones((2, 1, 1), np.float32)}
+    answer = Predictive(likelihood, z, np.zeros(1), np.ones(1))
+    assert answer.log_prob([1e300]) == -np.inf and answer.cdf([1e300]) == 1
+    assert not likelihood.supports(np.full((1, 1), 1e300))[0]
+
+
+def test_repr_of_a_predictive_is_short():
+    answer, _, _ = far_answer(dubito.Gaussian(), 0.0, description="CrossFit(" + 400 * "x, " + ")")
+    assert len(repr(answer)) < 400 and len(repr(answer).splitlines()) == 4
+    assert "regression: 30 rows, 1 target, 40 draws" in repr(answer)
+    classes = Predictive(
+        dubito.Categorical(3), {"logits": np.zeros((2, 4, 3), np.float32)}, 0.0, 1.0, "", np.array(["a", "b", "c"])
+    )
+    assert "classification: 4 rows, 3 classes, 2 draws" in repr(classes) and "classes: a, b, c" in repr(classes)
+
+
+LABELS = ["cat", "cat", "owl", "bee"]
+
+
+def known_classes(classes=("bee", "cat", "owl")):
+    logits = np.float32(np.random.default_rng(0).normal(size=(5, 4, len(classes))))
+    return Predictive(dubito.Categorical(3), {"logits": logits}, np.zeros(()), np.ones(()), "", np.array(classes))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        np.array,
+        lambda y: np.array(y)[:, None],
+        lambda y: np.array(y, dtype=object),
+        pd.Series,
+        lambda y: pd.Series(y, dtype="category"),
+        pl.Series,
+        lambda y: pl.Series(y, dtype=pl.Categorical),
+        pa.array,
+        lambda y: pa.chunked_array([pa.array(y).dictionary_encode()]),
+    ],
+)
+def test_labels_and_codes_give_the_same_scores(make):
+    answer, codes = known_classes(), np.array([1, 1, 2, 0])
+    np.testing.assert_array_equal(answer.log_prob(make(LABELS)), answer.log_prob(codes))
+    assert metrics.scorecard(answer, make(LABELS)) == metrics.scorecard(answer, codes)
+    assert decisions.risk_coverage(answer, make(LABELS)).area.value == decisions.risk_coverage(answer, codes).area.value
+    assert calibration.temperature(answer, make(LABELS)) == calibration.temperature(answer, codes)
+    assert conformal.split_conformal(answer, make(LABELS), coverage=0.5).margins is not None
+
+
+@pytest.mark.parametrize(
+    ("y", "words"),
+    [
+        (
+            ["cat", "dog", "owl", "bee"],
+            "'dog' in row 1, which is not one of the classes bee, cat, owl or a code from 0 to 2",
+        ),
+        ([1, 1, 7, 0], "7 in row 2"),
+        ([1, 1.5, 2, 0], "1.5 in row 1"),
+        (["cat", 1, "owl", "bee"], "mixes labels .*'cat'.* with codes .*row 1 has 1"),
+        (["cat", None, "owl", None], r"missing in 2 of 4 rows \(rows 1, 3\)"),
+        (
+            pa.chunked_array([pa.array(["cat", None, "owl", "bee"]).dictionary_encode()]),
+            r"missing in 1 of 4 rows \(row 1\)",
+        ),
+        (pd.Series(["cat", None, "owl", "bee"], dtype="category"), r"missing in 1 of 4 rows \(row 1\)"),
+        (pl.Series([1, None, 2, 0]), r"missing in 1 of 4 rows \(row 1\)"),
+        (["cat"], "1 rows, but the predictive has 4"),
+        (np.zeros((4, 3)), "one class per row"),
+    ],
+)
+def test_what_is_neither_label_nor_code_is_refused(y, words):
+    for function in (metrics.scorecard, Predictive.log_prob, calibration.isotonic, decisions.losses):
+        with pytest.raises(ValueError, match=words):
+            function(*((known_classes(), y)))
+
+
+def test_labels_win_over_codes():
+    answer = known_classes((1, 2, 3))
+    np.testing.assert_array_equal(answer.log_prob([1, 2, 2, 1]), answer.columnwise.log_prob([0, 1, 1, 0]))
+    np.testing.assert_array_equal(answer.log_prob([0, 1, 1, 0]), answer.columnwise.log_prob([0, 1, 1, 0]))
+    truth = known_classes((False, True, 2))
+    np.testing.assert_array_equal(truth.log_prob([True, False, True, True]), truth.columnwise.log_prob([1, 0, 1, 1]))
+
+
+@pytest.mark.parametrize("make", [np.array, pd.Series, pl.Series, pa.array])
+def test_missing_targets_of_regression_are_refused(make):
+    answer = far_answer(dubito.Gaussian(), 0.0, rows=3)[0]
+    for y in (make([1.0, None, 2.0]) if make is not np.array else np.array([1.0, np.nan, 2.0]), [1.0, None, 2.0]):
+        with pytest.raises(ValueError, match=r"y is missing in 1 of 3 rows \(row 1\)"):
+            metrics.rmse(answer, y)
+    with pytest.raises(ValueError, match="'x' in row 2"):
+        metrics.rmse(answer, [1.0, 2.0, "x"])

@@ -27,7 +27,10 @@ class Answering:
 
     def predictive(self, X):
         """The predictive distribution of every row of X: ``mean``, ``variance``, ``aleatoric``, ``epistemic``,
-        ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held."""
+        ``quantile(q)``, ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)``, ``sample(key, n)``; all draws are held.
+
+        For one target results are (n,), for K ≥ 2 targets (n, K); see ``Predictive``. A classifier's knows its classes, so
+        that y may be labels or codes."""
         return self._answer(self._functions(), self._encoded(X))
 
     def uncalibrated(self, X):
@@ -44,7 +47,7 @@ class Answering:
 
     def _raw(self, found, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
-        return predictive.answer(found, x, shift, scale, self.description)
+        return predictive.answer(found, x, shift, scale, self.description, getattr(self, "classes_", None))
 
     def _answer(self, found, x):
         answer = self._raw(found, x)
@@ -54,12 +57,8 @@ class Answering:
         """Calibrate all answers on rows held out of ``fit``, by one of ``calibration.METHODS``: "temperature" (None for
         classes), "isotonic", "quantiles" (None for regression) or "conformal", with the ``options`` of its function. It
         takes the place of an earlier one. Sets ``calibration_``, which ``save`` keeps and ``fit`` removes."""
-        answer = self.uncalibrated(X)
-        self.calibration_ = calibration.calibrated(answer, self._truth(y, len(answer)), method, **options)
+        self.calibration_ = calibration.calibrated(self.uncalibrated(X), y, method, **options)
         return self
-
-    def _truth(self, y, rows):
-        raise NotImplementedError
 
     @property
     def description(self):

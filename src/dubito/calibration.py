@@ -41,7 +41,7 @@ def temperature(predictive, y, *, weight=None):
     Guo et al. 2017, with the mean over draws inside the logarithm, and with one row more that could be of any class: where
     every held-out row is predicted right, that leaves a doubt. The classes of y need not be all there are.
     """
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
 
     def log_probs(temperature):
         answer = Temperature(float(temperature))(predictive)
@@ -106,7 +106,7 @@ def isotonic(predictive, y, *, weight=None):
 
     It wants rows by the hundred for each class. A class that y does not have gets the least probability, 1/(n + 1).
     """
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     knots = []
     for k, p in enumerate(predictive.probs.T):
         found = IsotonicRegression(out_of_bounds="clip").fit(p, y == k, sample_weight=weight)
@@ -155,7 +155,7 @@ def quantiles(predictive, y, *, weight=None, knots=None):
 
     ValueError for fewer than 10 rows, and for counts.
     """
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     if predictive.discrete:
         raise ValueError("F(y) of counts is in steps and never uniform: use split_conformal")
     n = _rows(weight)

@@ -248,13 +248,11 @@ def evaluate(
     from dubito.diagnostics import monte_carlo
     from dubito.interpretation import draws_setting, interpret_scorecard
     from dubito.metrics import scorecard
-    from dubito.targets import codes
 
     found, inputs, y = answered(model, table, unknown, "evaluate")
-    truth = codes(found.classes_, y) if hasattr(found, "classes_") else y
-    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, truth)
+    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
-    card = scorecard(answer, truth) | unsure.card()
+    card = scorecard(answer, y) | unsure.card()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return

@@ -117,15 +117,14 @@ def _array(values, name, **limits):
 
 def as_array(values):
     """A series or frame of any library as a NumPy array, None where a value is missing and no number; anything else as it is."""
-    if type(values).__module__.startswith("pyarrow") and not hasattr(
-        values, "chunks"
-    ):  # one Array, not a column of several
-        values = values.to_pylist() if hasattr(values, "to_pylist") else values
     series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
     if isinstance(series, nw.DataFrame):
-        return series.to_numpy()
+        columns = [as_array(series[name].to_native()) for name in series.columns]
+        return np.stack(columns, axis=1) if columns else series.to_numpy()
     if not isinstance(series, nw.Series):
-        return values
+        return (
+            values.to_pylist() if hasattr(values, "to_pylist") else values
+        )  # of pyarrow's arrays, which are no columns
     missing = series.is_null().to_numpy()
     if not missing.any() or series.dtype.is_float():
         return series.to_numpy()
@@ -375,7 +374,8 @@ class TargetScaler:
         """The same from the ``Moments`` of each target."""
         far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
         warn_of(
-            "Constant targets are predicted as they are", [f"target {k}" for k, m in enumerate(found) if m.constant]
+            "These targets are constant, so that there is nothing to learn",
+            [f"target {k}" for k, m in enumerate(found) if m.constant],
         )
         warn_of(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         sizes = (m.largest if m.largest > 1e-300 else 1.0 for m in found)

@@ -14,7 +14,6 @@ from dubito.diagnostics import MonteCarlo, monte_carlo
 from dubito.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.metrics import Score
 from dubito.tables import DataWarning, fill_missing, listed, taken
-from dubito.targets import codes
 from dubito.threads import result, start_jobs, stop_fit
 
 REGRESSION = {
@@ -139,11 +138,10 @@ def scored(fits, held_out, wanted, done, unknown):
         fitted, spent = result(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
         answer = fitted.predictive(inputs)
-        truth = codes(fitted.classes_, y) if hasattr(fitted, "classes_") else y
         for key, score in wanted.items():
-            parts[key].append(score(answer, truth))
+            parts[key].append(score(answer, y))
         seconds.append(spent)
-        error = monte_carlo(answer, fitted.posterior_, truth)
+        error = monte_carlo(answer, fitted.posterior_, y)
         unsure.append((error, draws_setting(error, fitted)))
         discrete = answer.discrete
         if done is not None:

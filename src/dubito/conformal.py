@@ -34,7 +34,7 @@ def split_conformal(predictive, y, *, coverage=0.9, score=None):
 
     Fewer than coverage/(1 − coverage) rows promise nothing: intervals are infinite then and sets hold all classes.
     """
-    y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = checked(predictive, y, None, predictive.task)
     if score is None:
         score = (
             SCORES[predictive.task][0] if predictive.task != "regression" or predictive.offers("cdf") else "residual"
@@ -80,7 +80,7 @@ class Conformal:
         return Conformed(predictive, self)
 
     def errors(self, predictive, y):
-        """The score of each row and target, (n, K)."""
+        """The score of each row and target, (n, K), of a ``columnwise`` predictive."""
         lower, upper, unit = self._start(predictive)
         return np.maximum(lower - y, y - upper) / unit
 
@@ -97,7 +97,7 @@ class Conformal:
         return mean, mean, predictive.std if self.score == "normalized" else np.ones_like(mean)
 
     def interval(self, predictive, coverage):
-        """(lower, upper), each (n, K), for the coverage they were made for. Where a negative margin leaves nothing, both are in the middle."""
+        """(lower, upper), each (n, K), of a ``columnwise`` predictive, for the coverage they were made for. Where a negative margin leaves nothing, both are in the middle."""
         if coverage != self.coverage:
             raise ValueError(
                 f"these intervals are conformal for coverage={self.coverage}, not for {coverage!r}: calibrate again for another one"
@@ -117,7 +117,7 @@ class Conformal:
         return best | (scores <= self.margins[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conformed:
     """A predictive with conformal intervals or sets; everything else is answered as before."""
 
@@ -126,6 +126,15 @@ class Conformed:
 
     def __len__(self):
         return len(self.predictive)
+
+    def __repr__(self):
+        kind = "intervals" if self.predictive.task == "regression" else "sets"
+        lines = repr(self.predictive).splitlines()
+        return "\n".join([type(self).__name__, *lines[1:], f"  {kind}: {type(self.conformal).__name__}"])
+
+    @property
+    def columnwise(self):
+        return Conformed(self.predictive.columnwise, self.conformal)
 
     def __getattr__(self, name):
         if name.startswith("__") or "predictive" not in vars(self):  # copies ask before there is anything
@@ -136,8 +145,10 @@ class Conformed:
         return (Conformed(part, self.conformal) for part in self.predictive.by_rows())
 
     def interval(self, coverage=0.9):
-        """(lower, upper), each (n, K), that hold y with the probability ``coverage``: of split conformal ones that they were made for."""
-        return self.conformal.interval(self.predictive, coverage)
+        """(lower, upper), each (n,) or (n, K), that hold y with the probability ``coverage``: of split conformal ones that they were
+        made for."""
+        lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
+        return self.predictive._squeezed(lower), self.predictive._squeezed(upper)
 
     @property
     def sets(self):
@@ -155,7 +166,7 @@ def cv_plus(predictive, y, fold, *, coverage=0.9):
     ``coverage`` where one row more or less does not change the members much; no row is spent on that. Barber, Candès, Ramdas &
     Tibshirani 2021, "Predictive inference with the jackknife+"; Romano, Sesia & Candès 2020, algorithm 2.
     """
-    y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = checked(predictive, y, None, predictive.task)
     fold = np.asarray(fold)
     if fold.shape != (len(y),) or fold.dtype.kind not in "iu" or fold.min() < 0:
         raise ValueError(f"fold is a member's number for each of {len(y)} rows, from 0; got shape {fold.shape}")
@@ -206,7 +217,7 @@ class CVPlus:
         """The mean by each member, (M, n, K); of classes their probabilities."""
         if type(predictive) is not Predictive:
             raise ValueError("CV+ wants the predictive of a committee as it was fitted, not a calibrated one")
-        return predictive.means(len(self.errors))
+        return predictive.columnwise.means(len(self.errors))
 
     def interval(self, predictive, coverage):
         """(lower, upper), each (n, K)."""

@@ -22,7 +22,8 @@ from dubito.pytree import register_dataclass, static
 
 LINEAR = 25.0  # log mean from which on the mean grows linearly in f: nothing overflows, and no count is so large
 STEPS = 5000  # of a continued fraction; at the mean it takes about as many as the root of the mean
-WHOLE = "whole numbers of at least 0"
+LARGEST_COUNT = 7e10  # e^LINEAR, rounded down: no count above can be fitted
+WHOLE = "whole numbers of at least 0, at most 7·10¹⁰"
 
 
 @register_dataclass
@@ -56,8 +57,8 @@ class Poisson:
         return {"log_mean": self.log_mean(f)}
 
     def log_prob(self, z, y):
-        possible = (y >= 0) & (y == jnp.floor(y))
-        return jnp.sum(jnp.where(possible, log_probability(*parts(z), jnp.maximum(y, 0)), -jnp.inf), axis=1)
+        possible = (y >= 0) & (y == jnp.floor(y)) & (y < jnp.inf)
+        return jnp.sum(jnp.where(possible, log_probability(*parts(z), jnp.where(possible, y, 0)), -jnp.inf), axis=1)
 
     def mean(self, z):
         return jnp.exp(z["log_mean"])
@@ -67,7 +68,9 @@ class Poisson:
         return mean + dispersion * mean**2
 
     def cdf(self, z, y):
-        return jnp.where(y < 0, 0, cumulative(*parts(z), jnp.maximum(jnp.floor(y), 0)))
+        inside = (y >= 0) & (y < jnp.inf)
+        found = cumulative(*parts(z), jnp.where(inside, jnp.floor(y), 0))
+        return jnp.where(inside, found, jnp.where(y < 0, 0, 1).astype(found.dtype))
 
     def sample(self, key, z):
         u = jax.random.uniform(key, z["log_mean"].shape, z["log_mean"].dtype, 6e-8, 1 - 6e-8)
@@ -75,7 +78,7 @@ class Poisson:
         return least(lambda y: self.cdf(z, y), u, self.mean(z), sd, jnp.sqrt((1 - u) / u), jnp.sqrt(u / (1 - u)))
 
     def supports(self, y):
-        return np.all((y >= 0) & (y == np.floor(y)), axis=1)
+        return np.all((y >= 0) & (y == np.floor(y)) & (y <= LARGEST_COUNT), axis=1)
 
 
 @register_dataclass

@@ -85,6 +85,7 @@ class CensoredGaussian:
     log_prior = Gaussian.log_prior
     join = Gaussian.join
     mean = Gaussian.mean
+    shifted = Gaussian.shifted
     variance = Gaussian.variance
     cdf = Gaussian.cdf
     sample = Gaussian.sample

@@ -31,9 +31,12 @@ LEVELS = 20  # shares of rows that a bound is tried at
 
 
 def _of_moments(name):
+    root = "std" if name == "variance" else f"{name}_std"
+
     def summed(predictive):
-        value = getattr(predictive, name)
-        return value.sum(1) if predictive.task == "classification" else np.mean(value / predictive.scale**2, axis=1)
+        if predictive.task == "classification":
+            return getattr(predictive, name).sum(1)
+        return np.mean((getattr(predictive.columnwise, root) / predictive.scale) ** 2, axis=1)
 
     return summed
 
@@ -41,7 +44,8 @@ def _of_moments(name):
 def _mutual_information(predictive):
     if predictive.task == "classification":
         return predictive.mutual_information
-    return 0.5 * np.sum(np.log1p(predictive.epistemic / predictive.aleatoric), axis=1)
+    answer = predictive.columnwise
+    return 0.5 * np.sum(np.log1p((answer.epistemic_std / answer.aleatoric_std) ** 2), axis=1)
 
 
 DOUBTS = {name: _of_moments(name) for name in ("variance", "aleatoric", "epistemic")} | {
@@ -88,7 +92,7 @@ def detection(inside, outside, score="epistemic"):
 def losses(predictive, y, loss=None):
     """The loss of each row, (n,): None is 1 for a wrong class, the squared error of regression (the mean over targets, in
     their units); others are the ``rows`` of a score, as ``metrics.nll(predictive, y).rows``. ValueError for what is no loss."""
-    y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = checked(predictive, y, None, predictive.task)
     if loss is None and predictive.task == "classification":
         return (predictive.probs.argmax(1) != y).astype(float)
     loss = np.mean((y - predictive.mean) ** 2, axis=1) if loss is None else np.asarray(loss, np.float64)
@@ -115,7 +119,7 @@ def risk_coverage(predictive, y, *, score=None, loss=None, weight=None):
     ``score`` as for ``doubt``, ``loss`` as for ``losses``; rows of the same doubt are answered together. Raises ValueError
     for y, loss or weight that do not fit.
     """
-    _, weight = checked(predictive, y, weight, predictive.task)
+    _, _, weight = checked(predictive, y, weight, predictive.task)
     found, loss = doubt(predictive, score), losses(predictive, y, loss)
     value, slope = metrics._above(-found, loss, weight, np.ones(len(loss)))
     area = metrics._average(value + weight.sum() * slope, weight)

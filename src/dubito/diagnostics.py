@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from dubito import predictive
 from dubito.folds import Kept
 from dubito.outcomes import checked
 from dubito.posterior import GammaPrecision, Mixture, Samples
@@ -201,12 +200,13 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     """
     if len(answer) == 0:
         raise ValueError("the predictive has no rows, whose errors could be told")
+    given, answer = answer, answer.columnwise
     kind, runs = _structure(posterior, len(answer.draws))
     pieces = [_errors_of_moments(kind, runs, part) for part in answer.by_rows()]
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     nll, mean_nll = None, np.nan
     if y is not None:
-        y, weight = checked(answer, y, weight, answer.task, marked=True)
+        _, y, weight = checked(given, y, weight, answer.task, marked=True)
         if answer.offers("log_prob"):
             nll, mean_nll = _errors_of_nll(kind, runs, answer, y, weight / weight.sum())
     spread = answer.offers("variance")
@@ -217,7 +217,7 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
 
 def _errors_of_moments(kind, runs, part):
     """Errors of mean and standard deviation in the model's units, and what tells chains, at some rows: (rows, K) each."""
-    means, noise = part._over_draws(predictive._mean_and_variance, Kept)
+    means, noise = part.moments_of_draws()
     moment = noise + (means - means.mean(1, keepdims=True)) ** 2
     root = np.sqrt(moment.mean(1, keepdims=True))
     found = {"mean": _error(kind, runs, means), "sd": _error(kind, runs, _ratio(moment, 2 * root))}
@@ -231,18 +231,12 @@ def _errors_of_nll(kind, runs, answer, y, share):
     errors, total, start = [], np.zeros(len(answer.draws)), 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        logs = log_densities(part, y[rows])
+        logs = part.log_densities(Kept, y[rows])
         with np.errstate(invalid="ignore"):  # nan where no draw gives y a density
             influence = -np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) * logs.shape[1]
         errors.append(_error(kind, runs, influence[:, :, None])[:, 0])
         total += share[rows] @ influence
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
-
-
-def log_densities(answer, y):
-    """log p(y | θ_s) of each row and draw, (n, S), in nats of the model's units."""
-    given = answer._standardize(y, marked=True) if answer.task == "regression" else y
-    return answer._over_draws(predictive._log_prob, Kept, given)[0]
 
 
 def _structure(posterior, draws):

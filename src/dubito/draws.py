@@ -184,7 +184,7 @@ def joined(groups, real):
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *taken)
 
 
-@programs.jit(kept=8)
+@programs.jit(kept=32)
 def evaluated(model, part, seeds, x, rows):
     """z of the draws of ``seeds`` (lines, side by side) at a piece's first rows: a tree of arrays (draws, rows, ·)."""
 

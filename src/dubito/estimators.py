@@ -143,7 +143,8 @@ class _Estimator(Answering, BaseEstimator):
         """The CV+ of a committee's errors at its own rows; None, with a warning, where there can be none."""
         truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
         try:
-            return cv_plus(self._raw(self._functions(), x), truth, assigned(y, self.method_.folds))
+            answer = self._raw(self._functions(), x).columnwise
+            return cv_plus(answer, truth, assigned(y, self.method_.folds))
         except ValueError as error:
             warnings.warn(f"intervals and sets are not CV+: {error}", stacklevel=4)
             return None
@@ -201,24 +202,17 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     def predict(self, X, return_std=False):
         """The predictive mean, (n,) or (n, K), and with ``return_std`` its standard deviation, in the target's units."""
         if not return_std:
-            return self._shaped(*self.in_blocks(X, lambda answer: answer.mean))
-        mean, std = self.in_blocks(X, lambda answer: answer.mean, lambda answer: answer.std)
-        return self._shaped(mean), self._shaped(std)
+            return self.in_blocks(X, lambda answer: answer.mean)[0]
+        return tuple(self.in_blocks(X, lambda answer: answer.mean, lambda answer: answer.std))
 
     def predict_interval(self, X, coverage=0.9):
         """(lower, upper), each (n,) or (n, K), that hold y with probability ``coverage``: equal-tailed, conformal, or of a
         ``Committee`` CV+ (``conformal.cv_plus``)."""
         (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
-        return self._shaped(both[:, 0]), self._shaped(both[:, 1])
-
-    def _shaped(self, values):
-        return values[:, 0] if self._flat else values
+        return both[:, 0], both[:, 1]
 
     def _labels(self, drawn):
-        return drawn[:, 0] if self._flat else drawn
-
-    def _truth(self, y, rows):
-        return check_target(y, rows, "regression")[0]
+        return drawn
 
 
 class BayesianClassifier(ClassifierMixin, _Estimator):
@@ -265,9 +259,6 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
 
     def _labels(self, drawn):
         return self.classes_[drawn]
-
-    def _truth(self, y, rows):
-        return targets.codes(self.classes_, y)
 
 
 def load(path) -> Any:

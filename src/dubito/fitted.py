@@ -12,8 +12,8 @@ from dubito.columns import DataError, check_target
 from dubito.criteria import refusal
 from dubito.methods.laplace import LaplacePosterior
 from dubito.network import MLP
+from dubito.outcomes import label_codes
 from dubito.posterior import Dropped, Mixture, Normals, Samples
-from dubito.targets import codes
 
 
 def posterior_of(fitted):
@@ -133,7 +133,7 @@ def rows_of(estimator, X, y=None):
     if y is None:
         return x
     if hasattr(estimator, "classes_"):
-        return x, codes(estimator.classes_, y)
+        return x, label_codes(y, estimator.classes_)
     table, _ = check_target(y, len(x), "regression")
     problem = refusal(estimator.posterior_.model.likelihood, table)
     if problem is not None:

@@ -30,14 +30,15 @@ def least(cdf, q, mean, sd, below, above):
     return jax.lax.while_loop(apart, halve, (low, high))[1]
 
 
-def quantiles(likelihood, z, mean, sd, *given):
-    """The mixture's quantiles, whole numbers, (len(q), n, K); ``given`` as for ``quantiles.crossings``."""
+def quantiles(likelihood, z, origin, mean, sd, *given):
+    """The mixture's quantiles, whole numbers, as (origin, offset), each (len(q), n, K); arguments as for ``quantiles.crossings``,
+    and ``origin`` is 0."""
 
     def cdf(y):
         return jnp.mean(jax.vmap(lambda one: likelihood.cdf(one, y))(z), axis=0)
 
     def one(each):
         q, _, below, above = each
-        return least(cdf, q, mean, sd, below, above)
+        return origin, least(cdf, q, mean, sd, below, above)
 
     return jax.lax.map(one, given)

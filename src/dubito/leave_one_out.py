@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dubito import diagnostics, metrics
+from dubito.folds import Kept
 from dubito.metrics import Score
 from dubito.outcomes import checked
 from dubito.posterior import Dropped, LowRank, Mixture, Samples, unwrapped
@@ -40,11 +41,11 @@ def leave_one_out(answer, posterior, y):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"
         )
-    y, _ = checked(answer, y, None, answer.task, marked=True)
+    answer, y, _ = checked(answer, y, None, answer.task, marked=True)
     whole, parts, start = -answer.log_prob(y), [], 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        logs = diagnostics.log_densities(part, y[rows])
+        logs = part.log_densities(Kept, y[rows])
         share = np.ones(len(part))  # of the draws, as good as independent
         if kind == "chains":
             density = np.exp(logs - logs.max(1, keepdims=True))[:, :, None]

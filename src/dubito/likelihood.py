@@ -24,6 +24,8 @@ special about a likelihood stands in attributes that may be left out:
 ``discrete``           True: targets are whole numbers, with probabilities for a density; False if left out
 ``columns``            how many columns y has, if not one for each target: K more mark the censored ones with 1
 ``takes``              what y may be, in words; and ``supports(y)``: which rows of a NumPy y (n, K) are that, (n,)
+``shifted(z, offset)`` z of Y − offset, offset (n, K), for location families: float32 then holds digits of y − mean,
+                       however far from 0 the mean is; without it y itself is what float32 has of it
 =====================  ==============================================================================================
 """
 
@@ -32,11 +34,13 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy import special
 
 from dubito.pytree import register_dataclass, static
 
 LOG_2PI = 1.8378770664093453
+LARGEST_ERROR = 1e18  # in units of the noise, of Student's t: its square is a float32
 
 
 @register_dataclass
@@ -78,6 +82,9 @@ class Gaussian:
 
     def mean(self, z):
         return z["mean"]
+
+    def shifted(self, z, offset):
+        return {**z, "mean": z["mean"] - offset}
 
     def variance(self, z):
         return z["scale"] ** 2
@@ -121,6 +128,7 @@ class HeteroscedasticGaussian:
 
     log_prob = Gaussian.log_prob
     mean = Gaussian.mean
+    shifted = Gaussian.shifted
     variance = Gaussian.variance
     cdf = Gaussian.cdf
     sample = Gaussian.sample
@@ -146,6 +154,7 @@ class StudentT:
     init = HeteroscedasticGaussian.init
     log_prior = HeteroscedasticGaussian.log_prior
     mean = Gaussian.mean
+    shifted = Gaussian.shifted
 
     def join(self, f, phi):
         del phi
@@ -163,6 +172,7 @@ class StudentT:
     def cdf(self, z, y):
         """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for even ν."""
         u = (y - z["mean"]) / z["scale"]
+        u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
         q = self.df / (self.df + u**2)
         series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
         return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series
@@ -188,6 +198,7 @@ class LaplaceNoise:
     task = "regression"
     width = Gaussian.width
     mean = Gaussian.mean
+    shifted = Gaussian.shifted
 
     def init(self):
         return {} if self.scale is not None else {"log_scale": jnp.zeros(self.targets, jnp.float32)}
@@ -288,6 +299,18 @@ class Categorical:
 
     def sample(self, key, z):
         return jax.random.categorical(key, z["logits"], axis=1).astype(jnp.int32)
+
+
+def shifted(likelihood, z, offset):
+    """z of Y − offset, where the likelihood has ``shifted``, else z; ``origin_near`` gives an offset for both."""
+    return likelihood.shifted(z, offset) if hasattr(likelihood, "shifted") else z
+
+
+def origin_near(likelihood, y):
+    """What to measure values near ``y`` (n, K) from: y in float32, or 0 for a likelihood without ``shifted``."""
+    with np.errstate(over="ignore"):
+        near = np.asarray(y).astype(np.float32)
+    return near if hasattr(likelihood, "shifted") else np.zeros_like(near)
 
 
 def gaussian_log_prob(z, y):

@@ -1,7 +1,7 @@
 """Scores of a predictive distribution against what happened, each with its standard error over rows.
 
-Every score is ``(predictive, y, *, weight=None) -> Score``. y is (n,) or (n, K) in the target's units, or (n,) class
-indices. With K > 1 targets a score is the average of the targets' own. A row of ``weight`` 0 might as well be absent.
+Every score is ``(predictive, y, *, weight=None) -> Score``. y is (n,) or (n, K) in the target's units, or (n,) classes. With K > 1 targets a score is the average of the targets' own. A row of ``weight`` 0 might as well be absent.
+y of classes is codes 0, ..., C − 1, or labels where the predictive knows its classes (see ``dubito.outcomes``).
 ValueError where y does not fit the predictive, where something is not finite, or where there is nothing to score.
 
 Scores that are no plain means (RMSE, R², AUROC, ...) are differentiable functions T of the rows' weights, and then
@@ -39,7 +39,7 @@ def paired(first, second, *, weight=None):
 
 def rmse(predictive, y, *, weight=None):
     """Root mean squared error of the mean, in the target's units."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     squared = (y - predictive.mean) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
     return _average(np.mean(0.5 * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
@@ -47,13 +47,13 @@ def rmse(predictive, y, *, weight=None):
 
 def mae(predictive, y, *, weight=None):
     """Mean absolute error of the mean, in the target's units."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     return _average(np.mean(np.abs(y - predictive.mean), axis=1), weight)
 
 
 def r2(predictive, y, *, weight=None):
     """R² = 1 − M/V, M the squared error of the mean and V the variance of y; nan where a target does not vary."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
     squared, deviation = (y - predictive.mean) ** 2, (y - np.average(y, axis=0, weights=weight)) ** 2
@@ -66,13 +66,13 @@ def nll(predictive, y, *, weight=None):
 
     y may have K more columns that mark censored targets, where the likelihood knows such.
     """
-    y, weight = checked(predictive, y, weight, predictive.task, marked=True)
+    predictive, y, weight = checked(predictive, y, weight, predictive.task, marked=True)
     return _average(-predictive.log_prob(y), weight)
 
 
 def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     parts = []
     start = 0
     for part in predictive.by_rows():  # so that memory is bounded
@@ -83,28 +83,29 @@ def crps(predictive, y, *, weight=None, knots=None):
 
 def pinball(predictive, y, quantile=0.5, *, weight=None):
     """Pinball loss of one quantile, in the target's units; half the absolute error of the median at 0.5."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     error = y - predictive.quantile(float(quantile))
     return _average(np.mean(np.maximum(quantile * error, (quantile - 1) * error), axis=1), weight)
 
 
 def coverage(predictive, y, level=0.9, *, weight=None):
     """Share of rows inside the equal-tailed interval of probability ``level``."""
-    y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = checked(predictive, y, weight, "regression")
     lower, upper = predictive.interval(level)
     return _average(np.mean((lower <= y) & (y <= upper), axis=1), weight)
 
 
 def width(predictive, y, level=0.9, *, weight=None):
     """Mean width of the equal-tailed interval of probability ``level``, in the target's units."""
-    _, weight = checked(predictive, y, weight, "regression")
+    predictive, _, weight = checked(predictive, y, weight, "regression")
     return _average(np.mean(np.ptp(predictive.interval(level), axis=0), axis=1), weight)
 
 
 def pit(predictive, y):
-    """F(y), (n, K): uniform between 0 and 1 when the predictive is calibrated. Of counts (F(y − 1) + F(y))/2, the mid-P value,
-    whose mean is then ½ and whose spread is that of the uniform, less what steps take."""
-    return np.mean(_steps(predictive, y), axis=0)
+    """F(y), (n,) or (n, K): uniform between 0 and 1 when the predictive is calibrated. Of counts (F(y − 1) + F(y))/2, the mid-P
+    value, whose mean is then ½ and whose spread is that of the uniform, less what steps take."""
+    values = np.mean(_steps(predictive, y), axis=0)
+    return values[:, 0] if predictive.squeeze and values.shape[1] == 1 else values
 
 
 def inside(predictive, y, nominal):
@@ -122,14 +123,14 @@ def inside(predictive, y, nominal):
 
 def _steps(predictive, y):
     """P(Y < y) and P(Y ≤ y), each (n, K)."""
-    y, _ = checked(predictive, y, None, "regression")
+    predictive, y, _ = checked(predictive, y, None, "regression")
     at = predictive.cdf(y)
     return (predictive.cdf(y - 1) if predictive.discrete else at), at
 
 
 def accuracy(predictive, y, *, weight=None):
     """Share of rows whose most probable class is y."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     return _average((predictive.probs.argmax(1) == y).astype(float), weight)
 
 
@@ -141,20 +142,20 @@ def confidence(predictive, y, *, weight=None):
 
 def brier(predictive, y, *, weight=None):
     """Σ_k (p_k − 1{y = k})², from 0 to 2."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     return _average(np.sum((predictive.probs - np.eye(predictive.probs.shape[1])[y]) ** 2, axis=1), weight)
 
 
 def ece(predictive, y, bins=15, *, weight=None):
     """Mean |accuracy − confidence| over ``bins`` equal widths of confidence; by chance above 0 even when calibrated."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     return _calibration(right[:, None] - confidence, np.ceil(confidence * bins) - 1, bins, weight)
 
 
 def adaptive_ece(predictive, y, bins=15, *, weight=None):
     """``ece`` over bins of equal mass. Equal confidences share a bin; the jackknife keeps the bins as they are."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     _, place = np.unique(confidence[:, 0], return_inverse=True)
     mass = np.bincount(place, weight)
@@ -164,26 +165,26 @@ def adaptive_ece(predictive, y, bins=15, *, weight=None):
 
 def classwise_ece(predictive, y, bins=15, *, weight=None):
     """The mean over classes of |frequency − probability| over ``bins`` equal widths of the class's probability."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     probs = predictive.probs
     return _calibration(np.eye(probs.shape[1])[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
 
 
 def set_coverage(predictive, y, *, weight=None):
     """Share of rows whose class is in the conformal set; the predictive is one with ``sets``."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     return _average(predictive.sets[np.arange(len(y)), y].astype(float), weight)
 
 
 def set_size(predictive, y, *, weight=None):
     """Mean number of classes in the conformal set."""
-    _, weight = checked(predictive, y, weight, "classification")
+    predictive, _, weight = checked(predictive, y, weight, "classification")
     return _average(predictive.sets.sum(1).astype(float), weight)
 
 
 def auroc(predictive, y, *, weight=None):
     """Area under the ROC curve of class 1, or the mean of each present class against the rest; DeLong's error."""
-    y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = checked(predictive, y, weight, "classification")
     probs = predictive.probs
     count = np.bincount(y[weight > 0], minlength=probs.shape[1])
     if np.count_nonzero(count) < 2:
@@ -219,7 +220,7 @@ def scorecard(predictive, y, *, weight=None):
     Of y with marks of censored targets only ``nll`` is defined; of a criterion without a density only errors of the mean.
     Conformal intervals and sets have a coverage and a width or size of their own.
     """
-    y, weight = checked(predictive, y, weight, predictive.task, marked=True)
+    predictive, y, weight = checked(predictive, y, weight, predictive.task, marked=True)
     conformal = getattr(predictive, "conformal", None)
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.mean.shape[1]

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import stats
 
 from dubito import decisions, metrics
+from dubito.outcomes import checked
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -60,7 +61,7 @@ def bands(x, predictive, *, x_train=None, y_train=None, coverage=0.9, ax=None):
     draws = np.sort(_means(predictive), axis=0)
     outside = max(math.ceil(0.5 * (1 - coverage) * len(draws) - 1e-9) - 1, 0)  # draws left out at each end
     columns = (lower, upper, draws[outside], draws[-1 - outside], predictive.mean)
-    x, (lower, upper, low, high, mean) = x[order], (column[order, 0] for column in columns)
+    x, (lower, upper, low, high, mean) = x[order], (np.reshape(column, len(order))[order] for column in columns)
     ax = _axes(ax)
     share = f"{100 * coverage:g} %"
     ax.fill_between(x, lower, upper, color=SKY, alpha=0.35, lw=0, label=f"total: {share} of new observations")
@@ -81,8 +82,8 @@ def reliability(predictive, y, *, bins=15, ax=None):
     calibration error; its line is the 95 % Clopper-Pearson interval of the accuracy. The bar behind it is as high as the
     accuracy and as wide as the bin's share of the rows, the fullest bin's being whole.
     """
-    error = metrics.ece(predictive, y, bins)
-    probs, y = predictive.probs, np.asarray(y).astype(int)
+    predictive, y, _ = checked(predictive, y, None, "classification")
+    error, probs = metrics.ece(predictive, y, bins), predictive.probs
     confidence, right = probs.max(1), probs.argmax(1) == y
     place = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
     count = np.bincount(place, minlength=bins)
@@ -202,11 +203,8 @@ def weights(params, *, ax=None):
 def predicted_against_actual(predictive, y, *, coverage=0.9, ax=None):
     """Predicted mean against what happened, a point a row; thin bars hold a new y with probability ``coverage``."""
     _one_target(predictive)
-    actual = np.ravel(np.asarray(y, float))
-    if len(actual) != len(predictive):
-        raise ValueError(f"y has {len(actual)} values, but the predictive {len(predictive)} rows")
-    mean = predictive.mean[:, 0]
-    lower, upper = (end[:, 0] for end in predictive.interval(coverage))
+    predictive, y, _ = checked(predictive, y, None, "regression")
+    actual, mean, (lower, upper) = y[:, 0], predictive.mean[:, 0], (end[:, 0] for end in predictive.interval(coverage))
     ax = _axes(ax, (5.0, 5.0))
     reach = np.maximum([mean - lower, upper - mean], 0.0)  # an ill-shaped mixture's mean may lie outside
     opacity = _opacity(len(mean))
@@ -271,13 +269,13 @@ def _opacity(count):
 
 
 def _means(predictive):
-    """E[y | θ] of every draw, (S, n, K), in the target's units."""
+    """E[y | θ] of every draw, (S, n), in the target's units."""
     means = jax.vmap(predictive.likelihood.mean)(predictive.z)
-    return predictive.shift + predictive.scale * np.asarray(means, float)
+    return (predictive.shift + predictive.scale * np.asarray(means, float))[..., 0]
 
 
 def _one_target(predictive):
-    if predictive.task != "regression" or predictive.mean.shape[1] != 1:
+    if predictive.task != "regression" or predictive.columns != 1:
         raise ValueError(
-            f"this picture is of one target of regression, not of {predictive.mean.shape[1]} ({predictive.task})"
+            f"this picture is of one target of regression, not of {predictive.columns} ({predictive.task})"
         )

@@ -1,5 +1,6 @@
 """The answer: a likelihood and draws of z, as one distribution a row, in the target's own units."""
 
+import textwrap
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -8,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito import lattice, programs, random
-from dubito.blocks import by_blocks, whole_blocks
+from dubito import random, readings
+from dubito.blocks import whole_blocks
 from dubito.draws import Draws, functions, given
 from dubito.folds import Kept, Least, LogMeanExp, Moments
-from dubito.likelihood import Gaussian, HeteroscedasticGaussian
-from dubito.quantiles import crossings, starts
+from dubito.likelihood import Gaussian, HeteroscedasticGaussian, origin_near, shifted
+from dubito.outcomes import class_codes, target_values
+from dubito.quantiles import starts
 
 
 def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=""):
@@ -29,23 +31,31 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
     return answer(functions(posterior, key, draws), x, shift, scale, description)
 
 
-def answer(found, x, shift=0.0, scale=1.0, description=""):
-    """The predictive distribution of functions that were drawn before; see ``predict``."""
+def answer(found, x, shift=0.0, scale=1.0, description="", classes=None):
+    """The predictive distribution of functions that were drawn before; see ``predict``, and ``Predictive`` for ``classes``."""
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
     if not getattr(likelihood, "moves", True) and (np.any(shift != 0) or np.any(scale != 1)):
         raise ValueError(
             f"the targets of {type(likelihood).__name__} have no other units: shift 0 and scale 1, no others"
         )
-    return Predictive(likelihood, found.at(x), shift, scale, description)
+    return Predictive(likelihood, found.at(x), shift, scale, description, classes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictive:
     """A mixture over S draws: p(y) = (1/S) Σ p(y given z_s), never one density with averaged parameters.
 
-    ``draws``: z of each draw, arrays (S, n, ·) in the model's units, or what computes them. Regression answers are float64
-    (n, K) in the target's units; (n,) rows for classes. ``variance = aleatoric + epistemic``: noise in the data, and
-    doubt about the weights.
+    ``draws``: z of each draw, arrays (S, n, ·) in the model's units, or what computes them. ``variance = aleatoric +
+    epistemic``: noise in the data, and uncertainty about the weights.
+
+    Regression answers are float64 in the target's units. For one target they have the shape (n,): ``mean``, ``std`` and
+    the other moments, ``cdf(y)``, the ends of ``interval``, ``quantile(q)``; ``quantile`` of several probabilities is
+    (len(q), n) and ``sample(key, m)`` is (m, n). For K ≥ 2 targets a last axis of length K follows: (n, K), (len(q), n, K),
+    (m, n, K). ``squeeze=False`` keeps that axis for one target, too; see ``columnwise``. A y of one target is (n,) or (n, 1).
+
+    For C classes ``mean``, ``probs`` and the moments are (n, C), ``sample(key, m)`` is codes (m, n). ``classes`` are the
+    sorted labels, known where an estimator made the predictive: then y may be labels or codes 0, ..., C − 1 (see
+    ``dubito.outcomes``); None means codes only.
     """
 
     likelihood: Any
@@ -53,14 +63,41 @@ class Predictive:
     shift: np.ndarray
     scale: np.ndarray
     description: str = ""
+    classes: Any = None
+    squeeze: bool = True
 
     def __post_init__(self):
         if not isinstance(self.draws, Draws):
             object.__setattr__(self, "draws", given(self.draws))
 
+    def __repr__(self):
+        rows, count = f"{len(self):,} row{'s' if len(self) != 1 else ''}", len(self.draws)
+        columns = f"{self.columns} {'target' if self.task == 'regression' else 'class'}"
+        plural = "" if self.columns == 1 else "s" if self.task == "regression" else "es"
+        lines = [f"{self.task}: {rows}, {columns}{plural}, {count:,} draw{'s' if count != 1 else ''}"]
+        if self.classes is not None:
+            lines.append(f"classes: {', '.join(map(str, self.classes.tolist()))}")
+        lines.append(f"likelihood: {self.likelihood!r}")
+        lines += [f"method: {self.description}"] if self.description else []
+        return "\n  ".join([type(self).__name__, *(textwrap.shorten(line, 100, placeholder=" ...") for line in lines)])
+
     @property
     def task(self):
         return self.likelihood.task
+
+    @property
+    def columnwise(self):
+        """The same predictive in the form for code that handles any number of targets: all answers (n, K), and y of classes
+        as codes. What it has computed is held once, for both forms."""
+        return self._columnwise if self.squeeze else self
+
+    @cached_property
+    def _columnwise(self):
+        return replace(self, squeeze=False, classes=None)
+
+    def _squeezed(self, values):
+        """Values with targets last, without that axis where there is one target."""
+        return values[..., 0] if self.squeeze and self.task == "regression" and values.shape[-1] == 1 else values
 
     @property
     def discrete(self):
@@ -91,7 +128,7 @@ class Predictive:
         """
 
         def one(z, count, rows, *given):
-            values = _read(reading, self.likelihood, z, rows, *given)
+            values = readings.read_draws(reading, self.likelihood, z, rows, *given)
             # whole blocks: NumPy adds a single row's draws in another order
             return count, fold.within([np.asarray(v)[:count, : whole_blocks(rows)].astype(float) for v in values])
 
@@ -108,22 +145,32 @@ class Predictive:
     @cached_property
     def _moments(self):
         """Mean, noise (the mean variance) and doubt (the variance of means), each (n, K) in the model's units."""
-        (mean, doubt), (noise, _) = self._over_draws(_mean_and_variance, Moments)
+        if self.squeeze:
+            return self.columnwise._moments
+        (mean, doubt), (noise, _) = self._over_draws(readings.mean_and_variance, Moments)
         return mean, noise, doubt
 
-    @cached_property
+    @property
     def mean(self):
-        """E[y], (n, K); for classes the probabilities (n, C)."""
+        """E[y], (n,) or (n, K); for classes the probabilities (n, C)."""
+        return self._squeezed(self.columnwise._mean)
+
+    @cached_property
+    def _mean(self):
         return self.shift + self.scale * self._moments[0]
 
     def means(self, members):
-        """The mean of each of ``members`` equal parts of the draws, one after another, (members, n, ·), in the target's units;
-        of classes the probabilities. ValueError where the draws are not equally many of each."""
+        """The mean of each of ``members`` equal parts of the draws, one after another, (members, n) or (members, n, K), in the
+        target's units; of classes the probabilities (members, n, C). ValueError where the draws are not equally many of each."""
         if len(self.draws) % members:
             raise ValueError(f"{len(self.draws)} draws are not equally many draws of each of {members} members")
-        each = self._over_draws(_mean_and_variance, Kept)[0]
+        each = self.moments_of_draws()[0]
         parts = each.reshape(len(self), members, len(self.draws) // members, -1).mean(2)
-        return self.shift + self.scale * parts.swapaxes(0, 1)
+        return self._squeezed(self.shift + self.scale * parts.swapaxes(0, 1))
+
+    def moments_of_draws(self):
+        """(mean, variance) of each draw, (n, S, K), in the model's units."""
+        return self._over_draws(readings.mean_and_variance, Kept)
 
     @property
     def _noise(self):
@@ -136,99 +183,140 @@ class Predictive:
 
     @property
     def aleatoric(self):
-        """E_θ[Var[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * self._noise
+        """E_θ[Var[y | θ]], (n,) or (n, K), in squared units of the target."""
+        return _square(self.aleatoric_std)
 
     @property
     def epistemic(self):
-        """Var_θ[E[y | θ]], (n, K), in squared units of the target."""
-        return self.scale**2 * self._doubt
+        """Var_θ[E[y | θ]], (n,) or (n, K), in squared units of the target."""
+        return _square(self.epistemic_std)
 
     @property
     def variance(self):
-        """Var[y] = aleatoric + epistemic, (n, K), in squared units of the target."""
+        """Var[y] = aleatoric + epistemic, (n,) or (n, K), in squared units of the target: ∞ where no number holds it."""
         return self.aleatoric + self.epistemic
 
     @property
     def std(self):
-        """√variance, (n, K), in units of the target; for units whose square no number holds, too."""
-        return self.scale * np.sqrt(self._noise + self._doubt)
+        """√variance, (n,) or (n, K), in units of the target; for units whose square no number holds, too."""
+        answer = self.columnwise
+        return self._squeezed(self.scale * np.sqrt(answer._noise + answer._doubt))
 
     @property
     def narrowest(self):
-        """The least standard deviation of any draw, (n, K), in units of the target."""
+        """The least standard deviation of any draw, (n,) or (n, K), in units of the target."""
         self._need("variance")
-        return self.scale * np.sqrt(self._over_draws(_mean_and_variance, Least)[1])
+        return self._squeezed(self.scale * np.sqrt(self._over_draws(readings.mean_and_variance, Least)[1]))
 
     @property
     def aleatoric_std(self):
-        """√aleatoric, (n, K), in units of the target."""
-        return self.scale * np.sqrt(self._noise)
+        """√aleatoric, (n,) or (n, K), in units of the target."""
+        return self._squeezed(self.scale * np.sqrt(self.columnwise._noise))
 
     @property
     def epistemic_std(self):
-        """√epistemic, (n, K), in units of the target."""
-        return self.scale * np.sqrt(self._doubt)
+        """√epistemic, (n,) or (n, K), in units of the target."""
+        return self._squeezed(self.scale * np.sqrt(self.columnwise._doubt))
 
     def log_prob(self, y):
-        """log p(y) per row, (n,), in nats of the target's units: logsumexp over draws − log S − Σ log scale."""
+        """log p(y) per row, (n,), in nats of the target's units: logsumexp over draws − log S − Σ log scale.
+
+        y is (n,) or (n, K), or n labels or codes of classes. ValueError for values that are missing or none of these.
+        """
         self._need("log_prob")
-        y, units = np.asarray(y), 0.0
-        if self.task == "regression":
-            y = self._standardize(y, marked=True)
-            marks = y[:, self.columns :]  # of censored ones, which have a probability and no density
-            logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
-            units = np.sum(logs if marks.size == 0 else np.where(marks > 0, 0, logs), axis=1)
-        return self._over_draws(_log_prob, LogMeanExp, y) - units
+        if self.task != "regression":
+            return self.log_densities(LogMeanExp, class_codes(y, len(self), self.columns, self.classes))
+        columns = getattr(self.likelihood, "columns", self.columns)
+        return self.columnwise._log_density(target_values(y, len(self), self.columns, columns, finite=False))
+
+    def _log_density(self, y):
+        marks = y[:, self.columns :]  # of censored ones, which have a probability and no density
+        logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
+        return self.log_densities(LogMeanExp, y) - np.sum(
+            logs if marks.size == 0 else np.where(marks > 0, 0, logs), axis=1
+        )
+
+    def log_densities(self, fold, y):
+        """A ``fold`` over draws of log p(y | θ_s), in nats of the model's units; y is numbers (n, K) or codes (n,), checked."""
+        if self.task != "regression":
+            return _single(self._over_draws(readings.log_prob, fold, y))
+        origin, rest = self._from_origin(y[:, : self.columns])
+        return _single(
+            self._over_draws(readings.log_prob, fold, np.concatenate([rest, y[:, self.columns :]], axis=1), origin)
+        )
 
     def cdf(self, y):
-        """P(Y ≤ y) for each target, (n, K)."""
+        """P(Y ≤ y) for each target, (n,) or (n, K), of y (n,) or (n, K)."""
         self._need("cdf")
-        return self._over_draws(_cdf, Moments, self._standardize(y))[0][0]
+        return self._squeezed(self.columnwise._cumulative(target_values(y, len(self), self.columns, finite=False)))
+
+    def _cumulative(self, y):
+        origin, rest = self._from_origin(y)
+        return self._over_draws(readings.cdf, Moments, rest, origin)[0][0]
+
+    def _from_origin(self, y):
+        """(origin, rest), each float32 (n, K): y in the model's units is their sum, to twice the digits of one float32."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = (y - self.shift) / self.scale
+            origin = origin_near(self.likelihood, y)
+            return origin, np.where(np.isfinite(origin), y - origin, 0).astype(np.float32)
 
     def quantile(self, q):
-        """The mixture's quantiles: (n, K) for one number q in (0, 1), (len(q), n, K) for several; of counts the least
-        whole number whose cdf is at least q."""
+        """The mixture's quantiles, (n,) or (n, K), for one number q in (0, 1), with an axis of length len(q) before for several;
+        of counts the least whole number whose cdf is at least q."""
         self._need("cdf")
         q = np.asarray(q, float)
         if not np.all((q > 0) & (q < 1)):
             raise ValueError(f"quantile wants probabilities strictly between 0 and 1, got {q}")
-        found = self.shift + self.scale * self._roots(np.atleast_1d(q))
+        found = self._squeezed(self.columnwise._quantiles(np.atleast_1d(q)))
         return found[0] if q.ndim == 0 else found
 
-    def _roots(self, q):
-        """The quantiles (len(q), n, K) in the model's units."""
+    def _quantiles(self, q):
+        """The quantiles (len(q), n, K). They are sought from each row's mean, which float64 adds: so they are as far apart as
+        they should be wherever the mean is."""
         mean, noise, doubt = self._moments
+        origin = origin_near(self.likelihood, mean)
 
         def one(z, rows, *given):
-            found = _crossings(self.likelihood, z, *given, rows, starts(q))
-            return np.asarray(found)[:, : max(rows, 1)].astype(float)
+            origin, offset = (
+                np.asarray(part, float) for part in readings.find_quantiles(self.likelihood, z, *given, rows, starts(q))
+            )
+            return (origin + offset)[:, : max(rows, 1)]
 
-        columns = [np.float32(column) for column in (mean, np.sqrt(noise + doubt))]
-        return np.concatenate(self.draws.whole(one, *columns), axis=1)[:, : len(self)]
+        columns = [np.float32(column) for column in (origin, mean - origin, np.sqrt(noise + doubt))]
+        found = np.concatenate(self.draws.whole(one, *columns), axis=1)[:, : len(self)]
+        return self.shift + self.scale * found
 
     def interval(self, coverage=0.9):
-        """Equal-tailed (lower, upper), each (n, K), holding y with probability ``coverage``."""
+        """Equal-tailed (lower, upper), each (n,) or (n, K), holding y with probability ``coverage``."""
         if not 0 < coverage < 1:
             raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
         lower, upper = self.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
         return lower, upper
 
     def sample(self, key, n):
-        """n joint draws of y: (n, rows, K), or class indices (n, rows); each is one function plus noise."""
+        """n joint draws of y: (n, rows) or (n, rows, K), or class codes (n, rows); each is one function plus noise."""
         self._need("sample")
+        return self._squeezed(self.columnwise._sample(key, n))
+
+    def _sample(self, key, n):
         key_draw, key_noise = jax.random.split(random.fast(key))
         index = np.asarray(jax.random.randint(key_draw, (n,), 0, len(self.draws)))
         chosen = jax.tree.map(jnp.asarray, self.draws.at(index))
-        y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen)
-        return self.shift + self.scale * np.asarray(y, np.float64) if self.task == "regression" else np.asarray(y)
+        if self.task != "regression":
+            return np.asarray(jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen))
+        # measured from each function's own mean, which float64 adds: far from 0 float32 would round the noise away
+        origin = origin_near(self.likelihood, jax.vmap(self.likelihood.mean)(chosen))
+        around = jax.vmap(partial(shifted, self.likelihood))(chosen, jnp.asarray(origin))
+        y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), around)
+        return self.shift + self.scale * (origin + np.asarray(y, np.float64))
 
     def components(self):
-        """(means, scales), each (S, n, K), when the draws are Gaussian; None otherwise. For closed-form scores."""
+        """(means, scales), each (S, n) or (S, n, K), when the draws are Gaussian; None otherwise. For closed-form scores."""
         if not isinstance(self.likelihood, Gaussian | HeteroscedasticGaussian):
             return None
-        z = self.z
-        return self.shift + self.scale * np.asarray(z["mean"], float), self.scale * np.asarray(z["scale"], float)
+        mean, scale = (np.asarray(self.z[name], float) for name in ("mean", "scale"))
+        return self._squeezed(self.shift + self.scale * mean), self._squeezed(self.scale * scale)
 
     @property
     def probs(self):
@@ -243,13 +331,13 @@ class Predictive:
     @property
     def mutual_information(self):
         """H[p̄] − (1/S) Σ H[p_s] in nats, (n,): the part that more data would remove."""
-        ((each, _),) = self._over_draws(_entropies, Moments)
+        ((each, _),) = self._over_draws(readings.entropies, Moments)
         return np.maximum(self.entropy - each, 0.0)
 
     @property
     def variation_ratio(self):
         """1 − the share of draws that vote for the modal class, (n,)."""
-        ((shares, _),) = self._over_draws(_votes, Moments)
+        ((shares, _),) = self._over_draws(readings.votes, Moments)
         return 1 - shares.max(-1)
 
     @cached_property
@@ -257,59 +345,17 @@ class Predictive:
         """How many columns the mean has: K targets, or C classes."""
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
 
-    def _standardize(self, y, marked=False):
-        """y as (n, K) in the model's units; with ``marked`` also (n, 2K), whose marks of censored ones stay as they are."""
-        y, targets = np.asarray(y, np.float64), self.columns
-        columns = getattr(self.likelihood, "columns", targets) if marked else targets
-        columns = targets if y.size == len(self) * targets else columns
-        if y.size != len(self) * columns:
-            raise ValueError(f"y must have {len(self)} rows of {targets} target(s); got shape {y.shape}")
-        y = y.reshape(len(self), columns)
-        return np.concatenate([(y[:, :targets] - self.shift) / self.scale, y[:, targets:]], axis=1)
+
+def _single(found):
+    """The only array of a reading, which some folds give alone and some in a list."""
+    return found[0] if isinstance(found, list) else found
+
+
+def _square(sd):
+    """sd², where no number holds it ∞ without a warning; 0 stays 0."""
+    with np.errstate(over="ignore", under="ignore"):
+        return sd**2
 
 
 def _entropy(p):
     return -np.sum(p * np.log(np.where(p > 0, p, 1.0)), axis=-1)
-
-
-def _entropies(likelihood, z):
-    p = likelihood.mean(z)
-    return (-jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1.0)), axis=-1),)
-
-
-def _votes(likelihood, z):
-    p = likelihood.mean(z)
-    return (jax.nn.one_hot(jnp.argmax(p, axis=-1), p.shape[-1]),)
-
-
-def _mean_and_variance(likelihood, z):
-    mean = likelihood.mean(z)
-    return mean, likelihood.variance(z) if hasattr(likelihood, "variance") else jnp.full_like(mean, jnp.nan)
-
-
-def _log_prob(likelihood, z, y):
-    return (likelihood.log_prob(z, y),)
-
-
-def _cdf(likelihood, z, y):
-    return (likelihood.cdf(z, y),)
-
-
-@programs.jit(kept=128, static_argnums=0)
-def _read(reading, likelihood, z, rows, *columns):
-    """The reading's arrays for every draw at a piece, (draws, rows, ·)."""
-
-    def one_draw(one):
-        return by_blocks(partial(reading, likelihood), rows, 0, (one, 0), *((each, 0) for each in columns))
-
-    return jax.vmap(one_draw)(z)
-
-
-@programs.jit
-def _crossings(likelihood, z, mean, sd, rows, given):
-    search = lattice.quantiles if getattr(likelihood, "discrete", False) else crossings
-
-    def block(z, mean, sd):
-        return search(likelihood, z, mean, sd, *given)
-
-    return by_blocks(block, rows, 1, (z, 1), (mean, 0), (sd, 0))

@@ -24,7 +24,7 @@ def scores(f):
     return np.clip(ndtri(f), -REACH, REACH)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recalibrated(Predictive):
     """A predictive whose cdf R(F(mean + (y − mean)/c)) is calibrated; everything else follows from that.
 
@@ -44,11 +44,11 @@ class Recalibrated(Predictive):
 
     def _before(self, y):
         """Where y was before the distribution was widened."""
-        return self._center + (np.reshape(y, self._center.shape) - self._center) / np.array(self.calibration.factors)
+        return self._center + (y - self._center) / np.array(self.calibration.factors)
 
     def _mapped(self, y):
         """R(F) and log dR/dF at values y (n, K) from before, each (n, K)."""
-        f = Predictive.cdf(self, y)
+        f = Predictive._cumulative(self, y)
         u = scores(f)
         v, slope = np.empty_like(u), np.empty_like(u)
         for k, (x, g) in enumerate(self.calibration.lines):
@@ -61,23 +61,26 @@ class Recalibrated(Predictive):
         value = np.where(outside, np.where(low, outer, 1 - outer), ndtr(v))
         return value, np.where(outside, edge - log_ndtr(-REACH), np.log(slope) + 0.5 * (u**2 - v**2))
 
-    def cdf(self, y):
-        return self._mapped(self._before(y))[0]
-
-    def log_prob(self, y):
-        if self.columns != 1:
+    def _need(self, name):
+        if name == "log_prob" and self.columns != 1:
             raise ValueError(
                 f"recalibrated quantiles of {self.columns} targets have no joint density, only of one target"
             )
-        y, units = self._before(y), np.log(self.calibration.factors[0])
-        return self._mapped(y)[1][:, 0] + Predictive.log_prob(self, y) - units
+        Predictive._need(self, name)
 
-    def quantile(self, q):
-        v = ndtri(np.asarray(q, float))
+    def _cumulative(self, y):
+        return self._mapped(self._before(y))[0]
+
+    def _log_density(self, y):
+        y, units = self._before(y), np.log(self.calibration.factors[0])
+        return self._mapped(y)[1][:, 0] + Predictive._log_density(self, y) - units
+
+    def _quantiles(self, q):
+        v = ndtri(q)
         found = []
         for k, (x, g) in enumerate(self.calibration.lines):
             u = np.clip(np.interp(v, g, x), -REACH, REACH)
-            found.append(Predictive.quantile(self, np.where(np.isfinite(v), ndtr(u), q))[..., k])
+            found.append(Predictive._quantiles(self, ndtr(u))[..., k])
         before = np.stack(found, axis=-1)
         return self._center + np.array(self.calibration.factors) * (before - self._center)
 
@@ -86,18 +89,23 @@ class Recalibrated(Predictive):
 
     @cached_property
     def _levels(self):
-        """The quantiles at the normal scores NODES, (25, n, K)."""
-        return self.quantile(ndtr(NODES))
+        """The quantiles at the normal scores NODES from the center, (25, n, K), in the model's units."""
+        return (self._quantiles(ndtr(NODES)) - self._center) / self.scale
 
     @cached_property
-    def mean(self):
+    def _gap(self):
+        """The mean from the center, (n, K), in the model's units."""
         return np.einsum("q,qnk->nk", SHARES, self._levels)
+
+    @cached_property
+    def _mean(self):
+        return self._center + self.scale * self._gap
 
     @cached_property
     def _factor(self):
         """The variance over what it was, (n, K)."""
-        variance = np.einsum("q,qnk->nk", SHARES, (self._levels - self.mean) ** 2)
-        return variance / (self.scale**2 * (self._moments[1] + self._moments[2]))
+        variance = np.einsum("q,qnk->nk", SHARES, (self._levels - self._gap) ** 2)
+        return variance / (self._moments[1] + self._moments[2])
 
     @property
     def _noise(self):
@@ -107,12 +115,12 @@ class Recalibrated(Predictive):
     def _doubt(self):
         return self._factor * self._moments[2]
 
-    def sample(self, key, n):
+    def _sample(self, key, n):
         """n joint draws of y, (n, rows, K): those of the predictive as it was, each moved to where R takes its probability.
 
         F and its inverse are straight lines between 161 quantiles of each row.
         """
-        drawn, table = Predictive.sample(self, key, n), Predictive.quantile(self, ndtr(FINE))
+        drawn, table = Predictive._sample(self, key, n), Predictive._quantiles(self, ndtr(FINE))
         for row, k in np.ndindex(drawn.shape[1:]):
             line, (x, g) = table[:, row, k], self.calibration.lines[k]
             u = np.interp(drawn[:, row, k], line, FINE)

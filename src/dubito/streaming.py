@@ -107,6 +107,7 @@ def answers(found, table, coverage=0.9, skip=0):
 
 def numbers(answer, coverage):
     """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
+    answer = answer.columnwise
     names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
     parts = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.interval(coverage))
     count = answer.mean.shape[1]

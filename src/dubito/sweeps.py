@@ -10,7 +10,6 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 from dubito import metrics
 from dubito.comparison import fitting
 from dubito.tables import taken
-from dubito.targets import codes
 from dubito.threads import result
 
 
@@ -49,7 +48,7 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
             scores, seconds = [], []
             for number, rows in enumerate(splits):
                 fitted, spent = result(fits.popleft())
-                scores.append([_nll(fitted, taken(X, part), y[part], classes) for part in rows])
+                scores.append([metrics.nll(fitted.predictive(taken(X, part)), y[part]).value for part in rows])
                 seconds.append(spent)
                 if done is not None:
                     done(widths, number)
@@ -62,10 +61,6 @@ def copied(estimator: Any, hidden, seed):
     """An unfitted copy with that size and start."""
     copy: Any = clone(estimator)
     return copy.set_params(hidden=hidden, random_state=seed)
-
-
-def _nll(fitted, X, y, classes):
-    return metrics.nll(fitted.predictive(X), codes(fitted.classes_, y) if classes else y).value
 
 
 def sides(rows):

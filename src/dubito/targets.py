@@ -78,12 +78,3 @@ def checked(likelihood, task):
     if likelihood.task != task:
         raise ValueError(f"{type(likelihood).__name__} is a likelihood for {likelihood.task}, not for {task}")
     return likelihood
-
-
-def codes(classes, labels):
-    """Places of ``labels`` in the sorted ``classes``. ValueError for a label that is not among them."""
-    labels = np.asarray(labels)
-    places = np.minimum(np.searchsorted(classes, labels), len(classes) - 1)
-    if np.any(classes[places] != labels):
-        raise ValueError(f"the label {labels[classes[places] != labels][0]!r} was not there at fit")
-    return places

@@ -56,7 +56,7 @@ class ConjugateNoise:
         key_part, key_draws = jax.random.split(key)
         part = self.method.finish(model, trained, key_part, run)
         rows, likelihood = trained.rows, model.likelihood
-        answer = predict(part, rows.x, key=key_draws)
+        answer = predict(part, rows.x, key=key_draws).columnwise
         squares = rows.train.astype(float) @ ((rows.y - answer.mean) ** 2 + answer.epistemic)
         shape = likelihood.shape + 0.5 * np.sum(rows.train, dtype=float)
         return GammaPrecision(

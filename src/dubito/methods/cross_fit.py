@@ -87,7 +87,7 @@ class CrossFit:
             return tempered(model, parts, folds, trained.rows, key_predict)
         if not isinstance(model.likelihood, Gaussian | HeteroscedasticGaussian):
             return mixed(parts)  # a likelihood from outside keeps the noise that it learned
-        means = np.stack([predict(part, trained.rows.x, key=key_predict).mean for part in parts])
+        means = np.stack([predict(part, trained.rows.x, key=key_predict).columnwise.mean for part in parts])
         return noised(self, model, parts, folds, means, trained.rows, key_noise, run)
 
 
