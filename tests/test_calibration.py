@@ -191,9 +191,9 @@ def test_a_stretched_gaussian_is_the_gaussian_of_that_width(slope, factor):
         stretched(gaussians(mean, scale, 5.0, 3.0), slope, factor),
         gaussians(mean, scale * factor / slope, 5.0, 3.0),
     )
-    y = truth.mean + truth.std * rng.uniform(-2.5, 2.5, (40, 1))
+    y = truth.mean + truth.std * rng.uniform(-2.5, 2.5, 40)
     np.testing.assert_allclose(found.cdf(y), truth.cdf(y), atol=5e-6)
-    np.testing.assert_allclose(found.log_prob(y[:, 0]), truth.log_prob(y), atol=1e-4)
+    np.testing.assert_allclose(found.log_prob(y[:, None]), truth.log_prob(y), atol=1e-4)
     np.testing.assert_allclose(found.quantile([0.02, 0.6]), truth.quantile([0.02, 0.6]), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(found.interval(0.8), truth.interval(0.8), rtol=1e-5, atol=1e-4)
     np.testing.assert_allclose(found.mean, truth.mean, atol=1e-4)
@@ -222,7 +222,7 @@ def test_density_cdf_quantiles_and_moments_belong_together():
 
     one = row(1)
     levels = 1e-15, *special.ndtr(one.calibration.knots[0][1]), 1 - 1e-15
-    ends = one.quantile(levels)[:, 0, 0]
+    ends = one.quantile(levels)[:, 0]
     far = one.std[0]
     cuts = np.interp(np.arange(81) / 10, np.arange(9), [ends[0] - far, *ends, ends[-1] + far])
     node, share = special.roots_legendre(20)
@@ -231,7 +231,7 @@ def test_density_cdf_quantiles_and_moments_belong_together():
     density = np.exp(row(len(y)).log_prob(y)).reshape(80, 20) * 0.5 * share * width
     np.testing.assert_allclose(density.sum(1), np.diff(row(81).cdf(cuts)), atol=3e-6)
     assert density.sum() == pytest.approx(1, abs=1e-5)
-    np.testing.assert_allclose(row(7).cdf(ends)[1:-1, 0], levels[1:-1], atol=2e-6)
+    np.testing.assert_allclose(row(7).cdf(ends)[1:-1], levels[1:-1], atol=2e-6)
     expected = np.sum(density.ravel() * y)
     variance = np.sum(density.ravel() * (y - expected) ** 2)
     assert one.mean[0] == pytest.approx(expected, abs=3e-3 * np.sqrt(variance))
@@ -251,7 +251,7 @@ def test_the_draws_of_a_recalibrated_predictive_have_its_cdf():
     for q, cut in zip(levels, cuts, strict=True):
         share = (y <= cut).mean(0)
         assert np.all(np.abs(share - q) < GATE * np.sqrt(q * (1 - q) / n)), q
-    sides = np.sign(y - cuts[3])[:, :, 0]
+    sides = np.sign(y - cuts[3])
     assert np.corrcoef(sides.T)[0, 1] > 0.5  # a draw is one function for all rows
 
 
@@ -268,7 +268,7 @@ def test_what_is_wrong_by_scale_and_shift_becomes_uniform(factor, bias):
     n, m = 2000, 2000
     mean = rng.normal(size=(1, n + m, 1))
     answer = gaussians(mean, np.full((1, n + m, 1), 0.7), 3.0, 2.0)
-    y = answer.mean + 1.4 * (bias + factor * rng.normal(size=(n + m, 1)))
+    y = answer.mean + 1.4 * (bias + factor * rng.normal(size=n + m))
     held, new = rows_of(answer, slice(0, n)), rows_of(answer, slice(n, None))
     found = calibration.quantiles(held, y[:n])
     after = uniformity(metrics.pit(found(new), y[n:]), n)
@@ -426,7 +426,7 @@ def test_counts_and_criteria_of_ones_own_have_conformal_intervals():
 def test_conformal_answers_all_else_as_before_and_one_coverage_only():
     rng = np.random.default_rng(14)
     answer = gaussians(rng.normal(size=(1, 40, 1)), np.ones((1, 40, 1)))
-    y = answer.mean + rng.normal(size=(40, 1))
+    y = answer.mean + rng.normal(size=40)
     for base in (answer, calibration.quantiles(answer, y)(answer)):
         found = split_conformal(base, y, coverage=0.8)(base)
         np.testing.assert_array_equal(found.quantile([0.3, 0.4]), base.quantile([0.3, 0.4]))
@@ -561,8 +561,8 @@ def test_what_cannot_be_calibrated_is_refused():
     for wrong, words in (
         (lambda: calibration.temperature(numbers, y), "wants rows for classification"),
         (lambda: calibration.quantiles(labels, k), "wants rows for regression"),
-        (lambda: calibration.quantiles(numbers, missing), "not finite in 1 of 30 rows, first in row 4"),
-        (lambda: split_conformal(numbers, missing), "not finite in 1 of 30 rows"),
+        (lambda: calibration.quantiles(numbers, missing), r"y is missing in 1 of 30 rows \(row 4\)"),
+        (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "has the shape"),
         (lambda: calibration.isotonic(labels, k + 1), "class indices from 0 to 2, got 3"),
         (lambda: calibration.quantiles(counts, np.abs(k)), "never uniform: use split_conformal"),
@@ -667,7 +667,7 @@ def test_fit_removes_a_calibration_and_a_refused_one_changes_nothing(regression,
     with pytest.raises(dubito.DataError, match="missing"):
         model.calibrate(x, np.where(np.arange(60) == 3, np.nan, y))
     assert model.calibration_ is kept
-    with pytest.raises(ValueError, match="was not there at fit"):
+    with pytest.raises(ValueError, match="y has 'z' in row 0, which is not one of the classes"):
         classification[0].calibrate(x, np.repeat("z", 60))
     assert model.fit(x, y).calibration_ is None
 

@@ -306,7 +306,8 @@ def count_answer(draws=6, rows=40, alpha=0.4, seed=5):
     f = np.float32(np.linspace(-2, 7, rows)[:, None] + rng.uniform(0, 1, (rows, 1)) * rng.normal(size=(draws, rows, 1)))
     likelihood = dubito.Poisson() if alpha is None else dubito.NegativeBinomial(dispersion=alpha)
     z = jax.vmap(lambda one: likelihood.join(one, {}))(jnp.asarray(f))
-    return Predictive(likelihood, jax.tree.map(np.asarray, z), np.zeros(1), np.ones(1)), f.astype(float)
+    answer = Predictive(likelihood, jax.tree.map(np.asarray, z), np.zeros(1), np.ones(1), squeeze=False)
+    return answer, f.astype(float)
 
 
 @pytest.mark.parametrize("alpha", [None, 0.4])
@@ -415,8 +416,8 @@ def half_square(f, y):
 def test_a_criterion_gives_what_it_can():
     z = {"f": np.float32(np.random.default_rng(7).normal(size=(4, 9, 1)))}
     answer = Predictive(dubito.Criterion(pinball), z, np.zeros(1), np.ones(1))
-    np.testing.assert_allclose(answer.mean, z["f"].mean(0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(answer.epistemic, z["f"].astype(float).var(0), rtol=1e-5)
+    np.testing.assert_allclose(answer.mean, z["f"].mean(0)[:, 0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(answer.epistemic, z["f"].astype(float).var(0)[:, 0], rtol=1e-5)
     y = np.linspace(-1, 1, 9)
     assert {key.removesuffix("_se") for key in metrics.scorecard(answer, y)} == {"rmse", "mae", "r2", "n"}
     asked = {

@@ -117,7 +117,7 @@ def test_errors_are_the_spread_over_repetitions(kind):
         found = diagnostics.monte_carlo(answer, OF_KIND[kind], y)
         assert (found.kind, found.draws) == (kind, len(e))
         nll = -answer.log_prob(y)
-        values.append([answer.mean, answer.std, nll[:, None], np.full((3, 1), nll.mean())])
+        values.append([answer.columnwise.mean, answer.columnwise.std, nll[:, None], np.full((3, 1), nll.mean())])
         errors.append([found.mean, found.sd, found.nll[:, None], np.full((3, 1), found.mean_nll)])
     values, squares = np.array(values), np.array(errors) ** 2
     difference = (values - values.mean(0)) ** 2 - squares
@@ -291,8 +291,8 @@ def test_errors_of_what_predict_gives_and_bad_targets():
     answer = dubito.predict(posterior, x, key=jax.random.key(1), scale=3.0)
     found = diagnostics.monte_carlo(answer, posterior, y)
     assert (found.kind, found.draws) == ("independent", 100)
-    np.testing.assert_allclose(found.mean, answer.epistemic_std / np.sqrt(99), rtol=1e-5)
-    with pytest.raises(ValueError, match="shape"):
+    np.testing.assert_allclose(found.mean[:, 0], answer.epistemic_std / np.sqrt(99), rtol=1e-5)
+    with pytest.raises(ValueError, match="59 rows, but the predictive has 60"):
         diagnostics.monte_carlo(answer, posterior, y[:-1])
     with pytest.raises(ValueError, match="no rows"):
         diagnostics.monte_carlo(dubito.predict(posterior, x[:0], key=jax.random.key(1)), posterior)

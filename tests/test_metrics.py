@@ -50,7 +50,7 @@ def regression(seed=0, draws=3, n=60, targets=2):
     rng = np.random.default_rng(seed)
     means, scales = rng.normal(size=(draws, n, targets)), rng.uniform(0.2, 1.5, (draws, n, targets))
     predictive = gaussians(means, scales, shift=5.0, scale=3.0)
-    y = predictive.mean + 4 * rng.normal(size=(n, targets))
+    y = predictive.columnwise.mean + 4 * rng.normal(size=(n, targets))
     return predictive, y, rng.integers(0, 4, n)
 
 

@@ -30,7 +30,7 @@ def regression(n=60, targets=1, draws=5):
     rng = np.random.default_rng(0)
     means, scales = rng.normal(size=(draws, n, targets)), rng.uniform(0.2, 1.5, (draws, n, targets))
     predictive = gaussians(means, scales, shift=5.0, scale=3.0)
-    return predictive, predictive.mean + 4 * rng.normal(size=(n, targets))
+    return predictive, predictive.columnwise.mean + 4 * rng.normal(size=(n, targets))
 
 
 def classification(n=400, count=3):
@@ -144,7 +144,7 @@ def test_bands_are_the_mixture_s_quantiles_and_those_of_its_means(count):
     np.testing.assert_array_equal(at, x[order])
     np.testing.assert_allclose(stats.norm.cdf(lower, means, sds).mean(0), 0.1, atol=1e-5)
     np.testing.assert_allclose(stats.norm.cdf(upper, means, sds).mean(0), 0.9, atol=1e-5)
-    np.testing.assert_array_equal(np.stack([lower, upper]), np.stack(predictive.interval(0.8))[:, order, 0])
+    np.testing.assert_array_equal(np.stack([lower, upper]), np.stack(predictive.interval(0.8))[:, order])
 
     _, low, high = shade(ax, "epistemic: 80 %")
     ends = (
@@ -230,7 +230,7 @@ def test_interval_coverage_is_the_share_inside_intervals(targets):
     ax = plots.interval_coverage(predictive, y)
     nominal, observed = line(ax, "observed")
     for level in range(5, 100, 5):
-        lower, upper = predictive.interval(level / 100)
+        lower, upper = predictive.columnwise.interval(level / 100)
         assert observed[level] == pytest.approx(np.mean((lower <= y) & (y <= upper)), abs=1e-12)
     assert (nominal[0], nominal[-1], observed[0], observed[-1]) == (0, 1, 0, 1)
 
@@ -273,7 +273,7 @@ def test_risk_coverage_is_the_curve_between_chance_and_the_best():
     curve = decisions.risk_coverage(predictive, y)
     at, risk = line(ax, "by doubt")
     np.testing.assert_array_equal([at, risk], [curve.coverage, curve.risk])
-    error = np.mean((y - predictive.mean) ** 2, axis=1)
+    error = (y[:, 0] - predictive.mean) ** 2
     assert line(ax, "doubt by chance")[1] == pytest.approx([error.mean()] * 2)
     at, best = line(ax, "perfect doubt")
     assert best == pytest.approx([np.sort(error)[: k + 1].mean() for k in range(len(error))])
@@ -323,12 +323,12 @@ def test_predicted_against_actual_has_the_interval_as_its_bars():
     actual, mean, ends = points(ax)
     np.testing.assert_array_equal(actual, y[:, 0])
     np.testing.assert_array_equal(mean, predictive.mean)
-    np.testing.assert_allclose(ends, np.stack(predictive.interval(0.5))[:, :, 0], rtol=1e-12)
+    np.testing.assert_allclose(ends, np.stack(predictive.interval(0.5)), rtol=1e-12)
     x, diagonal = line(ax, "predicted = actual")
     np.testing.assert_array_equal(x, diagonal)
     low, high = ax.get_ylim()
     assert low < min(y.min(), ends.min()) and high > max(y.max(), ends.max())
-    with pytest.raises(ValueError, match="y has 2 values"):
+    with pytest.raises(ValueError, match="y has 2 rows, but the predictive has 60"):
         plots.predicted_against_actual(predictive, [1.0, 2.0])
 
 

@@ -4,7 +4,7 @@ The y of classes is either entirely labels, which are looked up in the classes t
 0, 1, ..., C − 1, the places of the classes. Labels win: where every value is a label it is taken as one, so the integers
 1 and 2 of the classes (1, 2, 3) are the first and the second class. A predictive of the core knows no labels, only codes.
 
-ValueError names the value and the row of what is neither, and the rows with missing values.
+DataError names the value and the row of what is neither, and the rows with missing values.
 """
 
 from decimal import Decimal
@@ -27,7 +27,7 @@ def outcome_array(y):
 def target_values(y, rows, targets, columns=None, *, finite=True):
     """y as float64 (rows, targets), from (n,) or (n, 1) for one target. ``columns``: how many columns y may have instead.
 
-    ValueError for another shape, for what is no number or missing, and with ``finite`` for what is infinite.
+    DataError for another shape, for what is no number or missing, and with ``finite`` for what is infinite.
     """
     values = _as_float(outcome_array(y))
     table = values[:, None] if values.ndim == 1 else values
@@ -35,7 +35,7 @@ def target_values(y, rows, targets, columns=None, *, finite=True):
         columns = targets if columns is None else columns
         wanted = f"({rows},) or ({rows}, 1)" if targets == columns == 1 else f"({rows}, {targets})"
         wanted += f" or ({rows}, {columns})" if columns != targets else ""
-        raise ValueError(f"y has the shape {values.shape}, but this predictive takes {wanted}")
+        raise DataError(f"y has the shape {values.shape}, but this predictive takes {wanted}")
     _check_rows(table, rows)
     _refuse_missing(np.isnan(table).any(1))
     if finite and not np.all(np.isfinite(table)):
@@ -47,11 +47,11 @@ def _as_float(values):
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype.kind not in "OUS":
-        raise ValueError(f"y has the dtype {values.dtype}, but this predictive is of numbers")
+        raise DataError(f"y has the dtype {values.dtype}, but this predictive is of numbers")
     found = np.empty(values.shape)
     for place, value in np.ndenumerate(values):
         if not (is_missing(value) or isinstance(value, Real | Decimal | np.bool_)):
-            raise ValueError(f"y has {_plain(value)!r} in row {place[0]}, but this predictive is of numbers")
+            raise DataError(f"y has {_plain(value)!r} in row {place[0]}, but this predictive is of numbers")
         try:
             found[place] = np.nan if is_missing(value) else float(value)
         except OverflowError:
@@ -64,7 +64,7 @@ def class_codes(y, rows, count, classes=None):
     values = outcome_array(y)
     flat = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     if flat.ndim != 1:
-        raise ValueError(f"y has the shape {values.shape}, but one class per row is wanted: ({rows},)")
+        raise DataError(f"y has the shape {values.shape}, but one class per row is wanted: ({rows},)")
     _check_rows(flat, rows)
     objects = flat.dtype.kind == "O"
     missing = np.array([is_missing(value) for value in flat], bool) if objects else flat != flat
@@ -82,21 +82,21 @@ def class_codes(y, rows, count, classes=None):
         label, code = (
             np.flatnonzero(np.array([c is not None for c in each])[place])[0] for each in (by_label, by_code)
         )
-        raise ValueError(
+        raise DataError(
             f"y mixes labels (row {label} has {_plain(flat[label])!r}) with codes of classes (row {code} has "
             f"{_plain(flat[code])!r}): give either labels or codes"
         )
     row = int(np.flatnonzero(neither)[0])
     wanted = [] if classes is None else [f"one of the classes {listed(classes.tolist())}"]
     wanted += [f"a code from 0 to {count - 1}"] if count else []
-    raise ValueError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(wanted)}")
+    raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(wanted)}")
 
 
 def label_codes(y, classes):
     """Codes int (n,) of ``y``, all of it labels among ``classes``. ValueError for anything else."""
     values = outcome_array(y)
     if not values.shape:
-        raise ValueError(f"y is {y!r}, but one class per row is wanted")
+        raise DataError(f"y is {y!r}, but one class per row is wanted")
     return class_codes(values, len(values), 0, classes)
 
 
@@ -110,9 +110,7 @@ def _distinct(values):
         place = [seen.setdefault(value, len(seen)) for value in values]
     except TypeError:
         kinds = sorted({type(value).__name__ for value in values})
-        raise ValueError(
-            f"y has values of type {listed(kinds)}: a class is a text, a number or a truth value"
-        ) from None
+        raise DataError(f"y has values of type {listed(kinds)}: a class is a text, a number or a truth value") from None
     return list(seen), np.array(place, int)
 
 
@@ -123,7 +121,7 @@ def _plain(value):
 
 def _check_rows(values, rows):
     if len(values) != rows:
-        raise ValueError(f"y has {len(values)} rows, but the predictive has {rows}")
+        raise DataError(f"y has {len(values)} rows, but the predictive has {rows}")
 
 
 def _refuse_missing(missing):
@@ -140,12 +138,12 @@ def _rows(which):
 def checked(predictive, y, weight, task, marked=False):
     """(predictive, y, weight): the predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), weights float64 (n,).
 
-    ``marked``: y may have K more columns, where the likelihood knows such. ValueError for what does not fit.
+    ``marked``: y may have K more columns, where the likelihood knows such. DataError for what does not fit.
     """
     classes, predictive = predictive.classes, predictive.columnwise
     n, answers = predictive.mean.shape
     if predictive.task != task or n == 0:
-        raise ValueError(f"this wants rows for {task}, but the predictive is {n} rows of {predictive.task}")
+        raise DataError(f"this wants rows for {task}, but the predictive is {n} rows of {predictive.task}")
     if task == "regression":
         columns = getattr(predictive.likelihood, "columns", answers) if marked else answers
         y = target_values(y, n, answers, columns)
@@ -153,8 +151,8 @@ def checked(predictive, y, weight, task, marked=False):
         y = class_codes(y, n, answers, classes)
     bad = ~np.isfinite(predictive.mean).all(1)
     if bad.any():
-        raise ValueError(f"the prediction is not finite in {_rows(bad)}")
+        raise DataError(f"the prediction is not finite in {_rows(bad)}")
     weight = np.ones(n) if weight is None else np.asarray(weight, np.float64)
     if weight.shape != (n,) or not np.all(np.isfinite(weight) & (weight >= 0)) or not weight.any():
-        raise ValueError(f"weight is {n} finite numbers, none of them negative and not all 0")
+        raise DataError(f"weight is {n} finite numbers, none of them negative and not all 0")
     return predictive, y, weight
