@@ -136,7 +136,7 @@ def accuracy(predictive, y, *, weight=None):
 
 def confidence(predictive, y, *, weight=None):
     """Mean probability of the predicted class: of a calibrated predictive it is the accuracy, within chance."""
-    _, weight = checked(predictive, y, weight, "classification")
+    predictive, _, weight = checked(predictive, y, weight, "classification")
     return _average(predictive.probs.max(1), weight)
 
 
