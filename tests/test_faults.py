@@ -129,7 +129,7 @@ def test_unix_times_stay_apart(plain):
 @pytest.mark.parametrize("method", [FAST, dubito.CrossFit(MEMBER, 3)], ids=["map", "cross"])
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e18, 1e-18])
 def test_a_constant_target(method, value):
-    with warned("Constant targets.*target 0"):
+    with warned("These targets are constant.*target 0"):
         found = regressor(method).fit(X, np.full(96, value))
     mean, std, lower, upper = answers(found)
     size = abs(value) or 1.0
