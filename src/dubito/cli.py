@@ -18,7 +18,8 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
-from dubito import cache, grids, progress
+from dubito import cache, files, grids, progress
+from dubito.terminal import escape_control
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -51,7 +52,7 @@ def options(
 ):
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    cache.use()
+    cache.use(say)
 
 
 def opened(table, impute, values=None):
@@ -69,7 +70,7 @@ def opened(table, impute, values=None):
 
 def say(text):
     if not state["quiet"]:
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def estimator(kind, method, settings, hidden, seed, rows, likelihood=None):
@@ -123,9 +124,9 @@ def fit(
 ):
     """Fit TABLE and write the model to one file. With --stream TABLE may be larger than the memory; it should not be
     sorted, as rows are shuffled within pieces only."""
-    if checkpoint is not None and checkpoint.resolve() == output.resolve():
-        raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
+    files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
     from dubito.explain import divergence_explained
+    from dubito.model_file import save_or_fall_back
 
     values, task = None, implied(likelihood) if task is None else task
     if stream:
@@ -145,7 +146,7 @@ def fit(
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
-    model.save(output)
+    save_or_fall_back(model, output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # it has done its work
     say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
@@ -174,17 +175,29 @@ def predict(
     table: TableFile,
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
     coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv",
+            help="In CSV, put ' before texts that begin with = + - @ and would be formulas in a spreadsheet.",
+        ),
+    ] = False,
 ):
     """Predict every row of TABLE, of any size: mean, std and its parts, an interval; or classes and their probabilities.
     After an interruption the same command goes on."""
     from dubito import streaming
 
     if output is None:
-        streaming.predict_to_stdout(model, table, coverage, say)
+        streaming.predict_to_stdout(model, table, coverage, say, safe_csv)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output is .csv or .parquet")
-    rows = streaming.predict_file(model, table, output, coverage, say)
+    if safe_csv and output.suffix != ".csv":
+        raise ValueError(
+            f"--safe-csv is for a .csv output, not for {output}: leave it out, no program runs Parquet's texts"
+        )
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
+    rows = streaming.predict_file(model, table, output, coverage, say, safe_csv)
     say(f"Wrote {output} ({rows} rows)")
 
 
@@ -218,10 +231,14 @@ def calibrate(
         float | None, typer.Option(help="What conformal intervals or sets hold; 0.9 by default.")
     ] = None,
 ):
-    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column."""
+    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column. The output is another file than
+    MODEL, which stays as it is."""
+    from dubito.model_file import save_or_fall_back
+
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found, inputs, y = answered(model, table, wanted="calibrate")
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
-    found.save(output)
+    save_or_fall_back(found, output)
     say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
 
 
@@ -240,11 +257,14 @@ def explain(
 
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture is .svg or .dot")
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found, inputs, y = (dubito.load(model), None, None) if table is None else answered(model, table)
     text, graph = explained(found, inputs, y, unfold or ())
-    print(text)
+    print(escape_control(text))
     if output is not None:
-        output.write_text(graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ()))
+        drawing = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
+        with files.write_atomically(output) as file:
+            file.write(drawing.encode())
         say(f"Wrote {output}")
 
 
@@ -263,6 +283,7 @@ def compare(
     report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
 ):
     """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
+    files.check_outputs({"TABLE": table}, {"--report": report})
     from dubito import comparison, recipes
 
     frame, _ = opened(table, impute)
@@ -295,6 +316,7 @@ def demo(
     methods: Methods = "maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
 ):
     """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
+    files.check_output_folder("--output", output)
     from dubito import recipes
     from dubito.demo import run
 
@@ -316,5 +338,6 @@ def main():
             raise
         usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
         message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
-        errors.print(f"dubito: {message or type(error).__name__}", markup=False, highlight=False, soft_wrap=True)
+        text = escape_control(f"dubito: {message or type(error).__name__}")
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
         sys.exit(usage)

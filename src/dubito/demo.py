@@ -1,6 +1,7 @@
 """The main job on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import csv
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from dubito import datasets, metrics, plots, report
 from dubito.diagnostics import monte_carlo
 from dubito.estimators import BayesianClassifier, BayesianRegressor
+from dubito.files import write_atomically
 from dubito.pieces import innermost
 from dubito.recipes import METHODS
 
@@ -108,7 +110,8 @@ def run(folder, names, say=print):
         sections.append(report.Section(job.name, text, (report.scorecard_table(cards),), tuple(pictures)))
         for number, (_, _, figure) in enumerate(pictures):
             path = folder / f"{job.name.lower()}_{number + 1}.png"
-            figure.savefig(path, dpi=150)
+            with write_atomically(path) as file:
+                figure.savefig(file, format="png", dpi=150)
             written.append(path)
     settings = {f"{job.name}, {name}": found[job.name, name][0].description for job in tables for name in names}
     report.write_report(folder / "report.html", "dubito: the demo", sections, settings=settings, seed=SEED)
@@ -193,7 +196,9 @@ def predictions(path, job, answer):
         "lower": lower[:, 0],
         "upper": upper[:, 0],
     }
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows([f"{value:.6g}" for value in row] for row in zip(*columns.values(), strict=True))
+    with write_atomically(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,6 +1,9 @@
 """Fitted estimators as one safe file: their parameters, what they learned, and what was there to learn; and back."""
 
 import importlib.metadata
+import os
+import tempfile
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -51,6 +54,23 @@ def save(estimator, path):
     except Exception as error:
         raise ModelFileError(f"the estimator cannot be saved: {error}") from error
     archive.write(path, config, found)
+
+
+def save_or_fall_back(estimator, path):
+    """Save to ``path``; where that fails, to another folder, so that the work is not lost, and raise ModelFileError that
+    names the file."""
+    try:
+        estimator.save(path)
+    except ModelFileError as error:
+        name = f"dubito-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.dubito"
+        for folder in (tempfile.gettempdir(), os.path.expanduser("~"), os.getcwd()):
+            other = os.path.join(folder, name)
+            try:
+                estimator.save(other)
+            except ModelFileError:
+                continue
+            raise ModelFileError(f"{error} The model was written to {other!r} instead: move it from there.") from error
+        raise
 
 
 def load(path, kinds):

@@ -6,16 +6,14 @@ import importlib.metadata
 import importlib.resources
 import io
 import math
-import os
 import platform
-import secrets
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from dubito import plots
 from dubito.diagnostics import monte_carlo
+from dubito.files import write_atomically
 
 try:
     import jinja2
@@ -74,14 +72,8 @@ def write_report(path, title, sections, *, settings, seed):
         sections=shown,
         facts=[("Settings", {**settings, "seed": seed}), ("Versions", versions())],
     )
-    path = Path(path)
-    temporary = path.with_name(f".dubito-{secrets.token_hex(8)}")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(page)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with write_atomically(path) as file:
+        file.write(page.encode())
 
 
 def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):

@@ -30,6 +30,7 @@ from dubito.columns import TargetScaler as TargetScaler
 from dubito.columns import check_target as check_target
 from dubito.columns import check_weight as check_weight
 from dubito.encoding import Column, Learned
+from dubito.files import is_address
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,15 @@ def read_table(source):
     stdin, ending = str(source) == "-", ending_of(source)
     try:
         if ending == ".parquet":
-            table = parquet.ParquetFile(source).read()
+            table = parquet.ParquetFile(pyarrow.OSFile(str(source))).read()  # a name might be taken for an address
         else:
-            table = csv.read_csv(
-                pyarrow.BufferReader(sys.stdin.buffer.read()) if stdin else str(source),
-                parse_options=csv.ParseOptions(delimiter="\t" if ending == ".tsv" else ",", newlines_in_values=True),
-                convert_options=csv.ConvertOptions(strings_can_be_null=True),
-            )
+            delimiter = "\t" if ending == ".tsv" else ","
+            with pyarrow.BufferReader(sys.stdin.buffer.read()) if stdin else open(source, "rb") as file:
+                table = csv.read_csv(
+                    file,
+                    parse_options=csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(strings_can_be_null=True),
+                )
         names = table.column_names
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{source} cannot be read: {error}") from error
@@ -244,6 +247,8 @@ def read_table(source):
 
 def ending_of(source):
     """How to read a table's file: .csv (also for "-"), .tsv or .parquet; DataError for another."""
+    if is_address(source):
+        raise DataError(f"{source}: only local files can be read. Download the file first.")
     ending = ".csv" if str(source) == "-" else Path(source).suffix.lower()
     if ending not in (".csv", ".tsv", ".parquet"):
         raise DataError(f"{source}: only .csv, .tsv and .parquet tables can be read.")
