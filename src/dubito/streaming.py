@@ -11,6 +11,8 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from dubito.files import write_atomically
 from dubito.output_parts import Parts, add_counts
 
@@ -73,6 +75,7 @@ def answers(found, table, coverage=0.9, skip=0):
     """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and how many values were filled in."""
     import pyarrow
 
+    from dubito.answering import check_answers
     from dubito.batches import read_batches
     from dubito.tables import fill_missing
 
@@ -91,7 +94,11 @@ def answers(found, table, coverage=0.9, skip=0):
             yield block, start
 
     def reading(answer):
-        return pyarrow.table(classes(found, answer) if answer.task == "classification" else numbers(answer, coverage))
+        columns = classes(found, answer) if answer.task == "classification" else numbers(answer, coverage)
+        for values in columns.values():
+            if isinstance(values, np.ndarray):
+                check_answers(values)
+        return pyarrow.table(columns)
 
     for place, answer in enumerate(found.stream(blocks(), reading)):
         yield answer, counts[place]
