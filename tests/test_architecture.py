@@ -10,10 +10,10 @@ import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
 ORDER = (
-    "interrupts threads checks texts programs pytree random activations backprop network trace autodiff noisy likelihood lattice counts criteria prior model posterior quantiles blocks draws folds readings columns outcomes "
+    "files interrupts threads checks texts programs pytree random activations backprop network trace autodiff noisy likelihood lattice counts criteria prior model posterior quantiles blocks draws folds readings columns outcomes "
     "predictive descent epochs archive rows curvature rotated structures marginal pieces checkpoint engine mcmc methods recipes crps metrics conformal recalibrated calibration diagnostics interpretation evidence leave_one_out decisions csv_quotes encoding tables targets "
     "batches codec posterior_file model_file answering estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
-    "gradients explain landscape training_plots report demo streaming cache progress grids cli __main__"
+    "gradients explain landscape training_plots report demo output_parts command_tables streaming cache progress grids terminal cli __main__"
 ).split()
 MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
 FILE_LINES, FUNCTION_LINES = 400, 65

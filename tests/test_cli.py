@@ -232,6 +232,97 @@ def test_errors_are_messages(folder, arguments, code, message):
     assert message in " ".join(text.split()) and "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("fit", "{t}", "-t", "a", *SMALL, "-o", "{t}"),
+        ("fit", "{t}", "-t", "a", *SMALL, "-o", "{m}", "--checkpoint", "{t}"),
+        ("fit", "{t}", "-t", "a", *SMALL, "-o", "{m}", "--checkpoint", "{m}"),
+        ("predict", "{m}", "{t}", "-o", "{t}"),
+        ("predict", "{m}", "{t}", "-o", "{m}"),
+        ("calibrate", "{m}", "{t}", "-o", "{t}"),
+        ("calibrate", "{m}", "{t}", "-o", "{m}"),
+        ("explain", "{g}", "{t}", "-o", "{g}"),
+        ("explain", "{m}", "{s}", "-o", "{s}"),
+        ("compare", "{t}", "-t", "a", "--report", "{t}"),
+    ],
+)
+def test_commands_refuse_an_output_that_is_an_input(folder, tmp_path, arguments):
+    paths = {name: tmp_path / file for name, file in zip("tmgs", ("t.csv", "m.csv", "g.svg", "s.dot"), strict=True)}
+    for name, source in zip("tmgs", ("diabetes.csv", "d.dubito", "d.dubito", "diabetes.csv"), strict=True):
+        paths[name].write_bytes((folder / source).read_bytes())
+    before = {path: path.read_bytes() for path in paths.values()}
+    _, text = run(*(argument.format(**paths) for argument in arguments), code=1)
+    assert "is the same file as" in " ".join(text.split())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("fit", "none.csv", "-t", "a", "-o", "{}/none/m"), "there is no folder"),
+        (("fit", "none.csv", "-t", "a", "-o", "{}"), "there is a folder"),
+        (("fit", "none.csv", "-t", "a", "-o", "{}/m", "--checkpoint", "{}/none/c"), "--checkpoint"),
+        (("predict", "none", "none.csv", "-o", "{}/none/p.csv"), "there is no folder"),
+        (("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"), "--safe-csv is for a .csv output"),
+        (("calibrate", "none", "none.csv", "-o", "{}/none/m"), "there is no folder"),
+        (("explain", "none", "-o", "{}/none/m.svg"), "there is no folder"),
+        (("compare", "none.csv", "-t", "a", "--report", "{}/none/r.html"), "there is no folder"),
+        (("demo", "--output", "{}/file"), "is not a folder"),
+        (("demo", "--output", "{}/file/demo"), "is not a folder"),
+    ],
+)
+def test_commands_check_their_outputs_before_their_inputs(tmp_path, arguments, words):
+    (tmp_path / "file").touch()
+    _, text = run(*(argument.format(tmp_path) for argument in arguments), code=1)
+    assert words in " ".join(text.split()) and [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_fit_whose_output_has_become_impossible_still_saves_the_model(folder, tmp_path, monkeypatch):
+    """The folder is deleted while the fit runs."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+    original = dubito.BayesianRegressor.fit
+
+    def fit(self, *arguments, **options):
+        found = original(self, *arguments, **options)
+        (tmp_path / "there").rmdir()
+        return found
+
+    monkeypatch.setattr(dubito.BayesianRegressor, "fit", fit)
+    output = tmp_path / "there" / "m"
+    _, text = run("fit", folder / "diabetes.csv", "-t", "progression", *SMALL, "-o", output, code=1)
+    (saved,) = (tmp_path / "tmp").iterdir()
+    assert "No such file" in text and f"The model was written to '{saved}' instead" in text
+    assert dubito.load(saved).summary_["target"] == "progression"
+
+
+def test_control_characters_do_not_reach_the_terminal(tmp_path):
+    evil = "\x1b]0;owned\x07"
+    (tmp_path / "t.csv").write_text(f"{evil},y\n{evil},1\n{evil}a,2\n")
+    for target, words in (("z", "There is no column 'z'"), (evil, "")):
+        out, text = run("fit", tmp_path / "t.csv", "-t", target, *SMALL, "-o", tmp_path / "m", code=1 if words else 0)
+        assert words in text and "\x1b" not in out + text and "\x07" not in out + text
+    (tmp_path / "u.csv").write_text(f"{evil},y\n{evil},5\n")
+    out, text = run("predict", tmp_path / "m", tmp_path / "t.csv")
+    assert evil in out  # a file holds what it holds
+    out, text = run("explain", tmp_path / "m", tmp_path / "u.csv")
+    assert "\x1b" not in out + text
+
+
+def test_safe_csv_of_class_labels(tmp_path):
+    rows = "\n".join(f"{k % 2},{'=1+1' if k % 2 else '-x'}" for k in range(20))
+    (tmp_path / "t.csv").write_text(f"a,y\n{rows}\n")
+    run("fit", tmp_path / "t.csv", "-t", "y", *SMALL, "-o", tmp_path / "m")
+    plain, _ = run("predict", tmp_path / "m", tmp_path / "t.csv")
+    safe, _ = run("predict", tmp_path / "m", tmp_path / "t.csv", "--safe-csv")
+    run("predict", tmp_path / "m", tmp_path / "t.csv", "--safe-csv", "-o", tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_text() == safe
+    for row, other in zip(csv.DictReader(io.StringIO(plain)), csv.DictReader(io.StringIO(safe)), strict=True):
+        assert other.pop("prediction") == "'" + row.pop("prediction") and row == other
+
+
 def test_debug_lets_the_error_through(folder):
     with pytest.raises(dubito.DataError, match=r"none\.csv"):
         run("--debug", "fit", folder / "none.csv", "--target", "y", "-o", "x", code=1)

@@ -139,9 +139,9 @@ def test_start_is_undone_by_stop():
 
 WAITING = """
 import sys, time
-from dubito import interrupts
+from dubito import files, interrupts
 interrupts.start()
-interrupts.temporaries.add(sys.argv[1])
+files.TEMPORARY.add(sys.argv[1])
 open(sys.argv[1], "w").close()
 with interrupts.deferred(sys.argv[2] == "deferred"):
     print("ready", flush=True)

@@ -17,7 +17,7 @@ import pytest
 from pyarrow import csv, parquet
 
 import dubito
-from dubito import batches, cache, streaming, threads
+from dubito import batches, cache, output_parts, streaming, threads
 
 ROWS = 3000
 CITIES = ("Oslo", "Rome", "007")
@@ -70,7 +70,7 @@ def small(monkeypatch):
     def cut(block, part):
         monkeypatch.setattr(dubito.BayesianRegressor, "block_rows", block)
         monkeypatch.setattr(dubito.BayesianClassifier, "block_rows", block)
-        monkeypatch.setattr(streaming, "PART", part)
+        monkeypatch.setattr(output_parts, "PART", part)
 
     return cut
 
@@ -277,8 +277,103 @@ def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch
         parts[1].unlink()
     coverage = 0.5 if change == "coverage" else 0.9
     found, _, said = predicted(model, table, output, coverage=coverage)
-    assert ("row 512" if change == "gap" else "Discarded") in said[0]
+    words = {"gap": "row 512", "damage": "damaged: the rows from 0 on"}
+    assert words.get(change, "Discarded") in said[0]
     assert found == predicted(model, table, tmp_path / "again.parquet", coverage=coverage)[0]
+
+
+def test_predict_computes_a_damaged_part_again(folder, tmp_path, small, monkeypatch):
+    """One bit of a number in the second of three parts: Arrow reads it without complaint."""
+    expected, _, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "expected.parquet")
+    small(256, 512)
+    output = tmp_path / "out.parquet"
+    with monkeypatch.context() as patch:
+        interrupted(KeyboardInterrupt(), 7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(folder / "y.dubito", folder / "t.parquet", output)
+    second = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))[1]
+    data = bytearray(second.read_bytes())
+    place = data.index(expected["mean"].to_numpy()[600].tobytes())
+    data[place] ^= 1
+    second.write_bytes(data)
+    found, _, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert "damaged: the rows from 512 on" in said[0] and "after row 512" in said[1]
+    assert found == expected and sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "out.parquet"]
+
+
+@pytest.mark.parametrize("content", ["", "manifest.json", "0123456789abcdef-000000.arrow"])
+def test_predict_leaves_a_folder_that_it_did_not_make(folder, tmp_path, small, content):
+    small(256, 512)
+    own = tmp_path / ".out.parquet.parts"
+    own.mkdir()
+    if content:
+        (own / content).write_text('{"mine": true}')
+    _, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
+    assert rows == ROWS and [path.name for path in own.iterdir()] == ([content] if content else [])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, "out.parquet"]
+
+
+def test_predict_leaves_a_foreign_file_among_its_parts(folder, tmp_path, small, monkeypatch):
+    small(256, 512)
+    with monkeypatch.context() as patch:
+        interrupted(KeyboardInterrupt(), 7, patch)
+        with pytest.raises(KeyboardInterrupt):
+            predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
+    written(tmp_path / ".out.parquet.parts" / "mine.txt", "mine")
+    predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
+    assert [path.name for path in (tmp_path / ".out.parquet.parts").iterdir()] == ["mine.txt"]
+
+
+def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small, monkeypatch):
+    small(256, 512)
+    output, answers = tmp_path / "out.parquet", streaming.answers
+    told = []
+
+    def some(*arguments, **options):
+        for place, answer in enumerate(answers(*arguments, **options)):
+            if place == 7:  # three parts are written
+                monkeypatch.setattr(streaming, "answers", answers)
+                with pytest.raises(ValueError, match=r"another run is writing .*out\.parquet now") as caught:
+                    predicted(folder / "y.dubito", folder / "t.parquet", output)
+                told.append(caught.value)
+            yield answer
+
+    monkeypatch.setattr(streaming, "answers", some)
+    found, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert told and rows == ROWS and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+    assert found == predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "again.parquet")[0]
+
+
+@pytest.mark.parametrize("part", [512, 5000])
+@pytest.mark.parametrize("name", ["x" * 247 + ".parquet", "é" * 123 + "x.parquet"])
+def test_predict_writes_names_of_255_bytes_and_keeps_the_mode(folder, tmp_path, small, name, part):
+    small(256, part)
+    output = written(tmp_path / name, "old")
+    output.chmod(0o600)
+    assert len(os.fsencode(name)) == 255
+    predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert output.stat().st_mode & 0o777 == 0o600 and [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_predict_does_not_replace_a_link(folder, tmp_path):
+    (tmp_path / "out.csv").symlink_to("other.csv")
+    with pytest.raises(OSError, match="a symbolic link; name its target"):
+        predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+FORMULAS = ["=HYPERLINK(1)", "+1", "-1", "@x", "\ttab", "\rreturn", "plain", "a=b", "", None]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+def test_safe_csv_marks_texts_that_spreadsheets_run(kind):
+    column = pa.array(FORMULAS)
+    column = column.dictionary_encode() if kind == "dictionary" else column.cast(kind)
+    table = pa.table([column, pa.array([-1.5] * 10)], ["=name", "-"])
+    safe = streaming.with_safe_texts(table)
+    assert safe.column_names == ["'=name", "'-"]
+    assert safe.column(0).to_pylist() == [f"'{text}" for text in FORMULAS[:6]] + FORMULAS[6:]
+    assert safe.column(1).to_pylist() == [-1.5] * 10
 
 
 def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
@@ -289,8 +384,8 @@ def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
 
 KILLED = """
 import sys, time
-from dubito import streaming, BayesianRegressor
-BayesianRegressor.block_rows, streaming.PART = 100, 300
+from dubito import output_parts, streaming, BayesianRegressor
+BayesianRegressor.block_rows, output_parts.PART = 100, 300
 add = streaming.Parts.add
 def slow(parts, *given):
     print(parts.rows, flush=True)
@@ -356,13 +451,70 @@ def test_where_programs_are_kept(home, monkeypatch):
 
 def test_the_oldest_programs_go_first(home, monkeypatch):
     monkeypatch.setattr(cache, "LIMIT", 250)
-    place = home / "dubito" / "cpu"
+    place = home / cache.NAME / "cpu"
     place.mkdir(parents=True)
     for age in range(4):
         written(place / f"{age}-cache", b"x" * 100)
+        written(place / f"{age}-cache.sha256", "x")
         os.utime(place / f"{age}-cache", (0, 1000 - age))
-    cache._prune(home / "dubito")
-    assert sorted(path.name for path in place.iterdir()) == ["0-cache", "1-cache"]
+    written(place / "mine", b"x" * 1000)
+    cache._prune(home / cache.NAME)
+    left = ["0-cache", "0-cache.sha256", "1-cache", "1-cache.sha256", "mine"]
+    assert sorted(path.name for path in place.iterdir()) == left
+
+
+def used(said):
+    """Where JAX is told to keep programs, with what the user is told."""
+    os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+    cache.use(said.append)
+    return os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+
+
+def test_cache_deletes_no_file_of_the_user(home, monkeypatch):
+    """DUBITO_CACHE names a folder full of other programs' files, some of which are called as JAX calls its own."""
+    monkeypatch.setenv("DUBITO_CACHE", str(home))
+    monkeypatch.setattr(cache, "LIMIT", 0)
+    for name in ("mozilla/a-cache", "pip/b-cache", "c-cache"):
+        (home / name).parent.mkdir(exist_ok=True)
+        written(home / name, b"x" * 100)
+    said = []
+    assert used(said) == str(home / cache.NAME / cache._processor()) and said == []
+    assert all((home / name).exists() for name in ("mozilla/a-cache", "pip/b-cache", "c-cache"))
+    (home / cache.NAME / cache.MARKER).unlink()
+    assert used(said) is None and "holds files of something else" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("where", "mode", "fine"),
+    [("", 0o777, False), ("", 0o1777, True), ("", 0o755, True), ("own", 0o770, False), ("own", 0o755, True)],
+)
+def test_cache_that_others_can_write_to_is_not_used(home, monkeypatch, where, mode, fine):
+    place, said = home / "mine", []
+    monkeypatch.setenv("DUBITO_CACHE", str(place))
+    assert used(said) is not None
+    (place / cache.NAME if where else place).chmod(mode)
+    assert (used(said) is not None) == fine
+    assert said == [] if fine else "others can write to" in said[0] and "chmod 700" in said[0]
+
+
+def test_cache_of_another_user_is_not_used(home, monkeypatch):
+    said = []
+    assert used(said) is not None
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert used(said) is None and "others can write to" in said[0]
+
+
+def test_cache_deletes_damaged_and_exchanged_programs(home):
+    place = home / "cpu"
+    place.mkdir()
+    for name in "abcd":
+        written(place / f"jit_{name}-00-cache", name * 100)
+    cache._add_checksums(place, 0, os.getpid())
+    written(place / "jit_a-00-cache", "b" * 100)  # a program, but another one's
+    (place / "jit_b-00-cache.sha256").unlink()
+    cache._delete_damaged(place)
+    assert sorted(path.name for path in place.glob("*-cache")) == ["jit_c-00-cache", "jit_d-00-cache"]
+    assert len(list(place.iterdir())) == 4
 
 
 def run(folder, cached, output, code=0):
@@ -373,7 +525,7 @@ def run(folder, cached, output, code=0):
     done = subprocess.run([*map(str, program)], capture_output=True, text=True, env=environment)
     assert done.returncode == code, done.stderr
     assert "note" not in done.stderr and "rror" not in done.stderr, done.stderr
-    return json.loads(json.dumps(sorted(path.name for path in cached.glob("*/*-cache")))) if cached != 0 else []
+    return json.loads(json.dumps(sorted(path.name for path in cached.glob("*/*/*-cache")))) if cached != 0 else []
 
 
 @pytest.mark.slow
@@ -389,14 +541,14 @@ def test_programs_are_used_again_and_do_no_harm(folder, tmp_path):
     first = run(folder, kept, tmp_path / "first")
     assert first and run(folder, kept, tmp_path / "second") == first
     assert learned("plain") == learned("first") == learned("second")
-    for path in kept.glob("*/*-cache"):
+    for path in kept.glob("*/*/*-cache"):
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 255
         path.write_bytes(bytes(data) if len(data) % 2 else bytes(data[: len(data) // 2]))
     run(folder, kept, tmp_path / "damaged")
     run(folder, kept, tmp_path / "mended")
     assert learned("damaged") == learned("mended") == learned("plain")
-    sound = [path for path in kept.glob("*/*-cache") if zlib.decompress(path.read_bytes())]
+    sound = [path for path in kept.glob("*/*/*-cache") if zlib.decompress(path.read_bytes())]
     assert len(sound) == len(first)
     run(folder, written(tmp_path / "file", "in the way"), tmp_path / "other")
     assert learned("other") == learned("plain")

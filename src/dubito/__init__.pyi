@@ -1,3 +1,4 @@
+from .answering import PredictionError as PredictionError
 from .archive import ModelFileError as ModelFileError
 from .batches import parquet_pieces as parquet_pieces
 from .checkpoint import CheckpointError as CheckpointError

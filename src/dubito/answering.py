@@ -13,6 +13,29 @@ from dubito.tables import DataError, Schema, taken
 from dubito.threads import in_threads
 
 
+class PredictionError(ValueError):
+    """A row's prediction is not finite: its values are too far from those of ``fit``, or the model is not one of ``fit``.
+
+    ``row`` is its number.
+    """
+
+    def __init__(self, row):
+        ValueError.__init__(
+            self,
+            f"the prediction of row {row} is not finite. Its values may be too far from those of fit; if other rows fail, "
+            "too, the model is damaged: fit it again.",
+        )
+        self.row = row
+
+
+def check_answers(values, finite=False):
+    """``values`` (n, ...); PredictionError for the first row with a NaN, or with ``finite`` also one with an infinity."""
+    fine = np.isfinite(values) if finite else ~np.isnan(values)
+    if not fine.all():
+        raise PredictionError(int(np.argmin(fine.reshape(len(fine), -1).all(1))))
+    return values
+
+
 class Answering:
     """The part of an estimator that predicts, from what its fit has left."""
 
@@ -51,6 +74,9 @@ class Answering:
 
     def _answer(self, found, x):
         answer = self._raw(found, x)
+        check_answers(answer.mean, finite=True)
+        if answer.offers("variance"):  # which a likelihood of a user's, with heavy tails, may not have
+            check_answers(answer.std, finite=type(answer.likelihood).__module__.startswith("dubito."))
         return answer if self.calibration_ is None else self.calibration_(answer)
 
     def calibrate(self, X, y, method=None, **options):
@@ -75,17 +101,28 @@ class Answering:
     def stream(self, blocks, reading):
         """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
         found = self._functions()
-        return in_threads(lambda block: reading(self._answer(found, self._encoded(*block))), blocks)
+
+        def one(block):
+            x, start = self._encoded(*block), block[1]
+            try:
+                return reading(self._answer(found, x))
+            except PredictionError as error:
+                raise PredictionError(start + error.row) from None
+
+        return in_threads(one, blocks)
 
     def in_blocks(self, X, *readings):
         """Each reading, a function of the predictive giving an array with rows first, for all rows of X."""
         rows = _num_samples(X)
+
+        def read(answer):
+            return [check_answers(reading(answer)) for reading in readings]
+
         if rows <= ROWS or rows <= (size := self.block_rows):
-            answer = self.predictive(X)
-            return [read(answer) for read in readings]
+            return read(self.predictive(X))
         blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
         try:
-            parts = list(self.stream(blocks, lambda answer: [read(answer) for read in readings]))
+            parts = list(self.stream(blocks, read))
         except DataError:
             self._encoded(X)  # which tells of all rows
             raise
@@ -98,7 +135,7 @@ class Answering:
         """
         answer = self.predictive(X)
         key = random.seeded(check_random_state(random_state).randint(2**31 - 1))
-        drawn = np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1)
+        drawn = check_answers(np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1))
         return self._labels(drawn)
 
     def _labels(self, drawn):

@@ -5,22 +5,19 @@ size, header, names, shapes and dtypes before anything is allocated, then the ha
 Nothing is imported by name, no path is followed, no callable is built.
 """
 
-import contextlib
 import errno
 import hashlib
 import json
 import math
 import os
 import re
-import secrets
 import stat
 import struct
-from pathlib import Path
 
 import numpy as np
 import safetensors.numpy
 
-from dubito import interrupts
+from dubito.files import write_atomically
 
 HEADER = 2**22  # bytes of a header at most: what a hostile one can cost stays below a second
 FILE = 2**34  # bytes of a file at most
@@ -38,7 +35,7 @@ class ModelFileError(ValueError):
 
 def write(path, config, arrays):
     """Write ``config`` (plain JSON values) and ``arrays`` (name: float32, float64 or uint32) to ``path``, whole or not
-    at all: a temporary file beside it, flushed to the disk, takes its place in one step.
+    at all (``files.write_atomically``).
 
     Raises ModelFileError where that is impossible, or where ``read`` would refuse the file; an old file is then still
     there.
@@ -55,44 +52,13 @@ def write(path, config, arrays):
             f"{HEADER} are possible, and {len(data)} bytes in all, of which {FILE} are."
         )
     _check_finite(arrays)
-    path = Path(path)
-    temporary = path.parent / f".dubito-{secrets.token_hex(8)}"
-    interrupts.temporaries.add(str(temporary))
     try:
-        mode = _mode(path)
-        with open(temporary, "xb") as file:
+        with write_atomically(path) as file:
             file.write(data[:8] + text)
             file.write(memoryview(data)[start:])
-            file.flush()
-            os.fsync(file.fileno())
-        if mode is not None:  # a private file stays private
-            os.chmod(temporary, mode)
-        os.replace(temporary, path)
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or text that no file name can have
         why = getattr(error, "strerror", None) or error
         raise ModelFileError(f"cannot write {str(path)!r}: {why}. An older file there is unchanged.") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # it is gone when all went well
-            os.unlink(temporary)
-        interrupts.temporaries.discard(str(temporary))
-    with contextlib.suppress(OSError):  # the file is in its place; not every system can flush a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _mode(path):
-    """The permissions of the file at ``path``, None for no file. OSError where a file would take the place of something
-    that is none, such as /dev/null or a link, or of a protected one."""
-    if not os.path.lexists(path):
-        return None
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise OSError(errno.EEXIST, "there is a folder" if os.path.isdir(path) else "what is there is no plain file")
-    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
-        raise PermissionError(errno.EACCES, "it is read-only")
-    return stat.S_IMODE(os.lstat(path).st_mode)
 
 
 def canonical(config):

@@ -149,7 +149,8 @@ def parquet_pieces(path, inputs, target, weight=None):
     several = not isinstance(target, str)
     columns = [*inputs, *(target if several else [target]), *([] if weight is None else [weight])]
     try:
-        schema = parquet.read_schema(path)
+        with pyarrow.OSFile(str(path)) as file:  # a name might be taken for an address
+            schema = parquet.read_schema(file)
     except (OSError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} cannot be read: {error}") from error
     for name in columns:
@@ -197,7 +198,7 @@ def _parquet(source, rows, columns=None):
     from pyarrow import parquet
 
     # not buffered ahead: a group of rows may be as large as the file
-    with parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as file:
+    with pyarrow.OSFile(str(source)) as local, parquet.ParquetFile(local, pre_buffer=False, buffer_size=2**20) as file:
         check_names(source, file.schema_arrow.names)
         yield file.schema_arrow.empty_table()
         for batch in file.iter_batches(rows, columns=columns):

@@ -1,22 +1,31 @@
 """Compiled programs of the command line, kept between its runs in the user's cache folder. No JAX here: it reads this from
 the environment when it is imported.
 
-Nothing depends on the cache: what cannot be made, read or written is compiled. The folder is the user's alone, since
-whoever writes to it can run code.
+Nothing depends on the cache: what cannot be made, read or written is compiled. Programs are kept in a folder of their own,
+which holds a marker and is the user's alone, since whoever writes to it can run code. Beside each program that a process
+has added stands, from that process's end on, its checksum; at the start of the next one a program without it, or with
+another, is deleted and compiled anew.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
 import platform
+import stat
 import sys
+import time
 from pathlib import Path
 
 LIMIT = 256 * 2**20  # bytes; the oldest programs go first
+NAME = "compiled-programs"
+PROGRAM, CHECKSUM = "-cache", ".sha256"  # how names end: JAX chooses the first
+MARKER = "CACHEDIR.TAG"
+SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Compiled programs of dubito. This folder may be deleted.\n"
 
 
 def folder():
-    """Where programs are kept, or None: DUBITO_CACHE is 0 for nowhere, or the folder."""
+    """The folder that holds the folder of programs, or None: DUBITO_CACHE is 0 for nowhere, or that folder."""
     chosen = os.environ.get("DUBITO_CACHE")
     if chosen is not None:
         return None if chosen in ("", "0") else Path(chosen)
@@ -30,18 +39,47 @@ def folder():
         return None
 
 
-def use():
-    """Tell JAX, which must not be imported yet, to keep programs; does nothing where that is impossible or not wanted."""
+def use(say=lambda text: None):
+    """Tell JAX, which must not be imported yet, to keep programs; does nothing where that is impossible or not wanted.
+
+    ``say`` is told where a folder is not used because others can write to it, or because it is not dubito's.
+    """
     home = folder()
     if home is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    place = home / _processor()
+    own, place = home / NAME, home / NAME / _processor()
     with contextlib.suppress(OSError):
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        problem = _prepare(home, own)
+        if problem is not None:
+            say(f"dubito: note: compiled programs are not kept: {problem}")
+            return
+        place.mkdir(mode=0o700, exist_ok=True)
         if os.access(place, os.W_OK):
-            _prune(home)
+            _delete_damaged(place)
+            _prune(own)
+            atexit.register(_add_checksums, place, time.time(), os.getpid())
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _prepare(home, own):
+    """Make the folder of programs ``own`` in ``home``; why it must not be used, or None. OSError where it cannot be made."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own.mkdir(mode=0o700, exist_ok=True)
+    for path, others in ((home, stat.S_IWOTH), (own, stat.S_IWGRP | stat.S_IWOTH)):
+        found = os.stat(path) if path == home else os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{path} is not a folder. Remove it, or name another folder with DUBITO_CACHE."
+        shared = found.st_mode & others and not (path == home and found.st_mode & stat.S_ISVTX)
+        if hasattr(os, "geteuid") and (
+            shared or found.st_uid not in ((0, os.geteuid()) if path == home else (os.geteuid(),))
+        ):
+            return f"others can write to {path}. Make it yours alone (chmod 700), or name another folder with DUBITO_CACHE."
+    if not (own / MARKER).is_file():
+        if any(own.iterdir()):
+            return f"{own} holds files of something else. Name another folder with DUBITO_CACHE."
+        (own / MARKER).write_text(SIGNATURE)
+    return None
 
 
 def _processor():
@@ -52,23 +90,62 @@ def _processor():
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _prune(home):
-    files = [(path.stat(), path) for path in home.glob("*/*-cache")]
-    total = sum(found.st_size for found, _ in files)
-    for found, path in sorted(files, key=lambda each: each[0].st_mtime):
+def _checksum(program):
+    """SHA-256, hexadecimal, over a program's name and bytes: a program under another one's name is wrong, too."""
+    return hashlib.sha256(program.name.encode() + b"\0" + program.read_bytes()).hexdigest()
+
+
+def _checksum_file(program):
+    return program.with_name(program.name + CHECKSUM)
+
+
+def _delete(program):
+    for path in (program, _checksum_file(program)):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _delete_damaged(place):
+    """Delete the programs that are not as they were added, and those whose process did not come to its end."""
+    for program in place.glob(f"*{PROGRAM}"):
+        try:
+            sound = _checksum(program) == _checksum_file(program).read_text()
+        except (OSError, ValueError):
+            sound = False
+        if not sound:
+            _delete(program)
+
+
+def _add_checksums(place, start, process):
+    """Write the checksums of the programs that were added since ``start``; not in a fork of the ``process``."""
+    if os.getpid() != process:
+        return
+    for program in place.glob(f"*{PROGRAM}"):
+        with contextlib.suppress(OSError):
+            if program.stat().st_mtime >= start - 2 and not _checksum_file(program).exists():
+                _checksum_file(program).write_text(_checksum(program))
+
+
+def _prune(own):
+    """Delete the oldest programs, until the rest has ``LIMIT`` bytes at most."""
+    programs = [(path.stat(), path) for path in own.glob(f"*/*{PROGRAM}")]
+    total = sum(found.st_size for found, _ in programs)
+    for found, path in sorted(programs, key=lambda each: each[0].st_mtime):
         if total <= LIMIT:
             return
-        path.unlink(missing_ok=True)
+        _delete(path)
         total -= found.st_size
 
 
 def forget(message):
-    """Whether a warning is JAX's about the cache. A program that cannot be read would stay there: all are removed."""
+    """Whether a warning is JAX's about the cache. A program that cannot be read would stay there: it is deleted."""
     text = str(message)
     if "persistent compilation cache" not in text:
         return False
-    if "reading" in text and (home := folder()) is not None:
-        for path in home.glob("*/*-cache"):
-            with contextlib.suppress(OSError):
-                path.unlink()
+    place = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    home = folder()
+    if "reading" in text and place is not None and home is not None and Path(place).parent == home / NAME:
+        for program in Path(place).glob(f"*{PROGRAM}"):
+            if f"'{program.name.rsplit('-', 2)[0]}'" in text:
+                _delete(program)
     return True

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito import archive
+from dubito.epochs import RETRIES
 
+ARRAY = re.compile(r"(\d{1,9}\.\d{1,9})\.(carry|log)")  # run, member, and which of the two
 EVERY = 10.0  # seconds between a member's writes, or twenty times as long as a write takes
 
 
@@ -78,21 +80,28 @@ class Slot:
         self.checkpoint, self.name = checkpoint, name
         self.next = time.monotonic() + EVERY
 
-    def restore(self, carry):
-        """(a carry like ``carry``, the log of its epochs (epochs, 3)) as they were kept; ``carry`` and none if never."""
+    def restore(self, carry, epochs, blocks):
+        """(a carry like ``carry``, the log of its epochs (epochs, 3)) as they were kept; ``carry`` and none if never.
+
+        Raises CheckpointError for what no fit of so many ``epochs`` of so many ``blocks`` can have kept.
+        """
         words = self.checkpoint.arrays.get(f"{self.name}.carry")
         if words is None:
             return carry, np.empty((0, 3), np.float32)
         leaves, tree = jax.tree.flatten(carry)
         plain = [_plain(leaf) for leaf in leaves]
         data, place, found = words.tobytes(), 0, []
+        path = str(self.checkpoint.path)
         if not 0 <= len(data) - sum(leaf.nbytes for leaf in plain) < 4:
-            path = str(self.checkpoint.path)
             raise CheckpointError(f"the checkpoint {path!r} is of another version. Delete it or name another.")
-        for leaf, like in zip(leaves, plain, strict=True):
-            found.append(_typed(np.frombuffer(data, like.dtype, like.size, place).reshape(like.shape), leaf))
+        for like in plain:
+            found.append(np.frombuffer(data, like.dtype, like.size, place).reshape(like.shape))
             place += like.nbytes
-        return tree.unflatten(found), self.checkpoint.arrays[f"{self.name}.log"].view(np.float32)
+        log = self.checkpoint.arrays[f"{self.name}.log"].view(np.float32)
+        problem = _problem(tree.unflatten(plain), tree.unflatten(found), log, epochs, blocks)
+        if problem is not None:
+            raise CheckpointError(f"the checkpoint {path!r} is damaged: {problem}. Delete it or name another.")
+        return tree.unflatten([_typed(value, leaf) for value, leaf in zip(found, leaves, strict=True)]), log
 
     def keep(self, carry, log, last):
         """Write what the member has reached if it is the ``last`` of it or some time has gone by."""
@@ -106,11 +115,39 @@ class Slot:
 
 def _expected(config):
     parts, shapes = config.get("parts"), config.get("shapes")
-    whole = config.get("checkpoint") == 1 and isinstance(parts, dict) and isinstance(shapes, dict)
-    archive.expect(whole, "it is no checkpoint")
-    for shape in shapes.values():
-        archive.expect(isinstance(shape, list) and all(type(each) is int for each in shape), "its shapes are ill")
+    whole = type(config.get("checkpoint")) is int and config["checkpoint"] == 1 and len(config) == 3
+    archive.expect(whole and isinstance(parts, dict) and isinstance(shapes, dict), "it is no checkpoint")
+    for name, shape in shapes.items():
+        found = ARRAY.fullmatch(name)
+        archive.expect(found is not None, f"it has no use for the array {name!r}")
+        other = f"{found[1]}.{'log' if found[2] == 'carry' else 'carry'}"
+        archive.expect(other in shapes, f"it has {name!r} but not {other!r}")
+        counts = isinstance(shape, list) and all(type(each) is int and each >= 0 for each in shape)
+        archive.expect(counts and shape[1:] == ([] if found[2] == "carry" else [3]) and shape, f"the shape of {name!r}")
     return {name: ("uint32", tuple(shape)) for name, shape in shapes.items()}
+
+
+def _problem(start, carry, log, epochs, blocks):
+    """What is impossible about a kept ``carry``, of arrays, or its ``log``; None for nothing. ``start``: the first carry."""
+    epoch, number, retries = int(carry.epoch), int(carry.number), int(carry.retries)
+    checks = {
+        "its number of epochs": 0 <= epoch <= epochs,
+        "the length of its log": len(log) == epoch,
+        "its log": bool(np.all(np.isfinite(log[:, :2]))),
+        "its place within the epoch": 0 <= number < blocks and (number == 0 or epoch < epochs),
+        "its number of steps": 0 <= int(carry.step) <= epochs * blocks,
+        "its number of retries": 0 <= retries <= RETRIES + 1 and float(carry.brake) == 0.5**retries,
+        "its number of epochs without gain": 0 <= int(carry.stale) <= epoch,
+        "its score": not np.isnan(carry.score),
+        "its end": carry.done.tobytes() in (b"\0", b"\1"),
+        "its state": not _finite(start.state) or _finite((carry.state, carry.best)),
+    }
+    return next((f"{name} is impossible" for name, fine in checks.items() if not fine), None)
+
+
+def _finite(tree):
+    """Whether every float of a tree of arrays is finite."""
+    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating))
 
 
 def _plain(leaf):

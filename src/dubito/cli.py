@@ -17,7 +17,8 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
-from dubito import cache, grids, interrupts, progress
+from dubito import cache, files, grids, interrupts, progress
+from dubito.terminal import escape_control
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -58,58 +59,12 @@ def options(
 ):
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    cache.use()
-
-
-def read_labeled_table(table, target, task, categorical):
-    """(inputs, y, task) of a table to fit to its column ``target``, without the rows that have no value of it."""
-    from dubito.tables import DataError, read_table, split_target, target_kind, with_target
-
-    frame = read_table(table, categorical or (), target)
-    if len(frame) == 0:
-        raise DataError(f"{table} has a header but no rows.")
-    inputs, _ = split_target(frame, target)
-    if inputs.num_columns == 0:
-        raise DataError(f"{table} has no column beside the target {target!r}.")
-    kind = one_of_two(target_kind(frame, target) if task is None else task)
-    frame, missing = with_target(frame, target)
-    report_missing_targets(missing, missing + len(frame), target)
-    inputs, y = split_target(frame, target)
-    if kind == "classification":
-        from dubito.checks import listed
-
-        classes = sorted({*y.tolist()}, key=str)
-        say(f"Classification: {target!r} has {len(classes)} classes: {listed(classes)}.")
-    return inputs, y, kind
-
-
-def report_missing_targets(missing, rows, target):
-    """Say how many rows are left out; DataError if all are."""
-    from dubito.tables import DataError
-
-    if rows and missing == rows:
-        raise DataError(f"No row has a value of the target {target!r}.")
-    if missing:
-        say(f"Left out {missing} of {rows} rows, which have no value of the target {target!r}.")
-
-
-def impute(inputs, values=None):
-    """(the inputs with their missing values filled in, the value for each column)."""
-    from dubito.tables import fill_missing
-
-    inputs, values, counts = fill_missing(inputs, values)
-    say_counts("Filled in", counts)
-    return inputs, values
-
-
-def say_counts(what, counts):
-    if counts:
-        say(f"{what}: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")
+    cache.use(say)
 
 
 def say(text):
     if not state["quiet"]:
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
+        errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws=None):
@@ -117,7 +72,10 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws
     import dubito
     from dubito.recipes import named
 
-    widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
+    try:
+        widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
+    except ValueError:
+        raise ValueError(f"--hidden is widths separated by commas, as in 50,50; got {hidden!r}") from None
     chosen = named(method, settings, size=rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
@@ -128,12 +86,6 @@ def implied(likelihood):
     from dubito.criteria import known
 
     return None if likelihood is None else known(likelihood).task
-
-
-def one_of_two(task):
-    if task not in ("regression", "classification"):
-        raise ValueError(f"--task is regression or classification, got {task!r}")
-    return task
 
 
 @app.command()
@@ -159,9 +111,10 @@ def fit(
 ):
     """Fit TABLE and write the model to one file. With --stream TABLE may be larger than the memory; it should not be
     sorted, as rows are shuffled within pieces only."""
-    if checkpoint is not None and checkpoint.resolve() == output.resolve():
-        raise ValueError(f"{output} cannot be both the model and its checkpoint: name another file with --checkpoint")
+    files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
+    from dubito.command_tables import check_task, fill_inputs, read_to_fit
     from dubito.explain import divergence_explained
+    from dubito.model_file import save_or_fall_back
 
     values, task = None, implied(likelihood) if task is None else task
     if stream:
@@ -169,52 +122,23 @@ def fit(
 
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
-        kind = one_of_two(kind_in_file(table, target) if task is None else task)
+        kind = check_task(kind_in_file(table, target) if task is None else task)
         model = estimator(kind, method, settings or (), hidden, seed, None, likelihood, draws)
         fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
-        inputs, y, kind = read_labeled_table(table, target, task, categorical)
+        inputs, y, kind = read_to_fit(table, target, task, categorical, say)
         if fill:
-            inputs, values = impute(inputs)
+            inputs, values = fill_inputs(inputs, say)
         model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
         fitting = partial(model.fit, inputs, y)
     with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
-    model.save(output)
+    save_or_fall_back(model, output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # it has done its work
     say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
-
-
-def answered(path, table, unknown, wanted=None):
-    """(the model in ``path``, inputs, the target's column or None) for a table that may hold the target or not; ``wanted``
-    names the command that cannot do without. Rows without a value of the target are left out."""
-    import dubito
-    from dubito.batches import read_labeled
-    from dubito.columns import is_missing_in
-
-    if unknown not in ("ignore", "error"):
-        raise ValueError(f"--unknown is ignore or error, got {unknown!r}")
-    model = dubito.load(path)
-    model.handle_unknown = unknown
-    target = model.summary_.get("target")
-    inputs, y = read_labeled(table, model.schema_, target, getattr(model, "classes_", None))
-    if y is None and wanted is not None:
-        name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
-        raise ValueError(f"{wanted} needs the target's column, {name}, in {table}")
-    if wanted is not None and len(y) == 0:
-        raise ValueError(f"{table} has a header but no rows")
-    if y is not None:
-        missing = is_missing_in(y)
-        report_missing_targets(int(missing.sum()), len(y), target)
-        inputs, y = inputs.filter(~missing), y[~missing]
-    if "impute" in model.summary_:
-        inputs, _ = impute(inputs, model.summary_["impute"])
-    if unknown == "ignore":
-        say_counts("Categories not seen at fit, taken as none of the known", model.schema_.count_unknown(inputs))
-    return model, inputs, y
 
 
 @app.command()
@@ -223,17 +147,30 @@ def predict(
     table: TableFile,
     output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
     coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
+    safe_csv: Annotated[
+        bool,
+        typer.Option(
+            "--safe-csv",
+            help="In CSV, put ' before texts that begin with = + - @ and would be formulas in a spreadsheet.",
+        ),
+    ] = False,
+    unknown: Unknown = "ignore",
 ):
     """Predict every row of TABLE, of any size: mean, std and its parts, an interval; or classes and their probabilities.
     After an interruption the same command goes on."""
     from dubito import streaming
 
     if output is None:
-        streaming.predict_to_stdout(model, table, coverage, say)
+        streaming.predict_to_stdout(model, table, coverage, say, safe_csv, unknown)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output is .csv or .parquet")
-    rows = streaming.predict_file(model, table, output, coverage, say)
+    if safe_csv and output.suffix != ".csv":
+        raise ValueError(
+            f"--safe-csv is for a .csv output, not for {output}: leave it out, no program runs Parquet's texts"
+        )
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
+    rows = streaming.predict_file(model, table, output, coverage, say, safe_csv, unknown)
     say(f"Wrote {output} ({rows} rows)")
 
 
@@ -245,11 +182,13 @@ def evaluate(
     as_json: Json = False,
 ):
     """Score the model on TABLE, which has the target's column too."""
+    from dubito.command_tables import load_model, read_to_evaluate
     from dubito.diagnostics import monte_carlo
     from dubito.interpretation import draws_setting, interpret_scorecard
     from dubito.metrics import scorecard
 
-    found, inputs, y = answered(model, table, unknown, "evaluate")
+    found = load_model(model, unknown)
+    inputs, y = read_to_evaluate(found, table, say, "evaluate")
     unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
     card = scorecard(answer, y) | unsure.card()
@@ -276,10 +215,18 @@ def calibrate(
     ] = None,
     unknown: Unknown = "ignore",
 ):
-    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column."""
-    found, inputs, y = answered(model, table, unknown, "calibrate")
+    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column. The output is another file than
+    MODEL, which stays as it is."""
+    import dubito
+    from dubito.command_tables import load_model, read_to_evaluate
+    from dubito.model_file import save_or_fall_back
+
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
+    found, as_saved = load_model(model, unknown), dubito.load(model)
+    inputs, y = read_to_evaluate(found, table, say, "calibrate")
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
-    found.save(output)
+    found.handle_unknown = as_saved.handle_unknown
+    save_or_fall_back(found, output)
     say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
 
 
@@ -294,18 +241,20 @@ def explain(
     unknown: Unknown = "ignore",
 ):
     """The model's parameters and computation graph; with TABLE also the health of its gradients."""
-    import dubito
+    from dubito.command_tables import load_model, read_to_evaluate
     from dubito.explain import explained
 
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture is .svg or .dot")
-    found, inputs, y = (dubito.load(model), None, None) if table is None else answered(model, table, unknown)
+    files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
+    found = load_model(model, unknown)
+    inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
     text, graph = explained(found, inputs, y, unfold or ())
-    print(text)
+    print(escape_control(text))
     if output is not None:
-        picture = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
-        with interrupts.deferred():  # whole, or not there
-            output.write_text(picture)
+        drawing = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
+        with files.write_atomically(output) as file:
+            file.write(drawing.encode())
         say(f"Wrote {output}")
 
 
@@ -325,9 +274,11 @@ def compare(
     report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
 ):
     """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
+    files.check_outputs({"TABLE": table}, {"--report": report})
     from dubito import comparison, recipes
+    from dubito.command_tables import read_to_fit
 
-    inputs, y, kind = read_labeled_table(table, target, implied(likelihood) if task is None else task, categorical)
+    inputs, y, kind = read_to_fit(table, target, implied(likelihood) if task is None else task, categorical, say)
     names = recipes.chosen(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
@@ -357,6 +308,7 @@ def demo(
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop",
 ):
     """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
+    files.check_output_folder("--output", output)
     from dubito import recipes
     from dubito.demo import run
 
@@ -376,7 +328,8 @@ def main():
         usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
         message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
         message = f"{error.problem} {error.option}" if getattr(error, "option", "") else message  # type: ignore[attr-defined]
-        errors.print(f"dubito: {message or type(error).__name__}", markup=False, highlight=False, soft_wrap=True)
+        text = escape_control(f"dubito: {message or type(error).__name__}")
+        errors.print(text, markup=False, highlight=False, soft_wrap=True)
         sys.exit(usage)
     except SystemExit as end:
         if end.code in (130, 143):

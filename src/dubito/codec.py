@@ -35,6 +35,8 @@ from dubito.methods import (
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
 LAYERS = 100  # of a network
 LARGEST = 2**31  # a whole number is smaller
+FAR = 1e30  # a number of a setting, which is in standardized units, lies between −FAR and FAR
+FREEDOM = 1000  # degrees of freedom: the cdf is a sum of half as many terms, and beyond it the noise is Gaussian
 
 
 POINTS = (maximum.MaximumLikelihood, maximum.MAP, randomized_map.RandomizedMAP)
@@ -103,9 +105,11 @@ def decoded(value) -> Any:
     found = {name: decoded(value[name]) for name in own}
     for name, each in found.items():
         right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
-        small = type(each) is not int or 0 <= each < LARGEST
+        small = 0 <= each < LARGEST if type(each) is int else type(each) is not float or abs(each) <= FAR
         expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
     expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")
+    freedom = found.get("df")
+    expect(freedom is None or 4 <= freedom <= FREEDOM and freedom % 2 == 0, f"the degrees of freedom {freedom!r}")
     expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
     if kind is network.MLP:
         expect(network.mlp(**found) == kind(**found), "its network is none that dubito makes")

@@ -1,6 +1,7 @@
 """The main job on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import csv
+import io
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,9 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
-from dubito import datasets, interrupts, metrics, plots, report, threads
+from dubito import datasets, metrics, plots, report, threads
 from dubito.diagnostics import monte_carlo
 from dubito.estimators import BayesianClassifier, BayesianRegressor
+from dubito.files import write_atomically
 from dubito.interpretation import draws_setting, interpret_comparison, listed
 from dubito.pieces import innermost
 from dubito.recipes import METHODS
@@ -122,15 +124,14 @@ def run(folder, names, say=print):
             pictures = drawn(job, results)
             for place, (_, _, picture) in enumerate(pictures):
                 path = folder / f"{job.name.lower()}{'_training' if place else ''}.png"
-                with interrupts.deferred():  # whole, or not there
-                    path.write_bytes(picture)
+                with write_atomically(path) as file:
+                    file.write(picture)
                 written.append(path)
             sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), pictures))
             draws += errors(job, results)
             settings |= {f"{job.name}, {name}": report.describe(one.model) for name, one in results.items()}
             if number == 0:
-                with interrupts.deferred():
-                    predictions(folder / "predictions.csv", job, next(iter(results.values())).answer)
+                predictions(folder / "predictions.csv", job, next(iter(results.values())).answer)
     first = report.Section("Conclusions", points=tuple(points))
     last = report.Section("Are the draws enough?", report.draws_text(draws))
     page = folder / "report.html"
@@ -301,8 +302,9 @@ def predictions(path, job, answer):
         "lower": lower,
         "upper": upper,
     }
-    rows = np.stack([np.ravel(values) for values in columns.values()], axis=1)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([f"{value:.6g}" for value in row] for row in rows)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows([f"{value:.6g}" for value in row] for row in zip(*map(np.ravel, columns.values()), strict=True))
+    with write_atomically(path) as file:
+        file.write(text.getvalue().encode())

@@ -22,6 +22,7 @@ GROUP = 1024  # draws of one call of a compiled program
 TOGETHER = 64  # draws that are evaluated side by side, where few of their parameters differ
 VARYING = 2**13  # parameters that differ, of all draws side by side; products of more are as fast one after another
 HELD = 2**24  # numbers of z that are held for one answer
+MOST = 1_000_000  # draws of one answer: its Monte Carlo error is then a thousandth of the spread of the draws
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,16 @@ class Functions:
         return Draws(numbers, len(x), None, self.model, self.groups, pieces(x)).held()
 
 
+def check_draws(draws):
+    """ValueError unless ``draws`` is None or a whole number from 1 to ``MOST``."""
+    whole = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
+    if draws is not None and not (whole and 1 <= draws <= MOST):
+        raise ValueError(f"draws is a whole number from 1 to {MOST:,}, or None for the default; got {draws!r}")
+
+
 def functions(posterior, key, draws):
     """``draws`` functions of a posterior; None: its members, or as many as it gives unasked."""
+    check_draws(draws)
     key = random.fast(key)
     if not hasattr(posterior, "sources"):
         posterior, draws = Samples(posterior.model, posterior.sample(key, draws)), None

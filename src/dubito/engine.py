@@ -234,7 +234,10 @@ def run_members(run, pieces, stop, reports, slots):
     each, logs = apart(carry, count), [np.empty((0, 3), np.float32)] * count
     length, fresh = FIRST, True
     if slots[0] is not None:
-        each, logs = zip(*(slot.restore(one) for slot, one in zip(slots, each, strict=True)), strict=True)
+        blocks = int(np.max(piece.blocks))
+        each, logs = zip(
+            *(slot.restore(one, total, blocks) for slot, one in zip(slots, each, strict=True)), strict=True
+        )
         carry = stacked(each)
         for report, one, log in zip(reports, each, logs, strict=True):
             report(total, one, piece, log, log)

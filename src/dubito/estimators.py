@@ -15,6 +15,7 @@ from dubito import model_file, random, targets
 from dubito.answering import Answering
 from dubito.batches import learn_table, table_pieces
 from dubito.conformal import cv_plus
+from dubito.draws import check_draws
 from dubito.engine import fit, history
 from dubito.methods.committee import Committee, assigned
 from dubito.model import Model
@@ -101,7 +102,9 @@ class _Estimator(Answering, BaseEstimator):
     def _fit(self, table, y, target, progress, checkpoint):
         """Train on the encoded table; a ``target`` has the attributes to set when all has gone well."""
         start = time.perf_counter()
+        check_draws(self.draws)
         (schema, x, weight, rows), (likelihood, scaler, fitted) = table, target
+        model_file.check_texts(schema, fitted.get("classes_"))
         method = default_method(rows, likelihood.task, self.likelihood) if self.method is None else self.method
         recipe = self._recipe if self.method is None else None
         network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)

@@ -19,10 +19,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from dubito.files import remove_temporary_files
+
 GRACE = 3.0  # seconds that code inside ``deferred`` has
 NAP = 0.05  # seconds between two looks of the thread that ends the process
-
-temporaries: set[str] = set()  # files that are removed before the process ends by a signal
 
 
 class _State:
@@ -124,7 +124,7 @@ def leave():
         for file in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
                 file.flush()
-        _remove_temporaries()
+        remove_temporary_files()
         os._exit(128 + _state.number)
 
 
@@ -155,16 +155,10 @@ def _watch(reader, numbers):
 
 
 def _end(number):
-    _remove_temporaries()
+    remove_temporary_files()
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
         descriptor = sys.stderr.fileno()
         shown = "\x1b[?25h\r\x1b[2K" if os.isatty(descriptor) else ""  # the cursor, and the progress bar's line
         if sys.platform == "win32" or select.select([], [descriptor], [], 0)[1]:  # no wait for a full pipe
             os.write(descriptor, f"{shown}Interrupted.\n".encode())
     os._exit(128 + number)
-
-
-def _remove_temporaries():
-    for path in list(temporaries):
-        with contextlib.suppress(OSError):
-            os.unlink(path)

@@ -1,6 +1,11 @@
 """Fitted estimators as one safe file: their parameters, what they learned, and what was there to learn; and back."""
 
 import importlib.metadata
+import json
+import os
+import tempfile
+import time
+import warnings
 from itertools import pairwise
 from typing import Any
 
@@ -10,11 +15,14 @@ from sklearn.base import RegressorMixin
 from dubito import archive, codec, likelihood, network, posterior_file
 from dubito.archive import ModelFileError, expect
 from dubito.codec import decoded, encoded
+from dubito.columns import DataError, DataWarning
 from dubito.conformal import CVPlus
+from dubito.draws import check_draws
 from dubito.methods.laplace import Linearized
 from dubito.tables import Schema, TargetScaler
 
 FORMAT = 1
+TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 
@@ -53,6 +61,49 @@ def save(estimator, path):
     archive.write(path, config, found)
 
 
+def check_texts(schema, classes=None):
+    """DataError, before anything is trained, where the names and texts of a table are more than a model file can hold;
+    DataWarning where its number of columns is."""
+    sizes = {f"column {column.name!r}": _bytes([column.name, *column.categories]) for column in schema.columns}
+    sizes |= {} if classes is None else {"the target's classes": _bytes(classes.tolist())}
+    largest = max(sizes, key=lambda name: sizes[name])
+    if sum(sizes.values()) > TEXTS:
+        raise DataError(
+            f"The names and texts of this table have {sum(sizes.values()):,} bytes, of which a model file holds {TEXTS:,}. The "
+            f"most are of {largest}: {sizes[largest]:,} bytes. Leave it out, shorten its texts, or pool its rare ones."
+        )
+    total = _bytes(schema.to_dict())
+    if total > archive.HEADER - TEXTS // 2:
+        warnings.warn(
+            f"{len(schema.columns):,} columns need {total:,} bytes of description, about as many as a model file can hold "
+            f"({archive.HEADER:,}): saving this model may fail.",
+            DataWarning,
+            stacklevel=4,
+        )
+
+
+def _bytes(value):
+    """How many bytes a value takes in a model file, whose header holds JSON as a text in JSON."""
+    return len(json.dumps(json.dumps(value, separators=(",", ":")), ensure_ascii=False))
+
+
+def save_or_fall_back(estimator, path):
+    """Save to ``path``; where that fails, to another folder, so that the work is not lost, and raise ModelFileError that
+    names the file."""
+    try:
+        estimator.save(path)
+    except ModelFileError as error:
+        name = f"dubito-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.dubito"
+        for folder in (tempfile.gettempdir(), os.path.expanduser("~"), os.getcwd()):
+            other = os.path.join(folder, name)
+            try:
+                estimator.save(other)
+            except ModelFileError:
+                continue
+            raise ModelFileError(f"{error} The model was written to {other!r} instead: move it from there.") from error
+        raise
+
+
 def load(path, kinds):
     """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
@@ -87,10 +138,7 @@ def assembled(config, found, kinds):
     kind = kinds[config["kind"]]
     expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
     expect(params["handle_unknown"] in ("error", "ignore"), "its parameter handle_unknown")
-    expect(
-        type(params["draws"]) in (int, type(None)) and 0 < (params["draws"] or 1) < codec.LARGEST,
-        "its parameter draws",
-    )
+    check_draws(params["draws"])
     method.check(posterior_.model)
     task = "regression" if issubclass(kind, RegressorMixin) else "classification"
     expect((scaler is None, classes is None) == (task != "regression", task == "regression"), "its kind of target")

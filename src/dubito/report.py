@@ -6,17 +6,15 @@ import importlib.metadata
 import importlib.resources
 import io
 import math
-import os
 import platform
-import secrets
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
-from dubito import interrupts, metrics, plots
+from dubito import metrics, plots
 from dubito.comparison import interpretation
 from dubito.diagnostics import monte_carlo
+from dubito.files import write_atomically
 from dubito.interpretation import interpret_scorecard, listed
 
 try:
@@ -75,16 +73,8 @@ def write_report(path, title, sections, *, settings, seed):
         sections=shown,
         facts=[("Settings", {**settings, "seed": seed}), ("Versions", versions())],
     )
-    path = Path(path)
-    temporary = path.with_name(f".dubito-{secrets.token_hex(8)}")
-    try:
-        interrupts.temporaries.add(str(temporary))
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(page)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-        interrupts.temporaries.discard(str(temporary))
+    with write_atomically(path) as file:
+        file.write(page.encode())
 
 
 def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):

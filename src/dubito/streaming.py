@@ -1,72 +1,62 @@
 """Predictions of a table's file to a file, block by block: constant memory, whole or not at all, and to be continued.
 
-A block's answers are kept in memory until there is a part of them. A table of more than one part has a folder beside the
-output, where each finished part is an Arrow file that took its name in one step, so what has a name is whole; its name
-holds a digest of the task (model, table, options), so parts of different tasks never mix. At the end the parts become
-the one output, which takes its name in one step, too. There is no list of parts to fall out of step with them.
+A block's answers are kept in memory until there is a part of them; the parts of a long table are files
+(``output_parts``), which become the one output at the end.
 """
 
-import contextlib
 import hashlib
 import itertools
-import json
 import os
-import shutil
+import re
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from dubito import interrupts
+from dubito.files import write_atomically
+from dubito.output_parts import Parts, add_counts
 
-PART = 2**19  # rows at least: 24 MB of six columns
+FORMULA = r"^[=+\-@\t\r]"
 
 
-def predict_file(model, table, output, coverage, say):
+def predict_file(model, table, output, coverage, say, safe_csv=False, unknown="ignore"):
     """Predict the rows of ``table`` with the model in the file ``model``, to ``output`` (.csv or .parquet).
 
-    An interrupted run is continued by the same call. ``say`` is told what the user should know. Returns the number of rows.
-    Raises DataError, ModelFileError and OSError.
+    An interrupted run is continued by the same call. ``say`` is told what the user should know; ``unknown`` is as for
+    ``command_tables.load_model``. Returns the number of rows. Raises DataError, ModelFileError and OSError.
     """
-    from dubito.estimators import load
+    from dubito.command_tables import load_model, say_counts
 
-    found = load(model)
-    with interrupts.deferred(), Parts(output, task(model, table, coverage), say) as parts:
-        for answer, filled in answers(found, table, coverage, skip=parts.rows):
-            parts.add(answer, filled)
-        tell(parts.filled, say)
-        write(parts.tables(), output, parts.folder)
+    found = load_model(model, unknown)
+    with interrupts.deferred(), Parts(output, task(model, table, coverage, unknown), say) as parts:
+        for answer, notes in answers(found, table, coverage, skip=parts.rows):
+            parts.add(answer, notes)
+        say_counts(parts.notes, say)
+        write(parts.tables(), output, parts.made_folder, safe_csv)
     return parts.rows
 
 
-def predict_to_stdout(model, table, coverage, say):
+def predict_to_stdout(model, table, coverage, say, safe_csv=False, unknown="ignore"):
     """The same as CSV to standard output as it comes; an end to whoever reads it is no error."""
-    from dubito.estimators import load
+    from dubito.command_tables import load_model, say_counts
 
-    counts = {}
+    total = {}
 
     def tables():
-        for answer, filled in answers(load(model), table, coverage):
-            add_counts(counts, filled)
-            yield answer
+        for answer, notes in answers(load_model(model, unknown), table, coverage):
+            add_counts(total, notes)
+            yield with_safe_texts(answer) if safe_csv else answer
 
     try:
         stream(tables(), sys.stdout.buffer, ".csv")
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    tell(counts, say)
+    say_counts(total, say)
 
 
-def tell(counts, say):
-    if counts:
-        say(f"Filled in: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")
-
-
-def add_counts(counts, more):
-    for name, count in more.items():
-        counts[name] = counts.get(name, 0) + count
-
-
-def task(model, table, coverage):
+def task(model, table, coverage, unknown):
     """What a part depends on, plain values; the table is None where it cannot be read again."""
     path = Path(table)
     found = path.stat() if path.is_file() else None
@@ -74,17 +64,21 @@ def task(model, table, coverage):
         "model": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
         "table": found and {"name": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns},
         "coverage": coverage,
+        "unknown": unknown,
     }
 
 
 def answers(found, table, coverage=0.9, skip=0):
-    """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and how many values were filled in."""
+    """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and notes, {what: {column: count}}, on
+    values that were filled in and categories that are unknown."""
     import pyarrow
 
+    from dubito.answering import check_answers
     from dubito.batches import read_batches
+    from dubito.command_tables import FILLED, UNKNOWN
     from dubito.tables import fill_missing
 
-    values, counts = found.summary_.get("impute"), []
+    values, notes = found.summary_.get("impute"), []
     booleans = {column.name for column in found.schema_.columns if column.kind == "boolean"}
     if values is not None:
         values = {name: float(value >= 0.5) if name in booleans else value for name, value in values.items()}
@@ -95,14 +89,19 @@ def answers(found, table, coverage=0.9, skip=0):
             filled = {}
             if values is not None:
                 block, _, filled = fill_missing(block, values)
-            counts.append(filled)
+            unknown = found.schema_.count_unknown(block) if found.handle_unknown == "ignore" else {}
+            notes.append({FILLED: filled, UNKNOWN: unknown})
             yield block, start
 
     def reading(answer):
-        return pyarrow.table(classes(found, answer) if answer.task == "classification" else numbers(answer, coverage))
+        columns = classes(found, answer) if answer.task == "classification" else numbers(answer, coverage)
+        for values in columns.values():
+            if isinstance(values, np.ndarray):
+                check_answers(values)
+        return pyarrow.table(columns)
 
     for place, answer in enumerate(found.stream(blocks(), reading)):
-        yield answer, counts[place]
+        yield answer, notes[place]
 
 
 def numbers(answer, coverage):
@@ -133,108 +132,28 @@ def classes(found, answer):
     return {"prediction": prediction} | columns | doubt
 
 
-class Parts:
-    """The answers so far: finished parts in a hidden folder beside ``output``, the rest in memory.
-
-    As a context it leaves the folder after an interruption or a full disk, so that the same task can be continued, and
-    removes it otherwise.
-    """
-
-    def __init__(self, output, task, say):
-        self.folder = output.with_name(f".{output.name[:200]}.parts")
-        self.task, self.say = task, say
-        self.digest = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
-        self.rest, self.files, self.rows, self.filled = [], [], 0, {}
-
-    def __enter__(self):
-        manifest = self.folder / "manifest.json"
-        if self.folder.is_dir():
-            with contextlib.suppress(OSError, ValueError):
-                if self.task["table"] is not None and json.loads(manifest.read_text()) == self.task:
-                    self._resume()
-            if self.files:
-                self.say(f"Going on after row {self.rows}, which an earlier run reached.")
-            else:
-                self.say(f"Discarded the parts of another or damaged run in {self.folder}")
-                shutil.rmtree(self.folder)
-        return self
-
-    def _resume(self):
-        """Take up the finished parts, up to the first that is not there or not whole."""
-        import pyarrow
-
-        for place in itertools.count():
-            try:
-                with pyarrow.ipc.open_file(str(self._part(place))) as file:
-                    counts = json.loads(file.schema.metadata[b"filled"])
-                    self.rows += sum(file.get_batch(k).num_rows for k in range(file.num_record_batches))
-            except (OSError, pyarrow.ArrowException):
-                return
-            self.files.append(self._part(place))
-            add_counts(self.filled, counts)
-
-    def _part(self, place):
-        return self.folder / f"{self.digest}-{place:06}.arrow"
-
-    def add(self, answer, filled):
-        """Take the next answers, a pyarrow Table; a part that is full goes to the disk when more rows come."""
-        if sum(len(table) for table, _ in self.rest) >= PART:
-            self._flush()
-        self.rest.append((answer, filled))
-        self.rows += len(answer)
-        add_counts(self.filled, filled)
-
-    def _flush(self):
-        import pyarrow
-
-        if not self.files:
-            self.folder.mkdir(exist_ok=True)
-            (self.folder / "manifest.json").write_text(json.dumps(self.task, indent=1))
-        counts = {}
-        for _, filled in self.rest:
-            add_counts(counts, filled)
-        schema = self.rest[0][0].schema.with_metadata({"filled": json.dumps(counts)})
-        temporary = self.folder / f"{os.getpid()}.part"
-        with open(temporary, "wb") as file:
-            with pyarrow.ipc.new_file(file, schema) as writer:
-                for table, _ in self.rest:
-                    writer.write_table(table.replace_schema_metadata(schema.metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self._part(len(self.files)))
-        self.files.append(self._part(len(self.files)))
-        self.rest = []
-
-    def tables(self):
-        """All answers in order, each a pyarrow Table."""
-        import pyarrow
-
-        for path in self.files:
-            with pyarrow.ipc.open_file(str(path)) as file:
-                yield file.read_all().replace_schema_metadata(None)
-        if self.rest:
-            yield pyarrow.concat_tables([table for table, _ in self.rest])
-
-    def __exit__(self, kind, *_):
-        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit | OSError)
-        if interrupted and self.files and self.task["table"] is not None:
-            self.say(f"The first rows are kept in {self.folder}. The same command goes on from there.")
-        elif self.files:
-            shutil.rmtree(self.folder, ignore_errors=True)
+def write(tables, output, folder=None, safe_csv=False):
+    """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all; ``folder`` is for the temporary file."""
+    with write_atomically(output, folder) as file:
+        stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
 
 
-def write(tables, output, folder=None):
-    """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all."""
-    name = f".{output.name[:200]}.{os.getpid()}"
-    temporary = folder / name if folder is not None and folder.is_dir() else output.with_name(name)
-    interrupts.temporaries.add(str(temporary))
-    try:
-        with open(temporary, "wb") as file:
-            stream(tables, file, output.suffix)
-        os.replace(temporary, output)
-    finally:
-        temporary.unlink(missing_ok=True)
-        interrupts.temporaries.discard(str(temporary))
+def with_safe_texts(table):
+    """A pyarrow Table whose names and texts no spreadsheet takes for a formula: an apostrophe stands before those that begin
+    with one of = + - @, a tab or a carriage return."""
+    import pyarrow
+    from pyarrow import compute
+
+    def safe(column):
+        if pyarrow.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
+            return column
+        prefix = compute.if_else(compute.match_substring_regex(column, FORMULA), "'", "")  # type: ignore[attr-defined]
+        return compute.binary_join_element_wise(prefix.cast(column.type), column, pyarrow.scalar("", column.type))  # type: ignore[attr-defined]
+
+    names = ["'" * bool(re.match(FORMULA, name)) + name for name in table.column_names]
+    return pyarrow.table([safe(column) for column in table.columns], names)
 
 
 def stream(tables, file, suffix):
@@ -242,6 +161,7 @@ def stream(tables, file, suffix):
     import pyarrow
     from pyarrow import csv, parquet
 
+    tables = iter(tables)
     first = next(tables)
     if suffix == ".csv":
         writer = csv.CSVWriter(file, first.schema)

@@ -35,6 +35,7 @@ from dubito.columns import check_target as check_target
 from dubito.columns import check_weight as check_weight
 from dubito.csv_quotes import check_quotes
 from dubito.encoding import Column, Learned
+from dubito.files import is_address
 from dubito.texts import MISSING, count_numbers
 
 FEW_CLASSES = 10  # so many different texts or codes can be classes of any number of rows
@@ -300,7 +301,7 @@ def read_table(source, categorical=(), target=None):
     stdin, ending = str(source) == "-", ending_of(source)
     try:
         if ending == ".parquet":
-            table = parquet.ParquetFile(source).read()
+            table = parquet.ParquetFile(pyarrow.OSFile(str(source))).read()  # a name might be taken for an address
         else:
             delimiter = "\t" if ending == ".tsv" else ","
             data = sys.stdin.buffer.read() if stdin else None
@@ -352,6 +353,8 @@ def with_missing_spelled(column):
 
 def ending_of(source):
     """How to read a table's file: .csv (also for "-"), .tsv or .parquet; DataError for another."""
+    if is_address(source):
+        raise DataError(f"{source}: only local files can be read. Download the file first.")
     ending = ".csv" if str(source) == "-" else Path(source).suffix.lower()
     if ending not in (".csv", ".tsv", ".parquet"):
         raise DataError(f"{source}: only .csv, .tsv and .parquet tables can be read.")
