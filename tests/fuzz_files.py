@@ -192,7 +192,8 @@ def mutate_arrays(arrays, rng):
         case 4:
             arrays[name] = array[None] if rng.random() < 0.5 else array.reshape(-1)
         case 5:
-            arrays[rng.choice(sorted(arrays))] = arrays.pop(name)
+            other = rng.choice([*sorted(arrays), f"{name}x"])
+            arrays[other] = arrays.pop(name)
         case _:
             arrays[name] = array[::-1] if array.ndim else array.astype(rng.choice(["float64", "int32"]))
 

@@ -14,7 +14,7 @@ import numpy as np
 from dubito import archive
 from dubito.epochs import RETRIES
 
-ARRAY = re.compile(r"(\d{1,9}\.\d{1,9})\.(carry|log)")  # run, member, and which of the two
+ARRAY = re.compile(r"\d{1,9}\.\d{1,9}\.(carry|log)")  # run, member, and which of the two
 EVERY = 10.0  # seconds between a member's writes, or twenty times as long as a write takes
 
 
@@ -118,12 +118,12 @@ def _expected(config):
     whole = type(config.get("checkpoint")) is int and config["checkpoint"] == 1 and len(config) == 3
     archive.expect(whole and isinstance(parts, dict) and isinstance(shapes, dict), "it is no checkpoint")
     for name, shape in shapes.items():
-        found = ARRAY.fullmatch(name)
-        archive.expect(found is not None, f"it has no use for the array {name!r}")
-        other = f"{found[1]}.{'log' if found[2] == 'carry' else 'carry'}"
+        archive.expect(ARRAY.fullmatch(name), f"it has no use for the array {name!r}")
+        slot, kind = name.rsplit(".", 1)
+        other = f"{slot}.{'log' if kind == 'carry' else 'carry'}"
         archive.expect(other in shapes, f"it has {name!r} but not {other!r}")
         counts = isinstance(shape, list) and all(type(each) is int and each >= 0 for each in shape)
-        archive.expect(counts and shape[1:] == ([] if found[2] == "carry" else [3]) and shape, f"the shape of {name!r}")
+        archive.expect(counts and shape and shape[1:] == ([] if kind == "carry" else [3]), f"the shape of {name!r}")
     return {name: ("uint32", tuple(shape)) for name, shape in shapes.items()}
 
 

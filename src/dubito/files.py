@@ -150,14 +150,14 @@ def _check_folder(name, path, folder):
 
 def _same_file(one, other):
     """Whether two paths are one file; of two that do not exist yet, whether their names differ in case at most."""
-    found = _status(one), _status(other)
-    if None not in found:
-        return os.path.samestat(*found)
-    if found != (None, None) or str(one) == "-":
+    first, second = _status(one), _status(other)
+    if first is not None and second is not None:
+        return os.path.samestat(first, second)
+    if first is not None or second is not None or str(one) == "-":
         return False
     names = [unicodedata.normalize("NFC", Path(path).name).casefold() for path in (one, other)]
-    folders = [_status(Path(path).parent) for path in (one, other)]
-    return names[0] == names[1] and None not in folders and os.path.samestat(*folders)
+    first, second = (_status(Path(path).parent) for path in (one, other))
+    return names[0] == names[1] and first is not None and second is not None and os.path.samestat(first, second)
 
 
 def _status(path):

@@ -182,10 +182,8 @@ def parts_folder(output):
     name = output.name
     if len(name.encode()) > 200:  # a name has 255 bytes at most
         name = f"{name.encode()[:160].decode(errors='ignore')}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    for place in itertools.count():
-        folder = output.with_name(f".{name}.parts{place or ''}")
-        if not os.path.lexists(folder) or _is_own(folder):
-            return folder
+    folders = (output.with_name(f".{name}.parts{place or ''}") for place in itertools.count())
+    return next(folder for folder in folders if not os.path.lexists(folder) or _is_own(folder))
 
 
 def _is_own(folder):
