@@ -564,7 +564,7 @@ def test_what_cannot_be_calibrated_is_refused():
         (lambda: calibration.quantiles(numbers, missing), r"y is missing in 1 of 30 rows \(row 4\)"),
         (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "9 rows, but the predictive has 30"),
-        (lambda: calibration.isotonic(labels, k + 1), "class indices from 0 to 2, got 3"),
+        (lambda: calibration.isotonic(labels, k + 1), "y has 3 in row 5, which is not a code from 0 to 2"),
         (lambda: calibration.quantiles(counts, np.abs(k)), "never uniform: use split_conformal"),
         (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows, got 9"),
         (lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)), "at least 10 rows, got 5"),
