@@ -9,6 +9,7 @@ DataError names the value and the row of what is neither, and the rows with miss
 
 from decimal import Decimal
 from numbers import Real
+from typing import Any
 
 import narwhals as nw
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from dubito.columns import DataError, is_missing, listed
 
 
-def as_array(y):
+def as_array(y) -> Any:
     """y as a NumPy array: a NumPy, pandas, polars or pyarrow column, a frame, or a sequence. Missing values are NaN or None."""
     found = nw.from_native(y, allow_series=True, eager_only=True, pass_through=True)
     if isinstance(found, nw.DataFrame) and found.columns:
@@ -62,7 +63,7 @@ def target_values(y, rows, targets, columns=None, *, finite=True):
     return table
 
 
-def _as_float(values):
+def _as_float(values: Any):
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype.kind not in "OUS":
@@ -119,7 +120,7 @@ def label_codes(y, classes):
     return class_codes(values, len(values), 0, classes)
 
 
-def _distinct(values):
+def _distinct(values) -> tuple[list[Any], Any]:
     """(distinct values as Python objects, the place of each row's value among them)."""
     if values.dtype.kind != "O":
         distinct, place = np.unique(values, return_inverse=True)
