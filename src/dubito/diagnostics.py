@@ -5,6 +5,7 @@ that they predict. R-hat and the effective sample size are those of Vehtari, Gel
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -201,7 +202,8 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     std, sd = (answer.std, answer.scale * found["sd"]) if spread else (answer.epistemic_std, None)
     mean = answer.scale * found["mean"]
     fields = (std, mean, sd, found.get("rhat"), found.get("ess"))
-    std, mean, sd, rhat, ess = (None if each is None else given._squeezed(each) for each in fields)
+    values: Any = (None if each is None else given._squeezed(each) for each in fields)
+    std, mean, sd, rhat, ess = values
     return MonteCarlo(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
 
 

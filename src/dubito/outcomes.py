@@ -25,7 +25,7 @@ def as_array(y) -> Any:
     if isinstance(found, nw.Series):
         return _values(found)
     if isinstance(y, np.ma.MaskedArray):
-        return y.astype(object).filled(None)
+        return np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
     if hasattr(y, "to_pylist"):  # a pyarrow array that is not chunked
         return _objects(y.to_pylist())
     return np.asarray(y) if hasattr(y, "__array__") else np.array(y, dtype=object)
@@ -44,7 +44,7 @@ def _objects(values):
     return found
 
 
-def target_values(y, rows, targets, columns=None, *, finite=True):
+def target_values(y, rows, targets, columns=None, *, finite=True) -> Any:
     """y as float64 (rows, targets), from (n,) or (n, 1) for one target. ``columns``: how many columns y may have instead.
 
     DataError for another shape, for what is no number or missing, and with ``finite`` for what is infinite.
@@ -63,12 +63,14 @@ def target_values(y, rows, targets, columns=None, *, finite=True):
     return table
 
 
-def _as_float(values: Any):
+def _as_float(values: Any) -> Any:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype.kind not in "OUS":
         raise DataError(f"y has the dtype {values.dtype}, but this predictive is of numbers")
     found = np.empty(values.shape)
+    place: Any
+    value: Any
     for place, value in np.ndenumerate(values):
         if not (is_missing(value) or isinstance(value, Real | Decimal | np.bool_)):
             raise DataError(f"y has {_plain(value)!r} in row {place[0]}, but this predictive is of numbers")
@@ -94,7 +96,7 @@ def class_codes(y, rows, count, classes=None):
     by_label = [labels.get(value) for value in distinct]
     if None not in by_label:
         return np.array(by_label, int)[place]
-    by_code = [int(value) if isinstance(value, Real) and value in range(count) else None for value in distinct]
+    by_code = [_code(value, count) for value in distinct]
     if None not in by_code:
         return np.array(by_code, int)[place]
     neither = np.array([label is None and code is None for label, code in zip(by_label, by_code, strict=True)])[place]
@@ -110,6 +112,11 @@ def class_codes(y, rows, count, classes=None):
     wanted = [] if classes is None else [f"one of the classes {listed(classes.tolist())}"]
     wanted += [f"a code from 0 to {count - 1}"] if count else []
     raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(wanted)}")
+
+
+def _code(value: Any, count):
+    """The code that a value is, None for anything else."""
+    return int(value) if isinstance(value, Real) and value in range(count) else None
 
 
 def label_codes(y, classes):
@@ -155,7 +162,7 @@ def _rows(which):
     return f"{len(rows)} of {len(which)} rows (row{'s' if len(rows) > 1 else ''} {listed(rows.tolist())})"
 
 
-def checked(predictive, y, weight, task, marked=False):
+def checked(predictive, y, weight, task, marked=False) -> tuple[Any, Any, Any]:
     """(predictive, y, weight): the predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), weights float64 (n,).
 
     ``marked``: y may have K more columns, where the likelihood knows such. DataError for what does not fit.
