@@ -25,7 +25,8 @@ def as_array(y) -> Any:
     if isinstance(found, nw.Series):
         return _values(found)
     if isinstance(y, np.ma.MaskedArray):
-        return np.where(np.ma.getmaskarray(y), None, y.data.astype(object))
+        masked: Any = y.astype(object)
+        return masked.filled(None)
     if hasattr(y, "to_pylist"):  # a pyarrow array that is not chunked
         return _objects(y.to_pylist())
     return np.asarray(y) if hasattr(y, "__array__") else np.array(y, dtype=object)
@@ -69,15 +70,13 @@ def _as_float(values: Any) -> Any:
     if values.dtype.kind not in "OUS":
         raise DataError(f"y has the dtype {values.dtype}, but this predictive is of numbers")
     found = np.empty(values.shape)
-    place: Any
-    value: Any
     for place, value in np.ndenumerate(values):
         if not (is_missing(value) or isinstance(value, Real | Decimal | np.bool_)):
             raise DataError(f"y has {_plain(value)!r} in row {place[0]}, but this predictive is of numbers")
         try:
             found[place] = np.nan if is_missing(value) else float(value)
         except OverflowError:
-            found[place] = np.inf if value > 0 else -np.inf
+            found[place] = np.inf if value > 0 else -np.inf  # pyright: ignore[reportOperatorIssue]
     return found
 
 
@@ -116,7 +115,8 @@ def class_codes(y, rows, count, classes=None):
 
 def _code(value: Any, count):
     """The code that a value is, None for anything else."""
-    return int(value) if isinstance(value, Real) and value in range(count) else None
+    number = isinstance(value, Real)
+    return int(value) if number and value in range(count) else None
 
 
 def label_codes(y, classes):
