@@ -117,8 +117,8 @@ def test_errors_are_the_spread_over_repetitions(kind):
         found = diagnostics.monte_carlo(answer, OF_KIND[kind], y)
         assert (found.kind, found.draws) == (kind, len(e))
         nll = -answer.log_prob(y)
-        values.append([answer.columnwise.mean, answer.columnwise.std, nll[:, None], np.full((3, 1), nll.mean())])
-        errors.append([found.mean, found.sd, found.nll[:, None], np.full((3, 1), found.mean_nll)])
+        values.append([answer.mean, answer.std, nll, np.full(3, nll.mean())])
+        errors.append([found.mean, found.sd, found.nll, np.full(3, found.mean_nll)])
     values, squares = np.array(values), np.array(errors) ** 2
     difference = (values - values.mean(0)) ** 2 - squares
     z = difference.mean(0) / (difference.std(0) / np.sqrt(sets))
@@ -135,9 +135,9 @@ def test_errors_of_independent_draws_are_the_formulas():
     )
     found = diagnostics.monte_carlo(answer, normals(), np.array([1.5]))
     p, q = stats.norm.pdf(1.5, [1, 3], 1)
-    assert found.mean[0, 0] == pytest.approx(1)
+    assert found.mean[0] == pytest.approx(1)
     assert found.nll[0] == pytest.approx(abs(p - q) / (p + q), rel=1e-5) == found.mean_nll
-    assert found.sd[0, 0] == pytest.approx(0, abs=1e-9)  # both are as far from the mean
+    assert found.sd[0] == pytest.approx(0, abs=1e-9)  # both are as far from the mean
     weighted = diagnostics.monte_carlo(
         predictive(np.ones((2, 2, 1)), np.ones((2, 2, 1))), normals(), [1.0, 2.0], weight=[1, 0]
     )
@@ -166,10 +166,10 @@ def test_many_rows_are_taken_some_at_a_time(monkeypatch):
     cut = diagnostics.monte_carlo(answer, samples(40, 2), y)
     halves = 2 * answer.draws.at(None)["mean"].astype(float)[:, :, 0].reshape(2, 20, 1500)
     for found in (whole, cut):
-        np.testing.assert_allclose(found.ess[:, 0], diagnostics.bulk_ess(halves), rtol=1e-9)
-        np.testing.assert_allclose(found.rhat[:, 0], diagnostics.rhat(halves), rtol=1e-9)
+        np.testing.assert_allclose(found.ess, diagnostics.bulk_ess(halves), rtol=1e-9)
+        np.testing.assert_allclose(found.rhat, diagnostics.rhat(halves), rtol=1e-9)
         expected = halves.std((0, 1), ddof=1) / np.sqrt(diagnostics.ess(halves))
-        np.testing.assert_allclose(found.mean[:, 0], expected, rtol=1e-6)
+        np.testing.assert_allclose(found.mean, expected, rtol=1e-6)
         assert found.nll.shape == (1500,)
 
 
@@ -278,7 +278,7 @@ def test_a_criterion_has_an_error_of_its_mean_only():
     found = diagnostics.monte_carlo(
         Predictive(criterion, z, np.zeros(1), np.ones(1)), replace(normals(), model=model), np.zeros(4)
     )
-    np.testing.assert_allclose(found.mean, means.astype(float).std(0, ddof=1) / 3, rtol=1e-6)
+    np.testing.assert_allclose(found.mean, means.astype(float)[..., 0].std(0, ddof=1) / 3, rtol=1e-6)
     assert found.sd is None and found.nll is None and "nats" not in found.sentence
 
 
@@ -291,7 +291,7 @@ def test_errors_of_what_predict_gives_and_bad_targets():
     answer = dubito.predict(posterior, x, key=jax.random.key(1), scale=3.0)
     found = diagnostics.monte_carlo(answer, posterior, y)
     assert (found.kind, found.draws) == ("independent", 100)
-    np.testing.assert_allclose(found.mean[:, 0], answer.epistemic_std / np.sqrt(99), rtol=1e-5)
+    np.testing.assert_allclose(found.mean, answer.epistemic_std / np.sqrt(99), rtol=1e-5)
     with pytest.raises(ValueError, match="59 rows, but the predictive has 60"):
         diagnostics.monte_carlo(answer, posterior, y[:-1])
     with pytest.raises(ValueError, match="no rows"):

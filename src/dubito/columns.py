@@ -374,7 +374,7 @@ class TargetScaler:
         """The same from the ``Moments`` of each target."""
         far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
         warn_of(
-            "These targets are constant, so that there is nothing to learn",
+            "Constant targets, from which nothing can be learned",
             [f"target {k}" for k, m in enumerate(found) if m.constant],
         )
         warn_of(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)

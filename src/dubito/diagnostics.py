@@ -5,6 +5,7 @@ that they predict. R-hat and the effective sample size are those of Vehtari, Gel
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special, stats
@@ -96,9 +97,9 @@ class MonteCarlo:
     """What the draws leave unsure: standard errors of predictions over other draws like these, in the target's units.
 
     ``kind``: "point" (nothing is drawn), "independent" draws, "chains" (``runs`` of them, whose draws resemble each other), or
-    "members" of an ensemble or mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd`` (n, K), of the predictive
+    "members" of an ensemble or mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd``, (n,) or (n, K), of the predictive
     mean and standard deviation; ``nll`` (n,), of each row's, in nats; ``mean_nll``: of its mean over rows. ``rhat`` and ``ess``
-    (n, K): of the means of the draws, for chains. ``std`` (n, K): the predictive's own. None or nan is what is not defined.
+    as these: of the means of the draws, for chains. ``std``: the predictive's own. None or nan is what is not defined.
     """
 
     kind: str
@@ -212,7 +213,10 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     spread = answer.offers("variance")
     std, sd = (answer.std, answer.scale * found["sd"]) if spread else (answer.epistemic_std, None)
     mean = answer.scale * found["mean"]
-    return MonteCarlo(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, found.get("rhat"), found.get("ess"))
+    fields = (std, mean, sd, found.get("rhat"), found.get("ess"))
+    values: Any = (None if each is None else given._squeezed(each) for each in fields)
+    std, mean, sd, rhat, ess = values
+    return MonteCarlo(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
 
 
 def _errors_of_moments(kind, runs, part):

@@ -73,6 +73,7 @@ def nll(predictive, y, *, weight=None):
 def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
     predictive, y, weight = checked(predictive, y, weight, "regression")
+    knots = None if knots is None else np.reshape(knots, (len(knots), *y.shape))
     parts = []
     start = 0
     for part in predictive.by_rows():  # so that memory is bounded

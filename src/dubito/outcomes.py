@@ -9,6 +9,7 @@ DataError names the value and the row of what is neither, and the rows with miss
 
 from decimal import Decimal
 from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -16,15 +17,16 @@ from dubito.checks import DataError, listed
 from dubito.columns import as_array, is_missing
 
 
-def outcome_array(y):
+def outcome_array(y) -> Any:
     """y as a NumPy array: a NumPy, pandas, polars or pyarrow column, a frame, or a sequence. Missing values are NaN or None."""
     if isinstance(y, np.ma.MaskedArray):
-        return y.astype(object).filled(None)
+        masked: Any = y.astype(object)
+        return masked.filled(None)
     found = as_array(y)
     return np.asarray(found) if hasattr(found, "__array__") else np.array(found, dtype=object)
 
 
-def target_values(y, rows, targets, columns=None, *, finite=True):
+def target_values(y, rows, targets, columns=None, *, finite=True) -> Any:
     """y as float64 (rows, targets), from (n,) or (n, 1) for one target. ``columns``: how many columns y may have instead.
 
     DataError for another shape, for what is no number or missing, and with ``finite`` for what is infinite.
@@ -43,7 +45,7 @@ def target_values(y, rows, targets, columns=None, *, finite=True):
     return table
 
 
-def _as_float(values):
+def _as_float(values: Any) -> Any:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype.kind not in "OUS":
@@ -55,7 +57,7 @@ def _as_float(values):
         try:
             found[place] = np.nan if is_missing(value) else float(value)
         except OverflowError:
-            found[place] = np.inf if value > 0 else -np.inf
+            found[place] = np.inf if value > 0 else -np.inf  # pyright: ignore[reportOperatorIssue]
     return found
 
 
@@ -74,7 +76,7 @@ def class_codes(y, rows, count, classes=None):
     by_label = [labels.get(value) for value in distinct]
     if None not in by_label:
         return np.array(by_label, int)[place]
-    by_code = [int(value) if isinstance(value, Real) and value in range(count) else None for value in distinct]
+    by_code = [_code(value, count) for value in distinct]
     if None not in by_code:
         return np.array(by_code, int)[place]
     neither = np.array([label is None and code is None for label, code in zip(by_label, by_code, strict=True)])[place]
@@ -92,15 +94,21 @@ def class_codes(y, rows, count, classes=None):
     raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(wanted)}")
 
 
+def _code(value: Any, count):
+    """The code that a value is, None for anything else."""
+    number = isinstance(value, Real)
+    return int(value) if number and value in range(count) else None
+
+
 def label_codes(y, classes):
-    """Codes int (n,) of ``y``, all of it labels among ``classes``. ValueError for anything else."""
+    """Codes int (n,) of ``y``, all of it labels among ``classes``. DataError for anything else."""
     values = outcome_array(y)
     if not values.shape:
         raise DataError(f"y is {y!r}, but one class per row is wanted")
     return class_codes(values, len(values), 0, classes)
 
 
-def _distinct(values):
+def _distinct(values) -> tuple[list[Any], Any]:
     """(distinct values as Python objects, the place of each row's value among them)."""
     if values.dtype.kind != "O":
         distinct, place = np.unique(values, return_inverse=True)
@@ -135,7 +143,7 @@ def _rows(which):
     return f"{len(rows)} of {len(which)} rows (row{'s' if len(rows) > 1 else ''} {listed(rows.tolist())})"
 
 
-def checked(predictive, y, weight, task, marked=False):
+def checked(predictive, y, weight, task, marked=False) -> tuple[Any, Any, Any]:
     """(predictive, y, weight): the predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), weights float64 (n,).
 
     ``marked``: y may have K more columns, where the likelihood knows such. DataError for what does not fit.

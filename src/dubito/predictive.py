@@ -92,7 +92,7 @@ class Predictive:
         return self._columnwise if self.squeeze else self
 
     @cached_property
-    def _columnwise(self):
+    def _columnwise(self) -> Any:
         return replace(self, squeeze=False, classes=None)
 
     def _squeezed(self, values):
@@ -143,7 +143,7 @@ class Predictive:
         return (replace(self, draws=draws) for draws in self.draws.by_rows())
 
     @cached_property
-    def _moments(self):
+    def _moments(self) -> Any:
         """Mean, noise (the mean variance) and doubt (the variance of means), each (n, K) in the model's units."""
         if self.squeeze:
             return self.columnwise._moments
@@ -156,7 +156,7 @@ class Predictive:
         return self._squeezed(self.columnwise._mean)
 
     @cached_property
-    def _mean(self):
+    def _mean(self) -> Any:
         return self.shift + self.scale * self._moments[0]
 
     def means(self, members):

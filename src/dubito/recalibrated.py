@@ -98,7 +98,7 @@ class Recalibrated(Predictive):
         return np.einsum("q,qnk->nk", SHARES, self._levels)
 
     @cached_property
-    def _mean(self):
+    def _mean(self) -> Any:
         return self._center + self.scale * self._gap
 
     @cached_property
