@@ -1,5 +1,8 @@
 """What input validation shares: the errors it raises, the rows they name, and the size of sample weights."""
 
+import math
+from numbers import Integral
+
 import numpy as np
 
 SHOWN = 10  # how many names or values a message lists
@@ -46,3 +49,22 @@ def check_weight_sum(weight, name):
             f"The sum of {name} is {total:.3g}; a weight counts a row as that many rows.",
             "Divide the weights by their mean.",
         )
+
+
+def is_whole(value, least):
+    """Whether ``value`` is a whole number of at least ``least``; a truth value is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+
+
+def is_number(value):
+    """Whether ``value`` is a finite number of any library; truth values and texts are none."""
+    try:
+        return not isinstance(value, bool | str | bytes) and math.isfinite(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def check_coverage(coverage):
+    """Raise ValueError unless ``coverage`` is a probability strictly between 0 and 1."""
+    if not (is_number(coverage) and 0 < coverage < 1):
+        raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")

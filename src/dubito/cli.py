@@ -159,7 +159,9 @@ def predict(
     """Predict every row of TABLE, of any size: mean, std and its parts, an interval; or classes and their probabilities.
     After an interruption the same command goes on."""
     from dubito import streaming
+    from dubito.checks import check_coverage
 
+    check_coverage(coverage)
     if output is None:
         streaming.predict_to_stdout(model, table, coverage, say, safe_csv, unknown)
         return

@@ -3,6 +3,8 @@
 ``say`` prints a note.
 """
 
+import numpy as np
+
 from dubito.batches import read_labeled
 from dubito.checks import DataError, listed
 from dubito.columns import is_missing_in
@@ -25,7 +27,7 @@ def read_to_fit(table, target, task, categorical, say):
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
     if kind == "classification":
-        classes = sorted({*y.tolist()}, key=str)
+        classes = np.unique(y).tolist()
         say(f"Classification: {target!r} has {len(classes)} classes: {listed(classes)}.")
     return inputs, y, kind
 
@@ -54,9 +56,9 @@ def read_to_evaluate(model, table, say, wanted=None):
     if y is None and wanted is not None:
         name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
         raise ValueError(f"{wanted} needs the target's column, {name}, in {table}")
-    if wanted is not None and len(y) == 0:
-        raise DataError(f"{table} has a header but no rows.")
     if y is not None:
+        if wanted is not None and len(y) == 0:
+            raise DataError(f"{table} has a header but no rows.")
         missing = is_missing_in(y)
         _say_missing_targets(int(missing.sum()), len(y), target, say)
         inputs, y = inputs.filter(~missing), y[~missing]

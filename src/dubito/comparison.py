@@ -78,7 +78,9 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
     wanted = CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
     tables = [split_inputs(X, train, test, fill) for train, test in splits]
-    chosen = [clone(each).set_params(handle_unknown="ignore") for each in estimators.values()]
+    chosen: list[Any] = [clone(each) for each in estimators.values()]
+    for each in chosen:
+        each.set_params(handle_unknown="ignore")
     with fitting(
         [
             (clone(each), inputs, y[train])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from dubito.checks import check_coverage
 from dubito.outcomes import checked
 from dubito.predictive import Predictive
 
@@ -68,8 +69,7 @@ class Conformal:
             raise ValueError(
                 f"the score {self.score!r} is none for {likelihood.task}: choose one of {', '.join(known)}"
             )
-        if not 0 < self.coverage < 1:
-            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {self.coverage!r}")
+        check_coverage(self.coverage)
         count = columns if likelihood.task == "regression" else 1
         margins: tuple = (0.0,) * count if self.margins is None else self.margins
         if len(margins) != count or not all(math.isfinite(margin) for margin in margins):
@@ -199,8 +199,7 @@ class CVPlus:
 
     def check(self, likelihood, columns):
         """ValueError unless this is for ``columns`` targets or classes of ``likelihood``."""
-        if not 0 < self.coverage < 1:
-            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {self.coverage!r}")
+        check_coverage(self.coverage)
         count = columns if likelihood.task == "regression" else 1
         for own in self.errors:
             same = type(own) is tuple and len(own) == count and len({len(each) for each in own}) == 1
@@ -221,8 +220,7 @@ class CVPlus:
 
     def interval(self, predictive, coverage):
         """(lower, upper), each (n, K)."""
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+        check_coverage(coverage)
         return self.between(self.of_members(predictive), coverage)
 
     def between(self, means, coverage) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ and say nothing. No cell that ends properly is touched, and none that spans line
 """
 
 import io
+from typing import Any
 
 import numpy as np
 
@@ -137,7 +138,7 @@ class CheckedFile(io.RawIOBase):
     def readable(self):
         return True
 
-    def readinto(self, buffer, /):
+    def readinto(self, buffer: Any, /):
         data = self.file.read(len(buffer)) if self.error is None else b""
         try:
             self.scanner.feed(data) if data else self.scanner.close()

@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from dubito import trace
+from dubito.checks import is_number, is_whole
 from dubito.pytree import register_dataclass, static
 
 SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
@@ -80,17 +81,17 @@ def check(method):
             near = difflib.get_close_matches(value, table, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(f"{name}={value!r} is unknown{hint or '.'} Choose one of {', '.join(table)}.")
-    if method.learning_rate is not None and not method.learning_rate > 0:
+    if method.learning_rate is not None and not (is_number(method.learning_rate) and method.learning_rate > 0):
         raise ValueError(
             f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"
         )
     for name in ("clip", "max_norm"):
         limit = getattr(method, name, None)
-        if limit is not None and not limit > 0:
+        if limit is not None and not (is_number(limit) and limit > 0):
             raise ValueError(f"{name} must be positive or None (no limit), got {limit!r}")
-    if method.epochs is not None and not (isinstance(method.epochs, int) and method.epochs >= 1):
+    if method.epochs is not None and not is_whole(method.epochs, 1):
         raise ValueError(f"epochs must be a whole number of at least 1 or None (by rows), got {method.epochs!r}")
-    if method.batch_size is not None and not (isinstance(method.batch_size, int) and method.batch_size >= 1):
+    if method.batch_size is not None and not is_whole(method.batch_size, 1):
         raise ValueError(
             f"batch_size must be a whole number of at least 1 or None (all rows), got {method.batch_size!r}"
         )

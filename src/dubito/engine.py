@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito import descent, epochs, interrupts, random
 from dubito.checkpoint import Checkpoint
+from dubito.checks import is_number, is_whole
 from dubito.epochs import RETRIES, Stopping
 from dubito.pieces import in_memory, innermost, opened, streamed
 from dubito.rows import Member, Rows, bucket, check_rows, hold_out, padded, part
@@ -127,6 +128,10 @@ def fit(
         raise ValueError(f"{type(innermost(method)).__name__} runs its whole schedule: leave early_stopping out")
     if early_stopping and not hasattr(method, "validates"):
         rows = hold_out(rows, validation_fraction, key_split)
+    if early_stopping and not is_whole(n_iter_no_change, 1):
+        raise ValueError(f"n_iter_no_change is a whole number of at least 1, got {n_iter_no_change!r}")
+    if early_stopping and not (is_number(tol) and tol >= 0):
+        raise ValueError(f"tol is a number of at least 0, got {tol!r}")
     stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
     if hasattr(method, "check"):
         method.check(model)

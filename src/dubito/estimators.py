@@ -103,6 +103,8 @@ class _Estimator(Answering, BaseEstimator):
         """Train on the encoded table; a ``target`` has the attributes to set when all has gone well."""
         start = time.perf_counter()
         check_draws(self.draws)
+        if self.prior is not None and not hasattr(self.prior, "log_prob"):
+            raise ValueError(f"prior is None or a prior such as dubito.Normal(scale=1.0), got {self.prior!r}")
         (schema, x, weight, rows), (likelihood, scaler, fitted) = table, target
         model_file.check_texts(schema, fitted.get("classes_"))
         method = default_method(rows, likelihood.task, self.likelihood) if self.method is None else self.method
@@ -175,7 +177,7 @@ class BayesianRegressor(RegressorMixin, _Estimator):
     ----------
     method : how to infer, e.g. ``MCDropout(rate=0.05)``; None is the default: a cross-fitted ensemble of networks with
         periodic features, its noise from held-out residuals.
-    hidden : widths of the hidden layers; None is (128, 128), of classes (256, 256), for the default method, (50,) for another.
+    hidden : widths of the hidden layers, or the width of the only one; None is (128, 128), of classes (256, 256), for the default method, (50,) for another.
     activation : a name; None is "silu" for the default method, "relu" for another.
     periodic : trained frequencies a numeric column, 0 for none; None is 8 for the default method's regression, else 0.
     likelihood : the criterion: None, an object, or a name of ``dubito.criteria.LIKELIHOODS``, the table that says which to

@@ -96,8 +96,7 @@ def class_codes(y, rows, count, classes=None):
 
 def _code(value: Any, count):
     """The code that a value is, None for anything else."""
-    number = isinstance(value, Real)
-    return int(value) if number and value in range(count) else None
+    return int(value) if not isinstance(value, str | bytes) and value in range(count) else None
 
 
 def label_codes(y, classes):

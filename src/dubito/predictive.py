@@ -11,6 +11,7 @@ import numpy as np
 
 from dubito import random, readings
 from dubito.blocks import whole_blocks
+from dubito.checks import check_coverage, is_whole
 from dubito.draws import Draws, functions, given
 from dubito.folds import Kept, Least, LogMeanExp, Moments
 from dubito.likelihood import Gaussian, HeteroscedasticGaussian, origin_near, shifted
@@ -289,14 +290,15 @@ class Predictive:
 
     def interval(self, coverage=0.9):
         """Equal-tailed (lower, upper), each (n,) or (n, K), holding y with probability ``coverage``."""
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+        check_coverage(coverage)
         lower, upper = self.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
         return lower, upper
 
     def sample(self, key, n):
         """n joint draws of y: (n, rows) or (n, rows, K), or class codes (n, rows); each is one function plus noise."""
         self._need("sample")
+        if not is_whole(n, 1):
+            raise ValueError(f"the number of draws of y is a whole number of at least 1, got {n!r}")
         return self._squeezed(self.columnwise._sample(key, n))
 
     def _sample(self, key, n):

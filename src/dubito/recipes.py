@@ -3,6 +3,7 @@
 import ast
 import difflib
 from dataclasses import fields, is_dataclass, replace
+from numbers import Integral
 
 from dubito.methods.bayes_by_backprop import BayesByBackprop
 from dubito.methods.committee import Committee
@@ -80,9 +81,12 @@ def table_network(schema, outputs, recipe, hidden=None, activation=None, periodi
     """The network for a table: of ``recipe`` (hidden, activation, periodic) where the method is the default, else (None)
     one layer of 50 rectified units; what is given comes first."""
     usual = ((50,), "relu", 0) if recipe is None else recipe
+    if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral) or hasattr(hidden, "__iter__")):
+        raise ValueError(f"hidden is the width of a hidden layer or a sequence of widths, as (50, 50); got {hidden!r}")
+    widths = (hidden,) if isinstance(hidden, Integral) else hidden
     return mlp(
         schema.width,
-        usual[0] if hidden is None else tuple(hidden),
+        usual[0] if widths is None else tuple(widths),
         outputs,
         usual[1] if activation is None else activation,
         periodic=usual[2] if periodic is None else periodic,
@@ -104,6 +108,10 @@ def method_params(method, prefix):
 
 def replaced(method, path, value):
     """``method`` with the field at ``path`` (a list of names) set to ``value``."""
+    if method is None:
+        raise ValueError(
+            f"the default method has no setting {path[0]!r}: choose a method, as in method=MAP({path[0]}={value!r})"
+        )
     if not is_dataclass(method) or path[0] not in {field.name for field in fields(method)}:
         raise ValueError(f"Invalid parameter {path[0]!r} for method {method!r}.")
     inner = value if len(path) == 1 else replaced(getattr(method, path[0]), path[1:], value)

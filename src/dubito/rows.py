@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dubito.checks import DataError, check_weight_sum, in_rows
+from dubito.checks import DataError, check_weight_sum, in_rows, is_number
 from dubito.criteria import refusal
 
 
@@ -77,7 +77,7 @@ def checked(model, x, y, weight):
 
 def hold_out(rows, fraction, key):
     """Move a random ``fraction`` of the rows (stratified for classes) from training to validation."""
-    if not 0 < fraction < 1:
+    if not (is_number(fraction) and 0 < fraction < 1):
         raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
     used = np.flatnonzero(rows.train > 0)
     order = used[permutation(key, len(used))]

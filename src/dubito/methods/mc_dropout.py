@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from dubito import descent, noisy, trace
+from dubito.checks import is_number
 from dubito.engine import one_member
 from dubito.posterior import Dropped, log_mean_prob
 from dubito.prior import Normal, leaf_scales
@@ -50,7 +51,7 @@ class MCDropout:
         descent.check(self)
         rates = self.rate if isinstance(self.rate, tuple) else (self.rate,)
         for rate in (*rates, 0.0 if self.input_rate is None else self.input_rate):
-            if not 0 <= rate < 1:
+            if not (is_number(rate) and 0 <= rate < 1):
                 raise ValueError(f"a dropout rate is a probability of dropping, at least 0 and below 1; got {rate!r}")
         if not isinstance(model.prior, Normal):
             raise ValueError(f"MCDropout ties its penalty to a Normal prior; got {type(model.prior).__name__}")
