@@ -1,6 +1,7 @@
 """What an installed dubito promises: a light import, types, and exactly the names of its stub."""
 
 import ast
+import importlib.metadata
 import importlib.resources
 import pathlib
 import subprocess
@@ -37,3 +38,12 @@ def test_the_public_names_are_the_stubs():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_public_name_loads(name):
     assert getattr(dubito, name) is not None
+
+
+def test_version_submodules_and_suggestions():
+    assert dubito.__version__ == importlib.metadata.version("dubito")
+    assert {"metrics", "plots", "calibration", "BayesianRegressor"} <= set(dir(dubito))
+    with pytest.raises(AttributeError, match="no attribute 'BayesianRegresor'; did you mean 'BayesianRegressor'"):
+        dubito.BayesianRegresor  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute '_private'$"):
+        dubito._private  # noqa: B018

@@ -1,3 +1,25 @@
+from . import activation_plots as activation_plots
+from . import activations as activations
+from . import backprop as backprop
+from . import calibration as calibration
+from . import comparison as comparison
+from . import conformal as conformal
+from . import criteria as criteria
+from . import datasets as datasets
+from . import decisions as decisions
+from . import diagnosis as diagnosis
+from . import diagnostics as diagnostics
+from . import diagram as diagram
+from . import evidence as evidence
+from . import fitted as fitted
+from . import interpretation as interpretation
+from . import landscape as landscape
+from . import leave_one_out as leave_one_out
+from . import metrics as metrics
+from . import plots as plots
+from . import report as report
+from . import sweeps as sweeps
+from . import training_plots as training_plots
 from .answering import PredictionError as PredictionError
 from .archive import ModelFileError as ModelFileError
 from .batches import parquet_pieces as parquet_pieces
@@ -69,3 +91,5 @@ from .prior import ScaleMixture as ScaleMixture
 from .recipes import default_method as default_method
 from .rotated import Contracted as Contracted
 from .rotated import Rotated as Rotated
+
+__version__: str

@@ -1,6 +1,7 @@
 """The command line: demo, fit, predict, evaluate, calibrate, explain, compare. JAX is imported inside the commands, never for --help."""
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import sys
@@ -22,7 +23,7 @@ from dubito.terminal import escape_control
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
@@ -54,9 +55,14 @@ Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, a
 
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ):
+    if version or context.invoked_subcommand is None:
+        print(f"dubito {importlib.metadata.version('dubito')}" if version else context.get_help())
+        raise typer.Exit
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     cache.use(say)
