@@ -208,28 +208,39 @@ def _parquet(source, rows, columns=None):
 def _csv(source):
     """Tables of the file's cells as bytes, null where they are missing; the first is empty, so that there is one."""
     import pyarrow
-    from pyarrow import csv as arrow
 
     delimiter = "\t" if ending_of(source) == ".tsv" else ","
     stdin = contextlib.nullcontext(sys.stdin.buffer)
     with stdin if str(source) == "-" else open(source, "rb") as opened_file:
         checked = CheckedFile(opened_file, source, delimiter)
         file = io.BufferedReader(checked, 2**20)
-        names = _header(source, file, delimiter)
-        check_names(source, names)
-        cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
-        yield cells.empty_table()
-        if file.peek(1):  # pyarrow has an error for no bytes at all
-            reader = arrow.open_csv(
-                file,
-                read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
-                parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                convert_options=arrow.ConvertOptions(column_types=cells, strings_can_be_null=True),
-            )
-            for batch in reader:
-                yield pyarrow.Table.from_batches([batch])
-        if checked.error is not None:
+        try:
+            yield from _csv_tables(source, file, delimiter)
+        except (DataError, pyarrow.ArrowException):
+            if checked.error is None:
+                raise
+        if checked.error is not None:  # which is why there are too few cells in the last row, or names in the header
             raise checked.error
+
+
+def _csv_tables(source, file, delimiter):
+    """The tables of ``_csv`` from an open file."""
+    import pyarrow
+    from pyarrow import csv as arrow
+
+    names = _header(source, file, delimiter)
+    check_names(source, names)
+    cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
+    yield cells.empty_table()
+    if file.peek(1):  # pyarrow has an error for no bytes at all
+        reader = arrow.open_csv(
+            file,
+            read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
+            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(column_types=cells, strings_can_be_null=True),
+        )
+        for batch in reader:
+            yield pyarrow.Table.from_batches([batch])
 
 
 def _header(source, file, delimiter):
