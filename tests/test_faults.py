@@ -713,3 +713,72 @@ def test_nan_in_the_middle(limit, key):
         w = found.params["network"]["w"]
         assert np.all(np.abs(w) <= limit) and np.any(w != 0)
     assert all(np.isfinite(report.likelihood).all() for report in reports)
+
+
+@pytest.mark.parametrize("kind", [dubito.BayesianRegressor, dubito.BayesianClassifier])
+def test_rows_of_weight_0_may_hold_anything_and_change_nothing(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2))
+    y = X[:, 0] if kind is dubito.BayesianRegressor else np.where(X[:, 0] > 0, "up", "down").astype(object)
+    model = kind(dubito.MAP(epochs=3), hidden=(4,), random_state=0)
+    truth = model.fit(X, y).predictive(X[:5]).mean
+    more, targets = np.insert(X, [3, 20], np.nan, axis=0), np.insert(y, [3, 20], np.nan)
+    targets = targets if kind is dubito.BayesianRegressor else np.insert(y, [3, 20], [None, "sideways"])
+    weight = np.insert(np.ones(60), [3, 20], 0.0)
+    assert np.array_equal(model.fit(more, targets, sample_weight=weight).predictive(X[:5]).mean, truth)
+    with pytest.raises(dubito.DataError, match=r"column 0: 1 missing, 0 infinite, in row 3\."):
+        model.fit(more, targets, sample_weight=np.where(np.arange(62) == 3, 1.0, weight))
+
+
+def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
+    x = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+    y = x[:, :1].copy()
+    model = dubito.Model(dubito.mlp(2, (4,), 1), dubito.Gaussian(), dubito.Normal(scale=1.0))
+    key = jax.random.key(0)
+    truth = dubito.fit(model, x, y, dubito.MAP(epochs=2), key=key)
+    more, targets = np.insert(x, 7, np.nan, axis=0), np.insert(y, 7, np.inf, axis=0)
+    found = dubito.fit(model, more, targets, dubito.MAP(epochs=2), key=key, weight=np.insert(np.ones(40), 7, 0.0))
+    assert all(map(np.array_equal, jax.tree.leaves(truth.params), jax.tree.leaves(found.params)))
+    with pytest.raises(dubito.DataError, match=r"x holds 2 value.*, in row 7"):
+        dubito.fit(model, more, np.insert(y, 7, 0, axis=0), dubito.MAP(epochs=2), key=key)
+    for weight in (1e-40, 1e38):
+        with pytest.raises(dubito.DataError, match=r"The sum of weight is .*Divide the weights by their mean"):
+            dubito.fit(model, x, y, dubito.MAP(epochs=2), key=key, weight=np.full(40, weight))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"draws": 0}, "draws is a whole number from 1"),
+        ({"draws": 1.5}, "draws is a whole number from 1"),
+        ({"draws": "a"}, "draws is a whole number from 1"),
+        ({"hidden": "50x50"}, "hidden is the width of a hidden layer or a sequence of widths"),
+        ({"hidden": 1.5}, "hidden is the width of a hidden layer or a sequence of widths"),
+        ({"prior": 3}, "prior is None or a prior such as"),
+        ({"method": dubito.MAP(epochs=-1)}, "epochs must be a whole number"),
+        ({"method": dubito.MAP(0.1)}, "epochs must be a whole number"),
+        ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
+        ({"method": dubito.MCDropout(rate="a", epochs=2)}, "a dropout rate is a probability"),
+        ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change is a whole number"),
+        ({"early_stopping": True, "tol": "a"}, "tol is a number"),
+        ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction must be strictly between"),
+    ],
+)
+def test_wrong_settings_are_refused_in_words(settings, words):
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    with pytest.raises(ValueError, match=words):
+        dubito.BayesianRegressor(**({"method": dubito.MAP(epochs=2), "hidden": (4,)} | settings)).fit(X, X[:, 0])
+
+
+def test_wrong_questions_are_refused_in_words():
+    X = np.random.default_rng(0).normal(size=(30, 2))
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=4, random_state=0).fit(X, X[:, 0])
+    assert model.posterior_.model.network.hidden == (4,)
+    for count in (-1, 0, 1.5, "a"):
+        with pytest.raises(ValueError, match="the number of draws of y is a whole number of at least 1"):
+            model.sample_y(X, count)
+    for coverage in (0, 1, 90, "a", None):
+        with pytest.raises(ValueError, match="coverage is a probability strictly between 0 and 1"):
+            model.predict_interval(X, coverage)
+    with pytest.raises(ValueError, match=r"the default method has no setting 'epochs': .*method=MAP\(epochs=5\)"):
+        dubito.BayesianRegressor().set_params(method__epochs=5)
