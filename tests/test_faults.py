@@ -316,7 +316,7 @@ def test_missing_at_predict(plain, value):
     x = X.copy()
     x[3, 1] = value
     for call in (plain.predict, plain.predict_interval, plain.predictive, plain.sample_y):
-        with pytest.raises(dubito.DataError, match=r"column 1.*first in row 3"):
+        with pytest.raises(dubito.DataError, match=r"column 1.*, in row 3\."):
             call(x)
 
 

@@ -37,10 +37,9 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
         seeds, test_size=validation_fraction, random_state=seed
     )
     splits = list(splitter.split(np.zeros(len(y)), y))
+    tables = [(taken(X, train), y[train]) for train, _ in splits]
     jobs = [
-        (copied(estimator, widths, seed + number), X, y, train)
-        for widths in hidden
-        for number, (train, _) in enumerate(splits)
+        (copied(estimator, widths, seed + number), *table) for widths in hidden for number, table in enumerate(tables)
     ]
     found = []
     with fitting(jobs) as fits:
