@@ -23,7 +23,7 @@ def fitted(model, x, y, method):
 
 
 def half_squared_error(posterior, x, y):
-    return float(0.5 * np.mean((dubito.predict(posterior, x, key=jax.random.key(1)).mean - y) ** 2))
+    return float(0.5 * np.mean((dubito.predict(posterior, x, key=jax.random.key(1)).mean - np.ravel(y)) ** 2))
 
 
 def cross_entropy(posterior, x, y):
