@@ -3,30 +3,30 @@
 Squared error *is* the Gaussian, cross-entropy *is* the Bernoulli or Categorical. The contract, which a likelihood from
 outside may fulfil as well (n rows; K targets or C classes):
 
-=====================  ==============================================================================================
-``task``               ``"regression"`` or ``"classification"``
-``width``              how many network outputs it needs
-``init()``             its own parameters φ (a pytree, empty if it has none)
-``log_prior(phi)``     their log prior density, a scalar in nats
-``join(f, phi)``       z: the network's outputs (n, width) together with the noise, so that every draw carries both
-``log_prob(z, y)``     log p(y given z) per row, (n,), in nats
-``mean(z)``            (n, K); for classes the probabilities (n, C)
-``variance(z)``        (n, K); for classes p(1 − p)
-``cdf(z, y)``          P(Y ≤ y) for each target, (n, K); regression only
-``sample(key, z)``     one draw of y a row, (n, K), or class indices (n,)
-=====================  ==============================================================================================
+======================  ==============================================================================================
+``task``                ``"regression"`` or ``"classification"``
+``width``               how many network outputs it needs
+``init()``              its own parameters φ (a pytree, empty if it has none)
+``log_prior(phi)``      their log prior density, a scalar in nats
+``join(f, phi)``        z: the network's outputs (n, width) together with the noise, so that every draw carries both
+``log_prob(z, y)``      log p(y given z) per row, (n,), in nats
+``mean(z)``             (n, K); for classes the probabilities (n, C)
+``variance(z)``         (n, K); for classes p(1 − p)
+``cdf(z, y)``           P(Y ≤ y) for each target, (n, K); regression only
+``sample(key, z)``      one draw of y a row, (n, K), or class indices (n,)
+======================  ==============================================================================================
 
 z is a dict of arrays with rows first. Targets are standardized inside, so all of this is in standardized units; what is
 special about a likelihood stands in attributes that may be left out:
 
-=====================  ==============================================================================================
-``moves``              False: targets must stay as they are (counts), not be shifted and scaled; True if left out
-``discrete``           True: targets are whole numbers, with probabilities for a density; False if left out
-``columns``            how many columns y has, if not one for each target: K more mark the censored ones with 1
-``takes``              what y may be, in words; and ``supports(y)``: which rows of a NumPy y (n, K) are that, (n,)
-``shifted(z, offset)`` z of Y − offset, offset (n, K), for location families: float32 then holds digits of y − mean,
-                       however far from 0 the mean is; without it y itself is what float32 has of it
-=====================  ==============================================================================================
+======================  ==============================================================================================
+``moves``               False: targets must stay as they are (counts), not be shifted and scaled; True if left out
+``discrete``            True: targets are whole numbers, with probabilities for a density; False if left out
+``columns``             how many columns y has, if not one for each target: K more mark the censored ones with 1
+``takes``               what y may be, in words; and ``supports(y)``: which rows of a NumPy y (n, K) are that, (n,)
+``shifted(z, offset)``  z of Y − offset, offset (n, K), for location families: float32 then holds digits of y − mean,
+                        however far from 0 the mean is; without it y itself is what float32 has of it
+======================  ==============================================================================================
 """
 
 import math
