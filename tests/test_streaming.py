@@ -521,7 +521,7 @@ def test_cache_deletes_damaged_and_exchanged_programs(home):
 
 def run(folder, cached, output, code=0):
     program = [sys.executable, "-m", "dubito", "fit", folder / "fit.csv", "--target", "y"]
-    program += ["--method", "map", "--set", "epochs=2", "--hidden", "4", "-o", output]
+    program += ["--method", "map", "--set", "epochs=2", "--hidden", "4", "--categorical", "city", "-o", output]
     environment = {**os.environ, "DUBITO_CACHE": str(cached), "JAX_LOG_COMPILES": "0"}
     del environment["JAX_COMPILATION_CACHE_DIR"]  # the tests' own, which comes first
     done = subprocess.run([*map(str, program)], capture_output=True, text=True, env=environment)
