@@ -269,8 +269,8 @@ def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch
             predicted(model, table, output)
     parts = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))
     if change == "model":
-        table = frame(99).astype({"city": "category"})  # a text, though most of them look like numbers
-        dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=1).fit(table, target(table)).save(model)
+        few = frame(99).astype({"city": "category"})  # texts, though most of them look like numbers
+        dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=1).fit(few, target(few)).save(model)
     elif change == "table":
         frame(seed=5).to_parquet(table)
     elif change == "damage":

@@ -130,7 +130,7 @@ def test_constant_columns_warn_once():
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -1e18, 1e-18])
 def test_constant_target(value):
-    with pytest.warns(DataWarning, match="These targets are constant.*target 0") as caught:
+    with pytest.warns(DataWarning, match="Constant targets.*target 0") as caught:
         scaler = TargetScaler.fit(np.full((5, 1), value))
     assert len(caught) == 1 and scaler.shift == (value,)
     assert scaler.scale == (pytest.approx(1e-6 * (abs(value) or 1), rel=1e-12),)

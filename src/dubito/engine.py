@@ -128,11 +128,7 @@ def fit(
         raise ValueError(f"{type(innermost(method)).__name__} runs its whole schedule: leave early_stopping out")
     if early_stopping and not hasattr(method, "validates"):
         rows = hold_out(rows, validation_fraction, key_split)
-    if early_stopping and not is_whole(n_iter_no_change, 1):
-        raise ValueError(f"n_iter_no_change is a whole number of at least 1, got {n_iter_no_change!r}")
-    if early_stopping and not (is_number(tol) and tol >= 0):
-        raise ValueError(f"tol is a number of at least 0, got {tol!r}")
-    stopping = Stopping(np.int32(n_iter_no_change if early_stopping else 0), np.float32(tol))
+    stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
     if hasattr(method, "check"):
         method.check(model)
     data = rows if stream is None else stream.digest
@@ -150,6 +146,15 @@ def fit(
     )
     members = method.members(rows, key_members)
     return method.finish(model, run(model, method, members=members), key_finish, run)
+
+
+def stopping_rule(n_iter_no_change, tol):
+    """When early stopping ends a fit. Raises ValueError for numbers that are none."""
+    if not is_whole(n_iter_no_change, 1):
+        raise ValueError(f"n_iter_no_change is a whole number of at least 1, got {n_iter_no_change!r}")
+    if not (is_number(tol) and tol >= 0):
+        raise ValueError(f"tol is a number of at least 0, got {tol!r}")
+    return Stopping(np.int32(n_iter_no_change), np.float32(tol))
 
 
 def one_member(method, rows, key):
