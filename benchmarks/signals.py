@@ -5,7 +5,7 @@
 Every command runs once undisturbed, with an empty cache of programs (DUBITO_CACHE=0) and with a warm one. Then it gets SIGINT
 and SIGTERM at ``--moments`` seeded moments each, uniform over that duration, every second one with the warm cache. A run that
 ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter started.
-"Left" counts outputs that cannot be read and temporary files. The table goes to results/signals.md.
+"Left" counts outputs that cannot be read and temporary files. The table goes to results/signals.md, tracebacks to the screen.
 """
 
 import argparse
@@ -110,6 +110,7 @@ def measure(work, arguments):
                 found = list(pool.map(lambda job: disturbed(*job), jobs))
             rows.append(summary(command, number, found))
             print(rows[-1], flush=True)
+            print(*(one[2] for one in found if "Traceback" in one[2]), sep="\n\n", flush=True)
     return rows, durations
 
 
