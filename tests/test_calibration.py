@@ -470,6 +470,28 @@ def test_cv_plus_intervals_are_their_definition(monkeypatch):
     np.testing.assert_allclose(answer.mean, new.mean(0), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["quantiles", "normalized", "residual", "cv+", "recalibrated"])
+def test_calibrated_intervals_move_with_the_target(kind):
+    """A target whose origin lies 1e8 away has the same intervals, moved: float32 there knows multiples of 8 only."""
+    rng = np.random.default_rng(19)
+    means, scales = 8.0 * rng.integers(-4, 5, (2, 3, 30, 1)), np.full((3, 30, 1), 8.0)
+    y = 8 * rng.standard_t(4, 30)
+
+    def intervals(origin):
+        held, new = (gaussians(origin + each, scales) for each in means)
+        if kind == "cv+":
+            answer = cv_plus(held, origin + y, np.arange(30) % 3, coverage=0.8)(new)
+        elif kind == "recalibrated":
+            answer = crooked(new)
+        else:
+            answer = split_conformal(held, origin + y, coverage=0.8, score=kind)(new)
+        return np.subtract(answer.interval(0.8), origin)
+
+    near, far = intervals(0.0), intervals(1e8)
+    assert np.all(near[1] > near[0] + 8)
+    np.testing.assert_allclose(far, near, atol=1e-3)
+
+
 def test_a_member_of_several_draws_is_their_mean():
     rng = np.random.default_rng(16)
     several = rng.normal(size=(2, 3, 7, 1))

@@ -192,19 +192,21 @@ def test_ignored_sigint_stays_ignored():
     assert out == "True\n" and child.returncode == 143
 
 
-def test_sigint_during_imports_leaves_no_traceback():
+@pytest.mark.parametrize(("module", "code", "message"), [("cli", 130, "Interrupted.\n"), ("interrupts", -2, "")])
+def test_sigint_during_imports_leaves_no_traceback(module, code, message):
+    """Once our handlers stand, and before."""
     script = (
         "import os, signal, sys, threading, time\nsys.argv = ['dubito', 'fit', 'none.csv', '-t', 'y', '-o', 'none']\n"
         "class Slow:\n"
         "    def find_spec(self, name, *_):\n"
-        "        if name == 'dubito.cli': print('importing', flush=True); time.sleep(60)\n"
+        f"        if name == 'dubito.{module}': print('importing', flush=True); time.sleep(60)\n"
         "sys.meta_path.insert(0, Slow())\nfrom dubito.__main__ import main\nmain()"
     )
     with started("-c", script) as child:
         assert child.stdout.readline() == "importing\n"
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate(timeout=20)
-    assert child.returncode == 130 and errors == "Interrupted.\n"
+    assert (child.returncode, errors) == (code, message)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,14 @@
 """The console script and ``python -m dubito``: signals are handled before anything large is imported."""
 
-from dubito import interrupts
+import signal
 
 
 def main():
     """Run the command line in a process of its own."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while our handlers are imported, Ctrl-C leaves no traceback
+    import dubito.interrupts as interrupts  # ``from dubito`` would ask the package's lazy names first
+
     interrupts.start()
     try:
         from dubito.cli import main as run

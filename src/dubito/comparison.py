@@ -77,22 +77,15 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
     splits = list(splitter.split(np.zeros(len(y)), y))
     wanted = CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
-    tables = [split_inputs(X, train, test, fill) for train, test in splits]
     chosen: list[Any] = [clone(each) for each in estimators.values()]
     for each in chosen:
         each.set_params(handle_unknown="ignore")
-    with fitting(
-        [
-            (clone(each), inputs, y[train])
-            for each in chosen
-            for (inputs, _), (train, _) in zip(tables, splits, strict=True)
-        ]
-    ) as fits:
+    with fitting([(clone(each), X, y, split, fill) for each in chosen for split in splits]) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
             try:
-                held_out = [(inputs, y[test]) for (_, inputs), (_, test) in zip(tables, splits, strict=True)]
-                found[name] = scored(own, held_out, wanted, done and partial(done, name), unknown)
+                targets = [y[test] for _, test in splits]
+                found[name] = scored(own, targets, wanted, done and partial(done, name), unknown)
             except (ValueError, ImportError) as error:
                 refused[name] = error
                 for one in own:
@@ -131,13 +124,13 @@ def interpretation(rows):
     return interpret_comparison(cards, rows[1].difference if len(rows) > 1 else None, discrete=rows[0].discrete)
 
 
-def scored(fits, held_out, wanted, done, unknown):
+def scored(fits, targets, wanted, done, unknown):
     """(pooled scores, median seconds, the largest ``MonteCarlo`` error of a fold, its ``Setting``, whether the target is whole
-    numbers) of an estimator's fits, each at its rows ``held_out``, (inputs, y); ``unknown`` is given their counts of unknown
-    categories, {(fold, column): count}."""
+    numbers) of an estimator's fits, each at its held-out rows, which have these ``targets``; ``unknown`` is given their counts of
+    unknown categories, {(fold, column): count}."""
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
-    for number, (fit, (inputs, y)) in enumerate(zip(fits, held_out, strict=True)):
-        fitted, spent = result(fit)
+    for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
+        fitted, inputs, spent = result(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
         answer = fitted.predictive(inputs)
         for key, score in wanted.items():
@@ -161,11 +154,14 @@ def fitting(jobs):
     return start_jobs(timed, jobs)
 
 
-def timed(stop, estimator, X, y):
-    """(the estimator fitted to X and y, seconds it took)."""
+def timed(stop, estimator, X, y, split, fill=False):
+    """(the estimator fitted to the first rows of ``split``, the inputs of the second, seconds of the fit). The rows are taken here,
+    not before, so that memory holds those of running fits only."""
+    train, test = split
+    inputs, held_out = split_inputs(X, train, test, fill)
     start = time.perf_counter()
-    fitted = estimator.fit(X, y, progress=stop_fit(stop))
-    return fitted, time.perf_counter() - start
+    fitted = estimator.fit(inputs, y[train], progress=stop_fit(stop))
+    return fitted, held_out, time.perf_counter() - start
 
 
 def pooled(scores):

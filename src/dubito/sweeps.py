@@ -37,16 +37,17 @@ def sweep(estimator, X, y, hidden, *, seeds=3, validation_fraction=0.25, seed=0,
         seeds, test_size=validation_fraction, random_state=seed
     )
     splits = list(splitter.split(np.zeros(len(y)), y))
-    tables = [(taken(X, train), y[train]) for train, _ in splits]
     jobs = [
-        (copied(estimator, widths, seed + number), *table) for widths in hidden for number, table in enumerate(tables)
+        (copied(estimator, widths, seed + number), X, y, split)
+        for widths in hidden
+        for number, split in enumerate(splits)
     ]
     found = []
     with fitting(jobs) as fits:
         for widths in hidden:
             scores, seconds = [], []
             for number, rows in enumerate(splits):
-                fitted, spent = result(fits.popleft())
+                fitted, _, spent = result(fits.popleft())
                 scores.append([metrics.nll(fitted.predictive(taken(X, part)), y[part]).value for part in rows])
                 seconds.append(spent)
                 if done is not None:
