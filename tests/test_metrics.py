@@ -75,6 +75,21 @@ CASES += [(metric, classification(count=2)) for metric in CLASSIFICATION]
 # --- values
 
 
+@pytest.mark.parametrize("draws", [3, 101])
+@pytest.mark.parametrize("exponent", [600, -600])
+@pytest.mark.filterwarnings("error")
+def test_scores_of_huge_and_tiny_targets_have_their_unit(exponent, draws):
+    """2⁶⁰⁰ is some 4 · 10¹⁸⁰, whose square overflows; 101 components are too many for the sum over their pairs."""
+    unit = 2.0**exponent
+    answer, y, weight = regression(draws=draws)
+    far = replace(answer, shift=answer.shift * unit, scale=answer.scale * unit)
+    for metric in (metrics.rmse, metrics.mae, metrics.crps, metrics.pinball, metrics.width, metrics.r2):
+        near, moved = metric(answer, y, weight=weight), metric(far, y * unit, weight=weight)
+        own = 1.0 if metric is metrics.r2 else unit
+        np.testing.assert_allclose(np.divide(moved[:2], own), near[:2], rtol=1e-6)
+        np.testing.assert_allclose(moved.rows / own, near.rows, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_errors_of_the_mean_are_scikit_learns(weighted):
     predictive, y, weight = regression()

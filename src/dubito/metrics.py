@@ -40,9 +40,11 @@ def paired(first, second, *, weight=None):
 def rmse(predictive, y, *, weight=None):
     """Root mean squared error of the mean, in the target's units."""
     predictive, y, weight = checked(predictive, y, weight, "regression")
-    squared = (y - predictive.mean) ** 2
+    error = y - predictive.mean
+    unit = _unit(error)
+    squared = (error / unit) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
-    return _average(np.mean(0.5 * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
+    return _average(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
 
 
 def mae(predictive, y, *, weight=None):
@@ -56,7 +58,9 @@ def r2(predictive, y, *, weight=None):
     predictive, y, weight = checked(predictive, y, weight, "regression")
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
-    squared, deviation = (y - predictive.mean) ** 2, (y - np.average(y, axis=0, weights=weight)) ** 2
+    center = np.average(y, axis=0, weights=weight)
+    unit = _unit(y - center)
+    squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
     error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
     return _average(np.mean(1 - squared / variance + error / variance * (deviation / variance - 1), axis=1), weight)
 
@@ -255,9 +259,19 @@ def _of_distribution(predictive, y, weight):
 def _average(rows, weight):
     """The weighted mean with its standard error, √(n/(n − 1) Σ w²(r − mean)²)/Σw; nan for one row."""
     value, n = np.average(rows, weights=weight), np.count_nonzero(weight)
-    defined = n > 1 and np.isfinite(value)
-    se = np.sqrt(n / (n - 1)) * np.linalg.norm(weight * (rows - value)) / weight.sum() if defined else np.nan
+    if n > 1 and np.isfinite(value):
+        deviation = weight * (rows - value)
+        unit = _unit(deviation)
+        se = np.sqrt(n / (n - 1)) * np.linalg.norm(deviation / unit) / weight.sum() * unit
+    else:
+        se = np.nan
     return Score(float(value), float(se), rows)
+
+
+def _unit(x):
+    """The power of two below the largest |x| of each column, in which squares neither overflow nor vanish; 1 where all x are 0."""
+    largest = np.max(np.abs(x), axis=0)
+    return np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
 
 
 def _calibration(gap, index, bins, weight):
