@@ -4,8 +4,8 @@
 
 Every command runs once undisturbed, with an empty cache of programs (DUBITO_CACHE=0) and with a warm one. Then it gets SIGINT
 and SIGTERM at ``--moments`` seeded moments each, uniform over that duration, every second one with the warm cache. A run that
-ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter started (a signal while it sets up its
-streams is a fatal error of its own, with code 1).
+ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter started; of some of
+these Python prints a traceback with no line of ours and exits with code 1.
 "Left" counts outputs that cannot be read and temporary files. The table goes to results/signals.md, tracebacks to the screen.
 """
 
@@ -161,7 +161,7 @@ def whole(path):
 def summary(command, number, found):
     """The cells of a row."""
     finished = [one for one in found if one[0] == 0]
-    early = [one for one in found if one[0] == -number or one[2].startswith("Fatal Python error")]
+    early = [one for one in found if one[0] == -number or one[0] == 1 and "dubito" not in one[2]]
     ended = [one for one in found if one[0] == 128 + number]
     seconds = [one[1] for one in found if one[0] != 0]
     codes = {code: sum(one[0] == code for one in found) for code in sorted({one[0] or 0 for one in found})}
