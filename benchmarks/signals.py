@@ -4,8 +4,8 @@
 
 Every command runs once undisturbed, with an empty cache of programs (DUBITO_CACHE=0) and with a warm one. Then it gets SIGINT
 and SIGTERM at ``--moments`` seeded moments each, uniform over that duration, every second one with the warm cache. A run that
-ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter started; of some of
-these Python prints a traceback with no line of ours and exits with code 1.
+ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter
+started; for some of these it prints a traceback without a line of ours and exits with code 1.
 "Left" counts outputs that cannot be read and temporary files. The table goes to results/signals.md, tracebacks to the screen.
 """
 
