@@ -8,13 +8,13 @@ Scores are means over the folds with standard errors over all 1,797 held-out row
 from sklearn.model_selection import StratifiedKFold
 
 import dubito
-from dubito import comparison, datasets, metrics
+from dubito import cross_validation, datasets, metrics
 
 
 def main():
     X, y = datasets.digits()
     X = X[:, X.max(0) > 0]  # pixels that are never inked
-    rows = comparison.compare({"default": dubito.BayesianClassifier(random_state=0)}, X, y, folds=5, seed=0)
+    rows = cross_validation.compare({"default": dubito.BayesianClassifier(random_state=0)}, X, y, folds=5, seed=0)
     for key, score in rows[0].scores.items():
         print(f"{key:>10} {score.value:.4f} ± {score.se:.4f}")
     print(f"{'seconds':>10} {rows[0].seconds:.1f} a fit")

@@ -20,7 +20,8 @@ import numpy as np
 
 import dubito
 from dubito import datasets
-from dubito.model import Batch
+from dubito._jax import prng
+from dubito.models.model import Batch
 
 BATCHES, EPOCHS, LAYERS = (16, 64, 256), 30, ("layer_0", "layer_1", "layer_2")
 NOISES = ("draw", "flipout", "separate", "local")
@@ -67,7 +68,7 @@ def table(model, x, y, posterior, draws):
         "| rows | noise | ρ, layer 1 | ρ, layer 2 | ρ, layer 3 | μ, layer 1 | μ, layer 2 | μ, layer 3 | ms |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    keys = jax.random.split(dubito.random.fast(jax.random.key(2)), draws)
+    keys = jax.random.split(prng.fast(jax.random.key(2)), draws)
     for rows in BATCHES:
         for noise in (*NOISES, None):
             (means, rhos), seconds = variances(model, noise, rows, x, y, posterior, keys)

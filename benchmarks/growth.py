@@ -89,13 +89,13 @@ def rates():
     import jax.numpy as jnp
     import numpy as np
 
-    from dubito import random
+    from dubito._jax import prng
 
     size, words = 2048, 20_000_000
     a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
     device, product = jnp.asarray(a), jax.jit(jnp.matmul)
     long = np.zeros(2**26, np.float32)
-    copied, key = long.copy(), random.seeded(0)
+    copied, key = long.copy(), prng.seeded(0)
     draw = jax.jit(lambda k: jax.random.bits(k, (words,), jnp.uint32))
 
     def best(call):

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import dubito
-from dubito import engine
+from dubito.training import fit
 
 BLOCKS, SECONDS = 4, 0.5  # blocks of an epoch; about how long a run should take
 NETWORKS = {"784-w-w-10": (784, 10), "10-w-w-1": (10, 1)}
@@ -49,7 +49,7 @@ def point(inputs, outputs, method, width, batch, repeats):
     model = dubito.Model(dubito.mlp(inputs, (width, width), outputs), likelihood)
 
     def run(threads, epochs):
-        engine.cores = lambda: threads
+        fit.cores = lambda: threads
         members = dubito.Ensemble(method(epochs=epochs, batch_size=batch, learning_rate=1e-4), 2)
         start = time.perf_counter(), time.process_time()
         dubito.fit(model, x, y, members, key=jax.random.key(0))

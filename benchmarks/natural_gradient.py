@@ -17,7 +17,7 @@ from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.model_selection import train_test_split
 
 import dubito
-from dubito import engine
+from dubito.training import fit
 
 EPOCHS = (25, 100, 400)
 METHODS = {"Bayes by Backprop": dubito.BayesByBackprop, "natural gradients": dubito.NaturalGradientVI}
@@ -47,7 +47,7 @@ def one(name, method, seed):
     start = time.perf_counter()
     dubito.fit(model, x, y, method, key=jax.random.key(seed))
     seconds = time.perf_counter() - start
-    history = engine.history(reports)[0][-max(1, method.epochs // 10) :]
+    history = fit.history(reports)[0][-max(1, method.epochs // 10) :]
     answer = dubito.predict(posterior, held_x, key=jax.random.key(seed), draws=200)
     return (history[:, 0] - history[:, 1]).mean(), -answer.log_prob(held_y).mean(), seconds
 

@@ -67,7 +67,7 @@ def from_file(rows):
 
 def timed(folder, rows):
     """A small table first, so that compiling and importing count as loading."""
-    from dubito.cli import predict
+    from dubito.cli.commands import predict
 
     folder = Path(folder)
     predict(folder / "m.dubito", str(folder / "few.parquet"), folder / "few-answers.parquet", 0.9)

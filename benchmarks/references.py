@@ -22,7 +22,7 @@ from sklearn import datasets as sklearn_datasets
 
 import dubito
 from dubito import diagnostics
-from dubito.datasets import co2
+from dubito.tables.datasets import co2
 
 FOLDER = pathlib.Path(__file__).parent / "references"
 STORED = 500  # draws of a regression's outputs in a file

@@ -148,7 +148,8 @@ def whole(path):
         if path.suffix == ".html":
             return path.read_text().rstrip().endswith("</html>")
         if path.name == "checkpoint.dubito":
-            from dubito import archive, checkpoint
+            from dubito._process import archive
+            from dubito.training import checkpoint
 
             archive.read(path, checkpoint._expected)
             return True

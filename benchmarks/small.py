@@ -19,7 +19,7 @@ from sklearn import datasets as sklearn_datasets
 
 import dubito
 from dubito import datasets, metrics
-from dubito.recipes import METHODS
+from dubito.methods.by_name import METHODS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 UCI = ("concrete", "energy", "power-plant", "wine-quality-red")

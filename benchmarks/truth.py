@@ -24,7 +24,7 @@ import references
 
 import dubito
 from dubito import metrics
-from dubito.recipes import METHODS
+from dubito.methods.by_name import METHODS
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 DRAWS = 500

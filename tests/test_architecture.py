@@ -1,34 +1,51 @@
-"""The listing is the architecture: a file imports only from files above it, and stays small. Read from the source."""
+"""The folders are the architecture: a folder imports only from folders above it, a file only from those before it in its folder.
+
+The order of the folders stands here; that of the files in each folder in its ``__init__``. Both are read from the source.
+"""
 
 import ast
-import graphlib
 import pathlib
+import re
 
 import pytest
 
 import dubito
 
 PACKAGE = pathlib.Path(dubito.__file__).parent
-ORDER = (
-    "files interrupts threads checks texts programs pytree random activations backprop network trace autodiff noisy likelihood lattice counts criteria prior model posterior quantiles blocks draws folds readings columns outcomes "
-    "predictive descent epochs archive rows curvature rotated structures marginal pieces checkpoint engine mcmc methods recipes crps metrics conformal recalibrated calibration diagnostics interpretation evidence leave_one_out decisions csv_quotes encoding tables targets "
-    "batches codec posterior_file model_file answering estimators comparison fitted diagnosis sweeps datasets plots diagram activation_plots graph_layout graph_drawing computation_graph "
-    "gradients explain landscape training_plots report demo output_parts command_tables streaming cache progress grids terminal cli __main__"
-).split()
-MAKES_KEYS = {"random", "estimators", "datasets", "report", "demo", "cli"}
+FOLDERS = (
+    *("_check", "_values", "_process", "_jax", "models", "tables", "posteriors", "training", "methods", "evaluation"),
+    *("estimators", "inspection", "cli", "__main__"),
+)
+STRANGERS = [{"tables", "posteriors", "training"}, {"methods", "evaluation"}]  # do not import from each other
+MAKES_KEYS = {"_jax.prng", "estimators.regressor", "tables.datasets", "inspection.report", "cli.demo", "cli.commands"}
 FILE_LINES, FUNCTION_LINES = 400, 65
+BESIDE = 10  # files in the package's own folder
 
 SOURCES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path.read_text()
     for path in sorted(PACKAGE.rglob("*.py"))
 }
 FILES = [name for name in SOURCES if name.split(".")[-1] != "__init__"]
+PACKAGES = [name.removesuffix(".__init__") for name in SOURCES if name.endswith(".__init__")]
 
 
-def rank(module):
-    """A module's place in the order; the package itself (whose names come from everywhere) comes after all."""
-    top = module.split(".")[0]
-    return ORDER.index(top) if top in ORDER else len(ORDER)
+def listed(package):
+    """The files and folders that a package's docstring names, in their order."""
+    text = ast.get_docstring(ast.parse(SOURCES[f"{package}.__init__"])) or ""
+    return re.findall(r"^- ``(\w+)``: ", text, re.MULTILINE)
+
+
+ORDERS = {"": list(FOLDERS)} | {package: listed(package) for package in PACKAGES}
+
+
+def above(module, other):
+    """Whether ``other`` stands before ``module``: where their paths part, in the order of the folder that both are in."""
+    one, two = module.split("."), other.split(".")
+    depth = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    if depth == len(two) or depth == len(one):
+        return False
+    order = ORDERS[".".join(one[:depth])]
+    return order.index(two[depth]) < order.index(one[depth])
 
 
 def imported(module, source):
@@ -49,56 +66,69 @@ def imported(module, source):
 def submodule(base, name):
     """What ``from dubito.<base> import name`` reads: a module if there is one of that name, otherwise ``base``."""
     inner = ".".join([*base, name])
-    known = inner in SOURCES or inner in ORDER
-    return inner if known else ".".join(base)
+    return inner if inner in FILES or inner in PACKAGES else ".".join(base)
 
 
 @pytest.mark.parametrize(
     ("module", "line", "expected"),
     [
-        ("engine", "from dubito.model import Batch", {"model"}),
-        ("engine", "from dubito import model, prior", {"model", "prior"}),
-        ("engine", "from dubito import Model", {""}),
-        ("engine", "from . import model", {"model"}),
-        ("engine", "from .model import Batch", {"model"}),
-        ("engine", "import dubito.model as m, jax", {"model"}),
-        ("engine", "import dubito", {""}),
-        ("methods.maximum", "from ..model import Batch", {"model"}),
-        ("methods.maximum", "from .. import model", {"model"}),
-        ("methods.maximum", "from .ensemble import Ensemble", {"methods.ensemble"}),
-        ("methods.maximum", "from . import ensemble", {"methods.ensemble"}),
-        ("methods.maximum", "from dubito.methods.ensemble import Ensemble", {"methods.ensemble"}),
-        ("engine", "def f():\n    from dubito.cli import main", {"cli"}),
-        ("engine", "from jax import random\nimport numpy", set()),
+        ("training.fit", "from dubito.models.model import Batch", {"models.model"}),
+        ("training.fit", "from dubito.models import model, priors", {"models.model", "models.priors"}),
+        ("training.fit", "from dubito import Model", {""}),
+        ("training.fit", "from . import chunk", {"training.chunk"}),
+        ("training.fit", "from .chunk import Batch", {"training.chunk"}),
+        ("training.fit", "from ..models.model import Batch", {"models.model"}),
+        ("training.fit", "import dubito.models.model as m, jax", {"models.model"}),
+        ("training.fit", "import dubito", {""}),
+        ("training.fit", "def f():\n    from dubito.cli.commands import main", {"cli.commands"}),
+        ("training.fit", "from jax import random\nimport numpy", set()),
     ],
 )
 def test_imports_are_understood(module, line, expected):
     assert imported(module, line) == expected
 
 
-def test_every_file_has_its_place():
-    assert FILES
-    placed = {name for name in FILES if name in ORDER or name.startswith("methods.") and name.count(".") == 1}
-    assert set(FILES) - placed == set()
+@pytest.mark.parametrize(
+    ("module", "other", "expected"),
+    [
+        ("training.fit", "models.model", True),
+        ("models.model", "training.fit", False),
+        ("training.fit", "training.chunk", True),
+        ("training.chunk", "training.fit", False),
+        ("methods.laplace.laplace", "methods.map", True),
+        ("methods.map", "methods.laplace.laplace", False),
+        ("methods.laplace.laplace", "methods.laplace.curvature", True),
+        ("training.fit", "training", False),
+    ],
+)
+def test_above_is_understood(module, other, expected):
+    assert above(module, other) is expected
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_lists_its_files(package):
+    inside = {name.removeprefix(f"{package}.").split(".")[0] for name in SOURCES if name.startswith(f"{package}.")}
+    assert sorted(listed(package)) == sorted(inside - {"__init__"})
+
+
+def test_few_files_stand_beside_the_packages():
+    top = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"}
+    assert top - set(FOLDERS) == set()
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= BESIDE
 
 
 @pytest.mark.parametrize("module", FILES)
 def test_imports_go_up(module):
-    inside_methods = {name for name in imported(module, SOURCES[module]) if name.startswith("methods.")}
-    wrapped = inside_methods if module.startswith("methods.") else set()
-    others = imported(module, SOURCES[module]) - wrapped
     # the command line stands last, so it alone may use the public names of the package
-    allowed = len(ORDER) + 1 if module == "cli" else rank(module)
-    assert {name or "dubito" for name in others if rank(name) >= allowed} == set()
+    others = imported(module, SOURCES[module]) - ({""} if module == "cli.commands" else set())
+    assert [other for other in sorted(others) if not above(module, other)] == []
 
 
-def test_methods_wrap_without_cycles():
-    wraps = {
-        module: {name for name in imported(module, SOURCES[module]) if name.startswith("methods.")}
-        for module in FILES
-        if module.startswith("methods.")
-    }
-    graphlib.TopologicalSorter(wraps).prepare()
+@pytest.mark.parametrize("module", FILES)
+def test_strangers_do_not_import_each_other(module):
+    top = module.split(".")[0]
+    strangers = {other for group in STRANGERS if top in group for other in group - {top}}
+    assert [other for other in imported(module, SOURCES[module]) if other.split(".")[0] in strangers] == []
 
 
 @pytest.mark.parametrize("module", FILES)
@@ -126,7 +156,7 @@ def made_keys(source):
             aliases |= {alias.asname for alias in node.names if alias.name == "jax.random" and alias.asname}
         elif isinstance(node, ast.ImportFrom) and node.module == "jax":
             aliases |= {alias.asname for alias in node.names if alias.name == "random" and alias.asname}
-        elif isinstance(node, ast.ImportFrom) and node.module in ("jax.random", "dubito.random"):
+        elif isinstance(node, ast.ImportFrom) and node.module in ("jax.random", "dubito._jax.prng"):
             lines += [node.lineno for alias in node.names if alias.name in ("key", "PRNGKey")]
     for node in nodes:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):

@@ -13,7 +13,12 @@ import dubito
 REFERENCE = pathlib.Path(__file__).parents[1] / "docs" / "reference"
 DIRECTIVE = re.compile(r"^\.\. (?:auto(?:class|function|exception)|py:data):: (\S+)", re.MULTILINE)
 NAMES = [name for page in sorted(REFERENCE.glob("*.md")) for name in DIRECTIVE.findall(page.read_text())]
-MODULES = "activation_plots activations backprop calibration conformal datasets decisions diagnostics evidence landscape leave_one_out metrics plots report training_plots".split()  # public beside dubito itself
+MODULES = (  # public beside dubito itself
+    *("models.activations", "tables.datasets"),
+    *(f"evaluation.{name}" for name in "calibration conformal decisions diagnostics elbo loo metrics".split()),
+    *(f"inspection.{name}" for name in "graph.backprop landscape report".split()),
+    *(f"inspection.plots.{name}" for name in "activation_curves predictions training".split()),
+)
 
 
 def found(name):

@@ -9,11 +9,12 @@ import pytest
 from scipy import integrate, special, stats
 
 import dubito
-from dubito import noisy
-from dubito.methods import bayes_by_backprop, mc_dropout
-from dubito.model import Batch
-from dubito.predictive import Predictive
-from dubito.random import fast, normal_like
+from dubito._jax.prng import fast, normal_like
+from dubito.methods import weight_noise
+from dubito.methods.dropout import mc_dropout
+from dubito.methods.variational import bayes_by_backprop
+from dubito.models.model import Batch
+from dubito.posteriors.predictive import Predictive
 
 N, TAU = 20, 3.0
 RNG = np.random.default_rng(0)
@@ -194,8 +195,8 @@ def test_precision_from_weight_decay_gives_the_trained_networks_gradient(convent
     kept = 1 - RATE if unscaled else 1.0  # M = w/(1 − r) is the weight under masks that are not divided
 
     def outputs(w):
-        noise = {"w": noisy.Masked(RATE)}
-        return noisy.noisy(network.apply, {"w": kept * w}, noise, jnp.asarray(X), key=key)
+        noise = {"w": weight_noise.Masked(RATE)}
+        return weight_noise.noisy(network.apply, {"w": kept * w}, noise, jnp.asarray(X), key=key)
 
     other = weight / kept
     theirs = jax.jit(jax.grad(lambda w: external(convention, outputs(w), w, strength)))(other)

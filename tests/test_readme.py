@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dubito.recipes import METHODS
+from dubito.methods.by_name import METHODS
 
 ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()

@@ -7,11 +7,11 @@ def main():
     """Run the command line in a process of its own."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while our handlers are imported, Ctrl-C leaves no traceback
-    import dubito.interrupts as interrupts  # ``from dubito`` would ask the package's lazy names first
+    import dubito._process.interrupts as interrupts  # ``from dubito`` would ask the package's lazy names first
 
     interrupts.start()
     try:
-        from dubito.cli import main as run
+        from dubito.cli.commands import main as run
 
         run()
     finally:

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito.likelihood import Gaussian
-from dubito.methods.laplace import LaplaceApproximation
-from dubito.methods.natural_gradient import NaturalGradientVI
-from dubito.posterior import GammaPrecision
-from dubito.predictive import predict
-from dubito.pytree import register_dataclass
+from dubito._jax.pytree import register_dataclass
+from dubito.methods.laplace.laplace import LaplaceApproximation
+from dubito.methods.variational.natural_gradient import NaturalGradientVI
+from dubito.models.likelihoods.base import Gaussian
+from dubito.posteriors.base import GammaPrecision
+from dubito.posteriors.predictive import predict
 
 
 @register_dataclass

@@ -6,11 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dubito import descent, programs
-from dubito.engine import one_member
-from dubito.methods.maximum import MAP, MaximumLikelihood, Point
-from dubito.posterior import LowRank
-from dubito.pytree import register_dataclass, static
+from dubito._jax import programs
+from dubito._jax.pytree import register_dataclass, static
+from dubito.methods.map import MAP, MaximumLikelihood, Point
+from dubito.posteriors.base import LowRank
+from dubito.training import optimizers
+from dubito.training.fit import one_member
 
 
 class State(NamedTuple):
@@ -62,7 +63,7 @@ class SWAG:
             raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
         if not (isinstance(self.rank, int) and self.rank >= 2):
             raise ValueError(f"rank must be a whole number of at least 2, got {self.rank!r}")
-        if not (0 <= self.start < 1 and (self.epochs or descent.EPOCHS) * (1 - self.start) >= 2):
+        if not (0 <= self.start < 1 and (self.epochs or optimizers.EPOCHS) * (1 - self.start) >= 2):
             raise ValueError(
                 f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "
                 f"epochs={self.epochs!r}, start={self.start!r}"
@@ -118,4 +119,4 @@ def moments(state, rank):
     held = jnp.minimum(state.count, rank)
     scale = jax.tree.map(lambda s: jnp.sqrt(0.5 * s / state.count), state.squares)
     directions = jax.tree.map(lambda d: d * jax.lax.rsqrt(2 * (held - 1)), state.deviations)
-    return descent.unpacked(state.mean), descent.unpacked(scale), jax.vmap(descent.unpacked)(directions)
+    return optimizers.unpacked(state.mean), optimizers.unpacked(scale), jax.vmap(optimizers.unpacked)(directions)

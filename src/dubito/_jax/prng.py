@@ -1,0 +1,196 @@
+"""Random numbers: the Threefry of ``jax.random`` bit for bit, written so that XLA compiles and runs it several times faster.
+
+Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011, 20 rounds on two words).
+Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's key into one at the door.
+"""
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import define_prng_impl
+
+from dubito._process.threads import check_process
+
+ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
+
+
+@partial(jax.jit, inline=True)
+def _threefry(key, low):
+    """Two words of bits for each counter (0, low)."""
+    words = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    a, b = jnp.broadcast_to(words[0], low.shape), low + words[1]
+    for five in range(5):
+        for turn in ROTATIONS[five % 2]:
+            a = a + b
+            b = a ^ ((b << np.uint32(turn)) | (b >> np.uint32(32 - turn)))
+        a, b = a + words[(five + 1) % 3], b + words[(five + 2) % 3] + np.uint32(five + 1)
+    return a, b
+
+
+def _counter(shape):
+    count = math.prod(shape)
+    if count >= 2**32:
+        raise ValueError(f"at most 2³² random numbers a draw, got shape {shape}")
+    return jax.lax.iota(jnp.uint32, count).reshape(shape)
+
+
+def _bits(key, width, shape):
+    a, b = _threefry(key, _counter(shape))
+    if width == 64:
+        return (a.astype(jnp.uint64) << np.uint64(32)) | b.astype(jnp.uint64)
+    return (a ^ b).astype(f"uint{width}")
+
+
+def _seed(seed):
+    return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
+
+
+def _split(key, shape):
+    return jnp.stack(_threefry(key, _counter(shape)), axis=-1)
+
+
+def _fold_in(key, data):
+    return jnp.stack(_threefry(key, jnp.asarray(data).astype(jnp.uint32)))
+
+
+_IMPLEMENTATION = define_prng_impl(
+    key_shape=(2,),
+    seed=_seed,
+    split=_split,
+    random_bits=_bits,
+    fold_in=_fold_in,
+    name="unrolled_threefry2x32",
+    tag="utf",
+)
+
+
+def seeded(seed):
+    """The key of a whole number."""
+    check_process()
+    return fast(jax.random.key(seed))
+
+
+def fast(key):
+    """A user's key (typed, or raw of two words) as one of this kind, elsewhere than on CPU of JAX's own: the same streams.
+
+    Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
+    used JAX, which would hang there.
+    """
+    check_process()
+    try:
+        typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+        data = jax.random.key_data(key) if typed else key
+        if data.shape == (2,) and data.dtype == jnp.uint32:
+            return jax.random.wrap_key_data(data, impl=_IMPLEMENTATION if on_cpu() else "threefry2x32")
+    except AttributeError:
+        pass
+    raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
+
+
+def keys(key, count):
+    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits are compiled."""
+    return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
+
+
+def on_cpu():
+    """Whether computations run on CPU, where nothing else is asked for."""
+    return jax.default_backend() == "cpu"
+
+
+def _fenced(draw, key):
+    """draw(key) behind a fence.
+
+    The cond is the fence: XLA does not fuse across it, so that cheap noise is not computed again in each of its consumers
+    and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys cannot become by chance
+    more often than 2⁻⁶⁴.
+    """
+    shape = jax.eval_shape(draw, key)
+    data = jax.random.key_data(key)
+    never = jnp.all(data == np.uint32(0xFFFFFFFF))
+    return jax.lax.cond(never, lambda: jnp.zeros(shape.shape, shape.dtype), lambda: draw(key))
+
+
+def _pairs(draw, key, count):
+    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all second, float32.
+
+    They leave a fence of their own as one complex array: of two arrays XLA would make two loops, each with all rounds of
+    the hash, and take twice as long. Consumers get them sorted: each picking from complex numbers is 3 times slower.
+    """
+    count = -(-count // EVEN) * EVEN
+
+    def pairs(key):
+        return jax.lax.complex(*draw(*_threefry(jax.random.key_data(key), _counter((count,)))))
+
+    def apart(key):
+        both = _fenced(pairs, key)
+        return jnp.concatenate([both.real, both.imag])
+
+    return _fenced(apart, key)
+
+
+def _cut(flat, shapes):
+    """The pieces of ``shapes`` that stand in ``flat`` one after another."""
+    ends = np.cumsum([0, *map(math.prod, shapes)])
+    return [flat[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
+
+
+def _share(shapes, each):
+    """How many draws of ``each`` numbers suffice for ``shapes``."""
+    return -(-sum(map(math.prod, shapes)) // each)
+
+
+def sine(turns):
+    """sin(2π·turns) for turns of at most a quarter, to 2e-7: the series to the 11th power.
+
+    XLA's own takes several times as long on a CPU.
+    """
+    u = 2 * math.pi * turns
+    s = u * u
+    return u * (1 + s * (-1 / 6 + s * (1 / 120 + s * (-1 / 5040 + s * (1 / 362880 - s / 39916800)))))
+
+
+def _float(word):
+    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned word is several."""
+    return jax.lax.bitcast_convert_type(word, jnp.int32).astype(jnp.float32)
+
+
+def _box_muller(a, b):
+    """Two independent standard normals from two words, up to 6.7 standard deviations: r·(cos, sin).
+
+    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go through half a circle.
+    """
+    radius = jnp.sqrt(-2 * jnp.log((_float(a >> np.uint32(1)) + 0.5) * np.float32(2**-31)))
+    radius = jnp.where(a & np.uint32(1) == 0, radius, -radius)
+    turns = _float(b) * np.float32(2**-33)
+    return radius * sine(0.25 - jnp.abs(turns)), radius * sine(turns)
+
+
+def normals(key, shapes):
+    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost of JAX's own."""
+    return _cut(_pairs(_box_muller, key, _share(shapes, 2)), shapes)
+
+
+def uniforms(key, shapes):
+    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two words."""
+    numbers = _pairs(lambda *words: [_float(word >> np.uint32(8)) for word in words], key, _share(shapes, 2))
+    return _cut(numbers * np.float32(2**-24), shapes)
+
+
+def coarse(key, shapes):
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost."""
+    floats = _pairs(
+        lambda *words: [jax.lax.bitcast_convert_type(w, jnp.float32) for w in words], key, _share(shapes, 4)
+    )
+    words = jax.lax.bitcast_convert_type(floats, jnp.uint32)
+    halves = (words[None] >> np.array([[0], [16]], np.uint32)) & np.uint32(0xFFFF)
+    return _cut((_float(halves) * np.float32(2**-16)).reshape(-1), shapes)
+
+
+def normal_like(key, tree):
+    """A tree like ``tree`` of standard normals."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure.unflatten(normals(key, [leaf.shape for leaf in leaves]))

@@ -1,0 +1,164 @@
+"""SIGINT and SIGTERM as a flag that ordinary code reads, so that no signal is lost.
+
+Python drops an exception that a signal handler raises inside a callback of the garbage collector (JAX registers one) or
+inside ``__del__``, and runs no handler while the main thread is in C, as in a compilation. So no handler here raises for
+the first signal; ``check`` does, where a loop calls it.
+
+The command line calls ``start``: a thread reads the signals, whatever the main thread does. It ends the process at once,
+or, inside ``deferred``, as soon as the code has written what it has and after ``GRACE`` seconds at most; a second signal
+always ends it at once. In a script or a notebook, ``sigint_as_flag`` does the same for Ctrl-C while the main thread waits.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from dubito._process.output_files import remove_temporary_files
+
+GRACE = 3.0  # seconds that code inside ``deferred`` has
+NAP = 0.05  # seconds between two looks of the thread that ends the process
+
+
+class _State:
+    """What this process knows of its signals."""
+
+    number: int | None = None  # of the first signal
+    raised = False  # whether ``check`` has told the main thread
+    deferrals = 0
+    stop: Callable[[], None] | None = None  # restores what ``start`` has changed
+    lock = threading.Lock()
+
+
+_state = _State()
+
+
+def check():
+    """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
+    if _state.number is None or not _in_main_thread():
+        return
+    _state.raised = True
+    if _state.number == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise SystemExit(128 + _state.number)
+
+
+@contextlib.contextmanager
+def deferred(wanted=True):
+    """Where a signal must not end the command line at once, because the code calls ``check`` and has something to write."""
+    with _state.lock:
+        _state.deferrals += wanted
+    try:
+        yield
+    finally:
+        with _state.lock:
+            _state.deferrals -= wanted
+
+
+@contextlib.contextmanager
+def sigint_as_flag():
+    """While the main thread waits: the first Ctrl-C is for ``check``, a second one raises KeyboardInterrupt at once.
+
+    Does nothing in other threads, and where SIGINT has another handler than Python's own.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+
+    def handler(number, _):
+        if _state.number is not None:
+            raise KeyboardInterrupt
+        _state.number = number
+
+    signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        unread = _state.number is not None and not _state.raised
+        _state.number, _state.raised = None, False
+    if unread:
+        raise KeyboardInterrupt
+
+
+def start():
+    """Handle the signals of a command line, until ``stop``. A signal that is ignored, as SIGINT is by a script's background
+    job, stays ignored. Returns whether it was this call that started it."""
+    if not _in_main_thread() or _state.stop is not None:
+        return False
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: old for number, old in handlers.items() if old not in (signal.SIG_IGN, None)}
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    descriptor = writer.detach()  # stays open until the process has ended, so that a late signal is no error
+    wakeup = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    for number in handlers:
+        signal.signal(number, lambda *_: None)
+    threading.Thread(target=_watch, args=(reader, set(handlers)), name="dubito-signals", daemon=True).start()
+
+    def restore():
+        for number, old in handlers.items():
+            signal.signal(number, old)
+        signal.set_wakeup_fd(wakeup)
+        socket.close(descriptor)
+        _state.stop, _state.number, _state.raised = None, None, False
+
+    _state.stop = restore
+    return True
+
+
+def stop():
+    """Restore the handlers that were there before ``start``."""
+    if _state.stop is not None:
+        _state.stop()
+
+
+def leave():
+    """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
+    if _state.number is not None:
+        for file in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                file.flush()
+        remove_temporary_files()
+        os._exit(128 + _state.number)
+
+
+def _in_main_thread():
+    return threading.current_thread() is threading.main_thread()
+
+
+def _watch(reader, numbers):
+    """Read the signals' numbers, a byte each, and end the process."""
+    with reader:
+        while (byte := reader.recv(1)) and byte[0] not in numbers:
+            pass
+        if not byte:
+            return  # ``stop`` has closed the other end
+        if not _state.deferrals:
+            _end(byte[0])
+        _state.number = number = byte[0]
+        reader.settimeout(NAP)
+        deadline = time.monotonic() + GRACE
+        while (_state.deferrals or _state.raised) and time.monotonic() < deadline:
+            with contextlib.suppress(TimeoutError):
+                byte = reader.recv(1)
+                if not byte:
+                    return
+                if byte[0] in numbers:
+                    break
+        _end(number)
+
+
+def _end(number):
+    remove_temporary_files()
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
+        descriptor = sys.stderr.fileno()
+        shown = "\x1b[?25h\r\x1b[2K" if os.isatty(descriptor) else ""  # the cursor, and the progress bar's line
+        if sys.platform == "win32" or select.select([], [descriptor], [], 0)[1]:  # no wait for a full pipe
+            os.write(descriptor, f"{shown}Interrupted.\n".encode())
+    os._exit(128 + number)

@@ -1,0 +1,137 @@
+"""Work on host threads, one a core: items in their order, and runs that Ctrl-C ends."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections import deque
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+
+from dubito._process import interrupts
+
+NAP = 0.1  # seconds between two looks for a signal
+
+
+def cores():
+    """How many of the machine's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one: so many run at once, whatever the number of fits
+
+
+class _Fork:
+    """Whether JAX had started when the process was forked: its threads do not exist in the child."""
+
+    started = False  # as of the last fork in this process
+    inherited = False  # in this process, by the fork that made it
+
+
+def _before_fork():
+    bridge = sys.modules.get("jax._src.xla_bridge")  # JAX has no public way to ask
+    _Fork.started = _Fork.inherited or (bridge is not None and bridge.backends_are_initialized())
+
+
+def _in_child():
+    _Fork.inherited = _Fork.started
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
+
+
+def check_process():
+    """Raise RuntimeError in a child that was forked after JAX had started: computations would hang there."""
+    if _Fork.inherited:
+        raise RuntimeError(
+            "this process was forked from one in which JAX had started (dubito had loaded, fitted or predicted), and JAX "
+            "would hang in it. Use multiprocessing's 'spawn' start method or joblib's default, loky; a server that forks "
+            "its workers must load the model in each worker (gunicorn: without --preload)"
+        )
+
+
+def in_threads(function, items):
+    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held.
+
+    After an exception, as that of Ctrl-C, the items that run are not waited for.
+    """
+    check_process()
+    pool, waiting = ThreadPoolExecutor(cores()), deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(function, item))
+            if len(waiting) > cores():
+                yield result(waiting.popleft())
+        while waiting:
+            yield result(waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def side_by_side(one, items, keep_on_interrupt, threads):
+    """one(item, stop) of each item on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
+
+    The main thread only waits: an exception is raised in it where no JAX code runs. Of threads that ask for one program
+    at once, of this fit or of others, JAX lets the first compile it and the others wait.
+    """
+    check_process()
+    stop = threading.Event()
+    with interrupts.sigint_as_flag(), ThreadPoolExecutor(min(threads, len(items))) as pool:
+        futures = []
+        try:
+            futures += [pool.submit(one, item, stop) for item in items]
+            return results(futures)
+        except BaseException as interrupt:  # Ctrl-C, SIGTERM, or the failure of one
+            stop.set()
+            if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return [future.result() for future in futures]
+
+
+@contextlib.contextmanager
+def start_jobs(function, jobs):
+    """Futures of function(stop, *job), a deque in the jobs' order, on one thread per core.
+
+    When the block is left by an exception, queued jobs are cancelled and the event ``stop`` is set. Running jobs, which
+    should end soon after that, are waited for, but not for long: they may be compiling.
+    """
+    check_process()
+    stop = threading.Event()
+    pool = ThreadPoolExecutor(cores())
+    futures = [pool.submit(function, stop, *job) for job in jobs]
+    try:
+        yield deque(futures)
+    except BaseException:
+        stop.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        wait([future for future in futures if not future.cancelled()], timeout=interrupts.GRACE)
+        raise
+    pool.shutdown()
+
+
+def stop_fit(stop):
+    """A callback for a fit's ``progress`` that ends the fit once ``stop`` is set."""
+
+    def progress(report):
+        if stop.is_set():
+            raise KeyboardInterrupt(f"stopped at epoch {report.epoch}")
+
+    return progress
+
+
+def results(futures):
+    """What they return, waited for in naps, between which signals are read; the first exception at once."""
+    waiting = set(futures)
+    with interrupts.sigint_as_flag():
+        while waiting:
+            done, waiting = wait(waiting, timeout=NAP, return_when=FIRST_EXCEPTION)
+            for future in done:
+                future.result()
+            interrupts.check()
+    return [future.result() for future in futures]
+
+
+def result(future):
+    """What one future returns; see ``results``."""
+    return results([future])[0]

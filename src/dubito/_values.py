@@ -1,0 +1,38 @@
+"""Columns of any library as NumPy arrays, and which of their values are missing."""
+
+import narwhals as nw
+import numpy as np
+
+
+def is_missing(value):
+    """Whether a Python object stands for a missing value, in any library."""
+    return value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, float) and value != value
+
+
+def as_array(values):
+    """A series or frame of any library as a NumPy array, None where a value is missing and no number; anything else as it is."""
+    series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
+    if isinstance(series, nw.DataFrame):
+        columns = [as_array(series[name].to_native()) for name in series.columns]
+        return np.stack(columns, axis=1) if columns else series.to_numpy()
+    if not isinstance(series, nw.Series):
+        return (
+            values.to_pylist() if hasattr(values, "to_pylist") else values
+        )  # of pyarrow's arrays, which are no columns
+    missing = series.is_null().to_numpy()
+    if not missing.any() or series.dtype.is_float():
+        return series.to_numpy()
+    out = np.empty(len(missing), object)  # NumPy has no missing integers, and of categories it would take the last one
+    out[:] = [None if gone else value for value, gone in zip(series.to_list(), missing, strict=True)]
+    return out
+
+
+def is_missing_in(values):
+    """Which entries of a column (n,) are missing, bool (n,)."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    return (
+        np.array([is_missing(value) for value in values], bool)
+        if values.dtype == object
+        else np.zeros(len(values), bool)
+    )

@@ -1,0 +1,104 @@
+"""Methods, models and what they are made of as plain JSON, from a closed list of classes; and back.
+
+A class outside the list cannot be saved, and a file that names one is refused.
+"""
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from dubito._process.archive import ModelFileError, expect
+from dubito.evaluation import calibration, conformal
+from dubito.methods import conjugate_noise, map, swag
+from dubito.methods.dropout import concrete_dropout, mc_dropout, variational_dropout
+from dubito.methods.ensembles import committee, cross_fit, ensemble, randomized_map
+from dubito.methods.laplace import laplace
+from dubito.methods.sampling import hmc, mclmc, nuts, sghmc, sgld
+from dubito.methods.variational import bayes_by_backprop, natural_gradient, variational_gaussian
+from dubito.models import model, networks, priors
+from dubito.models.likelihoods import by_name
+
+LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
+LAYERS = 100  # of a network
+LARGEST = 2**31  # a whole number is smaller
+FAR = 1e30  # a number of a setting, which is in standardized units, lies between −FAR and FAR
+FREEDOM = 1000  # degrees of freedom: the cdf is a sum of half as many terms, and beyond it the noise is Gaussian
+
+
+POINTS = (map.MaximumLikelihood, map.MAP, randomized_map.RandomizedMAP)
+SAMPLERS = (hmc.HMC, nuts.NUTS, mclmc.MCLMC, sgld.SGLD, sghmc.SGHMC)
+DROPPING = (mc_dropout.MCDropout, concrete_dropout.ConcreteDropout, variational_dropout.VariationalDropout)
+VARIATIONAL = (
+    bayes_by_backprop.BayesByBackprop,
+    natural_gradient.NaturalGradientVI,
+    variational_dropout.SparseVariationalDropout,
+    variational_gaussian.VariationalGaussian,
+)
+METHODS = (*POINTS, *SAMPLERS, *DROPPING, *VARIATIONAL, laplace.LaplaceApproximation, swag.SWAG)
+METHODS += (ensemble.Ensemble, committee.Committee, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
+NETWORKS = (networks.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
+LIKELIHOODS = tuple(type(entry.make(2)) for entry in by_name.LIKELIHOODS.values())  # a Criterion holds functions
+PRIORS = (priors.Normal, priors.Laplace, priors.ScaleMixture)
+CALIBRATIONS = (
+    calibration.Temperature,
+    calibration.Isotonic,
+    calibration.Quantiles,
+    conformal.Conformal,
+    conformal.CVPlus,
+)
+KNOWN = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, model.Model)
+CLASSES = {kind.__name__: kind for kind in KNOWN}
+# What stands in fields that are declared as Any.
+FIELDS = {
+    "method": METHODS,
+    "network": NETWORKS,
+    "mean": networks.MLP | laplace.Linearized,
+    "likelihood": LIKELIHOODS,
+    "optimizer": str,
+}
+FIELDS |= {"noise": networks.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
+
+
+def encoded(value, name="it"):
+    """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if type(value) in (list, tuple):
+        return [encoded(each, name) for each in value]
+    if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
+        own = {f.name: encoded(getattr(value, f.name), f.name) for f in fields(value)}
+        return {"class": type(value).__name__} | own
+    number = np.asarray(value)
+    if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
+        return number.item()
+    raise ModelFileError(
+        f"{name}={value!r} cannot be saved: a model file holds finite numbers, texts and dubito's own classes, no "
+        "callables. Choose activations and optimizers by name to save a model."
+    )
+
+
+def decoded(value) -> Any:
+    """The inverse of ``encoded``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
+    if isinstance(value, list):
+        expect(len(value) <= LIST, f"a list of {len(value)} entries")
+        return tuple(decoded(each) for each in value)
+    if not isinstance(value, dict):
+        return value
+    expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
+    kind: Any = CLASSES[value["class"]]
+    own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
+    expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
+    found = {name: decoded(value[name]) for name in own}
+    for name, each in found.items():
+        right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
+        small = 0 <= each < LARGEST if type(each) is int else type(each) is not float or abs(each) <= FAR
+        expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
+    expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")
+    freedom = found.get("df")
+    expect(freedom is None or 4 <= freedom <= FREEDOM and freedom % 2 == 0, f"the degrees of freedom {freedom!r}")
+    expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
+    if kind is networks.MLP:
+        expect(networks.mlp(**found) == kind(**found), "its network is none that dubito makes")
+        expect(len(found["hidden"]) <= LAYERS and max(found["hidden"], default=0) < LARGEST, "its network is too large")
+    return kind(**found)

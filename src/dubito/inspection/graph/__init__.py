@@ -1,0 +1,12 @@
+"""Backpropagation and automatic differentiation by hand, and computation graphs of JAX functions.
+
+- ``backprop``: backpropagation by hand, in matrices.
+- ``autodiff``: forward and reverse mode by hand, on a graph of operations.
+- ``layout``: a layered drawing of boxes and links.
+- ``drawing``: graphs as text, in Graphviz's language, as SVG.
+- ``graph``: the graph of any JAX function.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, ["backprop"])

@@ -1,0 +1,119 @@
+"""Automatic differentiation by hand: the lecture's four rules on a graph of operations.
+
+1. Nodes are simple operations. 2. An edge carries the derivative of its head with respect to its tail. 3. Derivatives along a
+path are multiplied. 4. Those of branches that join are added. Reverse mode starts with ∂y/∂y = 1 and visits the nodes
+in reverse topological order; forward mode goes the other way. The derivative of one operation is all that JAX gives here.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dubito._jax.jaxpr import bind
+
+
+class Source(NamedTuple):
+    """The value an operation reads: result ``result`` of node ``node``."""
+
+    node: int
+    result: int
+
+
+class Node(NamedTuple):
+    """One operation: ``name`` of the primitive, "input" or "constant"; ``label``, what a person reads; ``inputs``, the values
+    it reads; ``scope``, the named scopes it stands in (the layer, the term of Bayes' rule); ``cost``, its arithmetic
+    operations (of a loop that ends by a condition those of one turn); ``shapes`` of its results; ``content``, the traced
+    equation, or the constant."""
+
+    number: int
+    name: str
+    label: str
+    inputs: tuple
+    scope: tuple
+    cost: int
+    shapes: tuple
+    content: Any
+
+
+def read(table, source):
+    """What ``table``, with an entry for each node and in it one for each result, holds of a source."""
+    return table[source.node][source.result]
+
+
+def is_float(value):
+    return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
+
+
+def evaluate(nodes, leaves):
+    """Of each node the tuple of its results, from the values of the inputs, which are the first nodes."""
+    values: list[Any] = []
+    for node in nodes:
+        if node.name == "input":
+            values.append((leaves[node.number],))
+        elif node.name == "constant":
+            values.append((jnp.asarray(node.content),))
+        else:
+            values.append(tuple(bind(node.content, *(read(values, source) for source in node.inputs))))
+    return values
+
+
+def backward(nodes, values, seeds, through=None):
+    """∂y/∂result of every node's results, given it of some (``seeds``: by Source); None where y does not depend on them.
+
+    ``through``: the nodes that pass slopes on, None: all.
+    """
+    slopes: list[Any] = [[None] * len(node.shapes) for node in nodes]
+    for source, seed in seeds.items():
+        slopes[source.node][source.result] = seed
+    for node in reversed(nodes if through is None else through):
+        if not node.inputs or all(slope is None for slope in slopes[node.number]):
+            continue
+        for position, share in pull(node, values, slopes[node.number]):
+            tail = node.inputs[position]
+            before = slopes[tail.node][tail.result]
+            slopes[tail.node][tail.result] = share if before is None else before + share
+    return slopes
+
+
+def pull(node, values, slopes):
+    """Pairs (operand, its share of y's slope): the slopes of the node's results times the derivatives of its edges."""
+    operands = [read(values, source) for source in node.inputs]
+    places = [position for position, operand in enumerate(operands) if is_float(operand)]
+    _, back = jax.vjp(local(node, operands, places), *(operands[position] for position in places))
+    return list(
+        zip(places, back([_slope(*pair) for pair in zip(slopes, values[node.number], strict=True)]), strict=True)
+    )
+
+
+def forward(nodes, values, tangents):
+    """The tangent of every node's results, given those of the inputs by number; None where it is 0 or there is none."""
+    moved: list[Any] = []
+    for node in nodes:
+        places = [p for p, source in enumerate(node.inputs) if read(moved, source) is not None]
+        if not node.inputs or not places:
+            moved.append((tangents.get(node.number),) + (None,) * (len(node.shapes) - 1))
+            continue
+        operands = [read(values, source) for source in node.inputs]
+        there = tuple(operands[position] for position in places)
+        _, ahead = jax.jvp(local(node, operands, places), there, tuple(read(moved, node.inputs[p]) for p in places))
+        moved.append(tuple(t if is_float(v) else None for t, v in zip(ahead, values[node.number], strict=True)))
+    return moved
+
+
+def local(node, operands, places):
+    """A node's operation as a function of its operands at ``places``, the others held."""
+
+    def operation(*some):
+        chosen = dict(zip(places, some, strict=True))
+        return bind(node.content, *(chosen.get(position, operand) for position, operand in enumerate(operands)))
+
+    return operation
+
+
+def _slope(slope, result):
+    """A result's slope as JAX wants it: zeros where there is none, and of no numbers for whole numbers."""
+    if not is_float(result):
+        return np.zeros(result.shape, jax.dtypes.float0)
+    return jnp.zeros_like(result) if slope is None else slope

@@ -1,0 +1,16 @@
+from .activation_curves import activations as activations
+from .diagram import Drawing as Drawing
+from .diagram import network_diagram as network_diagram
+from .diagram import sureness as sureness
+from .predictions import bands as bands
+from .predictions import comparison as comparison
+from .predictions import interval_coverage as interval_coverage
+from .predictions import loss_curves as loss_curves
+from .predictions import predicted_against_actual as predicted_against_actual
+from .predictions import reliability as reliability
+from .predictions import risk_coverage as risk_coverage
+from .predictions import weights as weights
+from .training import contours as contours
+from .training import size_curves as size_curves
+from .training import sparsity as sparsity
+from .training import surface as surface

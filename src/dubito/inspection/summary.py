@@ -1,0 +1,108 @@
+"""What a fitted model is: its parameters, how noise enters at each, its computation graph, the health of its gradients."""
+
+import contextlib
+
+import jax
+
+from dubito._jax import jaxpr, prng
+from dubito.evaluation.elbo import elbo
+from dubito.inspection.gradient_health import ROWS, health, objective, of_graph
+from dubito.inspection.graph.drawing import aligned, amount, shape_text
+from dubito.inspection.graph.graph import graph
+from dubito.inspection.network_view import member_of, moments, rows_of
+from dubito.posteriors.base import Dense, Dropped, LowRank, Normals, Samples
+from dubito.training import optimizers
+from dubito.training.fit import DivergenceError
+
+FEW = 16  # made-up rows where there is no table
+TREATMENTS = {
+    "product": "noise on its product, of each row its own",
+    "places": "noise by flipout",
+    "draw": "one draw for all rows",
+    "unused": "not used",
+}
+
+
+def center(estimator, key):
+    """One set of parameters that stands for a posterior, of an ensemble for its first member's: the means, the weights
+    without masks, or else a draw."""
+    posterior = member_of(estimator)[0]
+    if isinstance(posterior, Normals | Dropped | Samples):
+        return posterior.model, moments(posterior)[0]
+    return posterior.model, jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
+
+
+def parameters(model, params, x):
+    """A table of the network's parameters: path, shape, numbers, and how a Bayesian method's noise enters there."""
+    uses = jaxpr.uses(model.network.apply, params["network"], x)
+    leaves = jax.tree_util.tree_leaves_with_path(params["network"])
+    rows = [("parameters", "shape", "numbers", "noise, if the method has any")]
+    for (path, leaf), use in zip(
+        leaves, jax.tree.leaves(uses, is_leaf=lambda one: isinstance(one, jaxpr.Use)), strict=True
+    ):
+        name = jax.tree_util.keystr(path, simple=True, separator=".")
+        rows.append((name, shape_text(leaf.shape), f"{leaf.size:,}", TREATMENTS[use.treatment]))
+    rows.append(("", "", f"{sum(leaf.size for _, leaf in leaves):,}", ""))
+    return aligned(rows)
+
+
+def explained(model, inputs=None, y=None, unfold=()):
+    """(text, graph) of a fitted estimator. With a table and its target the graph is that of −log p(D, θ) per example, and the
+    text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
+    numbers."""
+    key_center, key_rows, key_bound = jax.random.split(prng.fast(model.key_), 3)
+    inner, params = center(model, key_center)
+    rows = None if y is None else rows_of(model, inputs, y)
+    if rows is not None:
+        x, y = (each[:ROWS] for each in rows)
+    elif inputs is not None:
+        x = rows_of(model, inputs)[:ROWS]
+    else:
+        x = jax.random.normal(key_rows, (FEW, model.schema_.width))
+    lines = [model.description, "", parameters(inner, params, x), ""]
+    if y is None:
+        found = graph(inner.network.apply, params["network"], x)
+        lines.append(f"The network on {len(x)} rows{' of standard normal numbers' if inputs is None else ''}:")
+    else:
+        found = objective(inner, params, x, y)
+        lines.append(f"−log p(D, θ) per example on {len(x)} rows, and the slopes of it:")
+    lines += [found.table(unfold), "", costs(found)]
+    if y is not None:
+        lines += ["", str(of_graph(found))]
+    lines += worth(model.posterior_, rows, key_bound)
+    return "\n".join(lines), found
+
+
+def worth(posterior, rows, key):
+    """Lines with the evidence, where the posterior has one, or with a bound of that of ``rows``, all of the table's."""
+    if hasattr(posterior, "log_evidence"):
+        value = float(posterior.log_evidence)
+        return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]
+    if rows is not None and isinstance(getattr(posterior, "part", posterior), Normals | LowRank | Dense):
+        with contextlib.suppress(ValueError):  # an improper prior, or weights that are points
+            bound = elbo(posterior, *rows, key=key)
+            told = f"log p(D) ≥ {bound.value:.1f} ± {bound.se:.1f} nats"
+            return ["", f"Evidence lower bound, if these are the rows it was fitted to: {told}."]
+    return []
+
+
+def costs(found):
+    """A line on what the function and its derivatives cost."""
+    cost = found.costs
+    return (
+        f"Arithmetic operations: the function {amount(round(cost.function))}; its derivatives by reverse mode "
+        f"{amount(round(cost.reverse))} ({cost.rows:,} {'pass' if cost.rows == 1 else 'passes'}), "
+        f"by forward mode {amount(round(cost.forward))} ({cost.columns:,} {'pass' if cost.columns == 1 else 'passes'})."
+    )
+
+
+@contextlib.contextmanager
+def divergence_explained():
+    """Add to a fit's divergence what the gradients were like at the last finite state."""
+    try:
+        yield
+    except DivergenceError as error:
+        state, rows = error.state, error.rows
+        params = optimizers.unpacked(state.params if hasattr(state, "params") else state.mean)
+        found = health(error.model, params, rows.x, rows.y)
+        raise ValueError(f"{error}\nThe gradients at the last finite state:\n{found}") from error

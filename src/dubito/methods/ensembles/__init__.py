@@ -1,0 +1,7 @@
+"""Several fits as one posterior.
+
+- ``ensemble``: independent fits.
+- ``randomized_map``: fits to perturbed data and priors.
+- ``committee``: fits that each leave a fold out, for CV+ intervals.
+- ``cross_fit``: fits that each leave a fold out, with noise from the held-out residuals.
+"""

@@ -1,0 +1,247 @@
+"""The Laplace approximation (MacKay, Neural Computation 1992), linearized (Immer, Korzepa & Bauer, AISTATS 2021)."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dubito._jax import prng
+from dubito._jax.pytree import register_dataclass, static
+from dubito.methods.laplace import curvature
+from dubito.methods.laplace.curvature import Data
+from dubito.methods.laplace.evidence import Evidence, Noise
+from dubito.methods.laplace.structures import LARGEST, STRUCTURES, Problem
+from dubito.methods.map import MAP, MaximumLikelihood
+from dubito.models.likelihoods.base import LOG_2PI, Gaussian, LaplaceNoise
+from dubito.models.priors import Normal, leaf_scales
+from dubito.posteriors.base import GammaPrecision, Samples, sample
+from dubito.training.fit import floats
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Linearized:
+    """A network's first-order expansion in its parameters: f(θ*) + J(θ*) δ, params {"center": θ*, "offset": δ}."""
+
+    network: Any
+
+    def init(self, key):
+        center = self.network.init(key)
+        return {"center": center, "offset": jax.tree.map(jnp.zeros_like, center)}
+
+    def apply(self, params, x):
+        def apply(network):
+            return self.network.apply(network, x)
+
+        f, moved = jax.jvp(apply, (params["center"],), (params["offset"],))
+        return f + moved
+
+
+def plain(network):
+    """The parameters of the network itself in those of one that may be ``Linearized``."""
+    return network["center"] if isinstance(network, dict) and set(network) == {"center", "offset"} else network
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class LaplacePosterior:
+    """``part``, a normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
+
+    ``log_evidence``: log p(D), in nats, as the approximation has it; ``prior_factor``: how many times the scale of the
+    model's prior the evidence chose (1 without ``tune``).
+    """
+
+    model: Any
+    part: Any
+    log_evidence: Any
+    prior_factor: Any
+
+    sample = sample
+
+    def sources(self, key, n=None):
+        return [(replace(self, part=part), seeds) for part, seeds in self.part.sources(key, n)]
+
+    def draw(self, seed):
+        drawn = self.part.draw(seed)
+        if not isinstance(self.model.network, Linearized):
+            return drawn
+        offset = jax.tree.map(jnp.subtract, drawn["network"], self.center)
+        return {**drawn, "network": {"center": self.center, "offset": offset}}
+
+    @property
+    def center(self):
+        """θ*, the network's parameters."""
+        return self._normal.mean["network"]
+
+    @property
+    def point(self):
+        """The network itself with θ*: a posterior without doubt."""
+        return Samples(self._normal.model, jax.tree.map(lambda leaf: leaf[None], self._normal.mean))
+
+    @property
+    def _normal(self):
+        return getattr(self.part, "part", self.part)  # without a τ of its own
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class LaplaceApproximation:
+    """A normal around the point θ* that ``method`` (MAP) finds, and its evidence, in nats:
+
+        q(θ) = N(θ*, Λ⁻¹),   Λ = G + S⁻²,   log p(D) ≈ log p(D | θ*) + log p(θ*) + (P/2) log 2π − ½ log det Λ,
+
+    S the scales of the model's Normal prior, G the curvature of the log likelihood, in nats. ``curvature="ggn"``: Σ J_iᵀ H_i J_i
+    with H = −∂² log p/∂f² of the likelihood, without H's negative eigenvalues where it has such (Student's t, σ(x));
+    ``"fisher"``: the empirical Fisher, Σ of squared gradients. What is kept of G is the ``structure``:
+
+    - ``"dense"``: all, of up to 10,000 parameters (thousands take seconds, all of them minutes);
+    - ``"kronecker"``: for each product's weights, with their bias, a Kronecker product (factors of up to 4,096); the diagonal
+      of other parameters (convolutions, tied weights, periodic features);
+    - ``"diagonal"``: the variances; doubt is far too wide where the network has many more parameters than the data need;
+    - ``"last-layer"``: all of the weights into the outputs; the others are points, and the evidence is given them;
+    - ``"low-rank"``: the ``rank`` largest directions of S G S; all others keep the prior's variance, so a small rank doubts
+      what the data do say.
+
+    Predictions are of the linearized network f(θ*) + J(θ*)δ, whose posterior q is. ``linearized=False`` sends draws through
+    the network itself, where those that the data leave free in the linearized one fit them no more.
+
+    A Gaussian's learned τ is Gamma(a + ½(N − γ/K), b + ½Σ(y − f)²), γ = tr(G Λ⁻¹) the number of parameters that the data
+    determine: the maximum of the evidence (half of the rows stay at least), and exact for a linear network, a flat prior and
+    one target; K targets share γ. Other φ are independent normals by their own curvature, points where it is not positive.
+    ``tune`` times the prior's scale is multiplied by what maximizes the evidence (MacKay 1992, γ = ‖θ*/S‖²; Immer et al., ICML
+    2021) and the network is trained again with it and with the evidence's τ. ``log_evidence`` and ``prior_factor`` of the
+    posterior have what came out.
+
+    It knows one mode, and is right as far as θ* is one (full batches and enough epochs: ``MAP(epochs=None)`` for a small network,
+    whose usual 200 end before) and the network is about linear over the posterior's width; the evidence is of that mode alone.
+    Choose it for calibrated doubt after one cheap training, for the evidence, and in an ``Ensemble`` for several modes. It needs
+    all rows in memory.
+    """
+
+    method: Any = MAP()
+    structure: str = static(default="kronecker")
+    curvature: str = static(default="ggn")
+    linearized: bool = static(default=True)
+    tune: int = static(default=0)
+    rank: int = static(default=20)
+
+    every_row = True  # the curvature is of all of them
+
+    def check(self, model):
+        for name, known in (("structure", STRUCTURES), ("curvature", ("ggn", "fisher"))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name}={getattr(self, name)!r} is unknown. Choose one of {', '.join(known)}.")
+        if not isinstance(self.method, MAP | MaximumLikelihood):
+            raise ValueError(
+                f"LaplaceApproximation is made around a point, of MAP or MaximumLikelihood; got "
+                f"{type(self.method).__name__}. An ensemble goes around it: Ensemble(LaplaceApproximation(...))."
+            )
+        self.method.check(model)
+        for name, least in (("tune", 0), ("rank", 1)):
+            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):
+                raise ValueError(f"{name} is a whole number of at least {least}, got {getattr(self, name)!r}")
+        if self.tune and not isinstance(self.method, MAP):
+            raise ValueError("tune trains again with another prior, and MaximumLikelihood has none: wrap MAP")
+        if self.curvature == "ggn" and isinstance(model.likelihood, LaplaceNoise):
+            raise ValueError("LaplaceNoise has no second derivative in f for curvature='ggn': use curvature='fisher'")
+        linear = isinstance(model.network, Linearized)  # a loaded posterior's
+        network = model.network.network if linear else model.network
+        check_prior(model.prior, network)
+        shapes = jax.eval_shape(lambda data: network.init(prng.fast(data)), jax.ShapeDtypeStruct((2,), np.uint32))
+        size = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+        if self.structure == "dense" and size > LARGEST:
+            raise ValueError(
+                f"structure='dense' is for up to {LARGEST:,} parameters, and this network has {size:,}: use 'kronecker'"
+            )
+        if self.structure == "low-rank" and self.rank >= size:
+            raise ValueError(
+                f"rank={self.rank} must be below the network's {size} parameters: lower it, or use structure='dense'"
+            )
+
+    def members(self, rows, key):
+        return self.method.members(rows, key)
+
+    def finish(self, model, trained, key, run):
+        keys = prng.keys(key, self.tune + 1)
+        kept, evidence = self.around(model, trained, keys[0], run)
+        u = 1.0
+        for k in keys[1:]:
+            u, t = evidence.optimum()
+            again = tuned(model, math.sqrt(u), evidence.noise, evidence.determined(u, t))
+            trained = run(again, self.method, members=trained.members)
+            kept, evidence = self.around(model, trained, k, run)
+        u, t = evidence.optimum(u)
+        part = kept.build(model, math.sqrt(u), u * t)
+        if evidence.noise is not None:
+            shape, rate = (jnp.asarray(each, jnp.float32) for each in evidence.noise.gamma(evidence.determined(u, t)))
+            part = GammaPrecision(model, part, shape, rate)
+        final = replace(model, network=Linearized(model.network)) if self.linearized else model
+        numbers = (jnp.asarray(value, jnp.float32) for value in (evidence.log(u, t), math.sqrt(u)))
+        return LaplacePosterior(final, part, *numbers)
+
+    def around(self, model, trained, key, run):
+        """What is kept of the curvature at the point, and the evidence there: (Kept, Evidence)."""
+        key_point, key_own = jax.random.split(key)
+        point = self.method.finish(model, trained, key_point, run).params
+        params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], point)
+        member = trained.members[0]
+        used, y = member.train > 0, trained.rows.y if member.y is None else member.y
+        rows, model = Data(trained.rows.x[used], y[used], member.train[used], len(used)), floats(model)
+        leaves = jax.tree.leaves(params["network"])
+        scales = [
+            np.broadcast_to(np.asarray(s, np.float64), leaf.shape)
+            for s, leaf in zip(leaf_scales(model.prior, leaves, model.scales(params)), leaves, strict=True)
+        ]
+        noise, sd, own, log_likelihood = around_phi(model, params, rows)
+        kept = STRUCTURES[self.structure](Problem(model, params, rows, scales, sd, self.curvature, self.rank, key_own))
+        norm = sum(float(np.sum((np.float64(leaves[k]) / scales[k]) ** 2)) for k in kept.leaves)
+        return kept, Evidence(kept.values, norm, log_likelihood, noise, own)
+
+
+def around_phi(model, params, rows):
+    """Of the likelihood's parameters φ: (a Gaussian's ``Noise`` or None, standard deviations, what they add to the evidence
+    in nats), and the log likelihood."""
+    likelihood, phi = model.likelihood, jax.tree.leaves(params["likelihood"])
+    width = 2 * likelihood.width + 1
+    one = partial(curvature.sums, model, params)
+    log_likelihood, second = curvature.summed(one, rows, width)
+    if isinstance(likelihood, Gaussian) and phi:
+        squares = curvature.summed(partial(curvature.squares, model, params), rows, width)
+        tau, size = np.exp(np.float64(phi[0])), float(np.sum(rows.weight, dtype=np.float64))
+        noise = Noise(tau, squares, size, float(likelihood.shape), float(likelihood.rate))
+        return noise, [np.zeros(phi[0].shape)], 0.0, float(log_likelihood)
+    log_prior, own = curvature.prior_sums(model, params)
+    precision = [-(a + b) for a, b in zip(second, own, strict=True)]
+    sd = [
+        np.where(p > 0, 1 / np.sqrt(np.where(p > 0, p, 1)), 0).reshape(v.shape)
+        for p, v in zip(precision, phi, strict=True)
+    ]
+    volume = sum(float(np.sum(np.where(s > 0, 0.5 * LOG_2PI + np.log(np.where(s > 0, s, 1)), 0))) for s in sd)
+    return None, sd, float(log_prior) + volume, float(log_likelihood)
+
+
+def check_prior(prior, network):
+    """Refuse a prior without a curvature of its own."""
+    if not isinstance(prior, Normal):
+        raise ValueError(
+            f"LaplaceApproximation needs a Normal prior, whose curvature it adds; got {type(prior).__name__}"
+        )
+    if prior.biases is None and not (prior.by_network and getattr(network, "scales", None) is not None):
+        raise ValueError(
+            "LaplaceApproximation needs a proper prior, and with biases=None it is improper: give the biases a scale, as "
+            "in Normal(scale, biases=10.0)"
+        )
+
+
+def tuned(model, factor, noise, determined):
+    """The model to train with: the prior's scale times ``factor``; a learned τ, whose mode is (a + ½N)/(b + ½Σ(y − f)²), with
+    an a that makes it the evidence's."""
+    prior, likelihood = model.prior, model.likelihood
+    biases = None if prior.biases is None else prior.biases * factor
+    if noise is not None:
+        likelihood = replace(likelihood, shape=float(noise.gamma(determined)[0][0] - 0.5 * noise.size))
+    return replace(model, prior=replace(prior, scale=prior.scale * factor, biases=biases), likelihood=likelihood)

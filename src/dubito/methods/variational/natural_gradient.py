@@ -1,0 +1,189 @@
+"""Stochastic variational inference by natural gradients (Hoffman et al., JMLR 2013; the weights' by Shen et al., ICML 2024)."""
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import special
+
+from dubito._jax.prng import normal_like
+from dubito._jax.pytree import register_dataclass, static
+from dubito.methods.variational.bayes_by_backprop import divergence
+from dubito.models.likelihoods.base import Gaussian
+from dubito.models.priors import Normal, is_proper, leaf_scales
+from dubito.posteriors.base import GammaPrecision, Normals, log_mean_prob
+from dubito.training import optimizers
+from dubito.training.fit import one_member
+
+
+class State(NamedTuple):
+    mean: Any
+    hessian: Any  # of the negative log likelihood per example, its diagonal
+    delta: Any  # the prior's precision per example
+    momentum: Any
+    count: Any  # steps
+    shape: Any  # of the Gamma of τ
+    rate: Any
+    size: Any  # N
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class NaturalGradientVI:
+    """q(θ) q(τ) = Π N(m_j, σ_j²) Π Gamma(τ_k; a, b_k) by natural gradients, with σ² = 1/(N(h + δ)). In nats:
+
+        ELBO = E_q[log p(D | θ, τ)] − KL(q(θ) ‖ p) − KL(q(τ) ‖ p)
+
+    The noise precision of a Gaussian likelihood that learns one is conjugate (Hoffman et al. 2013):
+    a = a₀ + N/2, b ← (1 − ρ_t) b + ρ_t [b₀ + ½ (N/n) Σ E_q(y − f)²], ρ_t = (t + delay)^−forgetting, so that the predictive of one
+    function is Student's t with 2a degrees of freedom. The weights follow IVON (Shen et al. 2024), with ĝ the gradient per
+    example at a draw θ = m + σε, averaged over ``draws``, and δ = 1/(N σ_p²):
+
+        ĥ = ĝ ε/σ,  h ← βh + (1 − β)ĥ + ½(1 − β)²(h − ĥ)²/(h + δ),  g ← γg + (1 − γ)ĝ,  m ← m − α(g/(1 − γᵗ) + δm)/(h + δ)
+
+    with γ = ``momentum``, β = ``hessian_decay``, α the learning rate (1 is Newton's step) times the schedule, h₀ =
+    ``initial_hessian``. Another likelihood's own parameters are among θ. Mean-field, so it doubts too little between clusters
+    of data; and with few rows for the network's size the first steps, scaled by a curvature not yet known, may end at the prior, from
+    which nothing leads back (the likelihood is then that of a constant). Choose it for regression with a τ that is integrated out.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = static(default=64)
+    learning_rate: float | None = 0.1
+    momentum: float = 0.9
+    hessian_decay: float = 0.99
+    initial_hessian: float = 1.0
+    forgetting: float = 0.7
+    delay: float = 1.0
+    draws: int = static(default=1)
+    schedule: str = static(default="cosine")
+
+    members = one_member
+    optimizer = "sgd"  # plain descent, in the geometry of q
+
+    def check(self, model):
+        optimizers.check(self)
+        if not (0 <= self.momentum < 1 and 0 <= self.hessian_decay < 1):
+            raise ValueError(
+                f"momentum and hessian_decay must be in [0, 1), got {self.momentum!r} and {self.hessian_decay!r}"
+            )
+        if not (self.initial_hessian > 0 and self.draws >= 1):
+            raise ValueError(
+                f"initial_hessian must be positive and draws at least 1, got {self.initial_hessian!r} and {self.draws}"
+            )
+        if not (0.5 < self.forgetting <= 1 and self.delay >= 0):
+            raise ValueError(
+                "Robbins and Monro want forgetting in (0.5, 1] and a delay of at least 0, "
+                f"got {self.forgetting!r} and {self.delay!r}"
+            )
+        if not isinstance(model.prior, Normal) or not is_proper(model.prior, getattr(model.network, "scales", None)):
+            raise ValueError("NaturalGradientVI needs a Normal prior with a scale for its biases")
+
+    def init(self, model, batch, key):
+        del batch
+        one = jnp.ones(model.likelihood.targets if learns_precision(model) else 0, jnp.float32)
+        params = given_precision(model, one, one).init(key)
+        scales = leaf_scales(model.prior, params["network"], model.scales(params))
+        weights, tree = jax.tree.flatten(params["network"])
+        priors = [jnp.full_like(w, 1 / jnp.asarray(p, w.dtype) ** 2) for w, p in zip(weights, scales, strict=True)]
+        own = jax.tree.map(jnp.zeros_like, params["likelihood"])  # their prior is no Normal: it is part of the loss
+        mean = optimizers.packed(self, params)
+        zero = jax.tree.map(jnp.zeros_like, mean)
+        delta = optimizers.packed(self, {"network": tree.unflatten(priors), "likelihood": own})
+        hessian = jax.tree.map(lambda m: jnp.full_like(m, self.initial_hessian), mean)
+        return State(mean, hessian, delta, zero, jnp.float32(0), one, one, jnp.float32(1))
+
+    def step(self, model, state, batch, clock, key):
+        size, count = batch.size, state.count + 1
+        shape, rate = self.started(model, state, size)
+        known = given_precision(model, shape, rate)
+        delta = jax.tree.map(lambda d: d / size, state.delta)
+        curvature = jax.tree.map(jnp.add, state.hessian, delta)
+        scale = jax.tree.map(lambda c: 1 / jnp.sqrt(size * c), curvature)
+
+        def loss(mean, noise):
+            params = optimizers.unpacked(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
+            z = known.outputs(params, batch.x)
+            likelihood = known.scaled(known.likelihood.log_prob(z, batch.y), batch)
+            return -(likelihood + known.likelihood.log_prior(params["likelihood"])) / size, (likelihood, z, params)
+
+        noise = jax.vmap(lambda k: normal_like(k, state.mean))(jax.random.split(key, self.draws))
+        gradients, (likelihoods, z, drawn) = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))(state.mean, noise)
+        gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
+        estimate = jax.tree.map(lambda g, e, s: jnp.mean(g * e, axis=0) / s, gradients, noise, scale)
+        info = self.report(model, state._replace(shape=shape, rate=rate), scale, likelihoods, drawn, size)
+        decay, kept = 1 - jnp.asarray(self.hessian_decay, jnp.float32), jnp.asarray(self.momentum, jnp.float32)
+        # h + δ is multiplied by 1 + u + u²/2 > 0 with u = (1 − β)(ĥ − h)/(h + δ): it stays positive
+        hessian = jax.tree.map(
+            lambda h, e, c: h + decay * (e - h) + 0.5 * (decay * (e - h)) ** 2 / c, state.hessian, estimate, curvature
+        )
+        momentum = jax.tree.map(lambda old, g: kept * old + (1 - kept) * g, state.momentum, gradient)
+        whole, move = 1 - kept**count, optimizers.step_size(self, clock)
+        mean = jax.tree.map(
+            lambda m, g, h, d: m + move * (g / whole + d * m) / (h + d), state.mean, momentum, hessian, delta
+        )
+        rate = self.updated(model, rate, z, batch, count) if learns_precision(model) else rate
+        return State(mean, hessian, state.delta, momentum, count, shape, rate, size), info
+
+    def started(self, model, state, size):
+        """(a, b) of τ's Gamma, with E τ = 1 before the first step; as they are where there is none."""
+        if not learns_precision(model):
+            return state.shape, state.rate
+        shape = jnp.full_like(state.shape, model.likelihood.shape) + 0.5 * size
+        return shape, jnp.where(state.count == 0, shape, state.rate)
+
+    def updated(self, model, rate, z, batch, count):
+        """b after a step: (1 − ρ) b + ρ [b₀ + ½ (N/n) Σ E_q(y − f)²]."""
+        squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
+        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.scaled(column, batch), 1)(squares)
+        rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
+        return (1 - rho) * rate + rho * target
+
+    def report(self, model, state, scale, likelihoods, drawn, size):
+        """The likelihood and the KL per example, from the step's draws."""
+        likelihood = jnp.mean(likelihoods)
+        known = given_precision(model, state.shape, state.rate)
+        kl = jnp.mean(jax.vmap(lambda one: divergence(known, state.mean, scale, one))(drawn))
+        if learns_precision(model):  # E log τ is not log E τ
+            a, b, a0, b0 = state.shape, state.rate, model.likelihood.shape, model.likelihood.rate
+            likelihood = likelihood + 0.5 * size * jnp.sum(special.digamma(a) - jnp.log(a))
+            kl = kl + jnp.sum(gamma_kl(a, b, a0, b0))
+        return {"likelihood": likelihood / size, "penalty": kl / size}
+
+    def score(self, model, state, batch, key):
+        return log_mean_prob(self.posterior(model, state), batch, key)
+
+    def posterior(self, model, state):
+        curvature = jax.tree.map(lambda h, d: state.size * h + d, state.hessian, state.delta)
+        scale = optimizers.unpacked(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
+        mean = optimizers.unpacked(state.mean)
+        if not learns_precision(model):
+            return Normals(model, mean, scale)
+        # of log τ: the part is a posterior of its own
+        mean["likelihood"] = {"log_precision": special.digamma(state.shape) - jnp.log(state.rate)}
+        scale["likelihood"] = {"log_precision": jnp.sqrt(special.polygamma(1, state.shape))}
+        return GammaPrecision(model, Normals(model, mean, scale), state.shape, state.rate)
+
+    def finish(self, model, trained, key, run):
+        del key, run
+        return self.posterior(model, trained.states[0])
+
+
+def learns_precision(model):
+    """Whether the likelihood is a Gaussian whose noise precision is learned."""
+    return type(model.likelihood) is Gaussian and model.likelihood.precision is None
+
+
+def given_precision(model, shape, rate):
+    """The model with E τ = a/b for the noise precision, and no parameters of the likelihood's own; or as it is."""
+    if not learns_precision(model):
+        return model
+    return replace(model, likelihood=replace(model.likelihood, precision=shape / rate))
+
+
+def gamma_kl(a, b, a0, b0):
+    """KL(Gamma(a, b) ‖ Gamma(a₀, b₀)) in nats, b and b₀ rates."""
+    a0, b0 = jnp.asarray(a0, a.dtype), jnp.asarray(b0, a.dtype)
+    levels = special.gammaln(a0) - special.gammaln(a) + a0 * (jnp.log(b) - jnp.log(b0))
+    return (a - a0) * special.digamma(a) + levels + a * (b0 - b) / b

@@ -1,0 +1,12 @@
+"""A model is a network, a likelihood and a prior.
+
+- ``activations``: the activation functions by name.
+- ``networks``: ``init`` and ``apply``: perceptrons, convolutional networks.
+- ``likelihoods``: p(y given z): the criterion of training and the noise of prediction.
+- ``priors``: p(params): the regularizer.
+- ``model``: log p(D, θ) and its parts; the scale N/n.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, ["activations"])

@@ -1,0 +1,267 @@
+"""Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (n, outputs)."""
+
+import difflib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dubito._jax.prng import sine
+from dubito._jax.pytree import register_dataclass, static
+from dubito.models.activations import ACTIVATIONS
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class Network:
+    """A network of one's own: ``init(key) -> params`` (any pytree), ``apply(params, x) -> f`` (n, outputs), and, if it
+    has an opinion, ``scales(params)``, the prior's standard deviation of each leaf."""
+
+    init: Callable = static()
+    apply: Callable = static()
+    scales: Callable | None = static(default=None)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class MLP:
+    """Layers a = xW + b with an activation between them; weights start normal with variance gain/fan-in, biases 0.
+
+    The fields are explained in ``mlp``, which makes it.
+    """
+
+    inputs: int = static()
+    hidden: tuple = static()
+    outputs: int = static()
+    activation: str | Callable = static(default="relu")
+    periodic: int = static(default=0)
+    numeric: tuple | None = static(default=None)
+    last_variance: float = static(default=1.0)
+
+    def init(self, key):
+        key_layers, key_periodic = jax.random.split(key)
+        columns = len(self.columns) * FEATURES if self.periodic else 0
+        sizes = (self.inputs + columns, *self.hidden, self.outputs)
+        variances = [gain(self.activation)] * len(self.hidden) + [self.last_variance]
+        params = {}
+        for number, (k, variance) in enumerate(
+            zip(jax.random.split(key_layers, len(variances)), variances, strict=True)
+        ):
+            shape = sizes[number : number + 2]
+            params[f"layer_{number}"] = {
+                "w": math.sqrt(variance / shape[0]) * jax.random.normal(k, shape, jnp.float32),
+                "b": jnp.zeros(shape[1], jnp.float32),
+            }
+        if self.periodic:
+            params["periodic"] = init_periodic(key_periodic, len(self.columns), self.periodic)
+        return params
+
+    @property
+    def columns(self):
+        """The numeric columns of x, which get periodic features."""
+        return tuple(range(self.inputs)) if self.numeric is None else self.numeric
+
+    def apply(self, params, x):
+        function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
+        if self.periodic:
+            with jax.named_scope("periodic"):
+                x = jnp.concatenate([x, periodic_features(params["periodic"], x[:, np.array(self.columns)])], axis=1)
+        for number in range(len(self.hidden) + 1):
+            with jax.named_scope(f"layer_{number}"):
+                layer = params[f"layer_{number}"]
+                x = x @ layer["w"] + layer["b"][None]
+                x = activated(function, x) if number < len(self.hidden) else x
+        return x
+
+    def scales(self, params):
+        """1/√fan-in for weights, 1 for biases: outputs of order one at any width. For periodic features the spread at
+        the start."""
+        scales = jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else leaf.shape[0] ** -0.5, params)
+        if self.periodic:
+            scales["periodic"] = {
+                "frequency": FREQUENCY,
+                "phase": math.pi / math.sqrt(3),
+                "w": self.periodic**-0.5,
+                "b": 1.0,
+            }
+        return scales
+
+
+FREQUENCY = 0.3  # spread of the frequencies at the start, in periods per standard deviation of the column
+FEATURES = 3  # numbers a column gives
+
+
+def init_periodic(key, columns, frequencies):
+    """Parameters of ``periodic_features`` for so many columns, each with so many trained frequencies."""
+    keys = jax.random.split(key, 3)
+    shape = (columns, frequencies)
+    return {
+        "frequency": FREQUENCY * jax.random.normal(keys[0], shape, jnp.float32),
+        "phase": jax.random.uniform(keys[1], shape, jnp.float32, -math.pi, math.pi),
+        "w": frequencies**-0.5 * jax.random.normal(keys[2], (columns, frequencies, FEATURES), jnp.float32),
+        "b": jnp.zeros((columns, FEATURES), jnp.float32),
+    }
+
+
+def periodic_features(params, x):
+    """W_j cos(2π φ_j x_j + b_j) + e_j for each column j of x (n, d), side by side: (n, 3d).
+
+    Gorishniy et al. 2022; the form with a bias is PBLD of Holzmüller et al. 2024.
+    """
+    turns = params["frequency"].T[None] * x[:, None, :] + params["phase"].T[None] / (2 * math.pi)
+    waves = cosine(turns)
+    parts = [jnp.sum(waves * params["w"][:, :, k].T[None], axis=1) + params["b"][None, :, k] for k in range(FEATURES)]
+    return jnp.concatenate(parts, axis=1)
+
+
+def cosine(turns):
+    """cos(2π·turns) to 2e-6: whole turns are taken off, and what is left is the sine of at most a quarter.
+
+    XLA's own takes several times as long on a CPU, and most of the time of a step where columns are many.
+    """
+    return sine(0.25 - jnp.abs(turns - jnp.round(turns)))
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class ConvNet:
+    """Convolutions 3 × 3 with an activation, each followed by 2 × 2 maximum pooling, then one hidden layer."""
+
+    image: tuple = static()
+    channels: tuple = static()
+    hidden: int = static()
+    outputs: int = static()
+    activation: str | Callable = static(default="relu")
+
+    def init(self, key):
+        height, width, depth = self.image
+        keys = iter(jax.random.split(key, len(self.channels) + 2))
+        params = {}
+        for number, channels in enumerate(self.channels):
+            params[f"conv_{number}"] = dense(next(keys), (3, 3, depth, channels), gain(self.activation))
+            height, width, depth = height // 2, width // 2, channels
+        params["dense"] = dense(next(keys), (height * width * depth, self.hidden), gain(self.activation))
+        params["last"] = dense(next(keys), (self.hidden, self.outputs), 1.0)
+        return params
+
+    def apply(self, params, x):
+        function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
+        x = x.reshape(-1, *self.image)
+        for number in range(len(self.channels)):
+            with jax.named_scope(f"conv_{number}"):
+                layer = params[f"conv_{number}"]
+                x = jax.lax.conv_general_dilated(
+                    x, layer["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
+                x = activated(function, x + layer["b"][None, None, None])
+                x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        with jax.named_scope("dense"):
+            x = activated(function, x.reshape(len(x), -1) @ params["dense"]["w"] + params["dense"]["b"][None])
+        with jax.named_scope("last"):
+            return x @ params["last"]["w"] + params["last"]["b"][None]
+
+    def scales(self, params):
+        """1/√fan-in for weights, 1 for biases."""
+        return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
+
+
+def activated(function, x):
+    """function(x) under a name by which the computation graph finds it."""
+    with jax.named_scope("activation"):
+        return function(x)
+
+
+def dense(key, shape, variance):
+    """Weights of variance variance/fan-in (the product of all axes but the last), and biases 0."""
+    scale = math.sqrt(variance / math.prod(shape[:-1]))
+    return {"w": scale * jax.random.normal(key, shape, jnp.float32), "b": jnp.zeros(shape[-1], jnp.float32)}
+
+
+def gain(activation):
+    """The variance of a weight times its fan-in that keeps the size of signals: the table's, 1 for a callable."""
+    return ACTIVATIONS[activation].gain if isinstance(activation, str) else 1.0
+
+
+def mlp(inputs, hidden=(50,), outputs=1, activation="relu", *, periodic=0, numeric=None, last_variance=1.0):
+    """A multilayer perceptron from (n, ``inputs``) to (n, ``outputs``).
+
+    ``activation``: a name of ``ACTIVATIONS`` or a callable. ``periodic``: trained frequencies a numeric column, whose
+    waves stand beside the columns themselves (0: none); ``numeric``: which columns (None: all). ``last_variance``: the
+    last layer's weights start with variance last_variance/fan-in.
+
+    Raises ValueError for sizes that are not positive whole numbers and for an unknown or untrainable activation.
+    """
+    hidden = tuple(hidden)
+    check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
+    check_activation(activation, hidden)
+    if not (isinstance(periodic, int) and periodic >= 0):
+        raise ValueError(f"periodic is a number of frequencies, at least 0; got {periodic!r}")
+    if numeric is not None and not all(0 <= column < inputs for column in numeric):
+        raise ValueError(f"numeric names columns from 0 to {inputs - 1}, got {numeric!r}")
+    numeric = None if numeric is None else tuple(int(column) for column in numeric)
+    periodic = 0 if numeric == () else periodic
+    return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance))
+
+
+def convnet(image, channels=(16, 32), hidden=64, outputs=10, activation="relu"):
+    """A small convolutional network for images (n, height, width, depth), or the same flattened to (n, ·).
+
+    ``image``: (height, width, depth); ``channels``: of each 3 × 3 convolution, which 2 × 2 maximum pooling follows;
+    ``hidden``: the width of the layer after them. Raises ValueError for sizes that leave no pixel.
+    """
+    image, channels = tuple(image), tuple(channels)
+    check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
+    check_activation(activation, (hidden,))
+    if len(image) != 3 or min(image[:2]) < 2 ** len(channels):
+        raise ValueError(
+            f"image must be (height, width, depth), at least {2 ** len(channels)} pixels wide; got {image}"
+        )
+    return ConvNet(image, channels, hidden, outputs, activation)
+
+
+def check_sizes(**sizes):
+    for name, values in sizes.items():
+        for size in values:
+            if not (isinstance(size, int) and size >= 1):
+                raise ValueError(f"{name} must be whole numbers of at least 1, got {size!r}")
+
+
+def check_activation(activation, hidden):
+    """Refuse an unknown name and what no gradient can train; the one door of all networks that are made by a name or a
+    function, however they are fitted later."""
+    if not isinstance(activation, str):
+        if hidden and _is_flat(activation, hidden[0]):
+            raise ValueError(f"activation={activation!r} {FLAT}")
+        return
+    if activation not in ACTIVATIONS:
+        near = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"activation={activation!r} is unknown{hint or '.'} Choose one of {', '.join(ACTIVATIONS)}.")
+    if activation in UNTRAINABLE:
+        raise ValueError(f"{activation} {UNTRAINABLE[activation]}")
+
+
+def _is_flat(function, width):
+    """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a step function does."""
+    points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)
+    try:
+        _, slopes = jax.jit(lambda x, t: jax.jvp(function, (x,), (t,)))(points, along)
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f"activation={function!r} is no function that JAX can differentiate, as jnp.tanh is (np.tanh is not): {reason}"
+        ) from error
+    return not np.any(np.asarray(slopes))
+
+
+FLAT = (
+    "has gradient 0 everywhere: none reaches the layers below it, and they cannot be trained by gradients; use 'sigmoid' "
+    "or 'relu' between the layers"
+)
+UNTRAINABLE = {
+    "threshold": FLAT,
+    "softmax": "mixes the units of a layer; it belongs to the Categorical likelihood, not between the layers",
+}

@@ -1,0 +1,189 @@
+"""The pieces in which an epoch's rows come to the loop.
+
+Rows in memory are one piece, which stays on the device. Others are read piece by piece, anew for each epoch, the next one
+while one is trained on.
+"""
+
+import contextlib
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from dubito._check import check_weight_sum
+from dubito.training.chunk import Arrays, Piece
+from dubito.training.data import Rows, bucket, checked, padded
+
+ROWS = 2**16  # of a piece at most
+BYTES = 2**26  # of its inputs at most
+
+
+def innermost(method):
+    """The method that trains, inside wrappers that multiply it."""
+    while hasattr(method, "method"):
+        method = method.method
+    return method
+
+
+def in_memory(rows, block, put):
+    """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights and targets."""
+    total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
+    x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
+
+    def pieces(*members):
+        weight = np.stack([padded(member.train, total) for member in members])
+        own = [y if member.y is None else put(padded(member.y, total)) for member in members]
+        weight, targets = (weight[0], own[0]) if len(members) == 1 else (weight, put(np.stack(own)))
+        blocks = (-(-np.sum(weight > 0, axis=-1) // block)).astype(np.int32)
+        size = np.sum(weight, axis=-1, dtype=np.float64).astype(np.float32)
+        piece = Piece(Arrays(x, targets, put(weight)), np.int32(0), blocks, blocks, size)
+        while True:
+            yield piece
+
+    return pieces
+
+
+def streamed(stream, block):
+    """For a member the endless pieces of a stream, which it reads for itself."""
+    length = max(block, len(stream.first.x) // block * block)  # so that all blocks but the epoch's last are full
+    total = bucket(length) + block
+
+    def pieces():
+        for rows, before in stream.epochs(length):
+            arrays = Arrays(*(jax.device_put(padded(array, total)) for array in rows[:3]))
+            first, end, blocks = (np.int32(-(-n // block)) for n in (before, before + len(rows.x), stream.count))
+            yield Piece(arrays, first, end, blocks, np.float32(stream.size))
+
+    return lambda member: ahead(pieces())
+
+
+def opened(model, method, source, y, weight, whole, identified):
+    """(rows, None) of a source whose rows are one piece, which then are in memory; otherwise (its first piece, a Stream).
+
+    ``whole``: by name whether things that need all rows in memory are wanted; they are refused. ``identified``: whether
+    the Stream's digest is needed. Raises ValueError for these, and as Stream does.
+    """
+    if not callable(source):
+        raise ValueError(
+            "without y, x must be a callable that returns an iterator of (x, y), a new one for each epoch; "
+            f"got {type(source).__name__}"
+        )
+    if y is not None or weight is not None:
+        raise ValueError("y and weight must be None where x is a callable: its iterator gives (x, y) or (x, y, weight)")
+    wrapper = method
+    while True:
+        needs = hasattr(wrapper, "folds") or getattr(wrapper, "every_row", False)
+        whole = whole | {type(wrapper).__name__: needs}
+        if not hasattr(wrapper, "method"):
+            break
+        wrapper = wrapper.method
+    for name in [name for name, wanted in whole.items() if wanted]:
+        raise ValueError(f"{name} needs all rows in memory: leave it out, or give arrays as x and y")
+    stream = Stream(model, source, identified)
+    if len(stream.first.x) == stream.count:
+        return stream.first, None
+    if wrapper.batch_size is None:
+        raise ValueError(
+            f"batch_size=None is a step of all {stream.count} rows, too many for memory: give a batch_size"
+        )
+    return stream.first, stream
+
+
+class Stream:
+    """The rows that ``source()`` gives: an iterator, a new one at each call, of (x, y) or (x, y, weight) of any lengths.
+
+    Made by reading all of them once: ``count`` rows of weight above 0 (others are left out), the sum ``size`` of their
+    weights, the ``first`` piece, and if ``identified`` a ``digest`` of all. Raises ValueError that names the piece whose
+    rows do not fit the model or the piece before.
+    """
+
+    def __init__(self, model, source, identified=False):
+        self.model, self.source = model, source
+        self.count, self.size = 0, 0.0
+        self.first: Any = None
+        digest = hashlib.sha256()
+        for rows in self.pieces():
+            self.first = Rows(*map(np.array, rows)) if self.first is None else self.first
+            self.count += len(rows.x)
+            self.size += float(np.sum(rows.train, dtype=np.float64))
+            for array in rows[:3] if identified else ():
+                digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+        if self.first is None:
+            raise ValueError("the pieces hold no row (of weight above 0) to fit")
+        check_weight_sum(self.size, "weight")
+        self.digest = digest.hexdigest()
+
+    def parts(self):
+        """One reading as it comes: ``Rows`` of weight above 0, checked."""
+        found = self.source()
+        if not hasattr(found, "__iter__"):
+            raise ValueError(f"the pieces' callable must return an iterator of (x, y), got {type(found).__name__}")
+        like = None
+        for number, part in enumerate(found):
+            if not (isinstance(part, tuple | list) and len(part) in (2, 3)):
+                raise ValueError(f"piece {number} must be a tuple (x, y) or (x, y, weight), got {type(part).__name__}")
+            try:
+                rows = checked(self.model, part[0], part[1], part[2] if len(part) == 3 else None)
+            except ValueError as error:
+                raise ValueError(f"piece {number} (counted from 0): {error}") from error
+            kind = [(array.shape[1:], str(array.dtype)) for array in rows[:2]]
+            like = kind if like is None else like
+            if kind != like:
+                raise ValueError(
+                    f"piece {number} (counted from 0) has x and y of row shapes and types {kind}; those before it have {like}"
+                )
+            if len(rows.x):
+                yield rows
+
+    def pieces(self, length=None):
+        """One reading in pieces of ``length`` rows (None: as many as a piece may have), the last with the rest."""
+        waiting, count = [], 0
+        for rows in self.parts():
+            length = length or max(1, min(ROWS, BYTES * len(rows.x) // max(1, rows.x.nbytes)))
+            waiting.append(rows)
+            count += len(rows.x)
+            while count >= length:
+                whole = joined(waiting)
+                yield Rows(*(array[:length] for array in whole))
+                waiting, count = [Rows(*(array[length:] for array in whole))], count - length
+        if count:
+            yield joined(waiting)
+
+    def epochs(self, length):
+        """One reading after another, without end: pairs of a piece and the number of rows before it.
+
+        Raises ValueError where a reading has not as many rows as the first.
+        """
+        while True:
+            count = 0
+            for rows in self.pieces(length):
+                if count + len(rows.x) > self.count:
+                    raise ValueError(self._changed(f"more than {self.count}"))
+                yield rows, count
+                count += len(rows.x)
+            if count < self.count:
+                raise ValueError(self._changed(count))
+
+    def _changed(self, count):
+        return (
+            f"the pieces hold {count} rows (of weight above 0) where they held {self.count} when they were counted: the "
+            "callable must return a new iterator over the same rows at each call"
+        )
+
+
+def joined(parts):
+    """``Rows`` one after another."""
+    return parts[0] if len(parts) == 1 else Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def ahead(items):
+    """The items of an endless iterator, each next one made on a thread while the one before is used."""
+    with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
+        following = pool.submit(next, items)
+        while True:
+            item = following.result()
+            following = pool.submit(next, items)
+            yield item
+            del item

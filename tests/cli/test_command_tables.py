@@ -1,0 +1,202 @@
+"""People's tables on the command line: missing targets, texts among numbers, unknown categories, quotes left open."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from command_line import SMALL, run
+
+import dubito
+from dubito import cross_validation
+
+TRAIN = ("--method", "map", "--set", "epochs=200", "--hidden", "8")
+
+
+def write(path, **columns):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *zip(*columns.values(), strict=True)])
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """y = 3x + noise of sd 0.3, in 300 rows of which 116 have no y; a model of it, fitted with --impute."""
+    folder = tmp_path_factory.mktemp("tables")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=300)
+    y = 3 * x + 0.3 * rng.normal(size=300)
+    texts = np.array([f"{value:.4f}" for value in y], dtype=object)
+    holes = rng.permutation(300)[:116]
+    texts[holes] = ""
+    town = np.array(["Bern", "Rome"])[np.arange(300) % 2]
+    write(folder / "holes.csv", x=[f"{v:.4f}" for v in x], town=town, y=texts)
+    whole = np.setdiff1d(np.arange(300), holes)
+    write(folder / "whole.csv", x=[f"{v:.4f}" for v in x[whole]], town=town[whole], y=texts[whole])
+    fresh = rng.normal(size=400)
+    write(folder / "fresh.csv", x=fresh, town=["Bern"] * 400, y=3 * fresh + 0.3 * rng.normal(size=400))
+    _, said = run("fit", folder / "holes.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "m.dubito")
+    assert "Left out 116 of 300 rows" in said and "Filled in" not in said
+    return folder
+
+
+def test_fit_never_fills_the_target(folder):
+    out, _ = run("evaluate", folder / "m.dubito", folder / "fresh.csv", "--json")
+    assert json.loads(out)["rmse"] < 0.4  # 1.1 with the median in place of the missing targets
+    run("fit", folder / "whole.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "whole.dubito")
+    found, whole = (dubito.load(folder / name) for name in ("m.dubito", "whole.dubito"))
+    inputs = pyarrow.table({"x": [0.5, -1.0], "town": ["Bern", "Rome"]})
+    assert np.array_equal(found.predict(inputs), whole.predict(inputs))
+
+
+def test_evaluate_and_calibrate_leave_out_rows_without_a_target(folder, tmp_path):
+    scores = []
+    for table in ("holes.csv", "whole.csv"):
+        out, said = run("evaluate", folder / "m.dubito", folder / table, "--json")
+        scores.append(json.loads(out))
+        assert ("Left out 116 of 300 rows, which have no value of the target 'y'." in said) == (table == "holes.csv")
+    assert scores[0] == scores[1] and scores[0]["n"] == 184
+    _, said = run("calibrate", folder / "m.dubito", folder / "holes.csv", "-o", tmp_path / "c.dubito")
+    assert "Left out 116 of 300" in said and "Calibrated on 184 rows" in said
+    assert dubito.load(tmp_path / "c.dubito").handle_unknown == "error"  # what a command was asked for is not saved
+
+
+def test_compare_leaves_out_rows_without_a_target(folder):
+    options = ("-t", "y", "--methods", "map", "--folds", "2", "--hidden", "8", "--json")
+    outs = [run("compare", folder / table, *options) for table in ("holes.csv", "whole.csv")]
+    scores = [{key: value for key, value in json.loads(out)["map"].items() if key != "seconds"} for out, _ in outs]
+    assert "Left out 116 of 300" in outs[0][1] and scores[0] == scores[1]
+
+
+def test_compare_fills_in_from_the_rows_a_fold_is_fitted_to():
+    X = pyarrow.table({"x": [1.0, 2.0, 3.0, None, 100.0, 100.0, None]})
+    train, test = cross_validation.split_inputs(X, np.arange(4), np.arange(4, 7), fill=True)
+    assert train["x"].to_pylist() == [1, 2, 3, 2] and test["x"].to_pylist() == [100, 100, 2]
+
+
+def test_a_missing_target_of_a_stream_is_left_out(folder, tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=200)
+    for name, y in (("y", 2 * x), ("kind", np.where(x > 0, "up", "down"))):
+        values = [None if row % 3 == 0 else value for row, value in enumerate(y.tolist())]
+        path = tmp_path / f"{name}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"x": x, name: pyarrow.array(values)}), path)
+        _, said = run("fit", path, "-t", name, *SMALL, "--stream", "-o", tmp_path / "s.dubito")
+        assert "133 rows" in said
+        estimator = dubito.BayesianRegressor if name == "y" else dubito.BayesianClassifier
+        with pytest.raises(
+            dubito.DataError, match=rf"67 values of the target '{name}' are missing, first in rows 0, 3, 6"
+        ):
+            estimator(dubito.MAP(epochs=2), hidden=(4,)).fit_file(path, name)
+
+
+@pytest.mark.parametrize("make", [pyarrow.array, lambda v: pyarrow.array(v).dictionary_encode()])
+def test_a_null_of_a_dictionary_is_missing_in_fit_and_evaluate(tmp_path, make):
+    x = np.arange(60.0)
+    kinds = [None if row in (5, 40) else "high" if row > 30 else "low" for row in range(60)]
+    pyarrow.parquet.write_table(pyarrow.table({"x": x, "kind": make(kinds)}), tmp_path / "t.parquet")
+    _, said = run("fit", tmp_path / "t.parquet", "-t", "kind", *SMALL, "-o", tmp_path / "m.dubito")
+    assert "Left out 2 of 60 rows" in said and "'kind' has 2 classes: high, low." in said
+    out, said = run("evaluate", tmp_path / "m.dubito", tmp_path / "t.parquet", "--json")
+    assert json.loads(out)["n"] == 58 and "Left out 2 of 60 rows" in said
+    with pytest.raises(dubito.DataError, match="y: 2 missing, 0 infinite, in rows 5, 40"):
+        dubito.BayesianClassifier(dubito.MAP(epochs=2), hidden=(4,)).fit(x[:, None], make(kinds))
+
+
+@pytest.mark.parametrize("text", ["44.2%", "$5.21", "1,234", "about 3"])
+def test_fit_names_the_text_among_numbers(folder, tmp_path, text):
+    values = [f"{value:.2f}" for value in np.linspace(0, 9, 60)]
+    values[17] = text
+    path = write(tmp_path / "t.csv", z=values, y=np.linspace(0, 1, 60))
+    _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
+    assert f"{text!r} in row 17 is no plain number" in said and "--categorical z" in said
+    run("fit", path, "-t", "y", *SMALL, "--categorical", "z", "-o", tmp_path / "m.dubito")
+    assert len(dubito.load(tmp_path / "m.dubito").schema_.columns[0].categories) == 60
+
+
+@pytest.mark.parametrize("text", ["?", "unknown", "n.a.", "NA"])
+def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
+    values = [*(f"{value:.2f}" for value in np.linspace(0, 9, 61)), text]
+    path = write(tmp_path / "t.csv", z=values, y=np.linspace(0, 1, 62))
+    _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
+    assert "column 'z': 1 missing, 0 infinite, in row 61" in said and "--impute" in said
+    _, said = run("fit", path, "-t", "y", *SMALL, "--impute", "-o", tmp_path / "m.dubito")
+    assert "Filled in: 1 of 'z'." in said
+    out, said = run("predict", tmp_path / "m.dubito", path)
+    means = [float(row["mean"]) for row in csv.DictReader(out.splitlines())]
+    assert "Filled in: 1 of 'z'." in said and len(means) == 62
+    assert means[61] == means[30]  # of the median
+
+
+def test_texts_that_are_numbers_are_no_classes(tmp_path):
+    path = write(tmp_path / "t.csv", x=range(40), y=[f"{1000 + row:,}" for row in range(40)])
+    _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
+    assert "The target 'y' is text, but 40 of its 40 values are numbers; '1,000' in row 0 is none" in said
+    assert "--task classification" in said and not (tmp_path / "m.dubito").exists()
+
+
+def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
+    towns = ["Bern", "Oslo", "Rome", "Oslo", "Paris"]
+    path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
+    note = "Categories not seen at fit, taken as none of the known: 3 of 'town'."
+    outs = []
+    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("explain",)):
+        out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
+        assert note in " ".join(said.split())
+        outs.append(out)
+    assert (tmp_path / "p.csv").read_text() == outs[0]
+    model = dubito.load(folder / "m.dubito").set_params(handle_unknown="ignore")
+    truth = model.predict(pyarrow.table({"x": [0.1] * 5, "town": towns}))
+    np.testing.assert_array_equal([float(row["mean"]) for row in csv.DictReader(outs[0].splitlines())], truth)
+    for command in ("predict", "evaluate", "explain"):
+        _, said = run(command, folder / "m.dubito", path, "--unknown", "error", code=1)
+        assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
+        assert "handle_unknown" not in said
+    _, said = run("predict", folder / "m.dubito", path, "--unknown", "maybe", code=1)
+    assert "--unknown is ignore or error, got 'maybe'" in said
+
+
+def test_compare_takes_a_rare_category(folder, tmp_path):
+    towns = ["Oslo", *["Bern", "Rome"] * 30]
+    path = write(tmp_path / "t.csv", x=np.linspace(0, 1, 61), town=towns, y=np.linspace(1, 3, 61))
+    _, said = run("compare", path, "-t", "y", "--methods", "map", "--folds", "2", "--hidden", "8")
+    assert "categories that a fold was not fitted to count as none of the known: 1 of 'town'" in " ".join(said.split())
+
+
+@pytest.mark.parametrize("command", ["fit", "predict", "evaluate", "calibrate", "compare"])
+def test_every_command_names_the_row_of_an_open_quote(folder, tmp_path, command):
+    rows = [f"0.{row},Bern,1.0" for row in range(10, 60)]
+    rows[15] = '0.25,"Bern,1.0'
+    path = tmp_path / "t.csv"
+    path.write_text("\n".join(["x,town,y", *rows, ""]))
+    first = () if command in ("fit", "compare") else (folder / "m.dubito",)
+    rest = {
+        "fit": ("-t", "y", *SMALL, "-o", tmp_path / "n.dubito"),
+        "compare": ("-t", "y"),
+        "calibrate": ("-o", tmp_path / "n.dubito"),
+        "predict": ("-o", tmp_path / "p.csv"),
+    }
+    _, said = run(command, *first, path, *rest.get(command, ()), code=1)
+    assert 'the quoted cell that begins in row 15 with "Bern,1.0 is never closed' in " ".join(said.split())
+    assert [each.name for each in tmp_path.iterdir()] == ["t.csv"]
+
+
+def test_a_csv_is_evaluated_as_its_columns_were_at_fit(tmp_path):
+    codes = [f"0{row % 3}1" for row in range(60)]
+    path = write(tmp_path / "t.csv", code=codes, y=[row % 3 for row in range(60)])
+    run("fit", path, "-t", "y", "--task", "regression", *TRAIN, "--categorical", "code", "-o", tmp_path / "m.dubito")
+    out, said = run("evaluate", tmp_path / "m.dubito", path, "--json")
+    assert json.loads(out)["rmse"] < 0.1 and "not seen" not in said
+
+
+def test_header_only_and_target_only_tables_are_errors(folder, tmp_path):
+    (tmp_path / "head.csv").write_text("x,town,y\n")
+    (tmp_path / "only.csv").write_text("y\n1\n2\n")
+    _, said = run("fit", tmp_path / "head.csv", "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
+    assert "head.csv has a header but no rows" in said
+    _, said = run("evaluate", folder / "m.dubito", tmp_path / "head.csv", code=1)
+    assert "head.csv has a header but no rows" in said
+    _, said = run("fit", tmp_path / "only.csv", "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
+    assert "only.csv has no column beside the target 'y'" in said

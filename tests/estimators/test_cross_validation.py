@@ -1,0 +1,82 @@
+"""Comparisons: fits side by side give what they give one after another, and stop together."""
+
+import _thread
+import threading
+import time
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import KFold
+
+import dubito
+from dubito import cross_validation, diagnostics
+from dubito._process import threads
+
+X = np.random.default_rng(0).normal(size=(120, 3))
+Y = X[:, 0] + 0.1 * X[:, 1]
+SMALL = {
+    "map": dubito.BayesianRegressor(dubito.MAP(epochs=20), hidden=(8,), random_state=0),
+    "ensemble": dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=20), 3), hidden=(8,), random_state=1),
+    "mc-dropout": dubito.BayesianRegressor(dubito.MCDropout(epochs=20), hidden=(8,), random_state=0),
+}
+
+
+def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compiled):
+    runs = []
+    for count in (3, 1):
+        monkeypatch.setattr(threads, "cores", lambda count=count: count)
+        calls = []
+
+        def done(name, fold, calls=calls):
+            assert threading.current_thread() is threading.main_thread()
+            calls.append((name, fold))
+
+        with compiled() as names:
+            rows = cross_validation.compare(SMALL, X, Y, folds=3, done=done)
+        if count == 3:  # an ensemble's program is its members': map's
+            assert names.count("jit(begin)") == names.count("jit(chunk)") == 2
+        assert calls == [(name, fold) for name in SMALL for fold in range(3)]
+        runs.append(rows)
+    for row, other in zip(*runs, strict=True):
+        assert row.name == other.name and row.scores.keys() == other.scores.keys()
+        assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
+
+
+def test_ctrl_c_ends_all_fits():
+    slow = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=10**6), 3), hidden=(8,), random_state=0)
+    pressed = []
+
+    def done(name, fold):
+        def press():
+            time.sleep(1)  # within the fits that follow
+            pressed.append(time.perf_counter())
+            _thread.interrupt_main()
+
+        threading.Thread(target=press).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_validation.compare(
+            {"map": SMALL["map"], "slow": slow}, X, Y, folds=2, done=lambda *at: at[1] or done(*at)
+        )
+    assert time.perf_counter() - pressed[0] < 2
+    assert threading.active_count() < 4
+
+
+def test_a_fit_that_fails_is_left_out_and_said_to_be():
+    ill = dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0)
+    with pytest.warns(UserWarning, match="ill is left out: .*adm"):
+        rows = cross_validation.compare({"ill": ill, "map": SMALL["map"]}, X, Y, folds=2)
+    assert [row.name for row in rows] == ["map"]
+    with pytest.raises(ValueError, match="adm"):
+        cross_validation.compare({"ill": ill, "worse": ill}, X, Y, folds=2)
+
+
+def test_the_fold_is_told_whose_draws_leave_most_unsure():
+    rows = {row.name: row.unsure for row in cross_validation.compare(SMALL, X, Y, folds=3)}
+    assert (rows["map"].kind, rows["ensemble"].draws, rows["mc-dropout"].draws) == ("point", 3, 100)
+    folds = []
+    for train, test in KFold(3, shuffle=True, random_state=0).split(X):
+        fitted = clone(SMALL["ensemble"]).fit(X[train], Y[train])
+        folds.append(diagnostics.monte_carlo(fitted.predictive(X[test]), fitted.posterior_, Y[test]).excess)
+    assert len(set(folds)) == 3 and rows["ensemble"].excess == max(folds)

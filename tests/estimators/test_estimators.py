@@ -1,0 +1,179 @@
+"""scikit-learn's own checks, and what they do not know of: units, frames, tables, searches, processes."""
+
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+import dubito
+
+SMALL = dubito.MAP(epochs=60, batch_size=32, learning_rate=0.03)
+# Zero weight removes a row from the loss, but the order of mini-batches then differs: equal in law, not in bits.
+EXCEPTION = {"check_sample_weight_equivalence_on_dense_data": "mini-batches are drawn from other row numbers"}
+
+
+@parametrize_with_checks(
+    [
+        dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0),
+        dubito.BayesianClassifier(SMALL, hidden=(16,), random_state=0),
+    ],
+    expected_failed_checks=lambda estimator: EXCEPTION,
+)
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
+def test_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """The default method with a tenth of its epochs: a check compiles anew for its few rows, and that takes long enough."""
+
+    def fewer(*arguments):
+        method = dubito.default_method(*arguments)
+        return replace(method, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
+
+    monkeypatch.setattr("dubito.estimators.regressor.default_method", fewer)
+
+
+# What a table's door does is checked above, whatever the method; these look at what is learned.
+LOOKED_AT = {f"check_{name}" for name in "classifiers_train regressors_train fit_idempotent fit2d_1sample".split()}
+LEARNED = [
+    pytest.param(*pair, id=f"{kind.__name__}-{pair[1].func.__name__}")
+    for kind in (dubito.BayesianRegressor, dubito.BayesianClassifier)
+    for pair in estimator_checks_generator(kind(random_state=0))
+    if pair[1].func.__name__ in LOOKED_AT
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("estimator", "check"), LEARNED)
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
+def test_sklearn_checks_with_the_default_method(estimator, check, hasty):
+    check(estimator)
+
+
+def test_the_default_method():
+    X, y = (part[:150] for part in load_diabetes(return_X_y=True))
+    model = dubito.BayesianRegressor(random_state=0).fit(X, y)
+    again = clone(model).fit(X, y)
+    assert np.array_equal(model.predict(X), again.predict(X))
+    assert model.score(X, y) > 0.5
+    assert "CrossFit" in model.description
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    return load_diabetes(return_X_y=True)
+
+
+@pytest.fixture(scope="module")
+def fitted(diabetes):
+    return dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0).fit(*diabetes)
+
+
+def test_answers_agree_with_one_another(fitted, diabetes):
+    X, _ = diabetes
+    answer = fitted.predictive(X)
+    mean, std = fitted.predict(X, return_std=True)
+    assert np.array_equal(mean, answer.mean) and np.array_equal(std, answer.std)
+    lower, upper = fitted.predict_interval(X, coverage=0.8)
+    exact = answer.interval(0.8)
+    assert np.array_equal(lower, exact[0]) and np.array_equal(upper, exact[1])
+    drawn = fitted.sample_y(X[:50], 4000, random_state=1)
+    assert drawn.shape == (50, 4000)
+    assert np.all(np.abs(drawn.mean(1) - mean[:50]) < 4.6 * std[:50] / np.sqrt(4000))
+    assert np.all(np.abs(drawn.var(1) / std[:50] ** 2 - 1) < 4.6 * np.sqrt(2 / 4000))
+
+
+def test_units_of_the_target(diabetes):
+    """y in other units: the same standardized problem, so means follow and densities change by −log of the factor."""
+    X, y = diabetes
+    one, other = (
+        dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0).fit(X, a * y + b)
+        for a, b in ((1, 0), (1024, 512))
+    )
+    np.testing.assert_allclose(other.predict(X), 1024 * one.predict(X) + 512, rtol=1e-5)
+    densities = one.predictive(X).log_prob(y), other.predictive(X).log_prob(1024 * y + 512)
+    np.testing.assert_allclose(densities[1], densities[0] - np.log(1024), atol=1e-3)
+
+
+def test_several_targets(diabetes):
+    X, y = diabetes
+    model = dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0).fit(X, np.stack([y, -10 * y], axis=1))
+    mean, std = model.predict(X, return_std=True)
+    assert mean.shape == std.shape == (442, 2) and np.corrcoef(mean.T)[0, 1] < -0.9
+    assert model.sample_y(X[:5], 3).shape == (5, 2, 3)
+
+
+@pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_frames_with_text_columns(make):
+    rng = np.random.default_rng(0)
+    color = rng.choice(["red", "green", "blue"], size=200)
+    frame = make({"size": rng.normal(size=200), "color": color})
+    y = frame["size"].to_numpy() + 3.0 * (color == "red")
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=200, batch_size=32), hidden=(16,), random_state=0).fit(frame, y)
+    assert model.score(frame, y) > 0.95
+    assert list(model.feature_names_in_) == ["size", "color"]
+    with pytest.raises(dubito.DataError, match="feature names"):
+        model.predict(make({"color": color, "size": frame["size"].to_numpy()}))
+    strange = make({"size": [0.0], "color": ["mauve"]})
+    with pytest.raises(dubito.DataError, match="mauve"):
+        model.predict(strange)
+    assert np.isfinite(model.set_params(handle_unknown="ignore").predict(strange)).all()
+
+
+def test_searches_pipelines_and_nested_fields(diabetes):
+    X, y = diabetes
+    method = dubito.Ensemble(dubito.MCDropout(epochs=20, batch_size=64), 2)
+    model = dubito.BayesianRegressor(method, hidden=(16,), random_state=0)
+    assert model.get_params()["method__method__rate"] == 0.05
+    copy = clone(model).set_params(method__method__rate=0.2, method__size=3, hidden=(8,))
+    assert copy.method == dubito.Ensemble(dubito.MCDropout(rate=0.2, epochs=20, batch_size=64), 3)
+    assert model.method == method and copy.hidden == (8,)
+    with pytest.raises(ValueError, match="rat'"):
+        model.set_params(method__method__rat=0.2)
+    pipeline = make_pipeline(StandardScaler(), dubito.BayesianRegressor(dubito.MCDropout(epochs=20), random_state=0))
+    search = GridSearchCV(pipeline, {"bayesianregressor__method__rate": [0.01, 0.9]}, cv=3).fit(X, y)
+    assert search.best_params_ == {"bayesianregressor__method__rate": 0.01}
+    assert cross_val_score(search.best_estimator_, X, y, cv=3).min() > 0.2
+
+
+def test_classes_of_any_plain_type():
+    X, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])
+    by_name, by_number = (
+        dubito.BayesianClassifier(SMALL, hidden=(16,), random_state=0).fit(X, labels) for labels in (names[y], y)
+    )
+    assert np.array_equal(by_name.predict_proba(X), by_number.predict_proba(X))
+    assert np.array_equal(by_name.predict(X), names[by_number.predict(X)])
+    assert by_name.score(X, names[y]) > 0.9 and list(by_name.classes_) == list(names)
+    assert set(by_name.sample_y(X[:3], 20).ravel()) <= set(names)
+    np.testing.assert_allclose(by_name.predict_proba(X).sum(1), 1, atol=1e-6)
+
+
+def test_early_stopping_stops(diabetes):
+    X, y = diabetes
+    method = dubito.MAP(epochs=3000, batch_size=64)
+    model = dubito.BayesianRegressor(method, hidden=(16,), early_stopping=True, random_state=0).fit(X, y)
+    (epochs,) = [len(member) for member in model.history_]
+    assert epochs < 3000 and np.all(np.isfinite(model.history_[0]))
+
+
+def test_pickles(fitted, diabetes):
+    X, _ = diabetes
+    assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict(X), fitted.predict(X))
+
+
+def test_before_fit():
+    with pytest.raises(NotFittedError):
+        dubito.BayesianRegressor().predict([[1.0]])

@@ -1,0 +1,307 @@
+"""What is done with doubt, against values by hand, quadrature, and what a posterior of closed form says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+import dubito
+from dubito import decisions, metrics
+from dubito.posteriors.predictive import Predictive
+
+
+def gaussians(means, scales, shift=0.0, scale=1.0):
+    """A Predictive of (S, n, K) components."""
+    z = {"mean": np.asarray(means, np.float32), "scale": np.asarray(scales, np.float32)}
+    k = z["mean"].shape[2]
+    return Predictive(dubito.Gaussian(targets=k), z, np.full(k, shift), np.full(k, scale))
+
+
+def classes(probs):
+    """A Predictive of (S, n, C) probabilities."""
+    z = {"logits": np.log(np.asarray(probs)).astype(np.float32)}
+    return Predictive(dubito.Categorical(classes=z["logits"].shape[2]), z, np.zeros(1), np.ones(1))
+
+
+def of_doubts(values):
+    """A regression whose standard deviations are ``values``, of mean 0."""
+    return gaussians(np.zeros((1, len(values), 1)), np.asarray(values, float)[None, :, None])
+
+
+# --- scores of doubt
+
+
+def test_doubts_of_two_draws_are_those_by_hand():
+    """Draws (0.9, 0.1) and (0.4, 0.6), then twice (0.5, 0.5)."""
+    predictive = classes([[[0.9, 0.1], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]])
+
+    def h(p):
+        return -p * np.log(p) - (1 - p) * np.log(1 - p)
+
+    expected = {
+        "variance": [2 * 0.65 * 0.35, 0.5],
+        "aleatoric": [0.9 * 0.1 + 0.4 * 0.6, 0.5],
+        "epistemic": [2 * 0.25**2, 0.0],
+        "mutual_information": [h(0.65) - (h(0.9) + h(0.4)) / 2, 0.0],
+        "entropy": [h(0.65), np.log(2)],
+        "least_confidence": [0.35, 0.5],
+        "variation_ratio": [0.5, 0.0],
+    }
+    assert set(expected) == set(decisions.DOUBTS)
+    for name, values in expected.items():
+        np.testing.assert_allclose(decisions.doubt(predictive, name), values, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(decisions.doubt(predictive), decisions.doubt(predictive, "least_confidence"))
+
+
+def test_doubts_of_regression_are_in_units_of_the_training_variance():
+    means, scales = [[[1.0, 2.0]], [[3.0, 2.0]]], [[[0.5, 1.0]], [[1.5, 1.0]]]
+    for units in ({}, {"shift": 7.0, "scale": 4.0}):
+        predictive = gaussians(means, scales, **units)
+        noise, doubt = np.array([1.25, 1.0]), np.array([1.0, 0.0])
+        assert decisions.doubt(predictive, "aleatoric") == pytest.approx([noise.mean()])
+        assert decisions.doubt(predictive, "epistemic") == pytest.approx([doubt.mean()])
+        assert decisions.doubt(predictive) == pytest.approx([(noise + doubt).mean()])
+        expected = 0.5 * np.log(2.25 / 1.25)
+        assert decisions.doubt(predictive, "mutual_information") == pytest.approx([expected])
+
+
+def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
+    """I(y; θ) = h(y) − E h(y | θ), h(y) by quadrature on the mixture's own density."""
+    m, noise = 1.3, 0.6
+    draws = m * stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
+    draws *= m / draws.std()
+    predictive = gaussians(draws[:, None, None], np.full((2000, 1, 1), noise))
+    grid = np.linspace(-9, 9, 2001)
+    density = np.mean(stats.norm.pdf(grid[:, None], draws, noise), axis=1)
+    entropy = -integrate.simpson(density * np.log(density), x=grid)
+    expected = entropy - (0.5 * np.log(2 * np.pi * np.e) + np.log(noise))
+    # 2,000 equal steps are a normal but for its far tails
+    assert decisions.doubt(predictive, "mutual_information")[0] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_score_of_ones_own_is_taken_as_it_is():
+    predictive = of_doubts([1.0, 3.0, 2.0])
+    np.testing.assert_allclose(decisions.doubt(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("score", "message"),
+    [
+        ("entropy", "'entropy' is none of regression: variance"),
+        ("bold", "'bold' is none"),
+        ("epistemic", "one draw only"),
+        (lambda p: p.std[:, None], r"shape \(2, 1\)"),
+        (lambda p: np.array([1.0, np.nan]), "none NaN"),
+    ],
+)
+def test_scores_that_cannot_be_are_refused(score, message):
+    with pytest.raises(ValueError, match=message):
+        decisions.doubt(of_doubts([1.0, 2.0]), score)
+
+
+def test_detection_is_of_the_doubts_of_both():
+    rng = np.random.default_rng(0)
+    inside, outside = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
+    found = decisions.detection(inside, outside)
+    pair = inside.epistemic, outside.epistemic
+    assert found["auroc"][:2] == pytest.approx(metrics.ood_auroc(*pair)[:2], rel=1e-9)
+    assert found["auroc"].value == pytest.approx(np.mean(pair[1][:, None] > pair[0]), rel=1e-9)
+    assert found["aupr"].value == pytest.approx(metrics.ood_aupr(*pair).value, rel=1e-9)
+    assert found["fpr95"].value == pytest.approx(metrics.ood_fpr95(*pair).value, rel=1e-9)
+    reverse = decisions.detection(inside, outside, lambda p: -p.epistemic)
+    assert reverse["auroc"].value == pytest.approx(1 - found["auroc"].value, rel=1e-9)
+
+
+# --- abstaining
+
+
+def test_a_risk_coverage_curve_by_hand():
+    """Doubts 1, 2, 2, 3 with squared errors 1, 0, 4, 9; the two of doubt 2 are answered together."""
+    predictive = of_doubts(np.sqrt([2.0, 1.0, 3.0, 2.0]))
+    curve = decisions.risk_coverage(predictive, np.sqrt([0.0, 1.0, 9.0, 4.0]))
+    np.testing.assert_allclose(curve.threshold, [1, 2, 3], rtol=1e-6)
+    np.testing.assert_allclose(curve.coverage, [0.25, 0.75, 1.0])
+    np.testing.assert_allclose(curve.risk, [1, 5 / 3, 14 / 4], rtol=1e-6)
+    assert curve.area.value == pytest.approx((1 + 5 / 3 + 5 / 3 + 3.5) / 4, rel=1e-6)
+    other = decisions.risk_coverage(predictive, np.zeros(4), loss=[0.0, 1.0, 9.0, 4.0])
+    np.testing.assert_allclose(other.risk, curve.risk, rtol=1e-6)
+    weighted = decisions.risk_coverage(predictive, np.sqrt([0.0, 1.0, 9.0, 4.0]), weight=[2.0, 1.0, 0.0, 1.0])
+    np.testing.assert_allclose(weighted.coverage, [0.25, 1.0])
+    np.testing.assert_allclose(weighted.risk, [1, 5 / 4], rtol=1e-6)
+
+
+def test_the_area_of_random_doubt_is_the_risk():
+    """Doubt that knows nothing: every coverage has the same risk in expectation; knowing it all is the least area."""
+    rng = np.random.default_rng(0)
+    loss, n = rng.exponential(size=300), 300
+    areas = []
+    for _ in range(400):
+        predictive = of_doubts(rng.permutation(n) + 1.0)
+        areas.append(decisions.risk_coverage(predictive, np.zeros(n), loss=loss).area.value)
+    assert abs(np.mean(areas) - loss.mean()) < 4.6 * np.std(areas) / np.sqrt(len(areas))
+    best = decisions.risk_coverage(of_doubts(loss), np.zeros(n), loss=loss).area.value
+    assert best == pytest.approx(np.mean(np.cumsum(np.sort(loss)) / np.arange(1, n + 1)), rel=1e-5)
+    assert best < min(areas)
+
+
+def test_thresholds_for_a_coverage_and_for_a_risk():
+    predictive = of_doubts(np.sqrt(np.arange(1.0, 11.0)))
+    loss = np.array([0, 0, 1, 0, 0, 0, 0, 1, 1, 1], float)
+
+    def found(**wish):
+        return decisions.threshold(predictive, np.zeros(10), loss=loss, **wish)
+
+    assert [found(coverage=c) for c in (0.1, 0.25, 0.3, 1.0)] == pytest.approx([1, 3, 3, 10], rel=1e-6)
+    # risks after each row: 0, 0, 1/3, 1/4, 1/5, 1/6, 1/7, 2/8, 3/9, 4/10
+    assert [found(risk=r) for r in (0.15, 0.25, 0.0, 0.4)] == pytest.approx([7, 8, 2, 10], rel=1e-6)
+    assert decisions.threshold(predictive, np.ones(10), risk=0.5, loss=np.ones(10)) == -np.inf
+
+
+def test_a_risk_with_confidence_is_kept_that_often():
+    """Errors of probability d² at doubt d ~ U(0, 1): the risk of answering up to t is t²/3. Promised 80 %, 400 sets of rows."""
+    kept, coverage, wanted, sets = [], [], 0.1, 400
+    rng = np.random.default_rng(1)
+    for _ in range(sets):
+        d = rng.uniform(size=1000)
+        wrong = (rng.uniform(size=1000) < d**2).astype(float)
+        predictive = of_doubts(d)
+        t = decisions.threshold(predictive, np.zeros(1000), risk=wanted, confidence=0.8, score=_std, loss=wrong)
+        kept.append(t == -np.inf or t**2 / 3 <= wanted)
+        coverage.append(max(t, 0.0))
+    assert np.mean(kept) > 0.8 - 4.6 * np.sqrt(0.8 * 0.2 / sets)
+    assert np.mean(coverage) > 0.5 * np.sqrt(3 * wanted)  # and is not kept by answering nothing
+    plain = decisions.threshold(predictive, np.zeros(1000), risk=wanted, score=_std, loss=wrong)
+    assert plain > t
+
+
+def _std(predictive):
+    return predictive.std
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 3])
+def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
+    """All rows answered exactly where P(at most so many errors | the risk) is at most 1/20 of what may go wrong."""
+    n = 40
+    loss = np.repeat([0.0, 1.0], [n - wrong, wrong])
+    risks = np.linspace(0.02, 0.5, 49)
+    predictive = of_doubts(np.ones(n))
+    answered = [
+        decisions.threshold(predictive, np.zeros(n), risk=r, confidence=0.9, loss=loss) > -np.inf for r in risks
+    ]
+    np.testing.assert_array_equal(answered, stats.binom.cdf(wrong, n, risks) <= 0.1 / 20)
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({}, "either coverage"),
+        ({"coverage": 0.5, "risk": 0.1}, "either coverage"),
+        ({"coverage": 1.5}, "coverage must be above 0 and at most 1"),
+        ({"risk": -1.0}, "risk must be at least 0"),
+        ({"risk": np.nan}, "risk must be at least 0"),
+        ({"risk": 0.1, "confidence": 1.0}, "strictly between"),
+        ({"coverage": 0.1, "confidence": 0.5}, "confidence is of a risk"),
+        ({"risk": 0.1, "confidence": 0.9}, "loss of 0 or 1"),
+        ({"risk": 0.1, "loss": [1.0]}, "loss is 2 finite numbers"),
+    ],
+)
+def test_thresholds_that_cannot_be_are_refused(wish, message):
+    with pytest.raises(ValueError, match=message):
+        decisions.threshold(of_doubts([1.0, 2.0]), np.array([0.3, 0.5]), **wish)
+
+
+# --- choosing rows to label
+
+
+def test_acquire_takes_the_greatest_once_and_equal_ones_in_order():
+    predictive = gaussians(np.array([[0, 2, 1, 2, 0], [0, -2, -1, -2, 0]], float)[:, :, None], np.ones((2, 5, 1)))
+    for count, expected in ((1, [1]), (2, [1, 3]), (4, [1, 3, 2, 0]), (5, [1, 3, 2, 0, 4])):
+        assert decisions.acquire(predictive, count).tolist() == expected
+    for wrong in (0, 6, 1.0):
+        with pytest.raises(ValueError, match="from 1 to the 5 rows"):
+            decisions.acquire(predictive, wrong)
+
+
+def linear(covariance, count, seed=0):
+    """(posterior of a linear model's weights, draws whose moments are exactly those, the model)."""
+    d = len(covariance)
+    network = dubito.Network(lambda key: {"w": jnp.zeros((d, 1))}, lambda params, x: x @ params["w"])
+    model = dubito.Model(network, dubito.Gaussian(precision=4.0))
+    draws = np.random.default_rng(seed).normal(size=(count, d))
+    draws -= draws.mean(0)
+    draws = draws @ np.linalg.inv(np.linalg.cholesky(draws.T @ draws / count).T) @ np.linalg.cholesky(covariance).T
+    return dubito.Samples(model, {"network": {"w": jnp.asarray(draws[:, :, None], jnp.float32)}, "likelihood": {}})
+
+
+@pytest.mark.parametrize("score", ["epistemic", "variance", "mutual_information"])
+def test_active_learning_of_a_linear_model_takes_the_d_optimal_row(score):
+    rng = np.random.default_rng(2)
+    seen = rng.normal(size=(6, 3)) * [1.0, 0.2, 3.0]
+    precision, pool = np.eye(3) + 4 * seen.T @ seen, rng.normal(size=(50, 3))
+    for _ in range(4):
+        posterior = linear(np.linalg.inv(precision), 200)
+        answer = dubito.predict(posterior, pool, key=jax.random.key(0))
+        gains = [np.linalg.slogdet(precision + 4 * np.outer(x, x))[1] for x in pool]
+        chosen = decisions.acquire(answer, 1, score)[0]
+        assert chosen == np.argmax(gains)
+        information = 0.5 * (max(gains) - np.linalg.slogdet(precision)[1])
+        found = decisions.doubt(answer, "mutual_information")[chosen]
+        assert found == pytest.approx(information, rel=1e-4)
+        precision += 4 * np.outer(pool[chosen], pool[chosen])
+
+
+# --- Thompson sampling
+
+
+def best_arm(means, sds):
+    """P(arm i has the greatest value) of independent normals, by quadrature."""
+    grid = np.linspace(-8, 8, 20001)
+    density, below = stats.norm.pdf(grid[:, None], means, sds), stats.norm.cdf(grid[:, None], means, sds)
+    return np.array(
+        [
+            integrate.simpson(density[:, i] * np.prod(np.delete(below, i, axis=1), axis=1), x=grid)
+            for i in range(len(means))
+        ]
+    )
+
+
+def test_thompson_chooses_as_often_as_a_row_is_the_best():
+    means, sds = np.array([0.0, 0.3, -0.5, 0.1]), np.array([0.2, 0.5, 1.5, 0.7])
+    network = dubito.Network(lambda key: {"w": jnp.zeros((4, 1))}, lambda params, x: x @ params["w"])
+    model = dubito.Model(network, dubito.Gaussian(precision=1e-4))  # noise is not to be asked
+    mean, scale = (
+        {"network": {"w": jnp.asarray(part[:, None], jnp.float32)}, "likelihood": {}} for part in (means, sds)
+    )
+    posterior, draws, tries = dubito.Normals(model, mean, scale), 2000, 1000
+    answer = dubito.predict(posterior, np.eye(4), key=jax.random.key(0), draws=draws)
+    keys = jax.random.split(jax.random.key(1), tries)
+    chosen = np.bincount([decisions.thompson(answer, key=key) for key in keys], minlength=4) / tries
+    p = best_arm(means, sds)
+    assert p.sum() == pytest.approx(1, abs=1e-6)
+    z = (chosen - p) / np.sqrt(p * (1 - p) * (1 / draws + 1 / tries))
+    assert np.all(np.abs(z) < 4.6)
+
+
+def test_thompson_among_targets_asks_one_function_for_all_rows():
+    """Two draws that disagree everywhere: rows agree in each choice, and units of the targets count."""
+    means = np.array([[[1.0, 0.0], [2.0, 1.0]], [[0.0, 1.0], [1.0, 2.0]]])
+    found = {tuple(decisions.thompson(gaussians(means, np.ones((2, 2, 2))), key=key)) for key in _keys(30)}
+    assert found == {(0, 0), (1, 1)}
+    answer = Predictive(
+        dubito.Gaussian(targets=2), gaussians(means, np.ones((2, 2, 2))).z, np.array([0.0, 9.0]), np.ones(2)
+    )
+    assert {tuple(decisions.thompson(answer, key=key)) for key in _keys(30)} == {(1, 1)}
+
+
+def test_thompson_of_two_classes_takes_the_row_of_the_likeliest_success():
+    predictive = classes([[[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]])
+    assert decisions.thompson(predictive, key=jax.random.key(0)) == 2
+    with pytest.raises(ValueError, match="more than two classes"):
+        decisions.thompson(classes([[[0.2, 0.3, 0.5]]]), key=jax.random.key(0))
+    with pytest.raises(TypeError, match="key must be"):
+        decisions.thompson(predictive, key=0)
+
+
+def _keys(count):
+    return jax.random.split(jax.random.key(3), count)

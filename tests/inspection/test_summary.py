@@ -1,0 +1,111 @@
+"""What ``dubito explain`` tells of a real model, and what it adds to a divergence."""
+
+import re
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_diabetes, load_iris
+
+import dubito
+from dubito import elbo
+from dubito.inspection.summary import divergence_explained, explained
+
+
+@pytest.fixture(scope="module")
+def regressor():
+    x, y = load_diabetes(return_X_y=True)
+    return dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=20), hidden=(8, 6), random_state=0).fit(x, y), x, y
+
+
+def test_a_regressor_on_its_table(regressor):
+    model, x, y = regressor
+    text, found = explained(model, x, y)
+    assert "layer_0.w" in text and "10 × 8" in text and "noise on its product" in text
+    assert "−log p(D, θ) per example on 442 rows" in text and "Nothing is wrong with the gradients." in text
+    params = model.posterior_.mean
+    rows = model.scaler_.transform(y[:, None])
+    batch = dubito.models.model.Batch(
+        model.schema_.encode(x), rows, np.ones(442, np.float32), np.float32(1), np.float32(442)
+    )
+    assert float(found.value) == pytest.approx(-float(model.posterior_.model.log_joint(params, batch)) / 442, rel=1e-5)
+    cost = found.costs
+    assert f"({cost.columns:,} passes)" in text and cost.rows == 1
+
+
+def test_the_evidence_and_its_bound_are_told(regressor):
+    model, x, y = regressor
+    rows = model.schema_.encode(x), model.scaler_.transform(y[:, None])
+    bound = elbo.elbo(model.posterior_, *rows, key=jax.random.key(0), draws=1000)
+    found = re.search(r"log p\(D\) ≥ (-[\d.]+) ± ([\d.]+) nats", explained(model, x, y)[0])
+    assert abs(float(found[1]) - bound.value) < 4.6 * np.hypot(float(found[2]), bound.se) + 0.1
+    assert "nats" not in explained(model, x)[0].splitlines()[-1]
+    fitted = dubito.BayesianRegressor(
+        dubito.LaplaceApproximation(dubito.MAP(epochs=5)), hidden=(8, 6), random_state=0
+    ).fit(x[:60], y[:60])
+    assert f"log p(D) = {float(fitted.posterior_.log_evidence):.1f} nats" in explained(fitted)[0]
+
+
+def test_without_a_table_and_without_its_target(regressor):
+    model, x, _ = regressor
+    text, found = explained(model, unfold="layer_1")
+    assert "on 16 rows of standard normal numbers:" in text and found.value.shape == (16, 1)
+    assert "relu" in text and "rms gradient" not in text
+    text, found = explained(model, x[:50])
+    assert "The network on 50 rows:" in text and found.value.shape == (50, 1)
+    np.testing.assert_allclose(
+        found.value,
+        model.posterior_.model.network.apply(model.posterior_.mean["network"], model.schema_.encode(x[:50])),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [dubito.MCDropout(epochs=20), dubito.Ensemble(dubito.MAP(epochs=20), 2)], ids=repr)
+def test_classifiers_of_any_method(method):
+    x, y = load_iris(return_X_y=True)
+    names = np.array(["setosa", "versicolor", "virginica"])[y]
+    text, _ = explained(dubito.BayesianClassifier(method, random_state=0).fit(x, names), x, names)
+    assert "likelihood" in text and "rms slope" in text
+
+
+def test_the_two_networks_of_the_default_method():
+    x, y = load_diabetes(return_X_y=True)
+    method = dubito.CrossFit(dubito.MAP(epochs=5), 2)
+    text, found = explained(dubito.BayesianRegressor(method, hidden=(8,), random_state=0).fit(x, y), x, y, "mean")
+    assert {"mean", "noise"} <= {node.scope[0] for node in found.nodes if node.scope and node.name != "input"}
+    rows = {line.split()[0]: line for line in text.splitlines() if line}
+    assert {"mean.layer_0", "mean.layer_1", "noise.layer_0", "noise.shape.layer_0"} <= rows.keys()
+    assert rows["mean.layer_0"].count("%") == 2  # its dead and its saturated units
+
+
+@pytest.mark.filterwarnings("ignore::dubito.DivergenceWarning")
+@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
+def test_a_divergence_tells_of_the_gradients(method):
+    x, y = load_diabetes(return_X_y=True)
+    model = dubito.BayesianRegressor(method(epochs=20, learning_rate=1e30), hidden=(8,), random_state=0)
+    with (
+        pytest.raises(ValueError, match=r"(?s)Try learning_rate=.*The gradients at the last finite state:.*layer_0"),
+        divergence_explained(),
+    ):
+        model.fit(x, y)
+
+
+def test_rows_that_cannot_be_are_refused():
+    x, y = load_diabetes(return_X_y=True)
+    counts = np.arange(len(y)) % 5
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), likelihood="poisson", random_state=0).fit(
+        x, counts
+    )
+    for rows, target, words in (
+        (
+            x,
+            np.where(np.arange(len(y)) == 3, -2, counts),
+            r"Poisson takes whole numbers of at least 0.* in row\(s\) 3: the first has -2",
+        ),
+        (x, np.where(np.arange(len(y)) == 7, np.nan, counts), r"(?i)nan|missing"),
+        (x[:0], counts[:0], "The table has no rows"),
+        (x, counts[:-1], r"442"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            explained(model, rows, target)

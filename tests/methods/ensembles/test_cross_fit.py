@@ -1,0 +1,187 @@
+"""Cross-fitting: folds, members in closed form, and noise against the truth it was drawn from."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import dubito
+from dubito._jax import prng
+from dubito.methods.ensembles import cross_fit
+from dubito.training.data import Rows, check_rows
+
+
+def init(key):
+    return {"w": 0.1 * jax.random.normal(key, (3, 1), jnp.float32)}
+
+
+def apply(params, x):
+    return x @ params["w"]
+
+
+LINEAR = dubito.Network(init, apply)
+
+
+def rows(n, y=None, weight=None):
+    y = np.zeros((n, 1), np.float32) if y is None else y
+    weight = np.ones(n, np.float32) if weight is None else weight
+    return Rows(np.zeros((n, 1), np.float32), y, weight, np.zeros(n, np.float32))
+
+
+def test_folds_are_balanced_and_leave_out_rows_without_weight(key):
+    weight = np.ones(53, np.float32)
+    weight[:3] = 0
+    fold = cross_fit.assigned(rows(53, weight=weight), 10, key)
+    assert np.array_equal(fold == -1, weight == 0)
+    assert np.array_equal(np.bincount(fold[3:]), np.full(10, 5))
+
+
+def test_folds_are_stratified(key):
+    y = np.repeat(np.arange(3, dtype=np.int32), [40, 20, 10])
+    fold = cross_fit.assigned(rows(70, y), 10, key)
+    for k, size in ((0, 4), (1, 2), (2, 1)):
+        assert np.array_equal(np.bincount(fold[y == k]), np.full(10, size))
+
+
+def test_one_row_is_refused(key):
+    with pytest.raises(ValueError, match="n_samples = 1"):
+        cross_fit.assigned(rows(1), 10, key)
+
+
+@pytest.fixture(scope="module")
+def linear():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 3))
+    y = x @ np.array([[1.0], [-2.0], [0.5]]) + 0.3 * rng.normal(size=(90, 1))
+    return x, y
+
+
+def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
+    """After one epoch there is one state to keep, so that a fold can reach its member by its training only."""
+    x, y = linear
+    model = dubito.Model(LINEAR, dubito.Gaussian(precision=1.0), dubito.Normal(scale=0.5))
+    method = dubito.CrossFit(dubito.MAP(epochs=1, batch_size=None, learning_rate=0.5), 3, noise="constant", df=None)
+    _, key_members, _ = jax.random.split(prng.fast(jax.random.key(3)), 3)
+    fold = cross_fit.assigned(check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
+
+    def fitted(y):
+        params = dubito.fit(model, x, y, method, key=jax.random.key(3)).params["network"]
+        return np.asarray(params["mean"]["w"])[:, :, 0], np.asarray(params["noise"]["level"])
+
+    found, level = fitted(y)
+    for k in range(3):
+        spoiled, _ = fitted(np.where(fold[:, None] == k, 7 - y, y))
+        assert np.array_equal(np.all(spoiled == found, axis=1), np.arange(3) == k)
+    means = np.einsum("nd,kd->kn", x, found)
+    c = np.mean((y[:, 0] - means[fold, np.arange(90)]) ** 2)
+    np.testing.assert_allclose(np.exp(2 * level[0, 0]), c - 2 * np.mean(means.var(0, ddof=1)), rtol=1e-4)
+
+
+def test_noise_that_depends_on_the_input_is_found():
+    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have, within a tenth."""
+    rng = np.random.default_rng(1)
+    x = rng.uniform(-1, 1, size=(1500, 1))
+    truth = np.where(x > 0, 0.5, 0.1)
+    y = x + truth * rng.normal(size=(1500, 1))
+    model = dubito.Model(dubito.mlp(1, (16,)), dubito.Gaussian(precision=1.0), None)
+    base = dubito.MaximumLikelihood(epochs=40, batch_size=64)
+    for noise, df in (("input", None), ("input", 4), ("constant", None)):
+        posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 5, noise=noise, df=df), key=jax.random.key(0))
+        answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
+        std = np.sqrt(answer.aleatoric)
+        if noise == "constant":
+            np.testing.assert_allclose(std, np.sqrt(np.mean(truth**2)), rtol=0.1)
+        elif df is None:
+            np.testing.assert_allclose(std, [0.1, 0.5], rtol=0.15)
+        else:
+            lower, upper = answer.quantile(
+                [0.05, 0.95]
+            )  # a t of 4 has a larger sd where its quantiles are a Gaussian's
+            np.testing.assert_allclose((upper - lower) / 3.29, [0.1, 0.5], rtol=0.15)
+
+
+@pytest.mark.parametrize("df", [4, 6, 10])
+def test_student_scale_is_the_maximum_of_the_likelihood(df):
+    ratio = 0.7 * scipy.stats.t.rvs(df, size=4000, random_state=np.random.default_rng(0))
+    found = cross_fit.student_scale(ratio, np.ones(4000), df)
+    _, _, scale = scipy.stats.t.fit(ratio, fdf=df, floc=0)
+    np.testing.assert_allclose(found, scale, rtol=1e-3)
+    # the information about log s in one observation is 2ν/(ν + 3)
+    assert abs(np.log(found / 0.7)) < 4.6 * np.sqrt((df + 3) / (2 * df * 4000))
+
+
+def test_temperature_undoes_logits_that_are_too_large():
+    """Labels drawn from softmax(f), logits 3f: T is 3, within the likelihood's standard error."""
+    rng = np.random.default_rng(0)
+    x = 2 * rng.normal(size=(3000, 3)).astype(np.float32)
+    p = np.exp(x) / np.exp(x).sum(1, keepdims=True)
+    y = (p.cumsum(1) < rng.uniform(size=(3000, 1))).sum(1).astype(np.int32)
+    network = dubito.Network(lambda key: {"w": jnp.ones((1, 1), jnp.float32)}, lambda params, x: 3 * x * params["w"])
+    model = dubito.Model(network, dubito.Categorical(classes=3))
+    part = dubito.Samples(model, {"network": {"w": jnp.ones((1, 1, 1), jnp.float32)}, "likelihood": {}})
+    folds = np.zeros((2, 3000), np.float32)
+    folds[0, ::2] = folds[1, 1::2] = 1
+    data = Rows(x, y, np.ones(3000, np.float32), np.zeros(3000, np.float32))
+    found = cross_fit.tempered(model, [part, part], folds, data, jax.random.key(0))
+    information = np.sum((p * x**2).sum(1) - (p * x).sum(1) ** 2)  # of log T at T = 3, in f = x
+    error = np.log(found.model.likelihood.temperature / 3) * np.sqrt(information)
+    assert abs(error) < 4.6
+
+
+@pytest.mark.parametrize("margin", [0.5, 30.0])
+def test_rows_that_are_all_right_leave_a_doubt(margin):
+    """Of N rows with one logit ±margin, all right: p(wrong) = 1/(2N + 2) minimizes N log p + ½ log p(1 − p)."""
+    x = np.repeat(np.array([[1.0], [-1.0]], np.float32), 20, axis=0)
+    network = dubito.Network(
+        lambda key: {"w": jnp.ones((1, 1), jnp.float32)}, lambda params, x: margin * x * params["w"]
+    )
+    part = dubito.Samples(
+        dubito.Model(network, dubito.Bernoulli()),
+        {"network": {"w": jnp.ones((1, 1, 1), jnp.float32)}, "likelihood": {}},
+    )
+    folds = np.zeros((2, 40), np.float32)
+    folds[0, ::2] = folds[1, 1::2] = 1
+    data = Rows(x, (x[:, 0] > 0).astype(np.int32), np.ones(40, np.float32), np.zeros(40, np.float32))
+    found = cross_fit.tempered(part.model, [part, part], folds, data, jax.random.key(0))
+    wrong = 1 / (1 + np.exp(margin / found.model.likelihood.temperature))
+    np.testing.assert_allclose(wrong, 1 / 82, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "method",
+    [
+        dubito.CrossFit(dubito.MCDropout(epochs=5), 3),
+        dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3, noise="constant"),
+        dubito.CrossFit(dubito.Ensemble(dubito.MAP(epochs=5), 2), 3),
+        dubito.Ensemble(dubito.CrossFit(dubito.MAP(epochs=5), 3), 2),
+    ],
+    ids=repr,
+)
+def test_anything_can_be_cross_fitted(linear, method, key):
+    x, y = linear
+    model = dubito.Model(dubito.mlp(3, (8,)), dubito.Gaussian())
+    first, again = (dubito.fit(model, x, y, method, key=jax.random.key(1)) for _ in range(2))
+    answer, other = (dubito.predict(posterior, x, key=key, draws=12) for posterior in (first, again))
+    assert np.array_equal(answer.mean, other.mean) and np.array_equal(answer.variance, other.variance)
+    assert np.all(np.isfinite(answer.log_prob(y))) and jax.tree.leaves(answer.z)[0].shape[0] == 12
+    drawn = first.sample(key, 5)
+    assert jax.tree.structure(drawn) == jax.tree.structure(first.model.init(key))
+
+
+def test_several_targets_each_get_their_noise(key):
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(800, 2))
+    y = x @ np.array([[1.0, 0.0], [0.0, 1.0]]) + np.array([0.1, 0.6]) * rng.normal(size=(800, 2))
+    model = dubito.Model(dubito.mlp(2, (16,), 2), dubito.Gaussian(precision=1.0, targets=2), None)
+    method = dubito.CrossFit(dubito.MaximumLikelihood(epochs=60), 4, df=None)
+    answer = dubito.predict(dubito.fit(model, x, y, method, key=key), x, key=key)
+    np.testing.assert_allclose(np.sqrt(answer.aleatoric.mean(0)), [0.1, 0.6], rtol=0.1)
+
+
+@pytest.mark.parametrize(("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", 2)])
+def test_bad_fields_are_refused(linear, field, wrong, key):
+    model = dubito.Model(LINEAR, dubito.Gaussian())
+    with pytest.raises(ValueError, match=field):
+        dubito.fit(model, *linear, dubito.CrossFit(dubito.MAP(), **{field: wrong}), key=key)

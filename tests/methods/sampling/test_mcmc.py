@@ -1,0 +1,274 @@
+"""Chains: their draws against exact posteriors, what they keep, and what they refuse."""
+
+import builtins
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import dubito
+from dubito.methods.sampling import mclmc, mcmc
+
+TAU, N, D = 4.0, 40, 3
+RNG = np.random.default_rng(3)
+X = RNG.normal(size=(N, D)) @ np.array([[1.0, 0.6, 0], [0, 1, 0.3], [0, 0, 1]])
+Y = X @ np.array([[1.0], [-0.5], [0.2]]) + RNG.normal(size=(N, 1)) / np.sqrt(TAU)
+
+
+def init(key):
+    return {"w": 0.1 * jax.random.normal(key, (D, 1), jnp.float32)}
+
+
+def apply(params, x):
+    return x @ params["w"]
+
+
+def linear(likelihood):
+    return dubito.Model(dubito.Network(init, apply), likelihood, dubito.Normal(0.7))
+
+
+def z_scores(values, chains, exact, batches=25):
+    """(mean − exact)/its standard error, from the means of batches of each chain; values (S, ·)."""
+    means = values.reshape(chains * batches, -1, values.shape[-1]).mean(1)
+    return (means.mean(0) - exact) / (means.std(0, ddof=1) / np.sqrt(len(means)))
+
+
+METHODS = {
+    "hmc": dubito.HMC(draws=1500, warmup=300, chains=2, descent=50),
+    "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, descent=0, mass="dense", anneal=50),
+    "nuts": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50),
+    "nuts dense": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50, mass="dense"),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_mean_and_covariance_of_the_conjugate_posterior(name):
+    precision = np.eye(D) / 0.7**2 + TAU * X.T @ X
+    mean, covariance = np.linalg.solve(precision, TAU * X.T @ Y)[:, 0], np.linalg.inv(precision)
+    found = dubito.fit(linear(dubito.Gaussian(precision=TAU)), X, Y, METHODS[name], key=jax.random.key(1))
+    assert found.chains == 2 and len(found) == 3000
+    w = np.asarray(found.params["network"]["w"], float)[:, :, 0]
+    products = ((w - mean)[:, :, None] * (w - mean)[:, None, :]).reshape(len(w), -1)
+    assert np.all(np.abs(z_scores(w, 2, mean)) < 4.6)
+    assert np.all(np.abs(z_scores(products, 2, covariance.ravel())) < 4.6)
+
+
+MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, descent=0)
+LEARNING = {"hmc": METHODS["hmc"], "nuts": METHODS["nuts"], "mclmc": MICROCANONICAL}
+
+
+@pytest.mark.parametrize("name", ["hmc", "nuts", pytest.param("mclmc", marks=pytest.mark.slow)])
+def test_learned_noise_has_the_marginal_by_quadrature(name):
+    """log τ with the weights integrated out: a one-dimensional density on a grid."""
+    grid = np.linspace(-2, 5, 2001)
+
+    def log_density(log_tau):
+        covariance = np.eye(N) / np.exp(log_tau) + X @ X.T * 0.7**2
+        prior = scipy.stats.gamma.logpdf(np.exp(log_tau), 2.0, scale=2.0) + log_tau
+        return scipy.stats.multivariate_normal.logpdf(Y[:, 0], cov=covariance) + prior
+
+    density = np.array([log_density(one) for one in grid])
+    density = np.exp(density - density.max()) / np.exp(density - density.max()).sum()
+    mean = grid @ density
+    variance = (grid - mean) ** 2 @ density
+    found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, LEARNING[name], key=jax.random.key(2))
+    log_tau = np.asarray(found.params["likelihood"]["log_precision"], float)
+    z = z_scores(np.concatenate([log_tau, (log_tau - mean) ** 2], axis=1), 2, np.array([mean, variance]))
+    assert np.all(np.abs(z) < 4.6)
+
+
+@pytest.mark.parametrize("name", ["hmc", "nuts"])
+def test_divergent_transitions_are_warned_of(name):
+    """Step sizes for an acceptance of one in a hundred are so long that every transition diverges, and no chain moves. The
+    case without a warning, which would be an error, is the test above, in the same program."""
+    method = replace(METHODS[name], acceptance=0.01)
+    with pytest.warns(dubito.SamplingWarning, match="3000 of 3000 transitions diverged"):
+        found = dubito.fit(linear(dubito.Gaussian(shape=2.0, rate=0.5)), X, Y, method, key=jax.random.key(2))
+    assert len(np.unique(np.asarray(found.params["likelihood"]["log_precision"]))) == 2
+
+
+def test_a_chain_that_never_moves_is_warned_of():
+    model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
+    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(9.0)[:, None] * np.ones(D), count=9, faults=0)
+    mcmc.merged(MICROCANONICAL, model, [one, one], key)
+    mcmc.merged(MICROCANONICAL, model, [one._replace(count=1)], key)
+    with pytest.warns(dubito.SamplingWarning, match="1 of 2 chains never moved.*: lower energy"):
+        mcmc.merged(MICROCANONICAL, model, [one, one._replace(draws=np.ones((9, D)))], key)
+
+
+def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
+    """Also without a descent before it, whose steps would have told density and gradient."""
+    started = []
+
+    def tune(kernel, steps, state, *rest):
+        started.append(state)
+        raise InterruptedError
+
+    monkeypatch.setattr("blackjax.adaptation.mclmc_adaptation.mclmc_find_L_and_step_size", tune)
+    chain = mcmc.Chain(jnp.ones(D), 0.0, jnp.zeros(D), (), mclmc.Tuned(jnp.ones(D), 1.0, 1.0, jnp.ones(D)), (), 0, 0)
+    with pytest.raises(InterruptedError):
+        mclmc.tuned(MICROCANONICAL, lambda u: -0.5 * jnp.sum(u**2), chain, jax.random.key(0))
+    assert float(started[0].logdensity) == -0.5 * D and np.all(np.asarray(started[0].logdensity_grad) == -1)
+
+
+def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
+    """A density on a cube: short steps stay in it, long ones all leave it, and the chain stays where it was."""
+
+    def density(u):
+        return jnp.where(jnp.all(jnp.abs(u) < 1), -0.5 * jnp.sum(u**2), jnp.nan)
+
+    @jax.jit
+    def counted(step):
+        tuned = mclmc.Tuned(jnp.array([0.6, 0.0, 0.8]), jnp.float32(1), step, jnp.ones(D))
+        chain = mcmc.Chain(
+            0.1 * jnp.ones(D), 0.0, jnp.zeros(D), (), tuned, jnp.zeros((4, D)), jnp.int32(0), jnp.int32(0)
+        )
+        chain = mcmc.opened(density, chain)
+        for key in jax.random.split(jax.random.key(0), 4):
+            chain = mclmc.moved(MICROCANONICAL, density, chain, key)
+        return chain.count, chain.faults, chain.draws
+
+    for step, faults in ((0.01, 0), (30.0, 4 * MICROCANONICAL.thin)):
+        count, found, draws = counted(jnp.float32(step))
+        assert (int(count), int(found)) == (4, faults)
+        assert np.all(np.asarray(draws) == np.float32(0.1)) == (faults > 0)
+
+
+def test_one_divergent_transition_in_a_hundred_is_no_reason_to_warn():
+    """Of all chains together, also of transitions between draws: 2 of 200, but not 3."""
+    model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
+    one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(150.0)[:, None] * np.ones(D), count=100, faults=2)
+    every, third = dubito.HMC(), dubito.HMC(thin=3)
+    mcmc.merged(every, model, [one, one._replace(faults=0)], key)
+    mcmc.merged(third, model, [one, one._replace(faults=4)], key)
+    with pytest.warns(dubito.SamplingWarning, match="3 of 200 transitions"):
+        mcmc.merged(every, model, [one, one._replace(faults=1)], key)
+    with pytest.warns(dubito.SamplingWarning, match="7 of 600 transitions"):
+        mcmc.merged(third, model, [one, one._replace(faults=5)], key)
+
+
+def test_coordinates_make_the_prior_standard():
+    """u of draws of the prior is N(0, 1) in every direction, and log p(D, θ) is the model's own."""
+    model = dubito.Model(dubito.mlp(3, (4,), periodic=2), dubito.Gaussian(), dubito.Normal(2.0, by_network=True))
+    like = model.init(jax.random.key(0))
+    where = mcmc.coordinates(model, like)
+    draws = [
+        model.prior.sample(k, like["network"], model.scales(like)) for k in jax.random.split(jax.random.key(1), 400)
+    ]
+    u = np.stack([where.vector({**like, "network": draw}) for draw in draws])[:, 1:]
+    assert np.all(np.abs(u.mean(0)) < 4.9 / 20) and np.all(np.abs(u.var(0) - 1) < 4.9 * np.sqrt(2 / 400))
+    back = where.params(where.vector(like))
+    for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(like), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+
+
+def test_chains_start_where_the_density_is_high():
+    """The descents end at the mode: there log p(D, θ)/N is that of the closed form."""
+    reports = []
+    method = dubito.HMC(draws=1, warmup=100, chains=1, descent=1500)
+    dubito.fit(linear(dubito.Gaussian(precision=TAU)), X, Y, method, key=jax.random.key(0), progress=reports.append)
+    likelihood, penalty, _ = np.concatenate([np.stack([r.likelihood, r.penalty, r.score]) for r in reports], axis=1)
+    mode = np.linalg.solve(np.eye(D) / 0.49 + TAU * X.T @ X, TAU * X.T @ Y)
+    exact = np.sum(scipy.stats.norm.logpdf(Y, X @ mode, TAU**-0.5)) + np.sum(scipy.stats.norm.logpdf(mode, scale=0.7))
+    np.testing.assert_allclose((likelihood - penalty)[mcmc.descents(method) - 1], exact / N, atol=1e-4)
+
+
+def test_draws_are_every_thin_th_after_the_warmup():
+    """With another thinning the chain is the same one: its draws are a part of the other's."""
+    model = linear(dubito.Gaussian(precision=TAU))
+    all_of_them, some = (
+        dubito.fit(model, X, Y, dubito.HMC(draws, 40, 1, thin=thin, descent=0), key=jax.random.key(4)).params[
+            "network"
+        ]["w"]
+        for draws, thin in ((30, 1), (10, 3))
+    )
+    np.testing.assert_array_equal(all_of_them[2::3], some)
+
+
+def test_an_interrupted_run_gives_as_many_draws_of_each_chain_as_all_have():
+    once = iter([None])
+
+    def stop(report):
+        if report.epoch > 60:
+            for _ in once:
+                signal.raise_signal(signal.SIGINT)
+
+    method = dubito.HMC(draws=10**5, warmup=20, chains=2, descent=0)
+    model = linear(dubito.Gaussian())
+    found = dubito.fit(model, X, Y, method, key=jax.random.key(0), progress=stop, keep_on_interrupt=True)
+    each = len(found) // found.chains
+    assert 1 <= each < 10**5 and len(found) == each * found.chains
+    w = np.asarray(found.params["network"]["w"]).reshape(len(found), -1)
+    assert len(np.unique(w, axis=0)) > len(w) / 2  # draws, not what was there before
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (dubito.NUTS(draws=0), "draws must be a whole number of at least 1, got 0"),
+        (dubito.NUTS(warmup=-1), "warmup must be a whole number of at least 0, got -1"),
+        (dubito.NUTS(max_depth=0), "max_depth must be a whole number from 1 to 15, got 0"),
+        (dubito.HMC(mass="full"), "mass='full' is unknown. Choose 'diagonal' or 'dense'."),
+        (dubito.HMC(acceptance=1.0), "acceptance is a rate strictly between 0 and 1, got 1.0"),
+        (dubito.HMC(trajectory=0.0), "trajectory and max_steps must be positive"),
+        (dubito.MCLMC(warmup=10), "warmup must be at least 100 steps"),
+        (dubito.MCLMC(energy=0.0), "energy, an error's variance, must be positive"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_impossible_numbers_are_refused(method, words):
+    with pytest.raises(ValueError, match=words):
+        dubito.fit(linear(dubito.Gaussian()), X, Y, method, key=jax.random.key(0))
+
+
+def test_an_improper_prior_and_early_stopping_are_refused():
+    method = dubito.NUTS(draws=5, warmup=5)
+    free = dubito.Model(linear(dubito.Gaussian()).network, dubito.Gaussian(), dubito.Normal(biases=None))
+    with pytest.raises(ValueError, match="NUTS needs a proper prior"):
+        dubito.fit(free, X, Y, method, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="NUTS runs its whole schedule: leave early_stopping out"):
+        dubito.fit(linear(dubito.Gaussian()), X, Y, method, key=jax.random.key(0), early_stopping=True)
+
+
+def test_without_blackjax_it_says_what_to_install(monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.startswith("blackjax"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"pip install 'dubito\[samplers\]'"):
+        dubito.fit(linear(dubito.Gaussian()), X, Y, dubito.NUTS(draws=5), key=jax.random.key(0))
+
+
+DOUBLE = """
+import jax, numpy as np
+jax.config.update("jax_enable_x64", True)
+import warnings
+import dubito
+warnings.simplefilter("ignore", dubito.SamplingWarning)  # so short a warmup finds no step size
+rng = np.random.default_rng(0)
+x = rng.normal(size=(30, 2))
+model = dubito.Model(dubito.mlp(2, (3,), activation="tanh"), dubito.Gaussian())
+seen = []
+from dubito.methods.sampling import mcmc
+plain = mcmc.kept
+mcmc.kept = lambda chain, *rest: (seen.append({str(chain.position.dtype), str(chain.density.dtype)}), plain(chain, *rest))[1]
+for method in (dubito.HMC(draws=20, warmup=30, chains=1), dubito.MCLMC(draws=20, warmup=100, chains=1)):
+    found = dubito.fit(model, x, np.sin(x[:, :1]), method, key=jax.random.key(0))
+print(set.union(*seen), jax.tree.leaves(found.params)[0].dtype)
+"""
+
+
+@pytest.mark.slow
+def test_with_double_precision_chains_move_in_it():
+    done = subprocess.run([sys.executable, "-W", "error", "-c", DOUBLE], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["{'float64'}", "float32"]

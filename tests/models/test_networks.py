@@ -1,0 +1,120 @@
+"""Networks against plain NumPy, and what each method does with periodic features."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import dubito
+from dubito import activations
+from dubito._jax import jaxpr
+from dubito.models import networks
+
+ROWS = np.arange(4.0)[:, None], np.arange(4.0)
+
+
+def test_mlp_is_the_lectures_network(key):
+    net = dubito.mlp(3, (5, 4), 2, "tanh")
+    params = net.init(key)
+    x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), params)
+    h = np.tanh(x @ p["layer_0"]["w"] + p["layer_0"]["b"])
+    h = np.tanh(h @ p["layer_1"]["w"] + p["layer_1"]["b"])
+    np.testing.assert_allclose(net.apply(params, x), h @ p["layer_2"]["w"] + p["layer_2"]["b"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "gain"), [("relu", 2), ("silu", 2), ("tanh", 1), ("selu", 1)])
+def test_weights_start_with_variance_gain_over_fan_in(key, activation, gain):
+    params = dubito.mlp(100, (400,), 300, activation, last_variance=0.1).init(key)
+    for layer, variance in (("layer_0", gain / 100), ("layer_1", 0.1 / 400)):
+        w = np.asarray(params[layer]["w"])
+        assert abs(w.var() / variance - 1) < 4.6 * np.sqrt(2 / w.size)
+        assert np.all(np.asarray(params[layer]["b"]) == 0)
+
+
+def test_periodic_features_are_their_formula(key):
+    params = networks.init_periodic(key, 2, 8)
+    params["b"] = params["b"] + 0.5
+    x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32) * 5
+    p = {name: np.asarray(value, float) for name, value in params.items()}
+    waves = np.cos(2 * np.pi * p["frequency"] * x[:, :, None] + p["phase"])
+    exact = np.einsum("njq,jqk->nkj", waves, p["w"]) + p["b"].T
+    np.testing.assert_allclose(networks.periodic_features(params, x), exact.reshape(9, -1), atol=2e-5)
+
+
+def test_the_cosine_and_its_derivative_are_right_to_the_last_digits():
+    turns = np.linspace(-3, 3, 20001)
+    found = networks.cosine(jnp.asarray(turns, jnp.float32))
+    np.testing.assert_allclose(found, np.cos(2 * np.pi * turns), atol=3e-6)
+    slopes = jax.vmap(jax.grad(networks.cosine))(jnp.asarray(turns, jnp.float32))
+    np.testing.assert_allclose(slopes, -2 * np.pi * np.sin(2 * np.pi * turns), atol=5e-5)
+
+
+def test_one_hot_columns_pass_unchanged(key):
+    net = dubito.mlp(3, (4,), 1, periodic=8, numeric=(1,))
+    params = net.init(key)
+    assert params["layer_0"]["w"].shape == (3 + networks.FEATURES, 4)
+    assert params["periodic"]["frequency"].shape == (1, 8)
+
+
+@pytest.mark.slow
+def test_convnet_learns_where_a_bar_is(key):
+    """Bars at one of two places, too much noise for one pixel: a small convolutional network tells them apart."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(2, size=400)
+    images = 0.5 * rng.normal(size=(400, 8, 8, 1))
+    images[np.arange(400), 2 + 3 * y, :, 0] += 1
+    net = dubito.convnet((8, 8, 1), channels=(4,), hidden=16, outputs=2)
+    model = dubito.Model(net, dubito.Categorical(classes=2), dubito.Normal(by_network=True))
+    for method in (dubito.MCDropout(epochs=15), dubito.BayesByBackprop(epochs=15)):
+        posterior = dubito.fit(model, images[:300].reshape(300, -1), y[:300], method, key=key)
+        answer = dubito.predict(posterior, images[300:].reshape(100, -1), key=key, draws=8)
+        assert np.mean(answer.probs.argmax(1) == y[300:]) > 0.9
+    uses = jaxpr.uses(net.apply, net.init(key), images[:2].reshape(2, -1))
+    assert uses["conv_0"]["w"].treatment == "places" and uses["dense"]["w"].treatment == "product"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: dubito.mlp(0), "inputs"),
+        (lambda: dubito.mlp(2, (5, 0)), "hidden"),
+        (lambda: dubito.mlp(2, activation="rellu"), "'relu'"),
+        (lambda: dubito.mlp(2, activation="threshold"), "gradient 0"),
+        (lambda: dubito.mlp(2, activation=activations.threshold), "gradient 0"),
+        (lambda: dubito.convnet((8, 8, 1), activation=jnp.sign), "gradient 0"),
+        (lambda: dubito.BayesianRegressor(activation="threshold").fit(*ROWS), "gradient 0"),
+        (lambda: dubito.mlp(2, periodic=-1), "periodic"),
+        (lambda: dubito.mlp(2, numeric=(2,)), "numeric"),
+        (lambda: dubito.convnet((2, 2, 1)), "pixels"),
+    ],
+)
+def test_impossible_networks_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "in_gap", "beyond"),
+    [
+        (None, 1.5, 3.0),
+        (dubito.Ensemble(dubito.MAP(epochs=300), 10), 1.5, 3.0),
+        (dubito.BayesByBackprop(epochs=300), 0.5, 1.2),
+    ],
+    ids=["default", "ensemble", "bayes-by-backprop"],
+)
+def test_away_from_the_data_waves_doubt_more(method, in_gap, beyond):
+    """sin(2x) with a gap: the spread in the gap and beyond the data against that on the data.
+
+    A mean-field posterior doubts too little between clusters, with waves as without.
+    """
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-3, -0.8, 60), rng.uniform(0.8, 3, 60)])[:, None]
+    y = np.sin(2 * x[:, 0]) + 0.1 * rng.normal(size=120)
+    model = dubito.BayesianRegressor(method, periodic=8, random_state=0).fit(x, y)
+    inside, gap, outside = (
+        np.sqrt(model.predictive(np.array(at)[:, None]).epistemic).mean()
+        for at in (np.linspace(1, 2.8, 40), np.linspace(-0.3, 0.3, 40), np.linspace(4.5, 5, 40))
+    )
+    assert gap > in_gap * inside and outside > beyond * inside
