@@ -72,32 +72,50 @@ def regressor(method=None, **settings):
     return dubito.BayesianRegressor(method, random_state=0, **({"hidden": HIDDEN} | settings))
 
 
-def fitted():
-    """(name, estimator fitted, inputs) of each case."""
+def classifier(method):
+    return dubito.BayesianClassifier(method, hidden=HIDDEN, random_state=0)
+
+
+def cases():
+    """(name, function without arguments that gives a fitted estimator and inputs for it) of each case."""
     x, y, frame, counts, classes = tables()
-    point = dubito.MAP(**SHORT)
-    for name, method in methods().items():
-        yield name, regressor(method).fit(x, y), x
+    labels, point = np.array(["low", "mid", "high"])[classes], dubito.MAP(**SHORT)
+    dropout, crossed = dubito.MCDropout(rate=0.1, **SHORT), dubito.CrossFit(dubito.MaximumLikelihood(**SHORT), 3)
+    own = methods()
+    found = {name: (regressor(method), x, y) for name, method in own.items()}
     for name in ("map", "mc-dropout", "bayes-by-backprop", "laplace", "swag", "hmc"):
-        model = dubito.BayesianClassifier(methods()[name], hidden=HIDDEN, random_state=0)
-        yield f"classes, {name}", model.fit(x, np.array(["low", "mid", "high"])[classes]), x
-    yield "default", regressor(dubito.CrossFit(dubito.MaximumLikelihood(**SHORT), 3)).fit(frame, y), frame
-    for name in ("heteroscedastic", "student-t", "laplace"):
-        yield f"likelihood {name}", regressor(point, likelihood=name).fit(frame, y), frame
-    for name in ("poisson", "negative-binomial"):
-        yield f"likelihood {name}", regressor(point, likelihood=name).fit(frame, counts), frame
-    yield "two targets", regressor(dubito.MCDropout(rate=0.1, **SHORT)).fit(x, np.c_[y, 3 * y + 1]), x
-    yield "early stopping", regressor(dubito.MAP(epochs=40), early_stopping=True, n_iter_no_change=3).fit(x, y), x
-    yield "laplace prior", regressor(point, prior=dubito.Laplace()).fit(x, y), x
-    yield "weights", regressor(point).fit(x, y, sample_weight=np.arange(ROWS) % 3), x
-    yield "waves", regressor(point, hidden=(8, 8), activation="silu", periodic=2).fit(x, y), x
+        found[f"classes, {name}"] = (classifier(own[name]), x, labels)
+    found["default"] = (regressor(crossed), frame, y)
+    for name in ("heteroscedastic", "student-t", "laplace", "poisson", "negative-binomial"):
+        target = counts if name in ("poisson", "negative-binomial") else y
+        found[f"likelihood {name}"] = (regressor(point, likelihood=name), frame, target)
+    stopped = regressor(dubito.MAP(epochs=40), early_stopping=True, n_iter_no_change=3)
+    waves = regressor(point, hidden=(8, 8), activation="silu", periodic=2)
+    found |= {
+        "two targets": (regressor(dropout), x, np.c_[y, 3 * y + 1]),
+        "early stopping": (stopped, x, y),
+        "laplace prior": (regressor(point, prior=dubito.Laplace()), x, y),
+        "waves": (waves, x, y),
+    }
+    for name, (model, inputs, target) in found.items():
+        yield name, lambda model=model, inputs=inputs, target=target: (model.fit(inputs, target), inputs)
+    yield "weights", lambda: (regressor(point).fit(x, y, sample_weight=np.arange(ROWS) % 3), x)
+    yield "stream", lambda: (streamed(regressor(point), frame.assign(y=y)), frame)
+    for kind in ("conformal", "quantiles"):
+        yield f"calibrated, {kind}", lambda kind=kind: (calibrated(regressor(dropout), x, y, kind), x)
+
+
+def streamed(model, table):
+    """The model fitted to a Parquet file that is read piece by piece."""
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "t.parquet"
-        frame.assign(y=y).to_parquet(path, row_group_size=20)
-        yield "stream", regressor(point).fit_file(path, "y"), frame
-    for kind in ("conformal", "quantiles"):
-        model = regressor(dubito.MCDropout(rate=0.1, **SHORT)).fit(x[:40], y[:40])
-        yield f"calibrated, {kind}", model.calibrate(x[40:], y[40:], kind), x
+        table.to_parquet(path, row_group_size=20)
+        return model.fit_file(path, "y")
+
+
+def calibrated(model, x, y, kind):
+    model.fit(x[:40], y[:40])
+    return model.calibrate(x[40:], y[40:], kind)
 
 
 def answers(model, inputs):
@@ -138,14 +156,17 @@ def commands(folder):
     return codes
 
 
-def gather():
-    """(arrays by name, everything else as a dictionary)."""
+def gather(only):
+    """(arrays by name, everything else as a dictionary), of cases whose name has the text ``only`` in it."""
     arrays, refused = {}, {}
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         folder = pathlib.Path(name)
-        for case, model, inputs in fitted():
+        for case, make in cases():
+            if only not in case:
+                continue
             print(case, flush=True)
+            model, inputs = make()
             first = answers(model, inputs)
             arrays |= {f"{case} | {what}": array for what, array in first.items()}
             path = folder / "model"
@@ -153,7 +174,8 @@ def gather():
             for what, array in answers(dubito.load(path), inputs).items():
                 if not np.array_equal(array, first[what]):
                     refused[f"{case} | {what}"] = "the loaded model answers otherwise"
-        return arrays, {"loaded": refused, "codes": commands(folder), "names": sorted(dubito.__all__)}
+        codes = {} if only else commands(folder)
+        return arrays, {"loaded": refused, "codes": codes, "names": sorted(dubito.__all__)}
 
 
 def difference(before, after, spread):
@@ -183,14 +205,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["store", "compare"])
     parser.add_argument("file", type=pathlib.Path)
+    parser.add_argument("--only", default="", metavar="TEXT", help="compare the cases with this text in their name")
     arguments = parser.parse_args()
-    arrays, rest = gather()
+    arrays, rest = gather(arguments.only)
     if arguments.action == "store":
         np.savez(arguments.file, rest=json.dumps(rest), **arrays)
         return 0
     with np.load(arguments.file) as stored:
         before = {name: stored[name] for name in stored.files if name != "rest"}
+        before = {name: array for name, array in before.items() if arguments.only in name.split(" | ")[0]}
         rest_before = json.loads(str(stored["rest"]))
+        if arguments.only:
+            rest_before["codes"] = {}
     worst = compared(before, arrays)
     for part in ("codes", "loaded", "names"):
         if rest[part] != rest_before[part]:

@@ -1,7 +1,12 @@
 """Columns of any library as NumPy arrays, and which of their values are missing."""
 
+from typing import Any, TypeAlias
+
 import narwhals as nw
 import numpy as np
+
+Table: TypeAlias = Any  # a frame of pandas, polars or pyarrow, a dictionary of columns, or an array (rows, columns)
+Column: TypeAlias = Any  # a series of any library, an array (rows,) or (rows, targets), or a list
 
 
 def is_missing(value):

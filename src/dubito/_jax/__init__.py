@@ -1,5 +1,6 @@
 """What JAX lacks for this library.
 
+- ``types``: names for the types that annotations share.
 - ``programs``: compiled programs, a bounded number per function.
 - ``pytree``: dataclasses as pytrees: traced and static fields.
 - ``prng``: Threefry, bit for bit that of ``jax.random``, in a form that XLA compiles faster.
