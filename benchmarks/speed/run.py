@@ -1,4 +1,4 @@
-"""Speed beside peers: the list of works with their goals, and the command that runs them.
+"""Speed compared with other libraries: the list of works with their goals, and the command that runs them.
 
 python benchmarks/speed/run.py [--only NAME] [--pairs 5] [--smoke] [--list]     (scripts/bench makes the environment)
 """
