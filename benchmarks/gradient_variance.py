@@ -91,7 +91,7 @@ def main():
     first = dubito.Normals(model, mean, jax.tree.map(lambda m: jnp.full_like(m, 0.02), mean))
     trained = dubito.fit(model, x, labels, dubito.BayesByBackprop(epochs=EPOCHS), key=jax.random.key(1))
     lines = [
-        f"{draws} gradients each: a single weight's variance is known to {100 * np.sqrt(2 / draws):.0f} %, a layer's mean better.",
+        f"{draws} gradients each: the variance of a single weight has a standard error of {100 * np.sqrt(2 / draws):.0f} %, the mean over a layer a smaller one.",
         "",
     ]
     for name, posterior in (("At the start (σ = 0.02)", first), (f"After {EPOCHS} epochs", trained)):

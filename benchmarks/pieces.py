@@ -62,7 +62,7 @@ def timed(kind, folder, rows):
     start, busy = time.perf_counter(), time.process_time()
     fitted(*many)
     seconds = time.perf_counter() - start
-    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of the processor"
+    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of CPU time"
     print(f"{kind:>6}: {rows / seconds:,.0f} rows/s ({used}), peak memory grew by {peak() - before:.0f} MB", flush=True)
 
 

@@ -75,7 +75,7 @@ def timed(folder, rows):
     start, busy = time.perf_counter(), time.process_time()
     predict(folder / "m.dubito", str(folder / "many.parquet"), folder / "answers.parquet", 0.9)
     seconds = time.perf_counter() - start
-    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of the processor"
+    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of CPU time"
     print(f"     file: {rows / seconds:,.0f} rows/s ({used}), peak memory grew by {peak() - before:.0f} MB")
 
 

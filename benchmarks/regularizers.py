@@ -113,9 +113,9 @@ def table(found, seconds):
     """Markdown; ``found`` contains the results of the sixths for each regularizer."""
     none = np.array([row[:2] for row in found["none"]])
     lines = [
-        f"{len(none)} sixths of the digits, {seconds:.0f} s of the processor in all. Errors in percent, NLL in nats a row; differences are to no regularizer.",
+        f"{len(none)} sixths of the digits, {seconds:.0f} s of CPU time in total. Errors in percent, NLL in nats per row; reductions are relative to no regularizer.",
         "",
-        "| regularizer | error, % | less than none | NLL | less than none | chosen | zeros, % | published error, % |",
+        "| regularizer | error, % | reduction | NLL | reduction | chosen | zeros, % | published error, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for regularizer in REGULARIZERS:

@@ -38,9 +38,9 @@ COMMANDS = {
     "demo": ["demo", "--output", "{out}/demo", "--methods", "maximum-likelihood"],
 }
 LONG = 200_000  # rows to predict
-LIMIT = 120  # seconds after which a run counts as not gone
+LIMIT = 120  # seconds after which a run counts as not ended
 HEADER = (
-    "command|signal|runs|had finished|before the handlers|gone|median, s|longest, s|exit codes|left half written|"
+    "command|signal|runs|had finished|before the handlers|ended|median, s|longest, s|exit codes|incomplete outputs|"
     "tracebacks"
 ).split("|")
 

@@ -116,7 +116,7 @@ def goal(row):
 
 
 def verdict(row, others):
-    """Whether the goal was met; a result that was measured beside other programs is marked and decides nothing."""
+    """Whether the goal was met; a result measured while other programs were running is marked and decides nothing."""
     said = {None: "", True: "met", False: "**missed**"}[row["met"]]
     return f"{said} (disturbed)".strip() if others and others > DISTURBED else said
 

@@ -171,7 +171,7 @@ WORKS = (
 
 def main():
     parser = argparse.ArgumentParser(
-        description="Speed beside peers, in alternation; writes benchmarks/results/speed.md."
+        description="Speed compared with other libraries, measured alternately; writes benchmarks/results/speed.md."
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated"
