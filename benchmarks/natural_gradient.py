@@ -57,7 +57,10 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="splits and starts (default: 5)")
     seeds = parser.parse_args().seeds
-    lines = ["| rows | method | epochs | objective, nats per row | test NLL | ms per epoch |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| rows | method | epochs | objective, nats per row | test NLL | ms per epoch |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in ("sine", "diabetes", "friedman"):
         for label, kind in METHODS.items():
             for epochs in EPOCHS:
