@@ -1,12 +1,12 @@
-"""The variance of Bayes by Backprop's gradient by its estimator, layer by layer, as in Kingma, Salimans & Welling 2015, table 1.
+"""Variance of the gradient of Bayes by Backprop by estimator and layer, as in Kingma, Salimans & Welling 2015, table 1.
 
     python benchmarks/gradient_variance.py [--draws 200]
 
-A network 64-128-128-10 on scikit-learn's digits, at the start and after 30 epochs. At both points, for batches of 16, 64 and
-256 rows, gradients of the negative log likelihood per example are drawn: for ρ of each layer's weights, and for their
-means. A batch is a new one in each draw; "no noise" has the weights at their means, so its variance is that of the choice of
-rows, and for ρ it has no gradient. Writes results/gradient_variance.md: the mean variance over a layer's weights, and seconds a
-gradient.
+The network is 64-128-128-10 on scikit-learn's digits, at initialization and after 30 epochs. At both points, and for batches of 16,
+64 and 256 rows, the script samples gradients of the negative log likelihood per example, with respect to ρ and to the means of
+each layer's weights. Each sample uses a new batch. "No noise" fixes the weights at their means, so that its variance is due to the
+choice of rows only; it has no gradient for ρ. Writes results/gradient_variance.md with the mean variance over the weights of a layer
+and the seconds per gradient.
 """
 
 import argparse
@@ -30,7 +30,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "gradient_variance.md"
 
 @partial(jax.jit, static_argnames=("noise", "rows"))
 def gradients(model, noise, rows, x, y, posterior, keys):
-    """For each key (the μ-gradients, the ρ-gradients) of ``rows`` rows chosen by it: per layer its weights' gradients."""
+    """For each key, the μ-gradients and ρ-gradients of the weights of each layer, for ``rows`` rows chosen by the key."""
     method = dubito.BayesByBackprop(noise="draw" if noise is None else noise)
 
     def one(key):
@@ -54,7 +54,7 @@ def gradients(model, noise, rows, x, y, posterior, keys):
 
 
 def variances(model, noise, rows, x, y, posterior, keys):
-    """([μ's of each layer, ρ's of each layer], seconds a gradient)."""
+    """([variances for μ by layer, variances for ρ by layer], seconds per gradient)."""
     run = partial(gradients, model, noise, rows, x, y, posterior)
     jax.block_until_ready(run(keys))
     start = time.perf_counter()
@@ -91,7 +91,7 @@ def main():
     first = dubito.Normals(model, mean, jax.tree.map(lambda m: jnp.full_like(m, 0.02), mean))
     trained = dubito.fit(model, x, labels, dubito.BayesByBackprop(epochs=EPOCHS), key=jax.random.key(1))
     lines = [
-        f"{draws} gradients each: a single weight's variance is known to {100 * np.sqrt(2 / draws):.0f} %, a layer's mean better.",
+        f"{draws} gradients each: the variance of a single weight has a standard error of {100 * np.sqrt(2 / draws):.0f} %, the mean over a layer a smaller one.",
         "",
     ]
     for name, posterior in (("At the start (σ = 0.02)", first), (f"After {EPOCHS} epochs", trained)):

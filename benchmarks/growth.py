@@ -1,9 +1,9 @@
-"""How time and memory grow with rows, width, draws and members, beside what the machine could do.
+"""Time and memory as functions of the number of rows, width, draws and members, compared with the limits of the machine.
 
-python benchmarks/growth.py [--output FOLDER]     writes growth.md, growth.json and growth.png there (benchmarks/results)
+    python benchmarks/growth.py [--output FOLDER]     writes growth.md, growth.json and growth.png (to benchmarks/results)
 
-Every point is a process of its own, so that its peak memory is its own. A point's limit is the time its arithmetic would
-take at the rates measured in the same run: matrix products, memory traffic and random numbers, added up.
+Each point is measured in a process of its own, so that its peak memory is its own. The limit of a point is the time for its
+arithmetic at the rates measured in the same run: matrix products, memory traffic and random numbers, added up.
 """
 
 import argparse
@@ -70,7 +70,7 @@ def child(kind, size, repeats):
 
 
 def peak():
-    """The process's largest memory so far, in MB."""
+    """Peak memory of the process so far, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -84,7 +84,7 @@ def timed(call, repeats):
 
 
 def rates():
-    """What the machine does: products in float32, memory traffic, random words of our generator, all a second."""
+    """Rates of the machine per second: float32 matrix products, memory traffic, and random words of our generator."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -112,7 +112,7 @@ def rates():
 
 
 def point(kind, size, repeats):
-    """Seconds a unit (epoch, call, step, fit), and the memory that it took beyond imports and data."""
+    """Seconds per unit (epoch, call, step, fit), and memory in addition to imports and data."""
     import jax
     import numpy as np
 
@@ -157,8 +157,9 @@ def point(kind, size, repeats):
 
 
 def limit(kind, size, machine):
-    """Seconds that the arithmetic of a unit takes at the machine's rates: (forward and backward) products, the optimizer's
-    traffic of 28 bytes a weight and step, one word for each mask."""
+    """Seconds for the arithmetic of a unit at the machine's rates: forward and backward products, the optimizer's memory traffic of
+    28 bytes per weight and step, and one random word per mask.
+    """
     width = size if kind == "fit, width" else HIDDEN
     weights = COLUMNS * width + width + (width**2 if kind == "fit, width" else 0)
     step = 6 * BATCH * weights / machine["jax_flops"] + 28 * weights / machine["bytes"]
@@ -189,12 +190,12 @@ def markdown(machine, found):
     meanings = [f"- {name}: {text}" for name, text in MEANING.items()]
     return "\n".join(
         [
-            "# How time and memory grow",
+            "# Growth of time and memory",
             "",
-            "Written by `python benchmarks/growth.py`; what it shows is said in [benchmarks](../README.md). Medians of warm",
-            "runs, each point in a process of its own. The limit is what the arithmetic takes at the rates measured in the",
-            "same run: matrix products, memory traffic and random numbers, added up. Memory is the peak beyond imports and data,",
-            "compilation included.",
+            "Written by `python benchmarks/growth.py`; [benchmarks](../README.md) discusses it. Times are medians of warm",
+            "runs, each point in a process of its own. The limit is the time of the arithmetic at the rates measured in the",
+            "same run: matrix products, memory traffic and random numbers, added up. Memory is the peak in addition to imports and data,",
+            "including compilation.",
             "",
             *meanings,
             "",
@@ -213,7 +214,7 @@ def markdown(machine, found):
 
 
 def plot(found, path):
-    """Small multiples: time above, with the limit; memory below."""
+    """Small multiples: time with its limit above, memory below."""
     from matplotlib.figure import Figure
 
     kinds = [kind for kind in SERIES if any(p["series"] == kind for p in found)]

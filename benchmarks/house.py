@@ -1,11 +1,11 @@
-"""Counts of how the code is written: size, contracts, types, docstrings and words; and two of how it runs.
+"""Counts how the code is written (size, contracts, types, docstrings, words) and, optionally, how it runs.
 
     scripts/measure          # reads the source
-    scripts/measure --run    # also counts a fit's calls between files and times a cold process
+    scripts/measure --run    # also counts the calls between files during a fit and times a cold process
 
-A code line holds a token that is neither a comment nor a docstring. Probes are calls of hasattr and getattr. A borrowed method
-is a class attribute taken from another class; an overridden one is defined without "abstract" in a class and in its base.
-Public are the names of the package's stub, and the functions, classes and methods without an underscore in modules that it names.
+A code line contains a token that is neither a comment nor a docstring. Probes are calls of hasattr and getattr. A borrowed method
+is a class attribute taken from another class. An overridden method is defined, without "abstract", in a class and in its base.
+Public are the names in the package's stub, and the functions, classes and methods without an underscore in modules that it names.
 """
 
 import argparse
@@ -145,7 +145,7 @@ def doubts(path):
 
 
 def docstring_lines(tree):
-    """Numbers of the lines that docstrings cover, those of attributes included."""
+    """Line numbers that are covered by docstrings, including those of attributes."""
     strings = [n for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
     texts = [n for n in strings if isinstance(n.value.value, str)]
     return {line for n in texts for line in range(n.lineno, (n.end_lineno or n.lineno) + 1)}
@@ -190,7 +190,7 @@ def probes(trees):
 
 
 def classes(trees):
-    """{name: (file, node)} of all classes at the top of a file."""
+    """{name: (file, node)} of all top-level classes."""
     return {
         node.name: (file, node) for file, tree in trees.items() for node in tree.body if isinstance(node, ast.ClassDef)
     }
@@ -304,7 +304,7 @@ def verified_types():
 
 
 def run(script):
-    """(what it prints, seconds) of a Python script in a process of its own, without cached programs."""
+    """(output, seconds) of a Python script in a process of its own, without cached programs."""
     start = time.perf_counter()
     environment = os.environ | {"DUBITO_CACHE": "0"}
     answer = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)

@@ -1,9 +1,9 @@
-"""Seconds for a loss landscape of a network for a table: 455 rows of 13 columns, 50 units, 51 x 51 points.
+"""Seconds for the loss landscape of a table's network: 455 rows of 13 columns, 50 units, 51 x 51 points.
 
     python benchmarks/landscape.py
 
-Cold is the first of a process, compilation included; warm the median of five more on other planes. Then the seconds of a
-descent's path of 50 points, 200 epochs.
+The cold time is the first evaluation in a process, including compilation; the warm time is the median of five more on other planes.
+The last line is the time for a descent path of 50 points over 200 epochs.
 """
 
 import statistics

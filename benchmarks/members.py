@@ -1,10 +1,11 @@
-"""Two members of an ensemble on a thread each, and one after the other with all of the machine: where does it turn?
+"""Two members of an ensemble in parallel, one thread each, compared with one after the other on the whole machine.
 
-python benchmarks/members.py [--widths 16 128 512 1024 2048] [--batches 32 256 1024] [--repeats 3]
+    python benchmarks/members.py [--widths 16 128 512 1024 2048] [--batches 32 256 1024] [--repeats 3]
 
-Prints a table: milliseconds a step of both members, the least of alternating runs, how many cores that run got, and the
-ratios of times and of CPU times (above 1 the threads win; the latter also where other programs take the cores). Products
-within a step fill more cores the larger they are, so the gain of threads should fall with width and batch.
+Prints a table with the milliseconds per step of both members (the minimum over alternating runs), the number of cores used in that
+run, and the ratios of wall times and CPU times. Above 1 the threads are faster; the ratio of CPU times is also valid when other
+programs use the cores. Larger products within a step use more cores, so the advantage of threads should decrease with width and
+batch size.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main():
 
 
 def point(inputs, outputs, method, width, batch, repeats):
-    """(parameters of a member, (seconds, CPU seconds) a step of two members one after the other, and side by side)."""
+    """(number of parameters, (wall, CPU) seconds per step of two members in sequence, and in parallel)."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(BLOCKS * batch, inputs)).astype(np.float32)
     likelihood = dubito.Gaussian() if outputs == 1 else dubito.Categorical(outputs)

@@ -1,10 +1,11 @@
-"""Do chains meet on a hard posterior? Yacht (UCI, split 0; 277 rows), a network 6-10-1 (tanh) with learned noise, 4 chains.
+"""Mixing of chains on a difficult posterior: yacht (UCI, split 0; 277 rows), network 6-10-1 (tanh), learned noise, 4 chains.
 
     python benchmarks/mixing.py DATA [--settings HMC;NUTS]    # half an hour
 
-DATA: the folder of the UCI tables (``uci.py``). Writes results/mixing.md: R-hat (largest, 95 % quantile, median) and the least
-effective sample size of predictions at the 31 held-out rows, the mean log τ of each chain, held-out NLL in standardized units, and
-seconds with compilation. NUTS of two other libraries, from starts of the prior, has R-hat 1.9 to 2.9 here after 4 × 2,000 draws.
+DATA: the folder of the UCI tables (``uci.py``). Writes results/mixing.md: R-hat (maximum, 95 % quantile, median) and the minimum
+effective sample size of predictions at the 31 held-out rows, the mean log τ of each chain, the held-out NLL in standardized units,
+and seconds including compilation. NUTS of two other libraries, started from the prior, has R-hat 1.9 to 2.9 here after 4 × 2,000
+draws.
 """
 
 import argparse

@@ -1,10 +1,11 @@
-"""Natural gradients beside Bayes by Backprop: the objective and the test's NLL after so many epochs.
+"""Natural gradients compared with Bayes by Backprop: the objective and the test NLL after a given number of epochs.
 
     python benchmarks/natural_gradient.py [--seeds 5]
 
-Three regressions (sine: 400 rows of two columns; scikit-learn's diabetes; friedman: 1,200 rows of ten), a quarter of the rows
-for the test, standardized, 50 rectified units, noise precision learned, the two methods with their defaults. A fit of E epochs has
-its whole schedule in them. Writes results/natural_gradient.md: means over seeds (split, start and draws) ± standard errors.
+There are three regressions (sine: 400 rows of two columns; scikit-learn's diabetes; friedman: 1,200 rows of ten), with a quarter of
+the rows for testing. Data are standardized; the network has 50 rectified units and a learned noise precision; both methods use their
+defaults. A fit of E epochs runs its whole schedule in them. Writes results/natural_gradient.md: means over seeds (split,
+initialization and draws) ± standard errors.
 """
 
 import argparse
@@ -36,7 +37,7 @@ def rows(name):
 
 
 def one(name, method, seed):
-    """(the objective in nats an example, mean of the last tenth of the epochs; the test's NLL; seconds of a second fit)."""
+    """(objective in nats per example, mean over the last tenth of the epochs; test NLL; seconds of a second fit)."""
     x, held_x, y, held_y = train_test_split(*rows(name), random_state=seed, test_size=0.25)
     shift, scale, level, width = x.mean(0), x.std(0), y.mean(), y.std()
     x, held_x = (x - shift) / scale, (held_x - shift) / scale
@@ -56,7 +57,10 @@ def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5, help="splits and starts (default: 5)")
     seeds = parser.parse_args().seeds
-    lines = ["| rows | method | epochs | objective, nats a row | test NLL | ms an epoch |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| rows | method | epochs | objective, nats per row | test NLL | ms per epoch |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in ("sine", "diabetes", "friedman"):
         for label, kind in METHODS.items():
             for epochs in EPOCHS:

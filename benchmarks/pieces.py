@@ -1,7 +1,7 @@
-"""Rows trained on a second, from memory and from a file that is not loaded whole, and the memory that it takes.
+"""Training rows per second, in memory and from a file that is not loaded as a whole, and the memory needed.
 
-python benchmarks/pieces.py [ROWS]    one network of 64 units, one epoch in blocks of 256 rows: 10⁷ rows of 10 columns of
-                                      float32, as arrays and from Parquet
+python benchmarks/pieces.py [ROWS]    one network of 64 units, one epoch with batches of 256 rows: 10⁷ rows of 10 float32
+                                      columns, as arrays and from Parquet
 """
 
 import subprocess
@@ -45,8 +45,9 @@ def fitted(x, y):
 
 
 def timed(kind, folder, rows):
-    """In a process of its own. A small table of two pieces first, whose memory is not counted; the second fit is timed,
-    so that neither is compiling (arrays of every size have a program of their own)."""
+    """Times the second fit, in a process of its own. A small table of two pieces is fitted first, and its memory is not counted. Arrays of
+    each size have their own program, so the second fit of a size does not compile.
+    """
 
     def sources(name, count):
         if kind == "file":
@@ -61,7 +62,7 @@ def timed(kind, folder, rows):
     start, busy = time.perf_counter(), time.process_time()
     fitted(*many)
     seconds = time.perf_counter() - start
-    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of the processor"
+    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of CPU time"
     print(f"{kind:>6}: {rows / seconds:,.0f} rows/s ({used}), peak memory grew by {peak() - before:.0f} MB", flush=True)
 
 

@@ -1,8 +1,8 @@
-"""Rows predicted a second, and the memory that it takes.
+"""Predicted rows per second, and the memory needed.
 
 python benchmarks/predict.py [ROWS]         the default regressor in memory: 10⁶ rows of 10 columns
-python benchmarks/predict.py file [ROWS]    one network of 64 units and 8 draws, ``dubito predict`` from Parquet to
-                                            Parquet: 10⁷ rows of 10 columns, six columns of answers
+python benchmarks/predict.py file [ROWS]    one network of 64 units and 8 draws, ``dubito predict`` from Parquet to Parquet:
+                                            10⁷ rows of 10 columns, six output columns
 """
 
 import re
@@ -21,7 +21,7 @@ NAMES = list("abcdefghij")
 
 
 def peak():
-    """The most memory that this process has held, in MB. Linux says it of this program alone, not of its parent too."""
+    """Peak memory of this process, in MB. On Linux it does not include the parent process."""
     status = Path("/proc/self/status")
     if status.exists():
         return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024
@@ -45,7 +45,7 @@ def in_memory(rows):
 
 
 def from_file(rows):
-    """In a process of its own, so that its peak is that of the prediction."""
+    """Runs in a process of its own, so that the peak memory is that of the prediction."""
     import pandas as pd
     import pyarrow
     from pyarrow import parquet
@@ -66,7 +66,7 @@ def from_file(rows):
 
 
 def timed(folder, rows):
-    """A small table first, so that compiling and importing count as loading."""
+    """Predicts a small table first, so that compilation and imports count as loading."""
     from dubito.cli.commands import predict
 
     folder = Path(folder)
@@ -75,7 +75,7 @@ def timed(folder, rows):
     start, busy = time.perf_counter(), time.process_time()
     predict(folder / "m.dubito", str(folder / "many.parquet"), folder / "answers.parquet", 0.9)
     seconds = time.perf_counter() - start
-    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of the processor"
+    used = f"{seconds:.1f} s, {time.process_time() - busy:.1f} s of CPU time"
     print(f"     file: {rows / seconds:,.0f} rows/s ({used}), peak memory grew by {peak() - before:.0f} MB")
 
 

@@ -1,12 +1,12 @@
-"""Reference posteriors: long Hamiltonian Monte Carlo in double precision on six small real problems.
+"""Reference posteriors: long Hamiltonian Monte Carlo runs in double precision on six small real problems.
 
     python benchmarks/references.py [PROBLEM ...] [--draws 2000] [--key 0]
-    python benchmarks/references.py --check     # NUTS in single precision beside the files, by z-scores; writes nothing
+    python benchmarks/references.py --check     # compares NUTS in single precision with the files, by z-scores; writes nothing
 
-Writes benchmarks/references/<problem>.safetensors, and prints how well the chains agree. A file has, for the problem's rows of
-evaluation: of regression ``f`` (S, n), the network's outputs of S thinned draws, and ``log_precision`` (S,); of classes
-``probs`` (n, C), their mean; and for each the Monte-Carlo standard errors of the mean. ``benchmarks/truth.py`` compares all methods with
-them. The problems come with scikit-learn and with dubito; no other data is needed.
+Writes benchmarks/references/<problem>.safetensors and prints the convergence of the chains. For the evaluation rows of a
+problem, a file contains: for regression ``f`` (S, n), the network outputs of S thinned draws, and ``log_precision`` (S,); for
+classification the mean ``probs`` (n, C); and for each the Monte Carlo standard errors of the mean. ``benchmarks/truth.py`` compares
+all methods with them. The problems come with scikit-learn and with dubito; no other data is needed.
 """
 
 import argparse
@@ -30,7 +30,7 @@ STORED = 500  # draws of a regression's outputs in a file
 
 @dataclass(frozen=True)
 class Problem:
-    """Rows to fit, standardized; rows at which posteriors are compared, and of the first ``held`` of them the targets."""
+    """Standardized training rows; evaluation rows at which posteriors are compared; and the targets of the first ``held`` of them."""
 
     model: Any
     x: np.ndarray
@@ -45,7 +45,7 @@ class Problem:
 
 
 def split(x, y, rows, new, seed=0):
-    """Standardized training and new rows; targets too, where they are numbers."""
+    """Standardized training and evaluation rows; numeric targets are standardized too."""
     order = np.random.default_rng(seed).permutation(len(x))
     train, rest = order[:rows], order[rows : rows + new]
     mean, sd = x[train].mean(0), x[train].std(0)
@@ -62,7 +62,7 @@ def network(inputs, hidden, outputs, likelihood):
 
 
 def co2_gap():
-    """The yearly course of carbon dioxide less its trend, of 80 months, without those of summer: a gap of the inputs."""
+    """The annual cycle of carbon dioxide without its trend, over 80 months; the summer months are missing, a gap in the inputs."""
     x, level = co2()
     time = x[:, 0] + (x[:, 1] - 0.5) / 12
     season = (level - np.polynomial.Polynomial.fit(time, level, 4)(time)) / 2.0  # ppm, over their standard deviation
@@ -101,7 +101,7 @@ PROBLEMS = {
 
 
 def sampled(problem, method, key):
-    """(posterior, predictive at the new rows) of a fit; seconds that it took."""
+    """((posterior, predictive at the evaluation rows), seconds) of a fit."""
     key_fit, key_predict = jax.random.split(key)
     start = time.perf_counter()
     posterior = dubito.fit(problem.model, problem.x, problem.y, method, key=key_fit)
@@ -111,14 +111,14 @@ def sampled(problem, method, key):
 
 
 def outputs(problem, answer):
-    """What draws say at the new rows: f (S, n) of regression, class probabilities (S, n, C)."""
+    """Outputs of the draws at the evaluation rows: f (S, n) for regression, class probabilities (S, n, C)."""
     if not problem.classes:
         return answer.z["mean"][:, :, 0]
     return np.asarray(jax.vmap(problem.model.likelihood.mean)(answer.z))
 
 
 def arrays(problem, posterior, answer):
-    """What a file holds."""
+    """The arrays of a file."""
     found = np.asarray(outputs(problem, answer), float)
     values = found.reshape(posterior.chains, -1, found[0].size)
     error = values.std((0, 1), ddof=1) / np.sqrt(diagnostics.ess(values))
@@ -138,7 +138,7 @@ def reference(name):
 
 
 def z_scores(name, method, key):
-    """Of each new row's mean output, or class probability, by another sampler beside the reference, from both Monte-Carlo errors."""
+    """z-scores of the mean output, or class probability, of another sampler at each row, from both Monte Carlo errors."""
     problem, found = PROBLEMS[name](), reference(name)
     posterior, answer, _ = sampled(problem, method, key)
     again = arrays(problem, posterior, answer)
@@ -147,7 +147,7 @@ def z_scores(name, method, key):
 
 
 def check(names):
-    """Print each problem's largest z-score; where both are right z² is 1 in the mean."""
+    """Print the largest z-score of each problem; if both samplers are correct, z² is 1 on average."""
     for name in names:
         z = z_scores(name, dubito.NUTS(draws=2000, warmup=1500, acceptance=0.9), jax.random.key(11))
         print(f"{name}: {len(z)} numbers, largest |z| {np.abs(z).max():.2f}, mean z² {np.mean(z**2):.2f}", flush=True)

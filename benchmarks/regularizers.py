@@ -1,11 +1,11 @@
-"""Regularizers side by side on few digits, as in Srivastava et al. 2014, table 9, in small.
+"""Regularizers compared on few digits, a small version of Srivastava et al. 2014, table 9.
 
     python benchmarks/regularizers.py [--splits 6] [--threads N]
 
-Each of 6 disjoint sixths of scikit-learn's 1,797 digits trains a network 64-256-256-10 once, and the other 1,498 rows test
-it. The settings of each regularizer are chosen by the mean log likelihood of 3-fold cross-validation inside the sixth; then
-it is fitted to the whole sixth and tested, once. Writes a table to results/regularizers.md: means over the sixths, and paired
-differences to no regularizer, each ± its standard error over the sixths.
+Each of 6 disjoint sixths of scikit-learn's 1,797 digits is used to train a network 64-256-256-10, which is tested on the other 1,498
+rows. The settings of each regularizer are chosen by the mean log likelihood of 3-fold cross-validation within the sixth; then it is
+fitted to the whole sixth and tested once. Writes results/regularizers.md: means over the sixths, and paired differences to no
+regularizer, each ± its standard error over the sixths.
 """
 
 import argparse
@@ -32,7 +32,7 @@ DIGITS = 3  # after the point, in the table
 
 
 class Regularizer(NamedTuple):
-    """Fields of it and the values to choose from; the error that the paper prints for MNIST, in percent."""
+    """Fields of a method with the values to choose from, and the error in percent that the paper reports for MNIST."""
 
     name: str
     grid: dict
@@ -62,7 +62,7 @@ def settings(regularizer):
 
 
 def fitted(setting, x, y, weight, key, options):
-    """The posterior of a point fitted to rows of weight 1; rows of weight 0 keep the shapes, so that nothing is compiled again."""
+    """The posterior of a point estimate; rows of weight 0 keep the shapes, so that nothing is recompiled."""
     size = int(weight.sum())
     fields = TRAINING | {name: value for name, value in setting.items() if name in ("dropout", "max_norm")}
     if "l1" in setting:
@@ -83,14 +83,14 @@ def scores(posterior, x, y, key):
 
 
 def one(regularizer, split, train, X, y):
-    """(error, NLL, the chosen setting, share of zeros) of one regularizer on one sixth."""
+    """(error, NLL, chosen setting, fraction of zeros) of one regularizer on one sixth."""
     key = jax.random.key(split)
     x, labels, options = X[train], y[train], regularizer.options or {}
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=split).split(x, labels))
     every = settings(regularizer)
 
     def validated(setting):
-        """The mean NLL of the rows that each fold leaves out."""
+        """Mean NLL of the held-out rows of each fold."""
         total = 0.0
         for _, out in folds:
             weight = np.ones(len(x))
@@ -105,17 +105,17 @@ def one(regularizer, split, train, X, y):
 
 
 def mean(values):
-    """A mean over the sixths with its standard error."""
+    """Mean over the sixths with its standard error."""
     return f"{np.mean(values):.{DIGITS}f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.{DIGITS}f}"
 
 
 def table(found, seconds):
-    """Markdown; ``found`` has for each regularizer the answers of the sixths."""
+    """Markdown; ``found`` contains the results of the sixths for each regularizer."""
     none = np.array([row[:2] for row in found["none"]])
     lines = [
-        f"{len(none)} sixths of the digits, {seconds:.0f} s of the processor in all. Errors in percent, NLL in nats a row; differences are to no regularizer.",
+        f"{len(none)} sixths of the digits, {seconds:.0f} s of CPU time in total. Errors in percent, NLL in nats per row; reductions are relative to no regularizer.",
         "",
-        "| regularizer | error, % | less than none | NLL | less than none | chosen | zeros, % | published error, % |",
+        "| regularizer | error, % | reduction | NLL | reduction | chosen | zeros, % | published error, % |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for regularizer in REGULARIZERS:

@@ -1,12 +1,12 @@
-"""Signals at random moments: how soon each command is gone, and what it leaves.
+"""Signals at random times: how soon each command ends, and what it leaves behind.
 
     python benchmarks/signals.py [--moments 50] [--commands fit,demo] [--jobs 1]
 
-Every command runs once undisturbed, with an empty cache of programs (DUBITO_CACHE=0) and with a warm one. Then it gets SIGINT
-and SIGTERM at ``--moments`` seeded moments each, uniform over that duration, every second one with the warm cache. A run that
-ends with code 0 had finished. "Before the handlers" are runs that Python's own reaction ended, while the interpreter
-started; for some of these it prints a traceback without a line of ours and exits with code 1.
-"Left" counts outputs that cannot be read and temporary files. The table goes to results/signals.md, tracebacks to the screen.
+Each command first runs undisturbed, with an empty cache of compiled programs (DUBITO_CACHE=0) and with a warm one. Then it receives
+SIGINT and SIGTERM, at ``--moments`` seeded times each, uniform over its duration; every second run has the warm cache. A run that
+ends with code 0 had finished. "Before the handlers" counts runs that Python's default handler ended while the interpreter started;
+some of these print a traceback without a line of dubito and exit with code 1. "Left" counts unreadable outputs and temporary files.
+The table is written to results/signals.md, tracebacks are printed.
 """
 
 import argparse
@@ -38,9 +38,9 @@ COMMANDS = {
     "demo": ["demo", "--output", "{out}/demo", "--methods", "maximum-likelihood"],
 }
 LONG = 200_000  # rows to predict
-LIMIT = 120  # seconds after which a run counts as not gone
+LIMIT = 120  # seconds after which a run counts as not ended
 HEADER = (
-    "command|signal|runs|had finished|before the handlers|gone|median, s|longest, s|exit codes|left half written|"
+    "command|signal|runs|had finished|before the handlers|ended|median, s|longest, s|exit codes|incomplete outputs|"
     "tracebacks"
 ).split("|")
 
@@ -80,7 +80,7 @@ def start(work, arguments, cache):
 
 
 def run(work, arguments, cache):
-    """Seconds of an undisturbed run; RuntimeError where it fails."""
+    """Seconds of an undisturbed run; raises RuntimeError if it fails."""
     begun = time.perf_counter()
     with start(work, arguments, cache) as process:
         _, errors = process.communicate()
@@ -116,7 +116,7 @@ def measure(work, arguments):
 
 
 def disturbed(work, command, number, cache, moment, out):
-    """(exit code or None, seconds from the signal to the end, stderr, what is left that should not be) of one run."""
+    """(exit code or None, seconds from the signal to the end, stderr, files that should not be there) of one run."""
     with start(work, filled(command, work, out), cache) as process:
         time.sleep(moment)
         sent = time.perf_counter()
@@ -136,7 +136,7 @@ def disturbed(work, command, number, cache, moment, out):
 
 
 def whole(path):
-    """Whether a file is what a finished write leaves; a file of another name, as a temporary one, is not."""
+    """Whether a file is a complete output; files with other names, such as temporary ones, are not."""
     import dubito
 
     try:
@@ -160,7 +160,7 @@ def whole(path):
 
 
 def summary(command, number, found):
-    """The cells of a row."""
+    """The cells of a table row."""
     finished = [one for one in found if one[0] == 0]
     early = [one for one in found if one[0] == -number or one[0] == 1 and "dubito" not in one[2]]
     ended = [one for one in found if one[0] == 128 + number]
@@ -190,9 +190,7 @@ def report(arguments, rows, durations):
         for command in arguments.commands.split(",")
     )
     lines = ["| " + " | ".join(cells) + " |" for cells in (HEADER, ["---"] * len(HEADER), *rows)]
-    head = (
-        f"# Signals at random moments\n\n{settings} Undisturbed, without and with the cache of programs: {times}.\n\n"
-    )
+    head = f"# Signals at random times\n\n{settings} Undisturbed times, without and with the cache of programs: {times}.\n\n"
     return head + "\n".join(lines) + "\n"
 
 

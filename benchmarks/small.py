@@ -1,11 +1,11 @@
-"""Which method for how many rows: the estimators' usual networks on a part of real tables, all defaults.
+"""Methods by the number of rows: the estimators' usual networks on subsets of real tables, with all defaults.
 
     python benchmarks/small.py [DATA] [--rows 50,100,200,400] [--splits 2] [--methods a,b] [--tables a,b]
 
-DATA, if given, is the folder of the UCI tables (``uci.py``): without it the tables are those that come with scikit-learn and dubito.
-Of each table so many rows are drawn for training and up to 500 others for testing, anew in each split. Appends a JSON line a
-fit to results/small.jsonl and writes results/small.md from all of them: mean NLL a row, less that of the best method of the
-same rows, in nats; in brackets the share of 90 % intervals (of regression) that hold the target.
+DATA, if given, is the folder of the UCI tables (``uci.py``); without it, only tables of scikit-learn and dubito are used. In each
+split, the given number of rows of a table is drawn for training and up to 500 others for testing. Appends one JSON line per
+fit to results/small.jsonl, and writes results/small.md from all of them: the mean NLL per row minus that of the best method for the
+same rows, in nats; in parentheses the coverage of 90 % intervals (for regression).
 """
 
 import argparse
@@ -28,7 +28,7 @@ LARGEST = {"hmc": 200}  # rows for which it is run
 
 
 def tables(data):
-    """{name: (x, y)}; y of classes is whole numbers."""
+    """{name: (x, y)}; y of classes consists of whole numbers."""
     found = {"diabetes": datasets.diabetes(), "co2": datasets.co2()}
     for name in ("wine", "breast_cancer", "digits"):
         found[name] = getattr(sklearn_datasets, f"load_{name}")(return_X_y=True)
@@ -59,7 +59,7 @@ def run(name, x, y, rows, split, label):
 def written(lines):
     """small.md: for each number of rows, methods by tables."""
     text = [
-        "# Which method for how many rows\n",
+        "# Methods by number of rows\n",
         __doc__.split("\n\n", 2)[2].strip() + "\n",
         "    python benchmarks/small.py DATA\n",
     ]
@@ -89,7 +89,7 @@ def written(lines):
 
 
 def mean_of(lines, name, method):
-    """(NLL, coverage or None) over splits."""
+    """(NLL, coverage or None), averaged over splits."""
     found = [line for line in lines if (line["table"], line["method"]) == (name, method)]
     coverage = np.mean([line["coverage"] for line in found]) if "coverage" in found[0] else None
     return np.mean([line["nll"] for line in found]), coverage

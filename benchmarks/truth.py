@@ -1,16 +1,16 @@
-"""How near each method comes to the true posterior: every method against every reference of ``references.py``.
+"""Distance of each method from the true posterior: every method against every reference of ``references.py``.
 
     python benchmarks/truth.py [--methods a,b,...] [--problems a,b,...] [--keys 2]
 
-Writes benchmarks/results/truth.md (and truth.json, from which it is made; methods that are not named keep their figures there).
-Methods run with their defaults, under the names they have in the command line, and see the training rows only. Means over keys.
+Writes benchmarks/results/truth.md, and truth.json, from which it is made; methods that are not named keep their results. Methods run
+with their defaults, under their command-line names, and see the training rows only. Results are means over keys.
 
-- TV: half the sum of differences of the mean class probabilities; agreement: how often the most probable class is the reference's.
-- W1: the 1-Wasserstein distance between the draws of the network's output and the reference's, in standard deviations of the
-  target; the mean over rows.
-- NLL of held-out targets in nats, less the reference's; coverage of 90 % intervals.
-- seconds of a fit and its predictions whose programs are compiled; the first one takes 3 to 30 more. Two problems ran at a time.
-- gap: the standard deviation of the outputs in a gap of the inputs over that at the data.
+- TV: total variation distance of the mean class probabilities; agreement: how often the most probable class is the reference's.
+- W1: 1-Wasserstein distance between the draws of the network output and the reference's, in standard deviations of the target;
+  mean over rows.
+- NLL of held-out targets in nats, minus the reference's; coverage of 90 % intervals.
+- seconds: a fit and its predictions with compiled programs; the first one takes 3 to 30 more. Two problems ran at a time.
+- gap: standard deviation of the outputs in a gap of the inputs, divided by that at the data.
 """
 
 import argparse
@@ -31,13 +31,13 @@ DRAWS = 500
 
 
 def wasserstein(a, b):
-    """1-Wasserstein distances between columns of two sets of draws (S, n) and (T, n), by 400 quantiles."""
+    """1-Wasserstein distances between columns of two sets of draws (S, n) and (T, n), from 400 quantiles."""
     q = (np.arange(400) + 0.5) / 400
     return np.abs(np.quantile(a, q, axis=0) - np.quantile(b, q, axis=0)).mean(0)
 
 
 def truth(problem, found):
-    """The reference's own predictive at the held-out rows."""
+    """The predictive of the reference at the held-out rows."""
     rows = len(problem.y_new)
     likelihood = problem.model.likelihood
     if problem.classes:
@@ -71,7 +71,7 @@ def compared(problem, found, answer, outputs, seconds):
 
 
 def gap_to_data(problem, outputs):
-    """The standard deviation of the outputs (S, n) in the gap over that at the data."""
+    """Standard deviation of the outputs (S, n) in the gap, divided by that at the data."""
     data = ~problem.gap & (np.abs(problem.x_new[:, 0]) <= np.abs(problem.x).max())
     sd = outputs.std(0)
     return float(sd[problem.gap].mean() / max(sd[data].mean(), 1e-9))
@@ -84,7 +84,7 @@ def part(answer, rows):
 
 
 def scored(name, method, keys):
-    """Mean scores over the keys; ``cold``: the seconds of a first fit, with its compilation."""
+    """Mean scores over the keys; ``cold`` is the time of a first fit including compilation."""
     problem, found, runs = references.PROBLEMS[name](), references.reference(name), []
     _, _, cold = references.sampled(problem, method, keys[0])
     for key in keys:
@@ -109,7 +109,7 @@ COLUMNS = {
 
 
 def table(rows, keys):
-    """Markdown of {method: scores}, the nearest first."""
+    """Markdown of {method: scores}, in order of distance."""
     order = sorted(rows, key=lambda name: rows[name][keys[0]])
     lines = ["| method | " + " | ".join(COLUMNS[key][0] for key in keys) + " |", "|---|" + "---|" * len(keys)]
     for name in order:
@@ -141,7 +141,7 @@ def written(scores):
         text += [f"## {problem}\n", table(rows, keys) + "\n"]
         if "gap" in keys:
             true = gap_to_data(references.PROBLEMS[problem](), references.reference(problem)["f"])
-            text.append(f"The posterior's gap is {true:.2f}.\n")
+            text.append(f"The gap ratio of the true posterior is {true:.2f}.\n")
     return "\n".join(text)
 
 

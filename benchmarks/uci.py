@@ -2,9 +2,9 @@
 
     python benchmarks/uci.py DATA [--methods default,mc-dropout,...] [--sets concrete,...] [--splits 0,1,2,3,4]
 
-DATA is a folder with one folder a table: data.txt, index_features.txt, index_target.txt, index_{train,test}_<split>.txt.
-Prints a Markdown table and appends one JSON line a fit to benchmarks/results/uci.jsonl. Every method but the default uses
-one network, 128-128 SiLU with periodic features, so that one sees what each part brings.
+DATA contains one folder per table: data.txt, index_features.txt, index_target.txt, index_{train,test}_<split>.txt. Prints a Markdown
+table, and appends one JSON line per fit to benchmarks/results/uci.jsonl. All methods except the default use the same network, 128-128
+SiLU with periodic features, so that the effect of each part is visible.
 """
 
 import argparse
@@ -23,7 +23,7 @@ NETWORK = {"hidden": (128, 128), "activation": "silu", "periodic": 8}
 
 
 def methods(size):
-    """Name: (method, network). The wrapped method of the default recipe is given its epochs and batch for ``size`` rows."""
+    """{name: (method, network)}. The wrapped method of the default gets its epochs and batch size for ``size`` rows."""
     base = dubito.default_method(size)
     steps = {
         "epochs": base.method.epochs,
@@ -91,7 +91,7 @@ def run(folder, name, split, label):
 
 
 def line(rows):
-    """One row of the table: means over splits ± their standard errors; coverage pooled over the splits."""
+    """One row of the table: means over splits ± standard errors; coverage pooled over the splits."""
     cells = [rows[0]["set"], rows[0]["method"]]
     for key in ("rmse", "nll"):
         values = np.array([row[key] for row in rows])

@@ -1,10 +1,10 @@
-"""What a redesign must not change: answers of every method and likelihood, of loaded models, exit codes, public names.
+"""Checks that a redesign does not change results: predictions of all methods and likelihoods, of loaded models, exit codes, public names.
 
     python benchmarks/unchanged.py store before.npz       # before
-    python benchmarks/unchanged.py compare before.npz     # after: each case that differs, in standard deviations; code 1 beyond 1e-5
+    python benchmarks/unchanged.py compare before.npz     # after: cases that differ, in standard deviations; code 1 beyond 1e-5
 
-Everything is fitted with fixed seeds to small tables, once in memory and once through a saved model. Run both on one machine.
-Only public names are used, so that files may move; a name that changed is changed in this script, too.
+Everything is fitted with fixed seeds to small tables, and predicted in memory and through a saved model. Run both on one machine. Only
+public names are used, so that files may move; if a public name changes, change it in this script too.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def classifier(method):
 
 
 def cases():
-    """(name, function without arguments that gives a fitted estimator and inputs for it) of each case."""
+    """(name, function without arguments that returns a fitted estimator and inputs for it) of each case."""
     x, y, frame, counts, classes = tables()
     labels, point = np.array(["low", "mid", "high"])[classes], dubito.MAP(**SHORT)
     dropout, crossed = dubito.MCDropout(rate=0.1, **SHORT), dubito.CrossFit(dubito.MaximumLikelihood(**SHORT), 3)
@@ -119,7 +119,7 @@ def calibrated(model, x, y, kind):
 
 
 def answers(model, inputs):
-    """{what: array} that the model says of its inputs."""
+    """{name: array} of what the model predicts for its inputs."""
     answer = model.predictive(inputs)
     found = {"sample": answer.sample(jax.random.key(1), 3)}
     if hasattr(model, "predict_proba"):
@@ -157,7 +157,7 @@ def commands(folder):
 
 
 def gather(only):
-    """(arrays by name, everything else as a dictionary), of cases whose name has the text ``only`` in it."""
+    """(arrays by name, everything else as a dictionary), for cases whose name contains ``only``."""
     arrays, refused = {}, {}
     with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
         warnings.simplefilter("ignore")

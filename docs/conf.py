@@ -1,4 +1,4 @@
-"""Sphinx: `scripts/docs` builds with every warning an error. Nothing is fetched from the network, also by who reads."""
+"""Sphinx configuration. `scripts/docs` treats warnings as errors. Neither the build nor the pages load anything from the network."""
 
 import importlib.metadata
 import re
@@ -37,7 +37,7 @@ myst_heading_anchors = 3
 
 html_math_renderer = "mathml"
 
-# Every page is run on every build: what it shows is what this checkout does.
+# Every page is executed in every build, so that it shows the output of this checkout.
 nb_execution_mode = "force"
 nb_execution_timeout = 300
 nb_execution_raise_on_error = True
@@ -51,8 +51,11 @@ add_module_names = False
 
 
 def readable(app, what, name, obj, options, lines):
-    """Docstrings as reStructuredText. They write |w| and ``Path``s as people do, which are a substitution and an error there; and
-    the parameters of the estimators stand in scikit-learn's form, name : meaning, which becomes a list of definitions."""
+    """Convert docstrings to reStructuredText.
+
+    Escapes |w| and ``Path``s, which are a substitution and an error there, and turns parameters in scikit-learn's form,
+    name : meaning, into a definition list.
+    """
     del app, what, name, obj, options
     if "Parameters" in lines:
         start = lines.index("Parameters")
@@ -62,14 +65,14 @@ def readable(app, what, name, obj, options, lines):
         ]
         lines[start:end] = "\n".join(entries).split("\n")
     for number, line in enumerate(lines):
-        parts = re.split(r"(``.*?``)", line)  # texts and literals in turn
+        parts = re.split(r"(``.*?``)", line)  # texts and literals alternate
         texts = [text.replace("|", "\\|") for text in parts[::2]]
         texts[1:] = ["\\ " + text if re.match(r"[\w²]", text) else text for text in texts[1:]]
         parts[::2] = texts
         lines[number] = "".join(parts)
 
 
-NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before what they are of
+NAMED = re.compile(r"<mi>(log|sin|cos|arccos|max|min|arg|exp|sign)</mi>")  # functions: a space before the argument
 
 
 def inline(translator, node):

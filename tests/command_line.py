@@ -1,4 +1,4 @@
-"""The command line in this process, for tests."""
+"""Runs the command line in the process of the test."""
 
 import io
 import sys
@@ -12,8 +12,8 @@ SMALL = ("--method", "map", "--set", "epochs=30", "--hidden", "8")
 
 
 def run(*arguments, data=b"", code=0):
-    """(stdout, stderr) of the console script. It runs in this process, where JAX is there already: a start of its own, which the
-    tests of signals and pipes make, would cost three seconds each time."""
+    """(stdout, stderr) of the console script. It runs in this process, which has already imported JAX; a new process, as in the
+    tests of signals and pipes, takes three seconds."""
     files = io.BufferedReader(io.BytesIO(data)), io.BytesIO(), io.BytesIO()  # type: ignore[arg-type]
     streams = [io.TextIOWrapper(file, "utf-8", write_through=True) for file in files]
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings(), pytest.raises(SystemExit) as ended:

@@ -1,4 +1,4 @@
-"""The strictest JAX, set before any test imports dubito, and what many tests share."""
+"""Strict settings of JAX, set before any test imports dubito, and shared fixtures."""
 
 import atexit
 import contextlib
@@ -11,7 +11,7 @@ import tempfile
 
 if (
     "PYTEST_XDIST_WORKER" not in os.environ
-):  # a program is compiled once for all workers, files of tests and processes of a run
+):  # programs are compiled once for all workers, test files and processes of a run
     folder = tempfile.mkdtemp(prefix="dubito-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
@@ -21,14 +21,14 @@ if (
 import jax
 import pytest
 
-os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on what an earlier one has compiled
+os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on programs that an earlier one compiled
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forgetful():
-    """Compiled programs hold mappings of memory, of which a process may have 65,530: none outlives its module."""
+    """Compiled programs hold memory mappings, of which a process may have 65,530: free them after each module."""
     yield
     jax.clear_caches()
     gc.collect()
@@ -36,13 +36,13 @@ def forgetful():
 
 @pytest.fixture(scope="session", autouse=True)
 def default_sigint():
-    """Python's own handler of Ctrl-C for the tests and their child processes: a script's background job ignores it."""
+    """Python's default handler of Ctrl-C for the tests and their child processes; background jobs of scripts ignore the signal."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-PROGRAMS = []  # the names of those compiled so far
+PROGRAMS = []  # names of the programs compiled so far
 
 
 def _listen(event, duration_secs, **rest):
@@ -56,7 +56,7 @@ jax.monitoring.register_event_duration_secs_listener(_listen)
 
 @pytest.fixture(scope="session")
 def compiled():
-    """``with compiled() as names``: a list that has, at the end, the names of the programs compiled meanwhile."""
+    """``with compiled() as names``: at the end, ``names`` lists the programs compiled in the block."""
 
     @contextlib.contextmanager
     def watch():
@@ -74,7 +74,7 @@ def key():
 
 @pytest.fixture(scope="session")
 def data():
-    """The folder of published data sets; a wrong DUBITO_DATA is an error, none is a skip."""
+    """The folder of published data sets. The test fails if DUBITO_DATA is wrong, and is skipped if it is not set."""
     if "DUBITO_DATA" not in os.environ:
         pytest.skip("DUBITO_DATA is not set: it names the folder of the published data sets")
     folder = pathlib.Path(os.environ["DUBITO_DATA"])

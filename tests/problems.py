@@ -1,4 +1,4 @@
-"""Problems that several files of tests share, with the truth about each."""
+"""Problems that several test files share, with their exact posteriors."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def problem():
 
 @pytest.fixture(scope="module")
 def with_noise(problem):
-    """The same rows with τ learned: the model, and exact moments of log τ by quadrature (the weights integrated out)."""
+    """The same rows with learned τ: the model, and moments of log τ by quadrature, with the weights integrated out."""
     likelihood = dubito.Gaussian(shape=2.0, rate=0.5)
     model = dubito.Model(problem.model.network, likelihood, problem.model.prior)
     x, y = problem.x, problem.y[:, 0]

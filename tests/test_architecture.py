@@ -1,6 +1,6 @@
-"""The folders are the architecture: a folder imports only from folders above it, a file only from those before it in its folder.
+"""Imports follow the order of the packages: a package imports only from packages above it, a file only from files before it.
 
-The order of the folders stands here; that of the files in each folder in its ``__init__``. Both are read from the source.
+The order of the packages is defined here, that of the files of a package in the docstring of its ``__init__``.
 """
 
 import ast
@@ -16,7 +16,7 @@ FOLDERS = (
     *("_check", "_values", "_process", "_jax", "models", "tables", "posteriors", "training", "methods", "evaluation"),
     *("estimators", "inspection", "cli", "__main__"),
 )
-STRANGERS = [{"tables", "posteriors", "training"}, {"methods", "evaluation"}]  # do not import from each other
+INDEPENDENT = [{"tables", "posteriors", "training"}, {"methods", "evaluation"}]  # do not import from each other
 MAKES_KEYS = {"_jax.prng", "estimators.regressor", "tables.datasets", "inspection.report", "cli.demo", "cli.commands"}
 FILE_LINES, FUNCTION_LINES = 400, 65
 BESIDE = 10  # files in the package's own folder
@@ -30,7 +30,7 @@ PACKAGES = [name.removesuffix(".__init__") for name in SOURCES if name.endswith(
 
 
 def listed(package):
-    """The files and folders that a package's docstring names, in their order."""
+    """The files and folders in the docstring of a package, in order."""
     text = ast.get_docstring(ast.parse(SOURCES[f"{package}.__init__"])) or ""
     return re.findall(r"^- ``(\w+)``: ", text, re.MULTILINE)
 
@@ -39,7 +39,7 @@ ORDERS = {"": list(FOLDERS)} | {package: listed(package) for package in PACKAGES
 
 
 def above(module, other):
-    """Whether ``other`` stands before ``module``: where their paths part, in the order of the folder that both are in."""
+    """Whether ``other`` comes before ``module``, in the order of the innermost folder that contains both."""
     one, two = module.split("."), other.split(".")
     depth = next((i for i, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
     if depth == len(two) or depth == len(one):
@@ -49,7 +49,7 @@ def above(module, other):
 
 
 def imported(module, source):
-    """Modules of dubito that ``module`` imports anywhere in it, as names below the package ('' for the package)."""
+    """Modules of dubito that ``module`` imports anywhere, as names below the package ('' for the package itself)."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -64,7 +64,7 @@ def imported(module, source):
 
 
 def submodule(base, name):
-    """What ``from dubito.<base> import name`` reads: a module if there is one of that name, otherwise ``base``."""
+    """The module that ``from dubito.<base> import name`` reads: ``base.name`` if it is a module, else ``base``."""
     inner = ".".join([*base, name])
     return inner if inner in FILES or inner in PACKAGES else ".".join(base)
 
@@ -84,7 +84,7 @@ def submodule(base, name):
         ("training.fit", "from jax import random\nimport numpy", set()),
     ],
 )
-def test_imports_are_understood(module, line, expected):
+def test_imported_finds_all_forms_of_import(module, line, expected):
     assert imported(module, line) == expected
 
 
@@ -101,38 +101,38 @@ def test_imports_are_understood(module, line, expected):
         ("training.fit", "training", False),
     ],
 )
-def test_above_is_understood(module, other, expected):
+def test_above_follows_the_order_of_folders_and_files(module, other, expected):
     assert above(module, other) is expected
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_lists_its_files(package):
+def test_package_docstring_lists_its_files(package):
     inside = {name.removeprefix(f"{package}.").split(".")[0] for name in SOURCES if name.startswith(f"{package}.")}
     assert sorted(listed(package)) == sorted(inside - {"__init__"})
 
 
-def test_few_files_stand_beside_the_packages():
+def test_top_folder_contains_only_packages_and_few_files():
     top = {path.stem for path in PACKAGE.iterdir() if not path.name.startswith("__") and path.name != "py.typed"}
     assert top - set(FOLDERS) == set()
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= BESIDE
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_imports_go_up(module):
-    # the command line stands last, so it alone may use the public names of the package
+def test_module_imports_only_modules_above_it(module):
+    # the command line comes last, so it may use the public names of the package
     others = imported(module, SOURCES[module]) - ({""} if module == "cli.commands" else set())
     assert [other for other in sorted(others) if not above(module, other)] == []
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_strangers_do_not_import_each_other(module):
+def test_independent_packages_do_not_import_each_other(module):
     top = module.split(".")[0]
-    strangers = {other for group in STRANGERS if top in group for other in group - {top}}
-    assert [other for other in imported(module, SOURCES[module]) if other.split(".")[0] in strangers] == []
+    others = {other for group in INDEPENDENT if top in group for other in group - {top}}
+    assert [other for other in imported(module, SOURCES[module]) if other.split(".")[0] in others] == []
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_files_and_functions_stay_small(module):
+def test_files_and_functions_are_within_the_length_limits(module):
     source = SOURCES[module]
     functions = [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     lengths = {node.name: (node.end_lineno or node.lineno) - node.lineno + 1 for node in functions}
@@ -141,14 +141,14 @@ def test_files_and_functions_stay_small(module):
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_no_super_and_no_utils(module):
+def test_module_uses_no_super_and_is_no_utils(module):
     assert module.split(".")[-1] != "utils"
     calls = [node for node in ast.walk(ast.parse(SOURCES[module])) if isinstance(node, ast.Call)]
     assert [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "super"] == []
 
 
 def made_keys(source):
-    """Lines that make a key from a number: ``jax.random.key``, ``PRNGKey``, or either one by another name."""
+    """Lines that create a key from a number: ``jax.random.key`` or ``PRNGKey``, also under other names."""
     lines, aliases = [], {"random"}
     nodes = list(ast.walk(ast.parse(source)))
     for node in nodes:
@@ -177,10 +177,10 @@ def made_keys(source):
         "from jax.random import key",
     ],
 )
-def test_a_made_key_is_seen(source):
+def test_made_keys_finds_all_ways_to_create_a_key(source):
     assert made_keys(source)
 
 
 @pytest.mark.parametrize("module", [name for name in FILES if name not in MAKES_KEYS])
-def test_keys_come_from_the_caller(module):
+def test_module_creates_no_random_key(module):
     assert made_keys(SOURCES[module]) == []

@@ -1,4 +1,4 @@
-"""The benchmarks' drivers: that they start, and that the list of works says what can be run. No times."""
+"""The benchmark drivers start, and the list of works is consistent. No times are measured."""
 
 import ast
 import importlib
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="only a checkout has
 
 @pytest.fixture(scope="module")
 def works():
-    """The list of works; its folder is a program's, not a package's."""
+    """The list of works, from a folder that is not a package."""
     sys.path.insert(0, str(FOLDER / "speed"))
     try:
         return importlib.import_module("run").WORKS
@@ -39,13 +39,13 @@ def works():
         "signals.py",
     ],
 )
-def test_a_driver_explains_itself(driver):
+def test_driver_prints_its_usage(driver):
     done = subprocess.run([sys.executable, FOLDER / driver, "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout
 
 
-def test_works_have_names_of_their_own_and_goals_that_are_factors(works):
+def test_works_have_unique_names_and_positive_goals(works):
     assert len({work.name for work in works}) == len(works) > 0
     for work in works:
         sides = [work.ours, *[side for side, _ in work.theirs]]
@@ -54,7 +54,7 @@ def test_works_have_names_of_their_own_and_goals_that_are_factors(works):
         assert all(bool(side.command) != bool(side.module) for side in sides)
 
 
-def test_every_side_names_a_function_that_takes_its_options(works):
+def test_function_of_each_side_accepts_its_options(works):
     for work in works:
         for side in [work.ours, *[side for side, _ in work.theirs]]:
             if side.command:

@@ -1,4 +1,4 @@
-"""The reference is complete: every public name stands in it exactly once. Building the site is `scripts/docs`."""
+"""The reference lists every public name once, and equation numbers refer to equations that exist."""
 
 import importlib
 import inspect
@@ -10,9 +10,11 @@ import pytest
 
 import dubito
 
-REFERENCE = pathlib.Path(__file__).parents[1] / "docs" / "reference"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MATHEMATICS = (DOCS / "mathematics.md").read_text()
 DIRECTIVE = re.compile(r"^\.\. (?:auto(?:class|function|exception)|py:data):: (\S+)", re.MULTILINE)
-NAMES = [name for page in sorted(REFERENCE.glob("*.md")) for name in DIRECTIVE.findall(page.read_text())]
+NAMES = [name for page in sorted((DOCS / "reference").glob("*.md")) for name in DIRECTIVE.findall(page.read_text())]
 MODULES = (  # public beside dubito itself
     *("models.activations", "tables.datasets"),
     *(f"evaluation.{name}" for name in "calibration conformal decisions diagnostics elbo loo metrics".split()),
@@ -21,25 +23,25 @@ MODULES = (  # public beside dubito itself
 )
 
 
-def found(name):
+def resolve(name):
     """The object of a dotted name."""
     module, _, last = name.rpartition(".")
     return getattr(importlib.import_module(module), last)
 
 
-def test_no_name_stands_twice():
-    objects = Counter(id(found(name)) for name in NAMES)
+def test_reference_lists_no_object_twice():
+    objects = Counter(id(resolve(name)) for name in NAMES)
     assert [name for name, count in Counter(NAMES).items() if count > 1] == []
-    assert [name for name in NAMES if objects[id(found(name))] > 1] == []  # one thing under two names
+    assert [name for name in NAMES if objects[id(resolve(name))] > 1] == []  # one object under two names
 
 
-def test_the_public_names_are_there():
+def test_reference_lists_every_public_name():
     own = {name for name in dubito.__all__ if not inspect.ismodule(getattr(dubito, name))}
     assert {f"dubito.{name}" for name in own} - set(NAMES) == set()
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_public_modules_functions_and_classes_are_there(name):
+def test_reference_lists_the_functions_and_classes_of_public_modules(name):
     module = importlib.import_module(f"dubito.{name}")
     own = {
         f"{module.__name__}.{key}"
@@ -50,3 +52,38 @@ def test_a_public_modules_functions_and_classes_are_there(name):
     }
     assert own
     assert own - set(NAMES) == set()
+
+
+def test_equations_of_mathematics_are_numbered_in_order():
+    displays, rows = r"\\qquad \((\d+)\)\$\$", r"^\| \((\d+)\) \|"
+    numbers = [int(one or other) for one, other in re.findall(f"{displays}|{rows}", MATHEMATICS, re.MULTILINE)]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_references_to_equations_lead_to_existing_equations():
+    last = max(map(int, re.findall(r"\((\d+)\)(?:\$\$| \|)", MATHEMATICS)))
+    pages = [page for page in DOCS.rglob("*.md") if "_build" not in page.parts]
+    found = [int(n) for page in pages for n in re.findall(r"equations? \((\d+)\)", page.read_text())]
+    assert len(found) > 10
+    assert [number for number in found if not 1 <= number <= last] == []
+
+
+def test_cross_references_name_objects_that_exist():
+    roles = re.compile(r"\{py:obj\}`(?:[^`<]*<)?(dubito[\w.]*)>?`")
+    pages = [page for page in DOCS.rglob("*.md") if "_build" not in page.parts]
+    names = {name for page in pages for name in roles.findall(page.read_text())}
+
+    def exists(name):
+        parts = name.split(".")
+        for stop in range(len(parts), 0, -1):
+            try:
+                value = importlib.import_module(".".join(parts[:stop]))
+            except ImportError:
+                continue
+            for part in parts[stop:]:
+                value = getattr(value, part, None)
+            return value is not None
+        return False
+
+    assert len(names) > 100
+    assert sorted(name for name in names if not exists(name)) == []

@@ -1,4 +1,4 @@
-"""What an installed dubito promises: a light import, types, and exactly the names of its stub."""
+"""The installed package: a light import, types, and exactly the names of its stub."""
 
 import ast
 import importlib.metadata
@@ -20,27 +20,27 @@ NAMES = [
 ]
 
 
-def test_importing_dubito_imports_no_jax():
+def test_import_of_dubito_does_not_import_jax():
     code = "import dubito, sys; assert 'jax' not in sys.modules"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_the_package_is_typed():
+def test_package_has_a_py_typed_marker():
     assert importlib.resources.files("dubito").joinpath("py.typed").is_file()
 
 
-def test_the_public_names_are_the_stubs():
+def test_public_names_equal_those_of_the_stub():
     assert NAMES
     assert sorted(dubito.__all__) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_public_name_loads(name):
+def test_public_name_can_be_loaded(name):
     assert getattr(dubito, name) is not None
 
 
-def test_version_submodules_and_suggestions():
+def test_package_has_a_version_and_suggests_close_names():
     assert dubito.__version__ == importlib.metadata.version("dubito")
     assert {"metrics", "plots", "calibration", "BayesianRegressor"} <= set(dir(dubito))
     with pytest.raises(AttributeError, match="no attribute 'BayesianRegresor'; did you mean 'BayesianRegressor'"):

@@ -1,4 +1,4 @@
-"""The README's examples run, and its links lead somewhere."""
+"""The examples of the README run, and its links exist."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ TEXT = (ROOT / "README.md").read_text()
     re.findall(r"```python\n(.*?)```", TEXT, re.S),
     ids=["first", "table", "network", "computation", "seeing"],
 )
-def test_python_blocks_run(block, capsys, tmp_path, monkeypatch):
+def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     assert 0 < len(capsys.readouterr().out.splitlines()) < 30
@@ -38,7 +38,7 @@ def test_python_blocks_run(block, capsys, tmp_path, monkeypatch):
     ],
     ids=["first", "table"],
 )
-def test_shell_blocks_run(block, files, tmp_path):
+def test_shell_block_of_the_readme_runs(block, files, tmp_path):
     os.symlink(ROOT / "src", tmp_path / "src")
     program = tmp_path / "bin" / "dubito"
     program.parent.mkdir()
@@ -51,21 +51,21 @@ def test_shell_blocks_run(block, files, tmp_path):
     assert "predictions.csv" in files or re.search(r"90 % intervals hold \d+ of 104 rows", done.stdout)
 
 
-def test_relative_links_lead_to_files():
+def test_relative_links_of_the_readme_exist():
     links = re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", TEXT)
     local = [one or other for one, other in links if not (one or other).startswith("https://")]
     assert len(local) > 5
     assert [link for link in local if not (ROOT / link).exists()] == []
 
 
-def test_install_line_is_quoted():
-    """Unquoted, zsh takes the brackets for a pattern of file names."""
+def test_extras_in_install_commands_are_quoted():
+    """Without quotes, zsh expands the brackets as a pattern of file names."""
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     lines = [line for page in pages for line in page.read_text().splitlines() if "pip install" in line and "[" in line]
     assert lines and all("'" in line.split("pip install")[1].split("[")[0] for line in lines)
 
 
-def test_guide_names_every_method():
+def test_guide_to_methods_names_every_method():
     table = (ROOT / "docs" / "guides" / "choosing.md").read_text()
     missing = {type(method).__name__ for method in METHODS.values() if method is not None}
     assert {name for name in missing if f"`{name}" not in table} == set()

@@ -1,4 +1,4 @@
-"""The same numbers for every side, and what a side hands to the worker that times it."""
+"""The same data for every side, and what a side returns to the worker that times it."""
 
 import itertools
 from collections.abc import Callable
@@ -12,8 +12,9 @@ INITIAL_SCALE = 0.02  # standard deviation of a weight's posterior at the start
 
 
 class Task(NamedTuple):
-    """``run()`` does the work once, all of it; ``check(result)`` is a number that says what was reached, not timed;
-    ``units`` is how many steps, draws or rows it is."""
+    """``run()`` does the whole work once; ``check(result)`` is a number that describes the result, and is not timed; ``units`` is the
+    number of steps, draws or rows.
+    """
 
     run: Callable[[], Any]
     check: Callable[[Any], float]
@@ -29,7 +30,7 @@ def table(rows=455, columns=13, seed=0):
 
 
 def images(rows, seed=0):
-    """x (rows, 784) and classes (rows,) of ten that a random projection of x decides."""
+    """x (rows, 784) and ten classes (rows,) that a random projection of x determines."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(rows, 784)).astype(np.float32)
     return x, (x @ rng.normal(size=(784, 10)).astype(np.float32)).argmax(1).astype(np.int32)

@@ -1,11 +1,11 @@
-"""Estimators on scikit-learn's diabetes: fit and predict, ours and others', from a cold process or again in a warm one."""
+"""Estimators on scikit-learn's diabetes: fit and predict, ours and others', in a cold process or repeated in a warm one."""
 
 import data
 import numpy as np
 
 
 def diabetes(kind):
-    """A fit to 331 rows and predictions with standard deviations, where there are any, of the other 111."""
+    """Fits 331 rows and predicts the other 111, with standard deviations if the estimator has them."""
     from sklearn.datasets import load_diabetes
     from sklearn.model_selection import train_test_split
 
@@ -33,7 +33,7 @@ def maximum_likelihood():
 
 
 def perceptron():
-    """50 units, batch 64 and 200 epochs, as ours by maximum likelihood has them."""
+    """50 units, batch size 64 and 200 epochs, as our maximum likelihood."""
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.neural_network import MLPRegressor
     from sklearn.pipeline import make_pipeline
@@ -61,7 +61,7 @@ def gaussian_process():
 
 
 def deep_ensemble():
-    """Bayesian deep ensembles (MILE), its defaults with ten members of 50 units."""
+    """Bayesian deep ensembles (MILE) with default settings and ten members of 50 units."""
     from bde import BdeRegressor
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.pipeline import make_pipeline

@@ -1,4 +1,4 @@
-"""NumPyro's side: stochastic variational inference, all steps of a fit scanned in one jitted program."""
+"""NumPyro's side: stochastic variational inference, with all steps of a fit scanned in one jitted program."""
 
 from functools import partial
 
@@ -26,7 +26,7 @@ def model(x, y, scale):
 
 
 def start():
-    """He's normal start, as the other sides have."""
+    """He initialization, as on all sides."""
     rng = np.random.default_rng(0)
     weights = {
         name: rng.normal(size=s, scale=(2 / s[0]) ** 0.5) for name, s in (("w1", (13, UNITS)), ("w2", (UNITS, 1)))
@@ -38,7 +38,7 @@ def start():
 
 
 def backprop_fits(fits, epochs):
-    """Fits one after the other; 455 rows in 4 blocks of 128 an epoch."""
+    """Sequential fits; 455 rows in 4 batches of 128 per epoch."""
     x, y = (jnp.asarray(a) for a in data.table())
     guide = AutoNormal(model, init_loc_fn=init_to_value(values=start()), init_scale=data.INITIAL_SCALE)
     optimizer = numpyro.optim.Adam(data.LEARNING_RATE)

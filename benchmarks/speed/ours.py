@@ -1,4 +1,4 @@
-"""dubito's side, by its public functions."""
+"""dubito's side, through its public functions."""
 
 import data
 import jax
@@ -18,7 +18,7 @@ def settings(epochs):
 
 
 def fitted(model, x, y, method):
-    """What to run: a whole fit, waited for."""
+    """The work: a whole fit, including waiting for its result."""
     return lambda: jax.block_until_ready(dubito.fit(model, x, y, method, key=jax.random.key(KEY)))
 
 
@@ -31,7 +31,7 @@ def cross_entropy(posterior, x, y):
 
 
 def dropout_fits(fits, epochs):
-    """MC dropout, 455 × 13, 50 units: members side by side."""
+    """MC dropout, 455 × 13, 50 units; members in parallel."""
     x, y = data.table()
     method = dubito.Ensemble(dubito.MCDropout(rate=data.RATE, **settings(epochs)), fits)
     return data.Task(
@@ -40,7 +40,7 @@ def dropout_fits(fits, epochs):
 
 
 def backprop_fits(fits, epochs, noise):
-    """Bayes by Backprop on the same table and network, one draw a step."""
+    """Bayes by Backprop on the same table and network, one draw per step."""
     x, y = data.table()
     method = dubito.BayesByBackprop(noise=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
     method = method if fits == 1 else dubito.Ensemble(method, fits)
@@ -65,7 +65,7 @@ def image_fit(rows, epochs, kind):
 
 
 def predictions(rows, columns, hidden, draws):
-    """Mean and standard deviation of MC dropout at all rows; every draw is one function."""
+    """Mean and standard deviation of MC dropout at all rows; each draw is one function."""
     x, _ = data.table(rows, columns)
     model = dubito.Model(dubito.mlp(columns, hidden, 1), dubito.Gaussian(precision=1.0), dubito.Normal())
     network, rates = {}, {}
@@ -82,7 +82,7 @@ def predictions(rows, columns, hidden, draws):
 
 
 def table_predictions(rows):
-    """The regressor's means and standard deviations: one network of 64 units, 8 draws, 10 columns."""
+    """Means and standard deviations of the regressor: one network of 64 units, 8 draws, 10 columns."""
     x, y = data.table(rows, 10)
     method = dubito.BayesByBackprop(epochs=20)
     model = dubito.BayesianRegressor(method, hidden=(64,), draws=8, random_state=0).fit(x[:1000], y[:1000, 0])

@@ -1,4 +1,4 @@
-"""Two or more sides on the same work, in alternation: ours, theirs, ours, theirs ... and the ratio pair by pair."""
+"""Two or more sides do the same work alternately (ours, theirs, ours, theirs, ...); the ratio is computed for each pair."""
 
 import json
 import os
@@ -54,11 +54,11 @@ class Work:
 
 
 class FailedSide(Exception):
-    """A side's process ended; the text is the end of what it wrote on standard error."""
+    """The process of a side ended; the text is the end of its standard error."""
 
 
 class Worker:
-    """One or several warm processes of a side."""
+    """One or more warm processes of a side."""
 
     def __init__(self, side, environment):
         extra = {"OMP_NUM_THREADS": "1"} if side.processes > 1 else {}
@@ -108,7 +108,7 @@ class Worker:
 
 
 class Processes:
-    """A side that is a whole process a time."""
+    """A side that starts a whole process for each measurement."""
 
     def __init__(self, side, environment):
         self.side, self.environment, self.cold, self.processes = side, environment, None, []
@@ -142,7 +142,7 @@ def worker_command(side):
 
 
 def measure(work, pairs, say):
-    """Everything measured of one work, as plain data for JSON."""
+    """All measurements of one work, as plain data for JSON."""
     sides = [work.ours, *[side for side, _ in work.theirs]]
     runners, failed = {}, {}
     with tempfile.TemporaryDirectory() as cache:
@@ -169,8 +169,9 @@ def measure(work, pairs, say):
 
 
 def rounds(runners, failed, pairs, show, say):
-    """The ``pairs`` rounds of every side's turn that were least disturbed, in their order, and the worst share of the
-    machine that other programs took in one of them. Rounds go on until so many were quiet, but no more than 3 · pairs."""
+    """The ``pairs`` least disturbed rounds of all sides, in their order, and the largest share of the machine that other programs used
+    in one of them. Rounds continue until enough were quiet, but there are at most 3 · pairs.
+    """
     found = []
     while len(found) < 3 * pairs and sum(others <= QUIET for others, _ in found) < pairs:
         processes = [process for runner in runners.values() for process in runner.processes]
@@ -191,9 +192,9 @@ def rounds(runners, failed, pairs, show, say):
 
 
 def busy(processes):
-    """Seconds that all cores were busy, those of these processes, of this one and of its ended ones, and the clock.
+    """Seconds that all cores were busy, seconds of these processes, of this one and of its ended children, and the clock.
 
-    Where the system does not tell (it is Linux that does), nothing counts as busy.
+    Where the system does not report it (only Linux does), nothing counts as busy.
     """
     tick, total, ours = os.sysconf("SC_CLK_TCK"), 0.0, sum(os.times()[:4])
     if STAT.exists():
@@ -207,13 +208,13 @@ def busy(processes):
 
 
 def disturbance(before, after):
-    """The share of all cores' time between the two that went to other programs."""
+    """The share of the time of all cores between two readings that other programs used."""
     total, ours, clock = (b - a for a, b in zip(before, after, strict=True))
     return max(0.0, (total - ours) / clock / (os.cpu_count() or 1))
 
 
 def figure(work, answer):
-    """The time a unit, or units a second."""
+    """The time per unit, or units per second."""
     per = answer["seconds"] / answer["units"] / work.per
     return 1 / per if work.rate else per
 
@@ -249,7 +250,7 @@ def record(work, sides, runners, turns, failed, others):
 
 
 def compared(work, ours, theirs, goal):
-    """The ratio of the times a unit, pair by pair."""
+    """The ratio of the times per unit, pair by pair."""
     if "failed" in ours or "failed" in theirs:
         return {"theirs": theirs["name"], "goal": goal, "ratios": [], "met": None}
     pairs = zip(ours["figures"], theirs["figures"], strict=True)

@@ -1,4 +1,4 @@
-"""PyTorch's side: the loop that everyone writes, and the best rewrites of it that we could make."""
+"""PyTorch's side: the usual training loop, and the fastest rewrites of it that we found."""
 
 import data
 import torch
@@ -16,7 +16,7 @@ def tensors(x, y):
 
 
 def blocks(rows):
-    """Shuffled row numbers of an epoch; indexing whole blocks is faster than a DataLoader, which collates row by row."""
+    """Shuffled row numbers of an epoch; indexing whole batches is faster than a DataLoader, which collates row by row."""
     return torch.randperm(rows).split(BATCH)
 
 
@@ -27,7 +27,7 @@ def train(step, x, y, epochs):
 
 
 def optimized(params, loss, **options):
-    """A step of Adam on ``loss(x, y)``."""
+    """One Adam step on ``loss(x, y)``."""
     optimizer = torch.optim.Adam(params, lr=data.LEARNING_RATE, **options)
 
     def step(x, y):
@@ -39,7 +39,7 @@ def optimized(params, loss, **options):
 
 
 def start(weight, bias):
-    """He's normal start, as every side has."""
+    """He initialization, as on all sides."""
     nn.init.normal_(weight, std=(2 / weight.shape[1]) ** 0.5)
     nn.init.zeros_(bias)
 
@@ -56,7 +56,7 @@ def dropout_network(columns, hidden):
 
 
 def dropout_loop(fits, epochs, loader=False, threads=1):
-    """MC dropout, 455 × 13, 50 units: one fit after the other; with ``loader`` the batches come from a DataLoader."""
+    """MC dropout, 455 × 13, 50 units, sequential fits; with ``loader`` the batches come from a DataLoader."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.table())
     batches = DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
@@ -78,7 +78,7 @@ def dropout_loop(fits, epochs, loader=False, threads=1):
 
 
 def dropout_wide(fits, epochs, threads=2):
-    """All fits as one wide network: their first layers are one product, Adam is fused. Compiled it is slower."""
+    """All fits as one wide network: their first layers are one product, Adam is fused. Compiling makes it slower."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.table())
 
@@ -109,7 +109,7 @@ def image_network():
 
 
 def image_fit(rows, epochs, compiled=False, threads=2):
-    """784-400-400-10, batch 128, deterministic: Adam as it comes, or fused and the network compiled."""
+    """784-400-400-10, batch size 128, deterministic; with the default Adam, or with fused Adam and the network compiled."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.images(rows))
     y = y.long()
@@ -127,7 +127,7 @@ def image_fit(rows, epochs, compiled=False, threads=2):
 
 
 class Noisy(nn.Module):
-    """A linear layer with independent normal weights and the KL to N(0, 1/fan-in) (biases: N(0, 1)) in closed form."""
+    """A linear layer with independent normal weights and the KL divergence to N(0, 1/fan-in) (biases: N(0, 1)) in closed form."""
 
     def __init__(self, inputs, outputs, local):
         nn.Module.__init__(self)
@@ -167,7 +167,7 @@ class NoisyNetwork(nn.Module):
 
 
 def backprop_image_fit(rows, epochs, local, compiled=False, threads=2):
-    """Bayes by Backprop on 784-400-400-10, written by hand; ``compiled``: the network compiled, Adam fused."""
+    """Bayes by Backprop on 784-400-400-10, hand-written; ``compiled``: the network compiled, Adam fused."""
     torch.set_num_threads(threads)
     x, y = tensors(*data.images(rows))
     y = y.long()

@@ -1,4 +1,4 @@
-"""The figures as one JSON file and as a table in Markdown; a run of some works replaces theirs and keeps the others."""
+"""Results as one JSON file and as a Markdown table; a run of some works replaces their results and keeps the others."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ DISTURBED = 0.1  # share of the machine that other programs took, beyond which a
 
 
 def write(found, folder, order):
-    """Put one work's figures into speed.json, works in ``order``, and write speed.md from it."""
+    """Store the results of one work in speed.json, with the works in ``order``, and write speed.md from it."""
     folder.mkdir(exist_ok=True)
     path = folder / "speed.json"
     works = json.loads(path.read_text())["works"] if path.exists() else []
@@ -29,7 +29,7 @@ def write(found, folder, order):
 
 
 def machine():
-    """The processor's name, its cores and the memory."""
+    """The name of the processor, its number of cores, and the memory."""
     processor = platform.processor() or platform.machine()
     info = pathlib.Path("/proc/cpuinfo")
     if info.exists():
@@ -54,11 +54,11 @@ def versions():
 def markdown(content):
     works = content["works"]
     lines = [
-        "# Speed beside peers",
+        "# Speed compared with other libraries",
         "",
-        "Written by `scripts/bench`; how it is measured is in [benchmarks](../README.md). Times are medians of warm runs in",
-        "alternation; the ratio is theirs over ours (the median over pairs, and the range), above 1 where ours is faster.",
-        f"A row is marked as disturbed where other programs took more than {DISTURBED:.0%} of the machine: run it again.",
+        "Written by `scripts/bench`; [benchmarks](../README.md) describes the method. Times are medians of alternating warm",
+        "runs; the ratio is theirs over ours (median and range over pairs), above 1 if ours is faster.",
+        f"A row is marked as disturbed if other programs used more than {DISTURBED:.0%} of the machine: run it again.",
         "",
         f"Machine: {content['machine']}. Versions: {', '.join(f'{k} {v}' for k, v in content['versions'].items())}.",
         "",
@@ -66,14 +66,14 @@ def markdown(content):
         "|---|---|---|---|---|---|",
         *[line for work in works for line in rows(work)],
         "",
-        "## First runs, memory, and what was reached",
+        "## First runs, memory and results",
         "",
-        "The first run in a process, with set-up and compilation; the process's peak memory (of all its processes where there",
-        "are several); and a number that says whether the sides did the same: half the mean squared error, the cross-entropy, the",
-        "mean doubt, or the RMSE, whichever the work has. The last column is the share of the machine that other programs",
-        "took in the worst of the rounds that count: figures measured beside much of that are no good.",
+        "The time of the first run in a process, including set-up and compilation; peak memory (the sum if there are several",
+        "processes); and a result that shows whether the sides did the same work: half the mean squared error, the cross-entropy,",
+        "the mean epistemic uncertainty, or the RMSE. The last column is the share of the machine that other programs used in the",
+        "worst of the counted rounds; results with a large share are unreliable.",
         "",
-        "| work | side | first run, s | peak, MB | reached | others |",
+        "| work | side | first run, s | peak, MB | result | others |",
         "|---|---|---|---|---|---|",
         *[line for work in works for line in details(work)],
         "",
@@ -116,7 +116,7 @@ def goal(row):
 
 
 def verdict(row, others):
-    """Whether the goal was met; a figure measured beside other programs says so, and decides nothing."""
+    """Whether the goal was met; a result measured while other programs were running is marked and decides nothing."""
     said = {None: "", True: "met", False: "**missed**"}[row["met"]]
     return f"{said} (disturbed)".strip() if others and others > DISTURBED else said
 

@@ -1,4 +1,4 @@
-"""Speed beside peers: the list of works with their goals, and the command that runs them.
+"""Speed compared with other libraries: the list of works with their goals, and the command that runs them.
 
 python benchmarks/speed/run.py [--only NAME] [--pairs 5] [--smoke] [--list]     (scripts/bench makes the environment)
 """
@@ -171,7 +171,7 @@ WORKS = (
 
 def main():
     parser = argparse.ArgumentParser(
-        description="Speed beside peers, in alternation; writes benchmarks/results/speed.md."
+        description="Speed compared with other libraries, measured alternately; writes benchmarks/results/speed.md."
     )
     parser.add_argument(
         "--only", action="append", default=[], metavar="NAME", help="works whose name holds this; may be repeated"

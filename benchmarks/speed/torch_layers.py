@@ -1,4 +1,4 @@
-"""Three libraries of Bayesian layers for PyTorch on 784-400-400-10, each as its README has it."""
+"""Three libraries of Bayesian layers for PyTorch on 784-400-400-10, each used as in its README."""
 
 import math
 

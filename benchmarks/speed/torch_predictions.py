@@ -1,4 +1,4 @@
-"""PyTorch's side of prediction with dropout kept on: the loop that people write, and rewrites of it."""
+"""PyTorch's side of prediction with dropout kept on: the usual loop, and rewrites of it."""
 
 import data
 import torch
@@ -35,7 +35,7 @@ def task(run):
 
 
 def loop(rows, columns, hidden, draws, batch=8192, threads=2):
-    """One forward pass over all rows a draw, with masks of its own for every row."""
+    """One forward pass over all rows per draw, with independent masks for every row."""
     model, x = prepared(rows, columns, hidden, threads)
 
     def run():
@@ -45,14 +45,14 @@ def loop(rows, columns, hidden, draws, batch=8192, threads=2):
 
 
 def vmapped(rows, columns, hidden, draws, threads=2):
-    """torch.func.vmap over the draws, masks of its own for every row."""
+    """torch.func.vmap over the draws, with independent masks for every row."""
     model, x = prepared(rows, columns, hidden, threads)
     many = func.vmap(lambda _: model(x), randomness="different")
     return task(lambda: moments(many(torch.zeros(draws))))
 
 
 def repeated(rows, columns, hidden, draws, each=100, threads=2):
-    """``each`` draws at a time as rows of one forward pass."""
+    """``each`` draws at a time, as rows of one forward pass."""
     model, x = prepared(rows, columns, hidden, threads)
     each = min(each, draws)
     many = x.repeat(each, 1)
@@ -60,9 +60,10 @@ def repeated(rows, columns, hidden, draws, each=100, threads=2):
 
 
 def shared_masks(rows, columns, hidden, draws, batch=1024, form="loop", threads=2):
-    """The best rewrite: one mask a draw for all rows, put on the weights; the first layer, which no mask precedes, is
-    computed once; rows in blocks that stay in the cache. ``form``: "loop" over the draws, "products" with the draws as an
-    axis, or "compiled", those compiled."""
+    """The fastest rewrite: one mask per draw for all rows, applied to the weights. The first layer, which has no mask before it, is
+    computed once, and rows are processed in blocks that fit into the cache. ``form``: "loop" over the draws, "products" with the draws as
+    an axis, or "compiled".
+    """
     model, x = prepared(rows, columns, hidden, threads)
     first, *others = linear(model)
 
@@ -91,7 +92,7 @@ def shared_masks(rows, columns, hidden, draws, batch=1024, form="loop", threads=
 
 
 def one_product(rows, columns, hidden, draws, threads=2):
-    """One hidden layer only: with one mask a draw, all draws at all rows are a single matrix product."""
+    """One hidden layer only: with one mask per draw, all draws at all rows are a single matrix product."""
     model, x = prepared(rows, columns, hidden, threads)
     first, last = linear(model)
 

@@ -1,5 +1,7 @@
-"""One side of a comparison: ``python worker.py MODULE FUNCTION OPTIONS`` (JSON) sets up, runs the work once (the cold
-run), and then once for each line "go" on standard input. Every answer is a line of JSON; between lines it sleeps."""
+"""One side of a comparison: ``python worker.py MODULE FUNCTION OPTIONS`` (JSON) sets up and runs the work once (the cold run).
+
+It then repeats the work for each line "go" on standard input. Every result is a line of JSON; between lines the process sleeps.
+"""
 
 import importlib
 import json

@@ -1,4 +1,7 @@
-"""The lecture's formulas: backpropagation, variational gradients, MC dropout's precision, what classes doubt."""
+"""Gradients, divergences and densities of the library against independent evaluations in NumPy and SciPy.
+
+Backpropagation, variational gradients, the precision and the passes of MC dropout, and the uncertainty of classes.
+"""
 
 from types import SimpleNamespace
 
@@ -30,13 +33,13 @@ def batch(x=X, y=Y, scale=1.0):
 
 
 def mlp(params, x, activation=np.tanh):
-    """The network again, in NumPy."""
+    """The same network in NumPy."""
     first, last = params["layer_0"], params["layer_1"]
     return activation(x @ first["w"] + first["b"]) @ last["w"] + last["b"]
 
 
-def test_backpropagation_of_the_lectures_network():
-    """δ = h ⊙ (1 − h) ⊙ (e vᵀ), e = −(y − ŷ) ŷ (1 − ŷ): ∂C/∂v = hᵀe/B, ∂C/∂w = xᵀδ/B, biases column sums (10-19)."""
+def test_gradient_of_a_sigmoid_network_equals_backpropagation_by_hand():
+    """δ = h ⊙ (1 − h) ⊙ (e vᵀ), e = −(y − ŷ) ŷ (1 − ŷ): ∂C/∂v = hᵀe/B, ∂C/∂w = xᵀδ/B, biases column sums, equations (27) and (28)."""
     network = dubito.mlp(3, (4,), 2, activation="sigmoid")
     params = jax.tree.map(lambda leaf: leaf + 0.1, network.init(jax.random.key(1)))
 
@@ -80,11 +83,11 @@ def log_weights_and_biases(of_weights, theta):
 
 
 @pytest.mark.parametrize("kind", ["mixture", "normal"])
-def test_gradients_of_weight_noise(kind):
-    """Δ_μ = ∂F/∂θ + ∂F/∂μ and Δ_ρ = ((∂F/∂θ)·ε + ∂F/∂σ)/(1 + e^−ρ), F = log q − log p(θ) − log p(D | θ) (26-29).
+def test_gradients_of_the_elbo_equal_those_of_the_reparametrized_objective(kind):
+    """Δ_μ = ∂F/∂θ + ∂F/∂μ and Δ_ρ = ((∂F/∂θ)·ε + ∂F/∂σ)/(1 + e^−ρ), F = log q − log p(θ) − log p(D | θ): (40)-(42).
 
-    F in float64 NumPy, its three partial derivatives by differences. For the Normal prior the library has the closed form
-    of the KL: there F has no log q − log p(θ) at the draw, and KL(μ, σ) is added to the explicit derivatives.
+    F is evaluated in float64 NumPy, its partial derivatives by differences. For the Normal prior the library uses the closed form
+    of the KL divergence: then F has no log q − log p(θ) at the draw, and KL(μ, σ) is added to the explicit derivatives.
     """
     rows = 6
     prior = dubito.ScaleMixture(0.4, 1.3, 0.2) if kind == "mixture" else dubito.Normal(1.3)
@@ -129,7 +132,7 @@ def test_gradients_of_weight_noise(kind):
 
 
 @pytest.mark.parametrize(("m", "s", "p"), [(0.3, 0.5, 1.0), (-2.0, 0.05, 0.7), (0.0, 3.0, 1.5)])
-def test_closed_forms_of_divergence_and_entropy(m, s, p):
+def test_normal_kl_and_entropy_equal_quadrature(m, s, p):
     q = stats.norm(m, s)
     ends = m - 12 * s, m + 12 * s
     kl = integrate.quad(lambda w: q.pdf(w) * (q.logpdf(w) - stats.norm.logpdf(w, scale=p)), *ends, epsabs=1e-10)[0]
@@ -139,8 +142,8 @@ def test_closed_forms_of_divergence_and_entropy(m, s, p):
     np.testing.assert_allclose(bayes_by_backprop.negative_entropy({"w": jnp.float32(s)}), entropy, rtol=2e-6, atol=1e-6)
 
 
-def test_draws_of_the_divergence_average_to_the_closed_form():
-    """E_q[log q − log p(θ)] by draws, through a prior that has no closed form of its own but equals a Normal."""
+def test_sampled_divergence_averages_to_the_closed_form():
+    """E_q[log q − log p(θ)] from draws, for a prior without a closed form that equals a Normal."""
     scale = {"network": {"w": jnp.full((3, 2), 0.4)}, "likelihood": {}}
     mean = {"network": {"w": jnp.linspace(-1, 1, 6).reshape(3, 2)}, "likelihood": {}}
     network = dubito.Network(dict, lambda p, x: x @ p["w"])
@@ -163,7 +166,7 @@ Y3 = np.random.default_rng(10).normal(size=(N, 3)).astype(np.float32)
 
 
 def external(convention, f, weights, strength):
-    """What a network trained elsewhere minimizes: criterion and penalty, without an optimizer's decay."""
+    """Objective of a network trained elsewhere: criterion and penalty, without the decay of an optimizer."""
     square = (Y3 - f) ** 2
     criterion = jnp.mean(square) if convention.startswith("mse") else 0.5 * jnp.mean(jnp.sum(square, axis=1))
     return criterion + (0.0 if convention.endswith("decay") else strength * jnp.sum(weights**2))
@@ -173,10 +176,10 @@ CONVENTIONS = "half-squared-error half-squared-error-unscaled half-squared-error
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_precision_from_weight_decay_gives_the_trained_networks_gradient(convention):
-    """With that τ the library's objective has, times a constant, the gradient that the other network was trained with.
+def test_precision_from_weight_decay_gives_the_gradient_of_the_other_objective(convention):
+    """With this τ the gradient of the library's objective is proportional to that of the other network's objective.
 
-    The library's gradient is what a step of SGD with rate 1 moves.
+    The gradient of the library is the step of SGD with rate 1.
     """
     strength = 0.013
     tau = dubito.precision_from_weight_decay(
@@ -206,7 +209,7 @@ def test_precision_from_weight_decay_gives_the_trained_networks_gradient(convent
     np.testing.assert_allclose(kept * library / ratio, theirs, rtol=2e-5, atol=1e-6)
 
 
-def test_precision_is_the_lectures_formula():
+def test_precision_from_weight_decay_of_unscaled_masks_is_equation_60():
     found = dubito.precision_from_weight_decay(
         0.01, rate=0.1, length_scale=0.5, size=100, convention="half-squared-error-unscaled"
     )
@@ -217,14 +220,14 @@ def test_precision_is_the_lectures_formula():
     "change",
     [{"weight_decay": 0.0}, {"rate": 1.0}, {"rate": -0.1}, {"size": 0}, {"length_scale": 0}, {"convention": "mse "}],
 )
-def test_bad_numbers_have_no_precision(change):
+def test_precision_from_weight_decay_refuses_invalid_arguments(change):
     numbers = {"weight_decay": 0.1, "rate": 0.1, "length_scale": 1.0, "size": 9, "convention": "mse"} | change
     with pytest.raises(ValueError, match=r"convention|positive"):
         dubito.precision_from_weight_decay(numbers.pop("weight_decay"), **numbers)
 
 
-def test_penalty_of_dropout():
-    """Σ ℓ²/(2(1 − r)) ‖w‖² + ℓ²/2 ‖b‖²: the second layer's inputs are dropped, the raw inputs are not."""
+def test_dropout_penalty_scales_the_weights_behind_masks():
+    """Σ ℓ²/(2(1 − r)) ‖w‖² + ℓ²/2 ‖b‖²: the inputs of the second layer are dropped, those of the first are not."""
     network = dubito.mlp(3, (4,), 2)
     model = dubito.Model(network, dubito.Gaussian(targets=2), dubito.Normal(1 / LENGTH, biases=1 / LENGTH))
     params = jax.tree.map(lambda leaf: leaf + 0.2, model.init(jax.random.key(8)))
@@ -241,13 +244,13 @@ def test_penalty_of_dropout():
 
 
 def passes(count=11, rows=1, seed=9):
-    """T passes f_t with one precision τ, and the Predictive they make."""
+    """T passes f_t with one precision τ, and their Predictive."""
     f = np.random.default_rng(seed).normal(size=(count, rows, 2)).astype(np.float32)
     z = {"mean": f, "scale": np.full_like(f, TAU**-0.5)}
     return f.astype(float), Predictive(dubito.Gaussian(precision=TAU, targets=2), z, np.zeros(()), np.ones(()))
 
 
-def test_moments_of_passes():
+def test_predictive_moments_of_dropout_passes_are_equation_62():
     """E[y] = f̄, Var[y] = τ⁻¹ + (1/T) Σ (f_t − f̄)²."""
     f, answer = passes(rows=4)
     np.testing.assert_allclose(answer.mean, f.mean(0), rtol=1e-6)
@@ -255,8 +258,8 @@ def test_moments_of_passes():
     np.testing.assert_allclose(answer.aleatoric, 1 / TAU, rtol=1e-6)
 
 
-def test_log_likelihood_of_passes():
-    """logsumexp_t(−½τ Σ_k (y_k − f_tk)²) − log T − (K/2) log 2π + (K/2) log τ; far from the passes too."""
+def test_log_prob_of_dropout_passes_is_equation_63():
+    """logsumexp_t(−½τ Σ_k (y_k − f_tk)²) − log T − (K/2) log 2π + (K/2) log τ, also far from the passes."""
     f, answer = passes(rows=4)
     for y in (f.mean(0), f.mean(0) + 1.5, f.mean(0) - 60):
         square = np.sum((y - f) ** 2, axis=-1)
@@ -264,8 +267,8 @@ def test_log_likelihood_of_passes():
         np.testing.assert_allclose(answer.log_prob(y), exact, rtol=2e-6, atol=2e-6)
 
 
-def test_the_density_of_passes_integrates_to_its_own_moments_and_cdf():
-    """On a grid of y, one row each: the mass, both moments and the cdf of exp(log p) are those the answer gives."""
+def test_predictive_density_integrates_to_the_predictive_moments_and_cdf():
+    """On a grid of y, one row each, exp(log p) integrates to one, to both moments and to the cdf."""
     grid = np.linspace(-8, 8, 1024)
     f, _ = passes()
     z = {"mean": np.tile(np.float32(f[..., :1]), (1, 1024, 1)), "scale": np.full((11, 1024, 1), TAU**-0.5, np.float32)}
@@ -282,10 +285,10 @@ def test_the_density_of_passes_integrates_to_its_own_moments_and_cdf():
     assert np.abs(answer.cdf(grid[:, None]) - cumulative).max() < bound
 
 
-def test_what_classes_doubt():
-    """Variation ratio, predictive entropy and mutual information of draws made by hand.
+def test_uncertainty_measures_of_classes_equal_their_definitions():
+    """Variation ratio, predictive entropy and mutual information of given draws.
 
-    Rows: full agreement; draws certain of different classes; draws that all say they do not know.
+    Rows: full agreement; draws that are certain of different classes; draws with uniform probabilities.
     """
     sure, third = np.float32([0.98, 0.01, 0.01]), np.full(3, 1 / 3, np.float32)
     p = np.stack(
@@ -306,7 +309,7 @@ def test_what_classes_doubt():
     np.testing.assert_allclose([answer.entropy[2], answer.mutual_information[2]], [np.log(3), 0], atol=1e-6)
 
 
-def test_doubt_of_certain_classes_is_zero():
+def test_uncertainty_of_certain_classes_is_exactly_zero():
     logits = np.tile(np.float32([1e4, -1e4]), (4, 1, 1))
     answer = Predictive(dubito.Categorical(2), {"logits": logits}, np.zeros(()), np.ones(()))
     assert answer.entropy[0] == answer.mutual_information[0] == answer.variation_ratio[0] == 0
