@@ -273,7 +273,7 @@ def test_thompson_chooses_as_often_as_a_row_is_the_best():
     mean, scale = (
         {"network": {"w": jnp.asarray(part[:, None], jnp.float32)}, "likelihood": {}} for part in (means, sds)
     )
-    posterior, draws, tries = dubito.Normals(model, mean, scale), 2000, 1000
+    posterior, draws, tries = dubito.DiagonalNormal(model, mean, scale), 2000, 1000
     answer = dubito.predict(posterior, np.eye(4), key=jax.random.key(0), draws=draws)
     keys = jax.random.split(jax.random.key(1), tries)
     chosen = np.bincount([decisions.thompson(answer, key=key) for key in keys], minlength=4) / tries

@@ -82,7 +82,7 @@ def samples(count, chains=1):
 
 def normals():
     leaf = {"network": {"w": jnp.zeros(1)}, "likelihood": {}}
-    return dubito.Normals(samples(1).model, leaf, leaf)
+    return dubito.DiagonalNormal(samples(1).model, leaf, leaf)
 
 
 def predictive(means, scales):
@@ -192,7 +192,7 @@ def test_what_the_draws_are():
 
 
 def noisy(part):
-    return dubito.GammaPrecision(part.model, part, jnp.ones(1), jnp.ones(1))
+    return dubito.GammaNoisePosterior(part.model, part, jnp.ones(1), jnp.ones(1))
 
 
 def test_draws_of_the_noise_stand_beside_their_point():
@@ -285,7 +285,7 @@ def test_a_criterion_has_an_error_of_its_mean_only():
 def test_errors_of_what_predict_gives_and_bad_targets():
     model = dubito.Model(dubito.mlp(2, (4,)), dubito.Gaussian())
     mean = model.init(jax.random.key(0))
-    posterior = dubito.Normals(model, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), mean))
+    posterior = dubito.DiagonalNormal(model, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), mean))
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 2)), rng.normal(size=60)
     answer = dubito.predict(posterior, x, key=jax.random.key(1), scale=3.0)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import dubito
-from dubito.posteriors.base import Dense, LowRank
+from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
 
 TAU, N, D = 4.0, 30, 3
 
@@ -40,7 +40,7 @@ def test_it_is_the_closed_form(conjugate):
     leave_one_out = pytest.importorskip("dubito.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     tree = {"network": {"w": jnp.asarray(mean[:, None], jnp.float32)}, "likelihood": {}}
-    posterior = Dense(model, tree, jnp.asarray(np.linalg.cholesky(covariance), jnp.float32))
+    posterior = FullCovarianceNormal(model, tree, jnp.asarray(np.linalg.cholesky(covariance), jnp.float32))
     found = []
     for key in jax.random.split(jax.random.key(0), 40):
         answer = dubito.predict(posterior, x, key=key, draws=400, shift=5.0, scale=3.0)
@@ -70,14 +70,14 @@ def test_chains_and_what_is_no_posterior(conjugate):
     assert found.nll.value == pytest.approx(exact.mean(), abs=0.02)
     one = jax.tree.map(lambda leaf: leaf[0], samples(1, 1).params)
     spread = jax.tree.map(lambda leaf: leaf[None], one)
-    several = dubito.GammaPrecision(model, samples(5, 5), jnp.ones(1), jnp.ones(1))
+    several = dubito.GammaNoisePosterior(model, samples(5, 5), jnp.ones(1), jnp.ones(1))
     for posterior in (
         samples(1, 1),
         samples(5, 5),
         several,
         dubito.Mixture(model, (samples(4, 1),) * 2),
-        dubito.Dropped(model, one, {"w": 0.1}),
-        LowRank(model, one, one, spread),
+        dubito.DropoutPosterior(model, one, {"w": 0.1}),
+        LowRankNormal(model, one, one, spread),
     ):
         answer = dubito.predict(posterior, x, key=jax.random.key(0))
         with pytest.raises(ValueError, match="draws of one posterior"):

@@ -12,7 +12,8 @@ from scipy import special, stats
 
 import dubito
 from dubito.posteriors import function_samples
-from dubito.posteriors.base import Mixture, Normals, Samples
+from dubito.posteriors.base import Mixture, Samples
+from dubito.posteriors.normals import DiagonalNormal
 
 X = np.random.default_rng(0).normal(size=(1300, 3))
 Y = X[:, :1]
@@ -25,7 +26,7 @@ def network(hidden=(16,), outputs=1, **options):
 def cloud(net, likelihood=None, seed=5):
     model = dubito.Model(net, dubito.Gaussian() if likelihood is None else likelihood)
     params = model.init(jax.random.key(seed))
-    return Normals(model, params, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), params))
+    return DiagonalNormal(model, params, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), params))
 
 
 def dropped(net, seed=5):
@@ -35,7 +36,7 @@ def dropped(net, seed=5):
         name: {"w": 0.2 if name != "layer_0" else None, "b": None} for name in params["network"] if name != "periodic"
     }
     assert last > 0
-    return dubito.Dropped(normals.model, params, rates)
+    return dubito.DropoutPosterior(normals.model, params, rates)
 
 
 def answers(posterior, rows=slice(None), count=None):
@@ -170,7 +171,7 @@ import dubito
 model = dubito.Model(dubito.mlp(4, (8,), 1), dubito.Gaussian(precision=1.0))
 params = model.init(jax.random.key(0))
 rates = {"layer_0": {"w": None, "b": None}, "layer_1": {"w": 0.2, "b": None}}
-posterior = dubito.Dropped(model, params, rates)
+posterior = dubito.DropoutPosterior(model, params, rates)
 x = np.random.default_rng(0).normal(size=(15_000, 4))
 for rows, count in ((1100, 100), (15_000, 10_000)):
     answer = dubito.predict(posterior, x[:rows], key=jax.random.key(1), draws=count)

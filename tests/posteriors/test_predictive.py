@@ -12,7 +12,8 @@ from scipy import optimize, stats
 import dubito
 import dubito.models.likelihoods.by_name
 from dubito import calibration, conformal, decisions, metrics
-from dubito.posteriors.base import Mixture, Normals, Samples, stratified
+from dubito.posteriors.base import Mixture, Samples, stratified
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.predictive import Predictive
 
 SHIFT, SCALE = np.array([10.0, -300.0]), np.array([2.5, 0.01])
@@ -209,9 +210,9 @@ def posteriors():
     classes = dubito.Model(dubito.mlp(3, (16,), 3), dubito.Categorical(3))
     logits = classes.init(jax.random.key(6))
     return {
-        "normals": Normals(model, params, scale),
-        "dropped": dubito.Dropped(model, params, rates),
-        "classes": Normals(classes, logits, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), logits)),
+        "normals": DiagonalNormal(model, params, scale),
+        "dropped": dubito.DropoutPosterior(model, params, rates),
+        "classes": DiagonalNormal(classes, logits, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), logits)),
     }
 
 
@@ -311,8 +312,8 @@ def test_samples_enumerate_or_stratify():
 def test_mixtures_take_equal_shares_of_their_parts():
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
     points = Samples(model, {"w": jnp.float32([0, 1, 2])})
-    cloud = Normals(model, {"w": jnp.float32(100)}, {"w": jnp.float32(1)})
-    other = Normals(model, {"w": jnp.float32(-100)}, {"w": jnp.float32(1)})
+    cloud = DiagonalNormal(model, {"w": jnp.float32(100)}, {"w": jnp.float32(1)})
+    other = DiagonalNormal(model, {"w": jnp.float32(-100)}, {"w": jnp.float32(1)})
     mixture = Mixture(model, (points, cloud, other))
     for n in (2, 61):
         w = np.asarray(mixture.sample(jax.random.key(1), n)["w"])

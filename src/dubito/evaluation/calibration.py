@@ -24,7 +24,7 @@ from sklearn.isotonic import IsotonicRegression
 
 from dubito._jax.pytree import register_dataclass
 from dubito.evaluation.conformal import split_conformal
-from dubito.evaluation.quantile_recalibration import Recalibrated, scores
+from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, scores
 from dubito.evaluation.validation import checked
 from dubito.models.likelihoods.base import Categorical
 from dubito.posteriors.predictive import Predictive
@@ -210,7 +210,7 @@ class Quantiles:
 
     def __call__(self, predictive):
         _fits(self, predictive)
-        return Recalibrated(*(getattr(predictive, f.name) for f in fields(Predictive)), calibration=self)
+        return RecalibratedPredictive(*(getattr(predictive, f.name) for f in fields(Predictive)), calibration=self)
 
     @cached_property
     def lines(self):

@@ -77,7 +77,7 @@ class Conformal:
 
     def __call__(self, predictive):
         self.check(predictive.likelihood, predictive.columns)
-        return Conformed(predictive, self)
+        return ConformalPredictive(predictive, self)
 
     def errors(self, predictive, y):
         """The score of each row and target, (n, K), of a ``columnwise`` predictive."""
@@ -118,7 +118,7 @@ class Conformal:
 
 
 @dataclass(frozen=True, repr=False)
-class Conformed:
+class ConformalPredictive:
     """A predictive with conformal intervals or sets; everything else is answered as before."""
 
     predictive: Any
@@ -134,7 +134,7 @@ class Conformed:
 
     @property
     def columnwise(self):
-        return Conformed(self.predictive.columnwise, self.conformal)
+        return ConformalPredictive(self.predictive.columnwise, self.conformal)
 
     def __getattr__(self, name):
         if name.startswith("__") or "predictive" not in vars(self):  # copies ask before there is anything
@@ -142,7 +142,7 @@ class Conformed:
         return getattr(self.predictive, name)
 
     def by_rows(self):
-        return (Conformed(part, self.conformal) for part in self.predictive.by_rows())
+        return (ConformalPredictive(part, self.conformal) for part in self.predictive.by_rows())
 
     def interval(self, coverage=0.9):
         """(lower, upper), each (n,) or (n, K), that hold y with the probability ``coverage``: of split conformal ones that they were
@@ -210,7 +210,7 @@ class CVPlus:
 
     def __call__(self, predictive):
         self.check(predictive.likelihood, predictive.columns)
-        return Conformed(predictive, self)
+        return ConformalPredictive(predictive, self)
 
     def of_members(self, predictive):
         """The mean by each member, (M, n, K); of classes their probabilities."""

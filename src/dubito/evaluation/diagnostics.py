@@ -11,7 +11,8 @@ import numpy as np
 from scipy import special, stats
 
 from dubito.evaluation.validation import checked
-from dubito.posteriors.base import GammaPrecision, Mixture, Samples
+from dubito.posteriors.base import Mixture, Posterior, Samples
+from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.reductions import Kept
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
@@ -246,8 +247,8 @@ def _errors_of_nll(kind, runs, answer, y, share):
 def _structure(posterior, draws):
     """What ``draws`` draws of a posterior are, and of how many runs."""
     noise = False
-    while hasattr(posterior, "part"):
-        noise |= isinstance(posterior, GammaPrecision)
+    while isinstance(posterior, Posterior) and posterior.part is not None:
+        noise |= isinstance(posterior, GammaNoisePosterior)
         posterior = posterior.part
     match posterior:
         case Samples() if draws == len(posterior) == 1 and not noise:

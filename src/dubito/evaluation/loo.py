@@ -7,7 +7,9 @@ import numpy as np
 from dubito.evaluation import diagnostics, metrics
 from dubito.evaluation.metrics import Score
 from dubito.evaluation.validation import checked
-from dubito.posteriors.base import Dropped, LowRank, Mixture, Samples, unwrapped
+from dubito.posteriors.base import Mixture, Samples, unwrapped
+from dubito.posteriors.dropout import DropoutPosterior
+from dubito.posteriors.normals import LowRankNormal
 from dubito.posteriors.reductions import Kept
 
 try:
@@ -36,7 +38,11 @@ def leave_one_out(answer, posterior, y):
     normals are variational cannot be seen from them: of these the answer is wrong without a sign of it.
     """
     kind, runs = diagnostics._structure(posterior, len(answer.draws))
-    refused = (Dropped, LowRank, Mixture) if kind == "chains" else (Dropped, LowRank, Mixture, Samples)
+    refused = (
+        (DropoutPosterior, LowRankNormal, Mixture)
+        if kind == "chains"
+        else (DropoutPosterior, LowRankNormal, Mixture, Samples)
+    )
     if isinstance(unwrapped(posterior), refused):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"

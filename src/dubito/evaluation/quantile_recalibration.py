@@ -25,7 +25,7 @@ def scores(f):
 
 
 @dataclass(frozen=True, repr=False)
-class Recalibrated(Predictive):
+class RecalibratedPredictive(Predictive):
     """A predictive whose cdf R(F(mean + (y − mean)/c)) is calibrated; everything else follows from that.
 
     Moments are sums over 25 quantiles; ``epistemic`` keeps its share of the variance, as rows alone do not tell which of the

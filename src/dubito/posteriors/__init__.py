@@ -1,7 +1,12 @@
 """What inference returns: draws of functions, and the predictive distribution they make.
 
-- ``base``: what a posterior is: normals, samples, dropout, mixtures.
-- ``laplace``: normals in coordinates in which a curvature is diagonal.
+- ``file_layout``: what a model file holds of a posterior.
+- ``base``: the contract of posteriors; samples and mixtures.
+- ``normals``: normals: independent, of low rank, with all correlations.
+- ``dropout``: weights with dropped inputs.
+- ``noise``: posteriors with another noise beside them.
+- ``laplace``: normals in the coordinates in which a curvature is diagonal.
+- ``sparsity``: the fraction of weights that are exactly zero.
 - ``blocks``: rows in blocks of one size.
 - ``function_samples``: functions drawn from a posterior, evaluated at rows.
 - ``reductions``: moments and densities over draws, some at a time.

@@ -15,7 +15,7 @@ import numpy as np
 
 from dubito._jax import prng, programs
 from dubito._process.threads import in_threads
-from dubito.posteriors.base import Samples
+from dubito.posteriors.base import Posterior, Samples
 from dubito.posteriors.blocks import ROWS, by_blocks, counts, pieces, real_rows
 
 GROUP = 1024  # draws of one call of a compiled program
@@ -139,7 +139,7 @@ def functions(posterior, key, draws):
     """``draws`` functions of a posterior; None: its members, or as many as it gives unasked."""
     check_draws(draws)
     key = prng.fast(key)
-    if not hasattr(posterior, "sources"):
+    if not isinstance(posterior, Posterior):  # a user's own, of which no more is known than model and sample
         posterior, draws = Samples(posterior.model, posterior.sample(key, draws)), None
     sources = posterior.sources(key, draws)
     return Functions(posterior.model, tuple(group for part, seeds in sources for group in grouped(part, seeds)))

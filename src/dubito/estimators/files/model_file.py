@@ -54,8 +54,8 @@ def save(estimator, path):
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-    found = posterior_file.arrays(estimator.posterior_)
     try:  # what cannot be read again must not be written
+        found = posterior_file.arrays(estimator.posterior_, config["posterior"])
         read = archive.strict_json(archive.canonical(config))
         _expected(read, {kind.__name__: kind})
         assembled(read, found, {kind.__name__: kind})
@@ -156,7 +156,7 @@ def assembled(config, found, kinds):
     if calibration is not None:
         calibration.check(posterior_.model.likelihood, wanted)
     if isinstance(calibration, CVPlus):
-        expect(len(calibration.errors) == len(getattr(posterior_, "parts", ())), "its calibration is of other members")
+        expect(len(calibration.errors) == len(posterior_.parts), "its calibration is of other members")
     attributes = {
         "method_": method,
         "schema_": schema,
