@@ -318,7 +318,7 @@ def test_several_targets_have_quantiles_but_no_joint_density():
     found = calibration.quantiles(answer, y)(answer)
     with pytest.raises(ValueError, match="no joint density"):
         found.log_prob(y)
-    assert found.offers("cdf") and not found.offers("log_prob")
+    assert found.supports("cdf") and not found.supports("log_prob")
     assert metrics.coverage(answer, y).value < 0.8 < metrics.coverage(found, y).value
     alone = gaussians(answer.z["mean"][..., 1:], answer.z["scale"][..., 1:])
     one = calibration.quantiles(alone, y[:, 1])(alone)

@@ -405,7 +405,7 @@ def test_samples_keep_their_noise_far_from_zero():
 def test_one_target_has_one_axis_and_columnwise_has_two():
     answer, mean, _ = far_answer(dubito.Gaussian(), 0.0)
     wide, n, key = answer.columnwise, len(answer), jax.random.key(0)
-    names = "mean std variance aleatoric aleatoric_std epistemic epistemic_std narrowest".split()
+    names = "mean std variance aleatoric aleatoric_std epistemic epistemic_std min_component_std".split()
     for name in names:
         assert getattr(answer, name).shape == (n,), name
         np.testing.assert_array_equal(getattr(wide, name)[:, 0], getattr(answer, name))
@@ -417,7 +417,7 @@ def test_one_target_has_one_axis_and_columnwise_has_two():
     np.testing.assert_array_equal(answer.cdf(y), answer.cdf(y[:, None]))
     np.testing.assert_array_equal(answer.log_prob(y), answer.log_prob(y[:, None]))
     assert wide.interval()[0].shape == (n, 1) and wide.sample(key, 3).shape == (3, n, 1)
-    assert wide.columnwise is wide and wide._moments is answer._moments
+    assert wide.columnwise is wide and wide.mixture is answer.mixture
     assert np.sqrt(((answer.mean - mean.mean(0)) ** 2).mean()) < 1e-6
     with pytest.raises(ValueError, match=r"shape \(1, 30\)"):
         answer.cdf(y[None])

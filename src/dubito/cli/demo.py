@@ -237,7 +237,7 @@ def coverages(job, results):
         plots.interval_coverage(result.answer, job.test[1], ax=ax)
         for line in ax.get_lines()[-2:] if name != next(iter(results)) else ax.get_lines()[-1:]:
             line.remove()
-        ax.plot(nominal, metrics.inside(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
+        ax.plot(nominal, metrics.central_coverage(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
     for band in ax.collections[1:]:
         band.remove()
     return share_legend(figure, [ax], 2)

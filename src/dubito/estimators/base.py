@@ -77,7 +77,7 @@ class Answering:
     def _answer(self, found, x):
         answer = self._raw(found, x)
         check_answers(answer.mean, finite=True)
-        if answer.offers("variance"):  # which a likelihood of a user's, with heavy tails, may not have
+        if answer.supports("variance"):  # which a likelihood of a user's, with heavy tails, may not have
             check_answers(answer.std, finite=type(answer.likelihood).__module__.startswith("dubito."))
         return answer if self.calibration_ is None else self.calibration_(answer)
 

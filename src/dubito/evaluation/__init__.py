@@ -2,10 +2,11 @@
 
 - ``validation``: a predictive, outcomes and weights that fit together.
 - ``crps``: the continuous ranked probability score.
+- ``calibration_base``: the contract of calibrations.
+- ``conformal``: conformal intervals and sets.
 - ``metrics``: scores, each with its standard error.
 - ``interpretation``: what a score card says, in sentences.
-- ``quantile_recalibration``: a predictive whose cdf is mapped.
-- ``conformal``: conformal intervals and sets.
+- ``quantile_recalibration``: a predictive distribution whose cdf is mapped.
 - ``calibration``: temperature, isotonic and quantile calibration.
 - ``diagnostics``: whether the draws are enough.
 - ``elbo``: the evidence lower bound.

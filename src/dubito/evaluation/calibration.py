@@ -12,7 +12,7 @@ might as well be absent. ValueError where y does not fit the predictive, or wher
 
 import inspect
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
@@ -23,11 +23,13 @@ from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
 from dubito._jax.pytree import register_dataclass
+from dubito.evaluation.calibration_base import Calibration
 from dubito.evaluation.conformal import split_conformal
-from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, scores
+from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
 from dubito.evaluation.validation import checked
 from dubito.models.likelihoods.base import Categorical
 from dubito.posteriors.predictive import Predictive
+from dubito.posteriors.predictive_base import shared_fields
 from dubito.posteriors.temperature import best_temperature
 
 FAR = 1e3  # normal scores: where the outer straight lines end
@@ -51,7 +53,7 @@ def temperature(predictive, y, *, weight=None):
 
 
 @dataclass(frozen=True)
-class Temperature:
+class Temperature(Calibration):
     """One temperature for the logits of every draw: p̄ = (1/S) Σ_s softmax(f_s/T). T > 1 says less, T < 1 more.
 
     Every draw is tempered, not their mean, so that entropy still splits into noise and doubt about the weights, and a
@@ -115,7 +117,7 @@ def isotonic(predictive, y, *, weight=None):
 
 
 @dataclass(frozen=True)
-class Isotonic:
+class Isotonic(Calibration):
     """For each class a rising map of its probability, straight lines between ``knots`` (p, frequency), then shares of the sum.
 
     No class gets less than ``floor`` before that: what n rows have not shown may yet happen. The answer is one set of
@@ -170,7 +172,7 @@ def quantiles(predictive, y, *, weight=None, knots=None):
     if not np.all(factors > 0):
         raise ValueError("every mean is y itself in the held-out rows: they were not held out, or have no noise")
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
-    return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in scores(f).T))
+    return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in normal_scores(f).T))
 
 
 def _knots(u, weight, level):
@@ -185,7 +187,7 @@ def _knots(u, weight, level):
 
 
 @dataclass(frozen=True)
-class Quantiles:
+class Quantiles(Calibration):
     """For each target a factor c and a rising map R: the calibrated P(Y ≤ y) is R(F(mean + (y − mean)/c)).
 
     ``knots``: for each target normal scores (u, v); R = Φ(g(Φ⁻¹(F))) with g of straight lines through them, and outside with
@@ -210,7 +212,7 @@ class Quantiles:
 
     def __call__(self, predictive):
         _fits(self, predictive)
-        return RecalibratedPredictive(*(getattr(predictive, f.name) for f in fields(Predictive)), calibration=self)
+        return RecalibratedPredictive(**shared_fields(predictive), predictive=predictive, calibration=self)
 
     @cached_property
     def lines(self):
@@ -230,7 +232,7 @@ def _rows(weight):
 
 
 def _fits(calibration, predictive):
-    if type(predictive) is not Predictive:
+    if not isinstance(predictive, Predictive):
         raise ValueError(
             "this calibration is for a predictive as it was fitted, not for one of conformal or mapped quantiles"
         )

@@ -4,20 +4,107 @@ The promise is of frequency over rows that are exchangeable with the held-out on
 draws of these; it is none for each row by itself. Rows are not weighted: then the promise would be another.
 """
 
+import abc
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from dubito._check import check_coverage
+from dubito._jax.types import Key
+from dubito.evaluation.calibration_base import Calibration
 from dubito.evaluation.validation import checked
+from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.predictive import Predictive
+from dubito.posteriors.predictive_base import PredictiveDistribution, shared_fields
 
 SCORES = {"regression": ("quantiles", "normalized", "residual"), "classification": ("adaptive", "plain")}
 HELD = 2**22  # numbers of one block of CV+ intervals
 HELD_OUT = 100_000  # errors that a model file holds
+
+
+@dataclass(frozen=True, repr=False)
+class ConformalPredictive(PredictiveDistribution):
+    """A predictive distribution with conformal intervals or sets; everything else is that of ``predictive``.
+
+    Parameters
+    ----------
+    predictive
+        The distribution whose intervals or sets are made conformal.
+    conformal
+        The ``Conformal`` or ``CVPlus`` that makes them.
+    """
+
+    predictive: PredictiveDistribution = field(kw_only=True)
+    conformal: Any = field(kw_only=True)
+
+    @property
+    def mixture(self) -> DrawMixture:
+        return self.predictive.mixture
+
+    @property
+    def columnwise(self) -> Any:
+        return self._columnwise if self.squeeze else self
+
+    @cached_property
+    def _columnwise(self) -> Any:
+        return replace(self, squeeze=False, classes=None, predictive=self.predictive.columnwise)
+
+    def by_rows(self) -> Iterator[Any]:
+        return (replace(self, draws=part.draws, predictive=part) for part in self.predictive.by_rows())
+
+    def supports(self, name: str) -> bool:
+        return self.predictive.supports(name)
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return self.predictive.components()
+
+    @property
+    def sets(self) -> Bool[np.ndarray, "rows classes"]:
+        """Which classes are in each row's conformal set."""
+        return self.conformal.sets(self.predictive)
+
+    def _interval(self, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        return self.conformal.interval(self.predictive, coverage)
+
+    def _mean(self) -> np.ndarray:
+        return self.predictive._mean()
+
+    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
+        return self.predictive._variances()
+
+    def _log_density(self, y: np.ndarray) -> np.ndarray:
+        return self.predictive._log_density(y)
+
+    def _cdf(self, y: np.ndarray) -> np.ndarray:
+        return self.predictive._cdf(y)
+
+    def _quantiles(self, q: np.ndarray) -> np.ndarray:
+        return self.predictive._quantiles(q)
+
+    def _sample(self, key: Key, n: int) -> np.ndarray:
+        return self.predictive._sample(key, n)
+
+
+class ConformalRule(Calibration):
+    """A calibration that makes conformal intervals and sets."""
+
+    @abc.abstractmethod
+    def interval(self, predictive: Any, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        """(lower, upper), each (n, K), of a ``columnwise`` predictive."""
+
+    @abc.abstractmethod
+    def sets(self, predictive: Any) -> Bool[np.ndarray, "rows classes"]:
+        """Which classes are in each row's set; the most probable one always is, so that no set is empty."""
+
+    def __call__(self, predictive: Any) -> ConformalPredictive:
+        self.check(predictive.likelihood, predictive.columns)
+        return ConformalPredictive(**shared_fields(predictive), predictive=predictive, conformal=self)
 
 
 def split_conformal(predictive, y, *, coverage=0.9, score=None):
@@ -38,7 +125,7 @@ def split_conformal(predictive, y, *, coverage=0.9, score=None):
     predictive, y, _ = checked(predictive, y, None, predictive.task)
     if score is None:
         score = (
-            SCORES[predictive.task][0] if predictive.task != "regression" or predictive.offers("cdf") else "residual"
+            SCORES[predictive.task][0] if predictive.task != "regression" or predictive.supports("cdf") else "residual"
         )
     found = Conformal(score, coverage, None)
     found.check(predictive.likelihood, predictive.columns)
@@ -55,7 +142,7 @@ def rank(n, coverage):
 
 
 @dataclass(frozen=True)
-class Conformal:
+class Conformal(ConformalRule):
     """``margins``: Q of each target, or of all classes together; None for too few rows, where everything conforms."""
 
     score: str
@@ -74,10 +161,6 @@ class Conformal:
         margins: tuple = (0.0,) * count if self.margins is None else self.margins
         if len(margins) != count or not all(math.isfinite(margin) for margin in margins):
             raise ValueError(f"conformal margins are {count} finite numbers here, got {self.margins!r}")
-
-    def __call__(self, predictive):
-        self.check(predictive.likelihood, predictive.columns)
-        return ConformalPredictive(predictive, self)
 
     def errors(self, predictive, y):
         """The score of each row and target, (n, K), of a ``columnwise`` predictive."""
@@ -117,45 +200,6 @@ class Conformal:
         return best | (scores <= self.margins[0])
 
 
-@dataclass(frozen=True, repr=False)
-class ConformalPredictive:
-    """A predictive with conformal intervals or sets; everything else is answered as before."""
-
-    predictive: Any
-    conformal: Any
-
-    def __len__(self):
-        return len(self.predictive)
-
-    def __repr__(self):
-        kind = "intervals" if self.predictive.task == "regression" else "sets"
-        lines = repr(self.predictive).splitlines()
-        return "\n".join([type(self).__name__, *lines[1:], f"  {kind}: {type(self.conformal).__name__}"])
-
-    @property
-    def columnwise(self):
-        return ConformalPredictive(self.predictive.columnwise, self.conformal)
-
-    def __getattr__(self, name):
-        if name.startswith("__") or "predictive" not in vars(self):  # copies ask before there is anything
-            raise AttributeError(name)
-        return getattr(self.predictive, name)
-
-    def by_rows(self):
-        return (ConformalPredictive(part, self.conformal) for part in self.predictive.by_rows())
-
-    def interval(self, coverage=0.9):
-        """(lower, upper), each (n,) or (n, K), that hold y with the probability ``coverage``: of split conformal ones that they were
-        made for."""
-        lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
-        return self.predictive._squeezed(lower), self.predictive._squeezed(upper)
-
-    @property
-    def sets(self):
-        """Which classes are in each row's set, bool (n, C)."""
-        return self.conformal.sets(self.predictive)
-
-
 def cv_plus(predictive, y, fold, *, coverage=0.9):
     """The ``CVPlus`` intervals or sets of a committee, from its own rows: each by the member that has not seen it.
 
@@ -186,7 +230,7 @@ def of_folds(errors, fold):
 
 
 @dataclass(frozen=True)
-class CVPlus:
+class CVPlus(ConformalRule):
     """``errors``: for each member and each target (or all classes together) its sorted errors at the rows of its fold, without sign.
 
     An interval reaches from the ⌊(n + 1)(1 − coverage)⌋-th smallest of m_k(i)(x) − r_i over rows i to the ⌈(n + 1) coverage⌉-th smallest
@@ -208,13 +252,9 @@ class CVPlus:
         if not any(own[0] for own in self.errors):
             raise ValueError("CV+ has no errors of any member")
 
-    def __call__(self, predictive):
-        self.check(predictive.likelihood, predictive.columns)
-        return ConformalPredictive(predictive, self)
-
     def of_members(self, predictive):
         """The mean by each member, (M, n, K); of classes their probabilities."""
-        if type(predictive) is not Predictive:
+        if not isinstance(predictive, Predictive):
             raise ValueError("CV+ wants the predictive of a committee as it was fitted, not a calibrated one")
         return predictive.columnwise.means(len(self.errors))
 

@@ -59,7 +59,7 @@ def summed(predictive, y):
     start = np.clip(y, low, high)
     at, before = predictive.cdf(start), predictive.cdf(start - 1)
     total = np.abs(y - start)
-    fine = np.floor(predictive.narrowest / 12 - 0.5).clip(0)  # (h − 1)/2
+    fine = np.floor(predictive.min_component_std / 12 - 0.5).clip(0)  # (h − 1)/2
     for side, count in ((-1, start - low), (1, high - start)):
         width = 2 * np.maximum(fine, np.ceil((count / CELLS - 1) / 2)) + 1
         slope = before**2 - at**2 if side < 0 else (1 - at) ** 2 - (1 - before) ** 2

@@ -13,7 +13,7 @@ from scipy import special, stats
 from dubito.evaluation.validation import checked
 from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.noise import GammaNoisePosterior
-from dubito.posteriors.reductions import Kept
+from dubito.posteriors.reductions import ALL_DRAWS
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
 SHORTEST = 8  # draws of a chain from which an autocorrelation is estimated at all
@@ -209,9 +209,9 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     nll, mean_nll = None, np.nan
     if y is not None:
         _, y, weight = checked(given, y, weight, answer.task, marked=True)
-        if answer.offers("log_prob"):
+        if answer.supports("log_prob"):
             nll, mean_nll = _errors_of_nll(kind, runs, answer, y, weight / weight.sum())
-    spread = answer.offers("variance")
+    spread = answer.supports("variance")
     std, sd = (answer.std, answer.scale * found["sd"]) if spread else (answer.epistemic_std, None)
     mean = answer.scale * found["mean"]
     fields = (std, mean, sd, found.get("rhat"), found.get("ess"))
@@ -236,7 +236,7 @@ def _errors_of_nll(kind, runs, answer, y, share):
     errors, total, start = [], np.zeros(len(answer.draws)), 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        logs = part.log_densities(Kept, y[rows])
+        logs = part.log_densities(ALL_DRAWS, y[rows])
         with np.errstate(invalid="ignore"):  # nan where no draw gives y a density
             influence = -np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) * logs.shape[1]
         errors.append(_error(kind, runs, influence[:, :, None])[:, 0])

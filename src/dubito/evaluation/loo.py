@@ -10,7 +10,7 @@ from dubito.evaluation.validation import checked
 from dubito.posteriors.base import Mixture, Samples, unwrapped
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import LowRankNormal
-from dubito.posteriors.reductions import Kept
+from dubito.posteriors.reductions import ALL_DRAWS
 
 try:
     from arviz_stats.base.array import array_stats
@@ -51,7 +51,7 @@ def leave_one_out(answer, posterior, y):
     whole, parts, start = -answer.log_prob(y), [], 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        logs = part.log_densities(Kept, y[rows])
+        logs = part.log_densities(ALL_DRAWS, y[rows])
         share = np.ones(len(part))  # of the draws, as good as independent
         if kind == "chains":
             density = np.exp(logs - logs.max(1, keepdims=True))[:, :, None]

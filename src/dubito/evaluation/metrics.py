@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dubito.evaluation.conformal import ConformalPredictive
 from dubito.evaluation.crps import by_target
 from dubito.evaluation.validation import checked
 
@@ -113,7 +114,7 @@ def pit(predictive, y):
     return values[:, 0] if predictive.squeeze and values.shape[1] == 1 else values
 
 
-def inside(predictive, y, nominal):
+def central_coverage(predictive, y, nominal):
     """The share of observations in the central interval of each probability ``nominal`` (m,); its diagonal is calibration.
 
     A count lies in it by the part of [F(y − 1), F(y)] that does, the mean of a randomized F(y) (Czado et al. 2009).
@@ -226,12 +227,12 @@ def scorecard(predictive, y, *, weight=None):
     Conformal intervals and sets have a coverage and a width or size of their own.
     """
     predictive, y, weight = checked(predictive, y, weight, predictive.task, marked=True)
-    conformal = getattr(predictive, "conformal", None)
+    conformal = predictive.conformal if isinstance(predictive, ConformalPredictive) else None
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.mean.shape[1]
-        usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.offers("log_prob") else ())
+        usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.supports("log_prob") else ())
         scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
-        if predictive.offers("cdf") and not marked:
+        if predictive.supports("cdf") and not marked:
             scores |= _of_distribution(predictive, y, weight)
         if conformal is not None and not marked:
             level = conformal.coverage

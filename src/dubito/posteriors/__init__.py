@@ -14,5 +14,7 @@
 - ``readings``: what a predictive computes from draws, as compiled programs.
 - ``outcomes``: targets as numbers or class codes, checked.
 - ``temperature``: the temperature of class probabilities.
-- ``predictive``: one distribution per row, in the target's units.
+- ``draw_mixture``: moments, densities, quantiles and samples of a mixture over draws.
+- ``predictive_base``: the contract of predictive distributions, one a row, in the target's units.
+- ``predictive``: the predictive distribution of a posterior.
 """

@@ -115,7 +115,7 @@ def interval_coverage(predictive, y, *, ax=None):
     what a calibrated predictive would show on as many rows; below the diagonal there is too little doubt.
     """
     nominal = np.linspace(0, 1, 101)
-    observed, rows = metrics.inside(predictive, y, nominal), len(predictive)
+    observed, rows = metrics.central_coverage(predictive, y, nominal), len(predictive)
     low, high = (stats.binom.ppf(q, rows, nominal) / rows for q in (0.025, 0.975))
     ax = _axes(ax, (5.0, 5.0))
     ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({rows:,} rows)")
