@@ -132,17 +132,17 @@ def test_a_posterior_of_ones_own_needs_no_more_than_sample(key):
 
 def test_parameters_that_depend_on_the_draw_are_counted():
     seed = np.zeros(2, np.uint32)
-    assert function_samples.varying(cloud(network()), seed) == 3 * 16 + 16 + 16 + 1 + 1
-    assert function_samples.varying(dropped(network()), seed) == 16
+    assert function_samples.varying_parameters(cloud(network()), seed) == 3 * 16 + 16 + 16 + 1 + 1
+    assert function_samples.varying_parameters(dropped(network()), seed) == 16
     points = Samples(cloud(network()).model, cloud(network()).sample(jax.random.key(0), 3))
-    assert function_samples.varying(points, np.int32(0)) == 82
+    assert function_samples.varying_parameters(points, np.int32(0)) == 82
 
 
 @pytest.mark.parametrize(
     ("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)]
 )
 def test_lines_leave_little_over(count, most, lines):
-    assert function_samples.side_by_side(count, most) == lines
+    assert function_samples.draws_per_line(count, most) == lines
 
 
 def test_params_may_have_none_in_them():

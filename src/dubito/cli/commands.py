@@ -201,7 +201,7 @@ def evaluate(
     inputs, y = read_to_evaluate(found, table, say, "evaluate")
     unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
-    card = scorecard(answer, y) | unsure.card()
+    card = scorecard(answer, y) | unsure.to_dict()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return

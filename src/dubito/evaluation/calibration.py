@@ -26,7 +26,7 @@ from dubito._jax.pytree import register_dataclass
 from dubito.evaluation.calibration_base import Calibration
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 from dubito.models.likelihoods.base import Categorical
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.predictive_base import shared_fields
@@ -43,7 +43,7 @@ def temperature(predictive, y, *, weight=None):
     Guo et al. 2017, with the mean over draws inside the logarithm, and with one row more that could be of any class: where
     every held-out row is predicted right, that leaves a doubt. The classes of y need not be all there are.
     """
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
 
     def log_probs(temperature):
         answer = Temperature(float(temperature))(predictive)
@@ -108,7 +108,7 @@ def isotonic(predictive, y, *, weight=None):
 
     It wants rows by the hundred for each class. A class that y does not have gets the least probability, 1/(n + 1).
     """
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     knots = []
     for k, p in enumerate(predictive.probs.T):
         found = IsotonicRegression(out_of_bounds="clip").fit(p, y == k, sample_weight=weight)
@@ -157,7 +157,7 @@ def quantiles(predictive, y, *, weight=None, knots=None):
 
     ValueError for fewer than 10 rows, and for counts.
     """
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     if predictive.discrete:
         raise ValueError("F(y) of counts is in steps and never uniform: use split_conformal")
     n = _rows(weight)
@@ -252,7 +252,7 @@ def _expect(true, problem):
 METHODS = {"temperature": temperature, "isotonic": isotonic, "quantiles": quantiles, "conformal": split_conformal}
 
 
-def calibrated(predictive, y, method=None, **options):
+def fit_calibration(predictive, y, method=None, **options):
     """The calibration of a name in ``METHODS``; None is temperature for classes, quantiles for regression."""
     if method is None:
         method = "quantiles" if predictive.task == "regression" else "temperature"

@@ -18,14 +18,14 @@ from jaxtyping import Bool
 from dubito._check import check_coverage
 from dubito._jax.types import Key
 from dubito.evaluation.calibration_base import Calibration
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.predictive_base import PredictiveDistribution, shared_fields
 
 SCORES = {"regression": ("quantiles", "normalized", "residual"), "classification": ("adaptive", "plain")}
-HELD = 2**22  # numbers of one block of CV+ intervals
-HELD_OUT = 100_000  # errors that a model file holds
+MAX_BLOCK_NUMBERS = 2**22  # numbers of one block of CV+ intervals
+MAX_ERRORS = 100_000  # errors that a model file holds
 
 
 @dataclass(frozen=True, repr=False)
@@ -122,21 +122,25 @@ def split_conformal(predictive, y, *, coverage=0.9, score=None):
 
     Fewer than coverage/(1 − coverage) rows promise nothing: intervals are infinite then and sets hold all classes.
     """
-    predictive, y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = check_predictive(predictive, y, None, predictive.task)
     if score is None:
         score = (
             SCORES[predictive.task][0] if predictive.task != "regression" or predictive.supports("cdf") else "residual"
         )
     found = Conformal(score, coverage, None)
     found.check(predictive.likelihood, predictive.columns)
-    scores = found.classes(predictive)[np.arange(len(y)), y][:, None] if y.ndim == 1 else found.errors(predictive, y)
-    place = rank(len(scores), coverage)
+    scores = (
+        found.class_scores(predictive)[np.arange(len(y)), y][:, None]
+        if y.ndim == 1
+        else found.target_scores(predictive, y)
+    )
+    place = conformal_rank(len(scores), coverage)
     if place > len(scores):
         return found
     return Conformal(score, coverage, tuple(np.sort(scores, axis=0)[place - 1].tolist()))
 
 
-def rank(n, coverage):
+def conformal_rank(n, coverage):
     """⌈(n + 1) coverage⌉: so many of n scores must lie below for a further one to be covered."""
     return math.ceil((n + 1) * coverage - 1e-9)
 
@@ -162,14 +166,14 @@ class Conformal(ConformalRule):
         if len(margins) != count or not all(math.isfinite(margin) for margin in margins):
             raise ValueError(f"conformal margins are {count} finite numbers here, got {self.margins!r}")
 
-    def errors(self, predictive, y):
+    def target_scores(self, predictive, y):
         """The score of each row and target, (n, K), of a ``columnwise`` predictive."""
         lower, upper, unit = self._start(predictive)
         return np.maximum(lower - y, y - upper) / unit
 
-    def classes(self, predictive):
+    def class_scores(self, predictive):
         """The score of every class in each row, (n, C)."""
-        return 1 - predictive.probs if self.score == "plain" else adaptive(predictive.probs)
+        return 1 - predictive.probs if self.score == "plain" else adaptive_scores(predictive.probs)
 
     def _start(self, predictive):
         """(lower, upper, unit), each (n, K): where the score is 0, and what a margin is a multiple of."""
@@ -193,7 +197,7 @@ class Conformal(ConformalRule):
 
     def sets(self, predictive):
         """Which classes are in each row's set, bool (n, C). The most probable one always is: no set is empty."""
-        scores = self.classes(predictive)
+        scores = self.class_scores(predictive)
         if self.margins is None:
             return np.ones(scores.shape, bool)
         best = np.arange(scores.shape[1]) == predictive.probs.argmax(1)[:, None]
@@ -210,21 +214,21 @@ def cv_plus(predictive, y, fold, *, coverage=0.9):
     ``coverage`` where one row more or less does not change the members much; no row is spent on that. Barber, Candès, Ramdas &
     Tibshirani 2021, "Predictive inference with the jackknife+"; Romano, Sesia & Candès 2020, algorithm 2.
     """
-    predictive, y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = check_predictive(predictive, y, None, predictive.task)
     fold = np.asarray(fold)
     if fold.shape != (len(y),) or fold.dtype.kind not in "iu" or fold.min() < 0:
         raise ValueError(f"fold is a member's number for each of {len(y)} rows, from 0; got shape {fold.shape}")
-    if y.size > HELD_OUT:
+    if y.size > MAX_ERRORS:
         raise ValueError(f"CV+ keeps an error of each of {len(y)} rows: of so many hold some out for split_conformal")
     found = CVPlus(coverage, ((),) * (fold.max() + 1))
-    own = found.of_members(predictive)[fold, np.arange(len(y))]
-    errors = np.abs(y - own) if predictive.task == "regression" else adaptive(own)[np.arange(len(y)), y][:, None]
-    found = CVPlus(coverage, of_folds(errors, fold))
+    own = found.member_means(predictive)[fold, np.arange(len(y))]
+    errors = np.abs(y - own) if predictive.task == "regression" else adaptive_scores(own)[np.arange(len(y)), y][:, None]
+    found = CVPlus(coverage, errors_by_fold(errors, fold))
     found.check(predictive.likelihood, predictive.columns)
     return found
 
 
-def of_folds(errors, fold):
+def errors_by_fold(errors, fold):
     """The ``errors`` (n, K) of each fold and target, sorted, as tuples."""
     return tuple(tuple(map(tuple, np.sort(errors[fold == m].T).tolist())) for m in range(fold.max() + 1))
 
@@ -252,7 +256,7 @@ class CVPlus(ConformalRule):
         if not any(own[0] for own in self.errors):
             raise ValueError("CV+ has no errors of any member")
 
-    def of_members(self, predictive):
+    def member_means(self, predictive):
         """The mean by each member, (M, n, K); of classes their probabilities."""
         if not isinstance(predictive, Predictive):
             raise ValueError("CV+ wants the predictive of a committee as it was fitted, not a calibrated one")
@@ -261,12 +265,12 @@ class CVPlus(ConformalRule):
     def interval(self, predictive, coverage):
         """(lower, upper), each (n, K)."""
         check_coverage(coverage)
-        return self.between(self.of_members(predictive), coverage)
+        return self.interval_of_means(self.member_means(predictive), coverage)
 
-    def between(self, means, coverage) -> tuple[Any, Any]:
+    def interval_of_means(self, means, coverage) -> tuple[Any, Any]:
         """(lower, upper), each (n, K), from the members' ``means`` (M, n, K)."""
         count = sum(len(own[0]) for own in self.errors)
-        place, size = rank(count, coverage), max(1, HELD // count)
+        place, size = conformal_rank(count, coverage), max(1, MAX_BLOCK_NUMBERS // count)
         lower, upper = np.full(means.shape[1:], -np.inf), np.full(means.shape[1:], np.inf)
         for k in range(means.shape[2] if place <= count else 0):
             for start in range(0, means.shape[1], size):
@@ -280,15 +284,15 @@ class CVPlus(ConformalRule):
     def sets(self, predictive):
         """Which classes are in each row's set, bool (n, C). The most probable one always is: no set is empty."""
         best = np.arange(predictive.columns) == predictive.probs.argmax(1)[:, None]
-        return best | self.conforming(self.of_members(predictive))
+        return best | self.conforming_classes(self.member_means(predictive))
 
-    def conforming(self, probs):
+    def conforming_classes(self, probs):
         """Which classes conform, bool (n, C), by the members' ``probs`` (M, n, C)."""
-        below: Any = sum(np.searchsorted(own[0], adaptive(p)) for own, p in zip(self.errors, probs, strict=True))
-        return below < rank(sum(len(own[0]) for own in self.errors), self.coverage)
+        below: Any = sum(np.searchsorted(own[0], adaptive_scores(p)) for own, p in zip(self.errors, probs, strict=True))
+        return below < conformal_rank(sum(len(own[0]) for own in self.errors), self.coverage)
 
 
-def adaptive(p):
+def adaptive_scores(p):
     """For every class of each row the sum of probabilities of classes at least as probable, (n, C)."""
     order = np.argsort(-p, axis=1, kind="stable")
     total = np.cumsum(np.take_along_axis(p, order, axis=1), axis=1)

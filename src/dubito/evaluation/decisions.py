@@ -1,6 +1,6 @@
 """Acting on doubt: telling foreign rows, abstaining, choosing what to label next, choosing what to try.
 
-A score of doubt gives each row of a predictive a number, higher for more doubt. Those of ``DOUBTS`` have names:
+A score of doubt gives each row of a predictive a number, higher for more doubt. Those of ``UNCERTAINTY_SCORES`` have names:
 
 ======================  =============================================================================================
 ``variance``            Var[y]: noise and doubt about the weights
@@ -26,7 +26,7 @@ from scipy import stats
 from dubito._jax import prng
 from dubito.evaluation import metrics
 from dubito.evaluation.metrics import Score
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 
 LEVELS = 20  # shares of rows that a bound is tried at
 
@@ -49,7 +49,7 @@ def _mutual_information(predictive):
     return 0.5 * np.sum(np.log1p((answer.epistemic_std / answer.aleatoric_std) ** 2), axis=1)
 
 
-DOUBTS = {name: _of_moments(name) for name in ("variance", "aleatoric", "epistemic")} | {
+UNCERTAINTY_SCORES = {name: _of_moments(name) for name in ("variance", "aleatoric", "epistemic")} | {
     "mutual_information": _mutual_information,
     "entropy": lambda predictive: predictive.entropy,
     "least_confidence": lambda predictive: 1 - predictive.probs.max(1),
@@ -59,8 +59,8 @@ OF_CLASSES = ("entropy", "least_confidence", "variation_ratio")
 OF_WEIGHTS = ("epistemic", "mutual_information", "variation_ratio")
 
 
-def doubt(predictive, score=None):
-    """The score of doubt of each row, (n,): a name of ``DOUBTS`` or a function predictive -> (n,).
+def uncertainty_score(predictive, score=None):
+    """The score of doubt of each row, (n,): a name of ``UNCERTAINTY_SCORES`` or a function predictive -> (n,).
 
     None is ``least_confidence`` for classes and ``variance`` for regression: of being wrong, for whatever reason. Raises
     ValueError for an unknown name, one that the task has not, and doubt about weights of which there is one draw.
@@ -68,24 +68,24 @@ def doubt(predictive, score=None):
     classes = predictive.task == "classification"
     score = ("least_confidence" if classes else "variance") if score is None else score
     if not callable(score):
-        known = [name for name in DOUBTS if classes or name not in OF_CLASSES]
+        known = [name for name in UNCERTAINTY_SCORES if classes or name not in OF_CLASSES]
         if score not in known:
             raise ValueError(f"score={score!r} is none of {predictive.task}: {', '.join(known)}, or a function")
         if score in OF_WEIGHTS and len(predictive.draws) < 2:
             raise ValueError(f"{score} is doubt about the weights, of which this predictive has one draw only")
-        score = DOUBTS[score]
+        score = UNCERTAINTY_SCORES[score]
     found = np.asarray(score(predictive), np.float64)
     if found.shape != (len(predictive),) or np.any(np.isnan(found)):
         raise ValueError(f"a score of doubt is one number a row, none NaN; got shape {found.shape}")
     return found
 
 
-def detection(inside, outside, score="epistemic"):
+def ood_detection(inside, outside, score="epistemic"):
     """How well doubt tells the rows of two predictives apart: Scores by the names ``auroc``, ``aupr`` and ``fpr95``.
 
     ``inside``: of rows like those trained on; ``outside``: of foreign ones. See ``metrics.ood_auroc`` and its like.
     """
-    pair = doubt(inside, score), doubt(outside, score)
+    pair = uncertainty_score(inside, score), uncertainty_score(outside, score)
     measures = {"auroc": metrics.ood_auroc, "aupr": metrics.ood_aupr, "fpr95": metrics.ood_fpr95}
     return {name: measure(*pair) for name, measure in measures.items()}
 
@@ -93,7 +93,7 @@ def detection(inside, outside, score="epistemic"):
 def losses(predictive, y, loss=None):
     """The loss of each row, (n,): None is 1 for a wrong class, the squared error of regression (the mean over targets, in
     their units); others are the ``rows`` of a score, as ``metrics.nll(predictive, y).rows``. ValueError for what is no loss."""
-    predictive, y, _ = checked(predictive, y, None, predictive.task)
+    predictive, y, _ = check_predictive(predictive, y, None, predictive.task)
     if loss is None and predictive.task == "classification":
         return (predictive.probs.argmax(1) != y).astype(float)
     loss = np.mean((y - predictive.mean) ** 2, axis=1) if loss is None else np.asarray(loss, np.float64)
@@ -117,13 +117,13 @@ class RiskCoverage(NamedTuple):
 def risk_coverage(predictive, y, *, score=None, loss=None, weight=None):
     """The risk-coverage curve, and the area under it with its standard error (El-Yaniv & Wiener 2010).
 
-    ``score`` as for ``doubt``, ``loss`` as for ``losses``; rows of the same doubt are answered together. Raises ValueError
+    ``score`` as for ``uncertainty_score``, ``loss`` as for ``losses``; rows of the same doubt are answered together. Raises ValueError
     for y, loss or weight that do not fit.
     """
-    _, _, weight = checked(predictive, y, weight, predictive.task)
-    found, loss = doubt(predictive, score), losses(predictive, y, loss)
-    value, slope = metrics._above(-found, loss, weight, np.ones(len(loss)))
-    area = metrics._average(value + weight.sum() * slope, weight)
+    _, _, weight = check_predictive(predictive, y, weight, predictive.task)
+    found, loss = uncertainty_score(predictive, score), losses(predictive, y, loss)
+    value, slope = metrics.precision_above(-found, loss, weight, np.ones(len(loss)))
+    area = metrics.weighted_mean(value + weight.sum() * slope, weight)
     used = weight > 0
     threshold, place = np.unique(found[used], return_inverse=True)
     mass = np.cumsum(np.bincount(place, weight[used]))
@@ -163,7 +163,7 @@ def threshold(predictive, y, *, coverage=None, risk=None, confidence=None, score
     return float(curve.threshold[fits][-1]) if np.any(fits) else -np.inf
 
 
-def acquire(predictive, count, score="mutual_information"):
+def acquisition(predictive, count, score="mutual_information"):
     """The rows to label next: the ``count`` of the greatest doubt, the greatest first, each once; equal ones in their order.
 
     Rows are judged one by one, so several near to each other may be chosen; take few at a time and fit again. With
@@ -172,7 +172,7 @@ def acquire(predictive, count, score="mutual_information"):
     """
     if not (isinstance(count, int | np.integer) and 1 <= count <= len(predictive)):
         raise ValueError(f"count is a whole number from 1 to the {len(predictive)} rows there are; got {count!r}")
-    return np.argsort(-doubt(predictive, score), kind="stable")[:count]
+    return np.argsort(-uncertainty_score(predictive, score), kind="stable")[:count]
 
 
 def thompson(predictive, *, key):

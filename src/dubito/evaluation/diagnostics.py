@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.reductions import ALL_DRAWS
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
 SHORTEST = 8  # draws of a chain from which an autocorrelation is estimated at all
-SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarlo.enough``
+SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarloError.enough``
 
 
 def rhat(values):
@@ -94,7 +94,7 @@ def _ratio(above, below):
 
 
 @dataclass(frozen=True)
-class MonteCarlo:
+class MonteCarloError:
     """What the draws leave unsure: standard errors of predictions over other draws like these, in the target's units.
 
     ``kind``: "point" (nothing is drawn), "independent" draws, "chains" (``runs`` of them, whose draws resemble each other), or
@@ -176,7 +176,7 @@ class MonteCarlo:
         runs = f"{self.runs} {'chain' if self.kind == 'chains' else 'member'}{'s' if self.runs > 1 else ''}"
         return runs if each == 1 else f"{runs} of {each:,} draws"
 
-    def card(self):
+    def to_dict(self):
         """The numbers that are defined, by name: root mean squares over rows of errors, the extremes of ``ess`` and ``rhat``."""
         if self.kind == "point":
             return {"draws": self.draws}
@@ -189,7 +189,7 @@ class MonteCarlo:
 
 
 def monte_carlo(answer, posterior, y=None, *, weight=None):
-    """What the draws of a predictive leave unsure: ``MonteCarlo`` of ``answer``, which ``predict`` gave for ``posterior``.
+    """What the draws of a predictive leave unsure: ``MonteCarloError`` of ``answer``, which ``predict`` gave for ``posterior``.
 
     A statistic T of the draws has influence values I_s, and its error is √(Var(I)/S_eff): of the mean I = m_s − m̄; of the standard
     deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for the
@@ -203,12 +203,12 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     if len(answer) == 0:
         raise ValueError("the predictive has no rows, whose errors could be told")
     given, answer = answer, answer.columnwise
-    kind, runs = _structure(posterior, len(answer.draws))
+    kind, runs = draw_structure(posterior, len(answer.draws))
     pieces = [_errors_of_moments(kind, runs, part) for part in answer.by_rows()]
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     nll, mean_nll = None, np.nan
     if y is not None:
-        _, y, weight = checked(given, y, weight, answer.task, marked=True)
+        _, y, weight = check_predictive(given, y, weight, answer.task, marked=True)
         if answer.supports("log_prob"):
             nll, mean_nll = _errors_of_nll(kind, runs, answer, y, weight / weight.sum())
     spread = answer.supports("variance")
@@ -217,7 +217,7 @@ def monte_carlo(answer, posterior, y=None, *, weight=None):
     fields = (std, mean, sd, found.get("rhat"), found.get("ess"))
     values: Any = (None if each is None else given._squeezed(each) for each in fields)
     std, mean, sd, rhat, ess = values
-    return MonteCarlo(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
+    return MonteCarloError(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
 
 
 def _errors_of_moments(kind, runs, part):
@@ -227,7 +227,7 @@ def _errors_of_moments(kind, runs, part):
     root = np.sqrt(moment.mean(1, keepdims=True))
     found = {"mean": _error(kind, runs, means), "sd": _error(kind, runs, _ratio(moment, 2 * root))}
     if kind == "chains":
-        found |= {"rhat": _of_chains(rhat, runs, means), "ess": _of_chains(bulk_ess, runs, means)}
+        found |= {"rhat": by_columns(rhat, runs, means), "ess": by_columns(bulk_ess, runs, means)}
     return found
 
 
@@ -244,7 +244,7 @@ def _errors_of_nll(kind, runs, answer, y, share):
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
 
 
-def _structure(posterior, draws):
+def draw_structure(posterior, draws):
     """What ``draws`` draws of a posterior are, and of how many runs."""
     noise = False
     while isinstance(posterior, Posterior) and posterior.part is not None:
@@ -268,13 +268,13 @@ def _error(kind, runs, influence):
     """√(Var(I)/S_eff) of influence values (n, S, K): (n, K); nan where it cannot be told."""
     count = influence.shape[1]
     if kind == "chains":
-        return influence.std(1, ddof=1) / np.sqrt(_of_chains(ess, runs, influence))
+        return influence.std(1, ddof=1) / np.sqrt(by_columns(ess, runs, influence))
     count = runs if kind == "members" else count
     groups = influence.reshape(len(influence), count, -1, influence.shape[2]).mean(2)
     return groups.std(1, ddof=1) / np.sqrt(count) if count > 1 else np.full(groups[:, 0].shape, np.nan)
 
 
-def _of_chains(measure, runs, values):
+def by_columns(measure, runs, values):
     """A measure of (chains, draws, columns) of values (n, S, K), some columns at a time: (n, K)."""
     rows, count, targets = values.shape
     columns = np.moveaxis(values, 1, 0).reshape(runs, count // runs, rows * targets)

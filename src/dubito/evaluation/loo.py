@@ -6,7 +6,7 @@ import numpy as np
 
 from dubito.evaluation import diagnostics, metrics
 from dubito.evaluation.metrics import Score
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Samples, unwrapped
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import LowRankNormal
@@ -37,7 +37,7 @@ def leave_one_out(answer, posterior, y):
     or those of a closed form. Raises ValueError for points, ensembles, mixtures, dropout and SWAG, and for y that does not fit. That
     normals are variational cannot be seen from them: of these the answer is wrong without a sign of it.
     """
-    kind, runs = diagnostics._structure(posterior, len(answer.draws))
+    kind, runs = diagnostics.draw_structure(posterior, len(answer.draws))
     refused = (
         (DropoutPosterior, LowRankNormal, Mixture)
         if kind == "chains"
@@ -47,7 +47,7 @@ def leave_one_out(answer, posterior, y):
         raise ValueError(
             f"leaving one out needs draws of one posterior, of a sampler; these are of a {type(posterior).__name__}"
         )
-    answer, y, _ = checked(answer, y, None, answer.task, marked=True)
+    answer, y, _ = check_predictive(answer, y, None, answer.task, marked=True)
     whole, parts, start = -answer.log_prob(y), [], 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
@@ -55,10 +55,10 @@ def leave_one_out(answer, posterior, y):
         share = np.ones(len(part))  # of the draws, as good as independent
         if kind == "chains":
             density = np.exp(logs - logs.max(1, keepdims=True))[:, :, None]
-            share = diagnostics._of_chains(diagnostics.ess, runs, density) / logs.shape[1]
+            share = diagnostics.by_columns(diagnostics.ess, runs, density) / logs.shape[1]
         found = array_stats.loo(logs[:, None], r_eff=float(np.mean(share)))
         inside = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
         parts.append(np.stack([inside - found[0], found[1]]))  # what leaving out costs is in no units
     cost, shape = np.concatenate(parts, axis=1)
-    score = metrics._average(whole + cost, np.ones(len(y)))
+    score = metrics.weighted_mean(whole + cost, np.ones(len(y)))
     return LeaveOneOut(score, float(cost.sum()), shape, int(np.sum(shape > RELIABLE)))

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from dubito.evaluation.conformal import ConformalPredictive
-from dubito.evaluation.crps import by_target
-from dubito.evaluation.validation import checked
+from dubito.evaluation.crps import crps_by_target
+from dubito.evaluation.validation import check_predictive
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
 LEVELS = np.array([0.5 - 0.5 * c for c in COVERAGES] + [0.5 + 0.5 * c for c in COVERAGES])
@@ -32,7 +32,9 @@ def paired(first, second, *, weight=None):
     """first − second with the standard error of the difference on the same rows, under the weights both were given."""
     if first.rows is None or second.rows is None or len(first.rows) != len(second.rows):
         raise ValueError("paired wants two scores that have rows, and the same rows")
-    difference = _average(first.rows - second.rows, np.ones(len(first.rows)) if weight is None else np.asarray(weight))
+    difference = weighted_mean(
+        first.rows - second.rows, np.ones(len(first.rows)) if weight is None else np.asarray(weight)
+    )
     if not np.isclose(difference.value, first.value - second.value, rtol=1e-6, atol=1e-9 * abs(first.value)):
         raise ValueError("paired wants the weights that both scores were computed with")
     return difference
@@ -40,30 +42,32 @@ def paired(first, second, *, weight=None):
 
 def rmse(predictive, y, *, weight=None):
     """Root mean squared error of the mean, in the target's units."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     error = y - predictive.mean
     unit = _unit(error)
     squared = (error / unit) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
-    return _average(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
+    return weighted_mean(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
 
 
 def mae(predictive, y, *, weight=None):
     """Mean absolute error of the mean, in the target's units."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
-    return _average(np.mean(np.abs(y - predictive.mean), axis=1), weight)
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
+    return weighted_mean(np.mean(np.abs(y - predictive.mean), axis=1), weight)
 
 
 def r2(predictive, y, *, weight=None):
     """R² = 1 − M/V, M the squared error of the mean and V the variance of y; nan where a target does not vary."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
     center = np.average(y, axis=0, weights=weight)
     unit = _unit(y - center)
     squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
     error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
-    return _average(np.mean(1 - squared / variance + error / variance * (deviation / variance - 1), axis=1), weight)
+    return weighted_mean(
+        np.mean(1 - squared / variance + error / variance * (deviation / variance - 1), axis=1), weight
+    )
 
 
 def nll(predictive, y, *, weight=None):
@@ -71,40 +75,40 @@ def nll(predictive, y, *, weight=None):
 
     y may have K more columns that mark censored targets, where the likelihood knows such.
     """
-    predictive, y, weight = checked(predictive, y, weight, predictive.task, marked=True)
-    return _average(-predictive.log_prob(y), weight)
+    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
+    return weighted_mean(-predictive.log_prob(y), weight)
 
 
 def crps(predictive, y, *, weight=None, knots=None):
     """Continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt; ``knots``: the quantiles at LEVELS, if known."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     knots = None if knots is None else np.reshape(knots, (len(knots), *y.shape))
     parts = []
     start = 0
     for part in predictive.by_rows():  # so that memory is bounded
         rows = slice(start, start := start + len(part))
-        parts.append(by_target(part, y[rows], LEVELS, None if knots is None else knots[:, rows]))
-    return _average(np.mean(np.concatenate(parts), axis=1), weight)
+        parts.append(crps_by_target(part, y[rows], LEVELS, None if knots is None else knots[:, rows]))
+    return weighted_mean(np.mean(np.concatenate(parts), axis=1), weight)
 
 
 def pinball(predictive, y, quantile=0.5, *, weight=None):
     """Pinball loss of one quantile, in the target's units; half the absolute error of the median at 0.5."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     error = y - predictive.quantile(float(quantile))
-    return _average(np.mean(np.maximum(quantile * error, (quantile - 1) * error), axis=1), weight)
+    return weighted_mean(np.mean(np.maximum(quantile * error, (quantile - 1) * error), axis=1), weight)
 
 
 def coverage(predictive, y, level=0.9, *, weight=None):
     """Share of rows inside the equal-tailed interval of probability ``level``."""
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     lower, upper = predictive.interval(level)
-    return _average(np.mean((lower <= y) & (y <= upper), axis=1), weight)
+    return weighted_mean(np.mean((lower <= y) & (y <= upper), axis=1), weight)
 
 
 def width(predictive, y, level=0.9, *, weight=None):
     """Mean width of the equal-tailed interval of probability ``level``, in the target's units."""
-    predictive, _, weight = checked(predictive, y, weight, "regression")
-    return _average(np.mean(np.ptp(predictive.interval(level), axis=0), axis=1), weight)
+    predictive, _, weight = check_predictive(predictive, y, weight, "regression")
+    return weighted_mean(np.mean(np.ptp(predictive.interval(level), axis=0), axis=1), weight)
 
 
 def pit(predictive, y):
@@ -129,39 +133,39 @@ def central_coverage(predictive, y, nominal):
 
 def _steps(predictive, y):
     """P(Y < y) and P(Y ≤ y), each (n, K)."""
-    predictive, y, _ = checked(predictive, y, None, "regression")
+    predictive, y, _ = check_predictive(predictive, y, None, "regression")
     at = predictive.cdf(y)
     return (predictive.cdf(y - 1) if predictive.discrete else at), at
 
 
 def accuracy(predictive, y, *, weight=None):
     """Share of rows whose most probable class is y."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
-    return _average((predictive.probs.argmax(1) == y).astype(float), weight)
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
+    return weighted_mean((predictive.probs.argmax(1) == y).astype(float), weight)
 
 
 def confidence(predictive, y, *, weight=None):
     """Mean probability of the predicted class: of a calibrated predictive it is the accuracy, within chance."""
-    predictive, _, weight = checked(predictive, y, weight, "classification")
-    return _average(predictive.probs.max(1), weight)
+    predictive, _, weight = check_predictive(predictive, y, weight, "classification")
+    return weighted_mean(predictive.probs.max(1), weight)
 
 
 def brier(predictive, y, *, weight=None):
     """Σ_k (p_k − 1{y = k})², from 0 to 2."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
-    return _average(np.sum((predictive.probs - np.eye(predictive.probs.shape[1])[y]) ** 2, axis=1), weight)
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
+    return weighted_mean(np.sum((predictive.probs - np.eye(predictive.probs.shape[1])[y]) ** 2, axis=1), weight)
 
 
 def ece(predictive, y, bins=15, *, weight=None):
     """Mean |accuracy − confidence| over ``bins`` equal widths of confidence; by chance above 0 even when calibrated."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     return _calibration(right[:, None] - confidence, np.ceil(confidence * bins) - 1, bins, weight)
 
 
 def adaptive_ece(predictive, y, bins=15, *, weight=None):
     """``ece`` over bins of equal mass. Equal confidences share a bin; the jackknife keeps the bins as they are."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     confidence, right = predictive.probs.max(1)[:, None], predictive.probs.argmax(1) == y
     _, place = np.unique(confidence[:, 0], return_inverse=True)
     mass = np.bincount(place, weight)
@@ -171,26 +175,26 @@ def adaptive_ece(predictive, y, bins=15, *, weight=None):
 
 def classwise_ece(predictive, y, bins=15, *, weight=None):
     """The mean over classes of |frequency − probability| over ``bins`` equal widths of the class's probability."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     probs = predictive.probs
     return _calibration(np.eye(probs.shape[1])[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
 
 
 def set_coverage(predictive, y, *, weight=None):
     """Share of rows whose class is in the conformal set; the predictive is one with ``sets``."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
-    return _average(predictive.sets[np.arange(len(y)), y].astype(float), weight)
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
+    return weighted_mean(predictive.sets[np.arange(len(y)), y].astype(float), weight)
 
 
 def set_size(predictive, y, *, weight=None):
     """Mean number of classes in the conformal set."""
-    predictive, _, weight = checked(predictive, y, weight, "classification")
-    return _average(predictive.sets.sum(1).astype(float), weight)
+    predictive, _, weight = check_predictive(predictive, y, weight, "classification")
+    return weighted_mean(predictive.sets.sum(1).astype(float), weight)
 
 
 def auroc(predictive, y, *, weight=None):
     """Area under the ROC curve of class 1, or the mean of each present class against the rest; DeLong's error."""
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     probs = predictive.probs
     count = np.bincount(y[weight > 0], minlength=probs.shape[1])
     if np.count_nonzero(count) < 2:
@@ -205,12 +209,12 @@ def auroc(predictive, y, *, weight=None):
 
 def ood_auroc(inside, outside):
     """P(a row outside scores higher than one inside); scores are 1-D, higher meaning outside. DeLong's error."""
-    return _detection(inside, outside, _roc)
+    return _ood_score(inside, outside, _roc)
 
 
 def ood_aupr(inside, outside):
     """Average precision at finding the rows outside; it depends on their share of all. Scores as in ``ood_auroc``."""
-    return _detection(inside, outside, lambda score, found, weight: _above(score, found, weight, found))
+    return _ood_score(inside, outside, lambda score, found, weight: precision_above(score, found, weight, found))
 
 
 def ood_fpr95(inside, outside):
@@ -226,14 +230,14 @@ def scorecard(predictive, y, *, weight=None):
     Of y with marks of censored targets only ``nll`` is defined; of a criterion without a density only errors of the mean.
     Conformal intervals and sets have a coverage and a width or size of their own.
     """
-    predictive, y, weight = checked(predictive, y, weight, predictive.task, marked=True)
+    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
     conformal = predictive.conformal if isinstance(predictive, ConformalPredictive) else None
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.mean.shape[1]
         usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.supports("log_prob") else ())
         scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
         if predictive.supports("cdf") and not marked:
-            scores |= _of_distribution(predictive, y, weight)
+            scores |= _distribution_scores(predictive, y, weight)
         if conformal is not None and not marked:
             level = conformal.coverage
             scores["conformal_coverage"] = coverage(predictive, y, level, weight=weight)
@@ -247,17 +251,17 @@ def scorecard(predictive, y, *, weight=None):
     return values | errors | {"n": len(y)}
 
 
-def _of_distribution(predictive, y, weight):
+def _distribution_scores(predictive, y, weight):
     """CRPS, coverages and width."""
     found = predictive.quantile(LEVELS)  # once for all: searching them is the dearest part
     scores = {"crps": crps(predictive, y, weight=weight, knots=found)}
     lower, upper = np.split(found, 2)
     for level, low, high in zip(COVERAGES, lower, upper, strict=True):
-        scores[f"coverage_{round(100 * level)}"] = _average(np.mean((low <= y) & (y <= high), axis=1), weight)
-    return scores | {"mean_width_90": _average(np.mean((upper - lower)[COVERAGES.index(0.9)], axis=1), weight)}
+        scores[f"coverage_{round(100 * level)}"] = weighted_mean(np.mean((low <= y) & (y <= high), axis=1), weight)
+    return scores | {"mean_width_90": weighted_mean(np.mean((upper - lower)[COVERAGES.index(0.9)], axis=1), weight)}
 
 
-def _average(rows, weight):
+def weighted_mean(rows, weight):
     """The weighted mean with its standard error, √(n/(n − 1) Σ w²(r − mean)²)/Σw; nan for one row."""
     value, n = np.average(rows, weights=weight), np.count_nonzero(weight)
     if n > 1 and np.isfinite(value):
@@ -301,7 +305,7 @@ def _roc(score, positive, weight):
     return float(value), np.where(positive, (below[place] - value) / ones.sum(), (above[place] - value) / zeros.sum())
 
 
-def _above(score, hit, weight, among):
+def precision_above(score, hit, weight, among):
     """The share of hits in the rows that score at least as high as a row, averaged over ``among`` (n,) of 0 and 1.
 
     T = Σ_g M_g R_g / ΣM over distinct scores g, where R_g = H_g/C_g is hits/mass from g upwards; and ∂T/∂w_i (n,). A
@@ -316,7 +320,7 @@ def _above(score, hit, weight, among):
     return float(value), (among * (share[place] - value) + moved) / counted.sum()
 
 
-def _detection(inside, outside, measure):
+def _ood_score(inside, outside, measure):
     """The score of a measure(score, found, weight) -> (value, slope); the two samples are of fixed sizes."""
     score, found = _two_samples(inside, outside)
     value, slope = measure(score, found, np.ones(len(score)))

@@ -8,7 +8,7 @@ from dubito._check import DataError
 from dubito.posteriors.outcomes import class_codes, count_rows, target_values
 
 
-def checked(predictive, y, weight, task, marked=False) -> tuple[Any, Any, Any]:
+def check_predictive(predictive, y, weight, task, marked=False) -> tuple[Any, Any, Any]:
     """(predictive, y, weight): the predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), weights float64 (n,).
 
     ``marked``: y may have K more columns, where the likelihood knows such. DataError for what does not fit.

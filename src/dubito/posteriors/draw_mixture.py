@@ -14,9 +14,9 @@ from dubito._jax import prng
 from dubito._jax.types import Key, Params
 from dubito.models.likelihoods.base import Gaussian, HeteroscedasticGaussian, origin_near, shifted
 from dubito.posteriors import readings
-from dubito.posteriors.blocks import whole_blocks
+from dubito.posteriors.blocks import rows_of_whole_blocks
 from dubito.posteriors.function_samples import Draws
-from dubito.posteriors.quantiles import starts
+from dubito.posteriors.quantiles import search_bounds
 from dubito.posteriors.reductions import LOG_MEAN_EXP, MEAN_AND_VARIANCE, MINIMUM, Reduction
 
 Values = Float[np.ndarray, "rows targets"]
@@ -75,7 +75,9 @@ class DrawMixture:
         def one(z: Params, count: int, rows: int, *given: np.ndarray) -> tuple[int, Any]:
             values = readings.read_draws(reading, self.likelihood, z, rows, *given)
             # whole blocks: NumPy adds a single row's draws in another order
-            return count, reduction.map([np.asarray(v)[:count, : whole_blocks(rows)].astype(float) for v in values])
+            return count, reduction.map(
+                [np.asarray(v)[:count, : rows_of_whole_blocks(rows)].astype(float) for v in values]
+            )
 
         parts = [reduction.combine(groups) for groups in self.draws.each(one, *columns)]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(self)], *parts)
@@ -119,7 +121,8 @@ class DrawMixture:
 
         def one(z: Params, rows: int, *given: np.ndarray) -> np.ndarray:
             origin, offset = (
-                np.asarray(part, float) for part in readings.find_quantiles(self.likelihood, z, *given, rows, starts(q))
+                np.asarray(part, float)
+                for part in readings.find_quantiles(self.likelihood, z, *given, rows, search_bounds(q))
             )
             return (origin + offset)[:, : max(rows, 1)]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dubito._jax.types import ArrayLike, Key
 from dubito.posteriors.draw_mixture import DrawMixture
-from dubito.posteriors.function_samples import Functions, functions
+from dubito.posteriors.function_samples import Functions, draw_functions
 from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed
 
 
@@ -97,10 +97,10 @@ def predict(
     description
         The method and the model, in words.
     """
-    return answer(functions(posterior, key, draws), x, shift, scale, description)
+    return predict_functions(draw_functions(posterior, key, draws), x, shift, scale, description)
 
 
-def answer(
+def predict_functions(
     found: Functions,
     x: ArrayLike,
     shift: float | ArrayLike = 0.0,

@@ -13,7 +13,7 @@ from dubito._check import check_coverage, is_whole
 from dubito._jax.types import ArrayLike, Key
 from dubito.posteriors import readings
 from dubito.posteriors.draw_mixture import DrawMixture
-from dubito.posteriors.function_samples import Draws, given
+from dubito.posteriors.function_samples import Draws, draws_of_arrays
 from dubito.posteriors.outcomes import class_codes, target_values
 from dubito.posteriors.reductions import ALL_DRAWS, LOG_MEAN_EXP, MEAN_AND_VARIANCE, Reduction
 
@@ -57,7 +57,7 @@ class PredictiveDistribution(abc.ABC):
 
     def __post_init__(self) -> None:
         if not isinstance(self.draws, Draws):
-            object.__setattr__(self, "draws", given(self.draws))
+            object.__setattr__(self, "draws", draws_of_arrays(self.draws))
 
     def __len__(self) -> int:
         return self.draws.rows
@@ -248,7 +248,7 @@ class PredictiveDistribution(abc.ABC):
     def log_densities(self, reduction: Reduction, y: np.ndarray) -> np.ndarray:
         """A ``reduction`` over draws of log p(y | θ_s) before calibration, in nats of the model's units.
 
-        y is numbers (n, K) or class codes (n,), as ``validation.checked`` returns them.
+        y is numbers (n, K) or class codes (n,), as ``validation.check_predictive`` returns them.
         """
         return self.mixture.log_densities(reduction, y)
 

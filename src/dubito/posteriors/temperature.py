@@ -17,10 +17,10 @@ def best_temperature(log_probs, weight):
         own, of_any = log_probs(np.exp(log_temperature))
         return -weight @ own - np.average(of_any, weights=weight)
 
-    return float(np.exp(lowest(loss, 4.0)))
+    return float(np.exp(minimize_bounded(loss, 4.0)))
 
 
-def lowest(loss, reach):
+def minimize_bounded(loss, reach):
     """Where a function of one number is least within ±reach."""
     found: Any = minimize_scalar(loss, bounds=(-reach, reach), method="bounded")
     return found.x

@@ -60,14 +60,14 @@ FIELDS = {
 FIELDS |= {"noise": networks.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
-def encoded(value, name="it"):
+def encode(value, name="it"):
     """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) in (list, tuple):
-        return [encoded(each, name) for each in value]
+        return [encode(each, name) for each in value]
     if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
-        own = {f.name: encoded(getattr(value, f.name), f.name) for f in fields(value)}
+        own = {f.name: encode(getattr(value, f.name), f.name) for f in fields(value)}
         return {"class": type(value).__name__} | own
     number = np.asarray(value)
     if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
@@ -78,18 +78,18 @@ def encoded(value, name="it"):
     )
 
 
-def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
+def decode(value) -> Any:
+    """The inverse of ``encode``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
     if isinstance(value, list):
         expect(len(value) <= LIST, f"a list of {len(value)} entries")
-        return tuple(decoded(each) for each in value)
+        return tuple(decode(each) for each in value)
     if not isinstance(value, dict):
         return value
     expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
     kind: Any = CLASSES[value["class"]]
     own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
     expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
-    found = {name: decoded(value[name]) for name in own}
+    found = {name: decode(value[name]) for name in own}
     for name, each in found.items():
         right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
         small = 0 <= each < LARGEST if type(each) is int else type(each) is not float or abs(each) <= FAR

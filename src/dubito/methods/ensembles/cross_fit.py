@@ -19,7 +19,7 @@ from dubito.models.priors import Normal
 from dubito.posteriors.base import Mixture, Samples
 from dubito.posteriors.noise import FixedNoisePosterior
 from dubito.posteriors.predictive import predict
-from dubito.posteriors.temperature import best_temperature, lowest
+from dubito.posteriors.temperature import best_temperature, minimize_bounded
 from dubito.training import optimizers
 from dubito.training.data import Member, bucket, padded, permutation
 from dubito.training.fit import grouped
@@ -156,7 +156,7 @@ def student_scale(ratio, weight, df):
     def loss(log_s):
         return log_s + 0.5 * (df + 1) * np.average(np.log1p((ratio * np.exp(-log_s)) ** 2 / df), weights=weight)
 
-    return np.exp(lowest(loss, 10.0))
+    return np.exp(minimize_bounded(loss, 10.0))
 
 
 def with_noise(model, part, noise):
