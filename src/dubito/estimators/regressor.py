@@ -163,7 +163,7 @@ class _Estimator(Answering, BaseEstimator):
         """
         check_process()
         check_is_fitted(self, "posterior_")
-        model_file.save_estimator(self, path)
+        model_file.save(self, path)
 
     def __sklearn_tags__(self):
         tags = BaseEstimator.__sklearn_tags__(self)
@@ -272,4 +272,4 @@ def load(path) -> Any:
     """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
     ``save`` has not written; nothing is imported, run or fetched."""
     check_process()
-    return model_file.load_estimator(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})
+    return model_file.read_estimator(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

@@ -1,10 +1,11 @@
-"""Methods, models and what they are made of as plain JSON, from a closed list of classes; and back.
+"""Methods, models, calibrations and their parts as plain JSON, from a closed list of classes; and back.
 
 A class outside the list cannot be saved, and a file that names one is refused.
 """
 
 from dataclasses import fields
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -60,8 +61,33 @@ FIELDS = {
 FIELDS |= {"noise": networks.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
-def encode(value, name="it"):
-    """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
+def runtime_types(hint: Any) -> tuple[Any, ...]:
+    """The classes of a field's annotation, without their parameters: (tuple, NoneType) of ``tuple[float, ...] | None``."""
+    origin = get_origin(hint)
+    if isinstance(hint, tuple):
+        return tuple(kind for each in hint for kind in runtime_types(each))
+    if origin in (Union, UnionType):
+        return tuple(kind for each in get_args(hint) for kind in runtime_types(each))
+    if origin is Literal:
+        return tuple({type(each) for each in get_args(hint)})
+    return (type(None),) if hint is None else (origin or hint,)
+
+
+def encode(value: Any, name: str = "it") -> Any:
+    """A value as JSON.
+
+    Parameters
+    ----------
+    value
+        A number, a text, None, a list or tuple of such, or an object of a listed class.
+    name
+        What the value is, for the message.
+
+    Raises
+    ------
+    ModelFileError
+        For anything else.
+    """
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) in (list, tuple):
@@ -78,8 +104,12 @@ def encode(value, name="it"):
     )
 
 
-def decode(value) -> Any:
-    """The inverse of ``encode``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
+def decode(value: Any) -> Any:
+    """The inverse of ``encode``, except that lists become tuples.
+
+    Raises ModelFileError for a class outside the list, for other fields than its own, and for values that do not have the declared
+    types of these, before any of them is used.
+    """
     if isinstance(value, list):
         expect(len(value) <= LIST, f"a list of {len(value)} entries")
         return tuple(decode(each) for each in value)
@@ -87,11 +117,11 @@ def decode(value) -> Any:
         return value
     expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
     kind: Any = CLASSES[value["class"]]
-    own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
+    own = {f.name: runtime_types(FIELDS[f.name] if f.type is Any else f.type) for f in fields(kind)}
     expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
     found = {name: decode(value[name]) for name in own}
     for name, each in found.items():
-        right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
+        right = isinstance(each, own[name]) or type(each) is int and float in own[name]
         small = 0 <= each < LARGEST if type(each) is int else type(each) is not float or abs(each) <= FAR
         expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
     expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")

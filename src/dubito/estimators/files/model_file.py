@@ -30,7 +30,7 @@ MODELS = 8  # different ones in a posterior: each is traced, which takes millise
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 
 
-def save_estimator(estimator, path):
+def save(estimator, path):
     """Write a fitted estimator to ``path``; its parameters, what it learned, and what was there to learn."""
     kind = type(estimator)
     if kind.__module__ != "dubito.estimators.regressor":  # what a subclass adds would be lost
@@ -107,7 +107,7 @@ def save_or_fall_back(estimator, path):
         raise
 
 
-def load_estimator(path, kinds):
+def read_estimator(path, kinds):
     """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
         config, found = archive.read(path, lambda config: _expected(config, kinds))
