@@ -1,10 +1,12 @@
 """What a predictive is worth, from rows it has not seen.
 
 - ``validation``: a predictive, outcomes and weights that fit together.
+- ``standard_errors``: scores with standard errors over rows.
 - ``crps``: the continuous ranked probability score.
 - ``calibration_base``: the contract of calibrations.
 - ``conformal``: conformal intervals and sets.
-- ``metrics``: scores, each with its standard error.
+- ``ood_metrics``: scores of detecting rows outside the training distribution.
+- ``metrics``: all scores, each with its standard error.
 - ``interpretation``: what a score card says, in sentences.
 - ``quantile_recalibration``: a predictive distribution whose cdf is mapped.
 - ``calibration``: temperature, isotonic and quantile calibration.

@@ -25,7 +25,7 @@ from scipy import stats
 
 from dubito._jax import prng
 from dubito.evaluation import metrics
-from dubito.evaluation.metrics import Score
+from dubito.evaluation.standard_errors import Score, precision_above, weighted_mean
 from dubito.evaluation.validation import check_predictive
 
 LEVELS = 20  # shares of rows that a bound is tried at
@@ -122,8 +122,8 @@ def risk_coverage(predictive, y, *, score=None, loss=None, weight=None):
     """
     _, _, weight = check_predictive(predictive, y, weight, predictive.task)
     found, loss = uncertainty_score(predictive, score), losses(predictive, y, loss)
-    value, slope = metrics.precision_above(-found, loss, weight, np.ones(len(loss)))
-    area = metrics.weighted_mean(value + weight.sum() * slope, weight)
+    value, slope = precision_above(-found, loss, weight, np.ones(len(loss)))
+    area = weighted_mean(value + weight.sum() * slope, weight)
     used = weight > 0
     threshold, place = np.unique(found[used], return_inverse=True)
     mass = np.cumsum(np.bincount(place, weight[used]))

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dubito.evaluation import diagnostics, metrics
-from dubito.evaluation.metrics import Score
+from dubito.evaluation import diagnostics
+from dubito.evaluation.standard_errors import Score, weighted_mean
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Posterior, Samples, unwrapped
 from dubito.posteriors.dropout import DropoutPosterior
@@ -94,5 +94,5 @@ def leave_one_out(answer: PredictiveDistribution, posterior: Posterior, y: Any) 
         inside = np.logaddexp.reduce(logs, axis=1) - np.log(logs.shape[1])
         parts.append(np.stack([inside - found[0], found[1]]))  # what leaving out costs is in no units
     cost, shape = np.concatenate(parts, axis=1)
-    score = metrics.weighted_mean(whole + cost, np.ones(len(y)))
+    score = weighted_mean(whole + cost, np.ones(len(y)))
     return LeaveOneOut(score, float(cost.sum()), shape, int(np.sum(shape > RELIABLE)))
