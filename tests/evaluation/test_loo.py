@@ -37,7 +37,7 @@ def solved(x, y):
 
 def test_it_is_the_closed_form(conjugate):
     """Over 40 sets of 400 independent draws, and in other units of the target."""
-    leave_one_out = pytest.importorskip("dubito.loo").leave_one_out
+    leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     tree = {"network": {"w": jnp.asarray(mean[:, None], jnp.float32)}, "likelihood": {}}
     posterior = FullCovarianceNormal(model, tree, jnp.asarray(np.linalg.cholesky(covariance), jnp.float32))
@@ -57,7 +57,7 @@ def test_it_is_the_closed_form(conjugate):
 
 
 def test_chains_and_what_is_no_posterior(conjugate):
-    leave_one_out = pytest.importorskip("dubito.loo").leave_one_out
+    leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     draws = np.random.default_rng(1).multivariate_normal(mean, covariance, size=2000)
 
@@ -86,6 +86,6 @@ def test_chains_and_what_is_no_posterior(conjugate):
 
 def test_without_arviz_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
-    monkeypatch.delitem(sys.modules, "dubito.loo", raising=False)
+    monkeypatch.delitem(sys.modules, "dubito.evaluation.loo", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[arviz\]'"):
-        importlib.import_module("dubito.loo")
+        importlib.import_module("dubito.evaluation.loo")
