@@ -1,30 +1,45 @@
-"""What a finite number of draws leaves unsure in the predictions: R-hat, effective sample size, Monte-Carlo standard errors.
+"""What a finite number of draws leaves uncertain in the predictions: R-hat, effective sample size, Monte Carlo standard errors.
 
 Of predictions, not of weights: a network's weights have symmetries, and chains in different modes of them may agree in all
 that they predict. R-hat and the effective sample size are those of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from scipy import special, stats
 
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.noise import GammaNoisePosterior
+from dubito.posteriors.predictive_base import PredictiveDistribution
 from dubito.posteriors.reductions import ALL_DRAWS
+
+Draws: TypeAlias = Float[np.ndarray, "chains draws columns"]
+Columns: TypeAlias = Float[np.ndarray, "columns"]
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
 SHORTEST = 8  # draws of a chain from which an autocorrelation is estimated at all
 SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarloError.enough``
 
 
-def rhat(values):
-    """Rank-normalized split R-hat of draws (chains, draws, columns): (columns,).
+def rhat(values: Draws) -> Columns:
+    """Rank-normalized split R-hat.
 
-    The larger one of the draws' and of their distances from the median (equations 3, 14 and section 4.2 of the paper); 1 where
-    nothing varies, nan for less than 8 draws a chain. One chain's halves are compared.
+    The larger one of the draws' and of their distances from the median (equations 3, 14 and section 4.2 of the paper); one
+    chain's halves are compared.
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+
+    Returns
+    -------
+    array
+        (columns,): 1 where nothing varies, nan for fewer than 8 draws a chain.
     """
     if values.shape[1] < SHORTEST:
         return np.full(values.shape[2], np.nan)
@@ -39,17 +54,32 @@ def _rhat(values):
     return np.where(within + between > 0, np.sqrt(_ratio(between, within) + (n - 1) / n), 1.0)
 
 
-def bulk_ess(values):
-    """Effective sample size of rank-normalized draws (chains, draws, columns), chains split in halves: (columns,)."""
+def bulk_ess(values: Draws) -> Columns:
+    """Effective sample size of rank-normalized draws, with chains split in halves; see ``ess``.
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+    """
     return _ess(values, _normal_scores)
 
 
-def ess(values):
-    """Effective sample size for the mean of draws (chains, draws, columns), chains split in halves: (columns,).
+def ess(values: Draws) -> Columns:
+    """Effective sample size for the mean, with chains split in halves.
 
-    S/τ̂, τ̂ = −1 + 2 Σ P_k with the sums P_k = ρ̂_2k + ρ̂_2k+1 of autocorrelations up to Geyer's (1992) initial positive
-    sequence's end and made monotone, at least 1/log₁₀ S (equations 10 to 13). S where nothing varies; nan for less than 8
-    draws a chain.
+    S/τ̂, τ̂ = −1 + 2 Σ P_k with the sums P_k = ρ̂_2k + ρ̂_2k+1 of autocorrelations up to the end of Geyer's (1992) initial
+    positive sequence and made monotone, at least 1/log₁₀ S (equations 10 to 13 of the paper).
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+
+    Returns
+    -------
+    array
+        (columns,): S where nothing varies, nan for fewer than 8 draws a chain.
     """
     return _ess(values, np.asarray)
 
@@ -95,12 +125,29 @@ def _ratio(above, below):
 
 @dataclass(frozen=True)
 class MonteCarloError:
-    """What the draws leave unsure: standard errors of predictions over other draws like these, in the target's units.
+    """Monte Carlo errors: standard errors of predictions over other draws like these, in the target's units.
 
-    ``kind``: "point" (nothing is drawn), "independent" draws, "chains" (``runs`` of them, whose draws resemble each other), or
-    "members" of an ensemble or mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd``, (n,) or (n, K), of the predictive
-    mean and standard deviation; ``nll`` (n,), of each row's, in nats; ``mean_nll``: of its mean over rows. ``rhat`` and ``ess``
-    as these: of the means of the draws, for chains. ``std``: the predictive's own. None or nan is what is not defined.
+    Attributes
+    ----------
+    kind
+        "point" (nothing is drawn), "independent" draws, "chains" of correlated draws, or "members" of an ensemble or mixture,
+        each with an equal share of the draws.
+    draws
+        How many draws.
+    runs
+        How many chains or members; of independent draws their number.
+    std
+        The predictive standard deviation, (n,) or (n, K).
+    mean, sd
+        Standard errors of the predictive mean and of the predictive standard deviation, (n,) or (n, K).
+    nll
+        Standard error of each row's NLL, (n,), in nats.
+    mean_nll
+        That of their mean over rows.
+    rhat, ess
+        R-hat and the effective sample size of the draws' means, for chains.
+
+    What is not defined is None or nan.
     """
 
     kind: str
@@ -115,18 +162,18 @@ class MonteCarloError:
     ess: np.ndarray | None
 
     @property
-    def shares(self):
+    def shares(self) -> list[float]:
         """The errors of mean and standard deviation as shares of the predictive standard deviation, root mean squares."""
         return [_root_mean_square(_ratio(one, self.std)) for one in (self.mean, self.sd) if one is not None]
 
     @property
-    def excess(self):
+    def excess(self) -> float:
         """The largest error over its limit: a tenth of the predictive standard deviation, a hundredth of a nat."""
         nats = [self.mean_nll / NATS] if np.isfinite(self.mean_nll) else []
         return float(np.max([share / SHARE for share in self.shares] + nats))
 
     @property
-    def enough(self):
+    def enough(self) -> bool:
         """Whether errors are within their limits (see ``excess``) and chains agree: no more than one R-hat in twenty above 1.05.
 
         The paper's 1.01 is for one quantity. Of hundreds of rows some are above it by chance: of 4 chains of 100 independent
@@ -135,12 +182,12 @@ class MonteCarloError:
         return self.kind == "point" or bool(self.excess <= 1) and self.agree
 
     @property
-    def agree(self):
+    def agree(self) -> bool:
         """Whether chains agree with each other, and each one's first half with its second; True without chains."""
         return self.rhat is None or bool(np.quantile(self.rhat, 0.95) <= RHAT)
 
     @property
-    def needed(self):
+    def needed(self) -> int | None:
         """How many draws (of each chain, for chains) or members would bring the errors to their limits; None where that is unknown."""
         if self.kind == "point" or not np.isfinite(self.excess):
             return None
@@ -148,7 +195,7 @@ class MonteCarloError:
         return int(np.ceil(self.excess**2 * now))
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """Whether the draws are enough, in words."""
         if self.kind == "point":
             return "One set of weights: nothing is drawn, and there is no epistemic uncertainty."
@@ -176,7 +223,7 @@ class MonteCarloError:
         runs = f"{self.runs} {'chain' if self.kind == 'chains' else 'member'}{'s' if self.runs > 1 else ''}"
         return runs if each == 1 else f"{runs} of {each:,} draws"
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """The numbers that are defined, by name: root mean squares over rows of errors, the extremes of ``ess`` and ``rhat``."""
         if self.kind == "point":
             return {"draws": self.draws}
@@ -188,20 +235,38 @@ class MonteCarloError:
         return {"draws": self.draws} | {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def monte_carlo(answer, posterior, y=None, *, weight=None):
-    """What the draws of a predictive leave unsure: ``MonteCarloError`` of ``answer``, which ``predict`` gave for ``posterior``.
+def monte_carlo(
+    answer: PredictiveDistribution, posterior: Any, y: Any = None, *, weight: Any = None
+) -> MonteCarloError:
+    """The Monte Carlo errors of a predictive distribution.
 
-    A statistic T of the draws has influence values I_s, and its error is √(Var(I)/S_eff): of the mean I = m_s − m̄; of the standard
-    deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for the
-    logarithm of a mean, good while no draw dominates p̄. S_eff is the number of independent draws; for ``Samples`` of more than one draw
-    a chain (predicted from with ``draws=None``, which keeps their order) the effective sample size of I. For a mixture the error is of other
-    members too: Var of the members' mean I over their number. Points of an ensemble are independent draws, or members where each has
-    several draws of the noise.
+    A statistic T of the draws has influence values I_s, and its error is √(Var(I)/S_eff): of the mean I = m_s − m̄; of the
+    standard deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for
+    the logarithm of a mean, accurate while no draw dominates p̄. S_eff is the number of independent draws; for ``Samples`` of more
+    than one draw a chain (predicted from with ``draws=None``, which keeps their order) the effective sample size of I. For a
+    mixture the error includes that of other members: Var of the members' mean I over their number. Points of an ensemble are
+    independent draws, or members where each has several draws of the noise.
 
-    ``y`` as for ``metrics.nll``. Raises ValueError where it does not fit.
+    Parameters
+    ----------
+    answer
+        What ``predict`` returned for ``posterior``.
+    posterior
+        The posterior.
+    y, weight
+        As for ``metrics.nll``; None: no errors of the NLL.
+
+    Returns
+    -------
+    MonteCarloError
+
+    Raises
+    ------
+    ValueError
+        For no rows, and where y does not fit.
     """
     if len(answer) == 0:
-        raise ValueError("the predictive has no rows, whose errors could be told")
+        raise ValueError("the predictive has no rows")
     given, answer = answer, answer.columnwise
     kind, runs = draw_structure(posterior, len(answer.draws))
     pieces = [_errors_of_moments(kind, runs, part) for part in answer.by_rows()]
@@ -244,7 +309,7 @@ def _errors_of_nll(kind, runs, answer, y, share):
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
 
 
-def draw_structure(posterior, draws):
+def draw_structure(posterior: Any, draws: int) -> tuple[str, int]:
     """What ``draws`` draws of a posterior are, and of how many runs."""
     noise = False
     while isinstance(posterior, Posterior) and posterior.part is not None:
