@@ -88,7 +88,7 @@ def main():
     prior = dubito.Normal(by_network=True)
     model = dubito.Model(dubito.mlp(64, (128, 128), 10), dubito.Categorical(classes=10), prior)
     mean = model.init(jax.random.key(0))
-    first = dubito.Normals(model, mean, jax.tree.map(lambda m: jnp.full_like(m, 0.02), mean))
+    first = dubito.DiagonalNormal(model, mean, jax.tree.map(lambda m: jnp.full_like(m, 0.02), mean))
     trained = dubito.fit(model, x, labels, dubito.BayesByBackprop(epochs=EPOCHS), key=jax.random.key(1))
     lines = [
         f"{draws} gradients each: the variance of a single weight has a standard error of {100 * np.sqrt(2 / draws):.0f} %, the mean over a layer a smaller one.",

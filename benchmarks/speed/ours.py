@@ -72,7 +72,7 @@ def predictions(rows, columns, hidden, draws):
     for number, (w, b) in enumerate(data.weights(columns, hidden)):
         network[f"layer_{number}"] = {"w": jax.numpy.asarray(w), "b": jax.numpy.asarray(b)}
         rates[f"layer_{number}"] = {"w": data.RATE if number else None, "b": None}
-    posterior = dubito.Dropped(model, {"network": network, "likelihood": {}}, rates)
+    posterior = dubito.DropoutPosterior(model, {"network": network, "likelihood": {}}, rates)
 
     def run():
         answer = dubito.predict(posterior, x, key=jax.random.key(KEY), draws=draws)

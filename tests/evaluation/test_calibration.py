@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 import dubito
 from dubito import calibration, conformal, metrics
 from dubito.evaluation.calibration import Quantiles, Temperature
-from dubito.evaluation.conformal import Conformal, CVPlus, adaptive, cv_plus, of_folds, split_conformal
+from dubito.evaluation.conformal import Conformal, CVPlus, adaptive_scores, cv_plus, errors_by_fold, split_conformal
 from dubito.evaluation.quantile_recalibration import NODES
 from dubito.posteriors.predictive import Predictive
 
@@ -318,7 +318,7 @@ def test_several_targets_have_quantiles_but_no_joint_density():
     found = calibration.quantiles(answer, y)(answer)
     with pytest.raises(ValueError, match="no joint density"):
         found.log_prob(y)
-    assert found.offers("cdf") and not found.offers("log_prob")
+    assert found.supports("cdf") and not found.supports("log_prob")
     assert metrics.coverage(answer, y).value < 0.8 < metrics.coverage(found, y).value
     alone = gaussians(answer.z["mean"][..., 1:], answer.z["scale"][..., 1:])
     one = calibration.quantiles(alone, y[:, 1])(alone)
@@ -379,7 +379,7 @@ def test_conformal_margins_by_hand():
     assert Conformal("plain", 0.9, (0.7,)).sets(one).tolist() == [[True, True, False]]
     assert Conformal("adaptive", 0.9, (0.9,)).sets(one).tolist() == [[True, True, False]]
     assert Conformal("adaptive", 0.9, (0.1,)).sets(one).tolist() == [[True, False, False]]
-    np.testing.assert_allclose(Conformal("adaptive", 0.9, None).classes(one), [[0.5, 0.8, 1.0]], rtol=1e-6)
+    np.testing.assert_allclose(Conformal("adaptive", 0.9, None).class_scores(one), [[0.5, 0.8, 1.0]], rtol=1e-6)
 
 
 def test_too_few_rows_promise_nothing():
@@ -457,8 +457,8 @@ def test_cv_plus_intervals_are_their_definition(monkeypatch):
     found = cv_plus(committee(own), y, fold)
     residuals = np.abs(y - own.astype(np.float32)[fold, np.arange(20)])
     answer = found(committee(new))
-    for size in (conformal.HELD, 60):  # the second is of blocks of 3 rows
-        monkeypatch.setattr(conformal, "HELD", size)
+    for size in (conformal.MAX_BLOCK_NUMBERS, 60):  # the second is of blocks of 3 rows
+        monkeypatch.setattr(conformal, "MAX_BLOCK_NUMBERS", size)
         for coverage in (0.5, 0.8, 0.95):
             lower, upper = answer.interval(coverage)
             for x, k in product(range(7), range(2)):
@@ -510,8 +510,8 @@ def test_cv_plus_of_members_that_learn_nothing_is_exact():
     y = rng.standard_t(3, (4000, 21))
     fold, hits = np.arange(20) % 5, []
     for row in y:
-        found = CVPlus(0.9, of_folds(np.abs(row[:20, None]), fold))
-        lower, upper = found.between(np.zeros((5, 1, 1)), 0.9)
+        found = CVPlus(0.9, errors_by_fold(np.abs(row[:20, None]), fold))
+        lower, upper = found.interval_of_means(np.zeros((5, 1, 1)), 0.9)
         hits.append(lower[0] <= row[20] <= upper[0])
     assert abs(np.mean(hits) - 19 / 21) < GATE * np.sqrt(19 / 21 * 2 / 21 / len(hits))
 
@@ -526,8 +526,8 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
         y = x @ [1, -2, 0.5] + rng.standard_t(4, 21)
         weights = np.stack([np.linalg.lstsq(x[:20][fold != k], y[:20][fold != k], rcond=None)[0] for k in range(folds)])
         means = weights @ x.T
-        found = CVPlus(0.9, of_folds(np.abs(y[:20] - means[fold, np.arange(20)])[:, None], fold))
-        lower, upper = found.between(means[:, 20:, None], 0.9)
+        found = CVPlus(0.9, errors_by_fold(np.abs(y[:20] - means[fold, np.arange(20)])[:, None], fold))
+        lower, upper = found.interval_of_means(means[:, 20:, None], 0.9)
         hits.append(lower[0] <= y[20] <= upper[0])
     error = GATE * np.std(hits) / np.sqrt(len(hits))
     assert np.mean(hits) > 0.8 - error
@@ -547,8 +547,8 @@ def test_cv_plus_sets_keep_their_promise(folds):
             [[np.mean([*x[:40][(k[:40] == c) & (fold != m)], c]) for c in range(3)] for m in range(folds)]
         )
         p = special.softmax(-0.8 * (x[:, None, None] - centers) ** 2, axis=2).swapaxes(0, 1)  # (M, 41, 3)
-        held = adaptive(p[fold, np.arange(40)])[np.arange(40), k[:40], None]
-        sets = CVPlus(0.8, of_folds(held, fold)).conforming(p[:, 40:])
+        held = adaptive_scores(p[fold, np.arange(40)])[np.arange(40), k[:40], None]
+        sets = CVPlus(0.8, errors_by_fold(held, fold)).conforming_classes(p[:, 40:])
         hits.append(sets[0, k[40]])
         sizes.append(sets.sum())
     error = GATE * np.sqrt(0.16 / 1500)
@@ -561,7 +561,7 @@ def test_cv_plus_sets_are_their_definition():
     logits, fold, k = rng.integers(0, 3, (3, 27, 4)) * 1.0, rng.integers(0, 3, 20), rng.integers(0, 4, 20)
     own, new = classes(logits[:, :20]), classes(logits[:, 20:])  # with ties
     score = Conformal("adaptive", 0.9, None)
-    scores = np.stack([score.classes(classes(one)) for one in logits[:, None]])
+    scores = np.stack([score.class_scores(classes(one)) for one in logits[:, None]])
     held = scores[fold, np.arange(20), k]
     for coverage in (0.5, 0.8, 20 / 21, 0.96):
         below = np.sum(held[:, None, None] < scores[fold, 20:], axis=0)
@@ -601,9 +601,9 @@ def test_what_cannot_be_calibrated_is_refused():
         (lambda: split_conformal(numbers, y, coverage=1.0), "strictly between 0 and 1"),
         (lambda: split_conformal(numbers, y, score="plain"), "choose one of quantiles, normalized, residual"),
         (lambda: split_conformal(labels, k, score="quantiles"), "choose one of adaptive, plain"),
-        (lambda: calibration.calibrated(numbers, y, "platt"), "no calibration 'platt': choose one of temperature"),
+        (lambda: calibration.fit_calibration(numbers, y, "platt"), "no calibration 'platt': choose one of temperature"),
         (
-            lambda: calibration.calibrated(labels, k, "temperature", coverage=0.9),
+            lambda: calibration.fit_calibration(labels, k, "temperature", coverage=0.9),
             "unexpected keyword argument 'coverage'",
         ),
         (lambda: cv_plus(numbers, y, np.zeros(30)), "a member's number for each of 30 rows"),
@@ -642,7 +642,7 @@ def test_a_regressors_calibration_is_kept(regression, method, tmp_path):
     model.calibration_ = None
     before = model.predictive(x)
     assert model.calibrate(x, y, method) is model
-    expected = calibration.calibrated(before, y, method)
+    expected = calibration.fit_calibration(before, y, method)
     assert model.calibration_ == expected
     found = model.predict_interval(x)
     np.testing.assert_array_equal(found, expected(before).interval())
@@ -664,7 +664,7 @@ def test_a_classifiers_calibration_is_kept(classification, method, tmp_path):
     with pytest.raises(ValueError, match="conformal sets come after"):
         model.predict_set(x)
     model.calibrate(x, y, method)
-    expected = calibration.calibrated(before, np.searchsorted(model.classes_, y), method)
+    expected = calibration.fit_calibration(before, np.searchsorted(model.classes_, y), method)
     assert model.calibration_ == expected
     np.testing.assert_array_equal(model.predict_proba(x), expected(before).probs)
     model.save(tmp_path / "model")
@@ -706,7 +706,9 @@ def test_a_committee_has_cv_plus_intervals(tmp_path):
     fold = np.arange(80) % 3
     residuals = np.abs(y[10:] - means[:, 10:][fold, np.arange(80)])
     np.testing.assert_allclose(
-        model.predict_interval(x, 0.8), CVPlus(0.9, of_folds(residuals, fold)).between(means, 0.8), rtol=1e-6
+        model.predict_interval(x, 0.8),
+        CVPlus(0.9, errors_by_fold(residuals, fold)).interval_of_means(means, 0.8),
+        rtol=1e-6,
     )
     assert [len(own[0]) for own in model.calibration_.errors] == [27, 27, 26]
     assert (
@@ -733,8 +735,8 @@ def test_a_committee_has_cv_plus_sets(tmp_path):
     for c in range(3):  # stratified
         fold[k == c] = np.arange(20) % 5
     p = model.predictive(x).means(5)
-    held = adaptive(p[fold, np.arange(60)])[np.arange(60), k, None]
-    plain = CVPlus(0.9, of_folds(held, fold)).conforming(p)
+    held = adaptive_scores(p[fold, np.arange(60)])[np.arange(60), k, None]
+    plain = CVPlus(0.9, errors_by_fold(held, fold)).conforming_classes(p)
     sets = model.predict_set(x)
     np.testing.assert_array_equal(sets, plain | (np.arange(3) == model.predict_proba(x).argmax(1)[:, None]))
     assert sets.any(1).all() and not sets.all()

@@ -48,10 +48,12 @@ def test_doubts_of_two_draws_are_those_by_hand():
         "least_confidence": [0.35, 0.5],
         "variation_ratio": [0.5, 0.0],
     }
-    assert set(expected) == set(decisions.DOUBTS)
+    assert set(expected) == set(decisions.UNCERTAINTY_SCORES)
     for name, values in expected.items():
-        np.testing.assert_allclose(decisions.doubt(predictive, name), values, rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(decisions.doubt(predictive), decisions.doubt(predictive, "least_confidence"))
+        np.testing.assert_allclose(decisions.uncertainty_score(predictive, name), values, rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(
+        decisions.uncertainty_score(predictive), decisions.uncertainty_score(predictive, "least_confidence")
+    )
 
 
 def test_doubts_of_regression_are_in_units_of_the_training_variance():
@@ -59,11 +61,11 @@ def test_doubts_of_regression_are_in_units_of_the_training_variance():
     for units in ({}, {"shift": 7.0, "scale": 4.0}):
         predictive = gaussians(means, scales, **units)
         noise, doubt = np.array([1.25, 1.0]), np.array([1.0, 0.0])
-        assert decisions.doubt(predictive, "aleatoric") == pytest.approx([noise.mean()])
-        assert decisions.doubt(predictive, "epistemic") == pytest.approx([doubt.mean()])
-        assert decisions.doubt(predictive) == pytest.approx([(noise + doubt).mean()])
+        assert decisions.uncertainty_score(predictive, "aleatoric") == pytest.approx([noise.mean()])
+        assert decisions.uncertainty_score(predictive, "epistemic") == pytest.approx([doubt.mean()])
+        assert decisions.uncertainty_score(predictive) == pytest.approx([(noise + doubt).mean()])
         expected = 0.5 * np.log(2.25 / 1.25)
-        assert decisions.doubt(predictive, "mutual_information") == pytest.approx([expected])
+        assert decisions.uncertainty_score(predictive, "mutual_information") == pytest.approx([expected])
 
 
 def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
@@ -77,12 +79,12 @@ def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
     entropy = -integrate.simpson(density * np.log(density), x=grid)
     expected = entropy - (0.5 * np.log(2 * np.pi * np.e) + np.log(noise))
     # 2,000 equal steps are a normal but for its far tails
-    assert decisions.doubt(predictive, "mutual_information")[0] == pytest.approx(expected, abs=1e-3)
+    assert decisions.uncertainty_score(predictive, "mutual_information")[0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_score_of_ones_own_is_taken_as_it_is():
     predictive = of_doubts([1.0, 3.0, 2.0])
-    np.testing.assert_allclose(decisions.doubt(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
+    np.testing.assert_allclose(decisions.uncertainty_score(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -97,19 +99,19 @@ def test_a_score_of_ones_own_is_taken_as_it_is():
 )
 def test_scores_that_cannot_be_are_refused(score, message):
     with pytest.raises(ValueError, match=message):
-        decisions.doubt(of_doubts([1.0, 2.0]), score)
+        decisions.uncertainty_score(of_doubts([1.0, 2.0]), score)
 
 
 def test_detection_is_of_the_doubts_of_both():
     rng = np.random.default_rng(0)
     inside, outside = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
-    found = decisions.detection(inside, outside)
+    found = decisions.ood_detection(inside, outside)
     pair = inside.epistemic, outside.epistemic
     assert found["auroc"][:2] == pytest.approx(metrics.ood_auroc(*pair)[:2], rel=1e-9)
     assert found["auroc"].value == pytest.approx(np.mean(pair[1][:, None] > pair[0]), rel=1e-9)
     assert found["aupr"].value == pytest.approx(metrics.ood_aupr(*pair).value, rel=1e-9)
     assert found["fpr95"].value == pytest.approx(metrics.ood_fpr95(*pair).value, rel=1e-9)
-    reverse = decisions.detection(inside, outside, lambda p: -p.epistemic)
+    reverse = decisions.ood_detection(inside, outside, lambda p: -p.epistemic)
     assert reverse["auroc"].value == pytest.approx(1 - found["auroc"].value, rel=1e-9)
 
 
@@ -217,10 +219,10 @@ def test_thresholds_that_cannot_be_are_refused(wish, message):
 def test_acquire_takes_the_greatest_once_and_equal_ones_in_order():
     predictive = gaussians(np.array([[0, 2, 1, 2, 0], [0, -2, -1, -2, 0]], float)[:, :, None], np.ones((2, 5, 1)))
     for count, expected in ((1, [1]), (2, [1, 3]), (4, [1, 3, 2, 0]), (5, [1, 3, 2, 0, 4])):
-        assert decisions.acquire(predictive, count).tolist() == expected
+        assert decisions.acquisition(predictive, count).tolist() == expected
     for wrong in (0, 6, 1.0):
         with pytest.raises(ValueError, match="from 1 to the 5 rows"):
-            decisions.acquire(predictive, wrong)
+            decisions.acquisition(predictive, wrong)
 
 
 def linear(covariance, count, seed=0):
@@ -243,10 +245,10 @@ def test_active_learning_of_a_linear_model_takes_the_d_optimal_row(score):
         posterior = linear(np.linalg.inv(precision), 200)
         answer = dubito.predict(posterior, pool, key=jax.random.key(0))
         gains = [np.linalg.slogdet(precision + 4 * np.outer(x, x))[1] for x in pool]
-        chosen = decisions.acquire(answer, 1, score)[0]
+        chosen = decisions.acquisition(answer, 1, score)[0]
         assert chosen == np.argmax(gains)
         information = 0.5 * (max(gains) - np.linalg.slogdet(precision)[1])
-        found = decisions.doubt(answer, "mutual_information")[chosen]
+        found = decisions.uncertainty_score(answer, "mutual_information")[chosen]
         assert found == pytest.approx(information, rel=1e-4)
         precision += 4 * np.outer(pool[chosen], pool[chosen])
 
@@ -273,7 +275,7 @@ def test_thompson_chooses_as_often_as_a_row_is_the_best():
     mean, scale = (
         {"network": {"w": jnp.asarray(part[:, None], jnp.float32)}, "likelihood": {}} for part in (means, sds)
     )
-    posterior, draws, tries = dubito.Normals(model, mean, scale), 2000, 1000
+    posterior, draws, tries = dubito.DiagonalNormal(model, mean, scale), 2000, 1000
     answer = dubito.predict(posterior, np.eye(4), key=jax.random.key(0), draws=draws)
     keys = jax.random.split(jax.random.key(1), tries)
     chosen = np.bincount([decisions.thompson(answer, key=key) for key in keys], minlength=4) / tries

@@ -82,7 +82,7 @@ def samples(count, chains=1):
 
 def normals():
     leaf = {"network": {"w": jnp.zeros(1)}, "likelihood": {}}
-    return dubito.Normals(samples(1).model, leaf, leaf)
+    return dubito.DiagonalNormal(samples(1).model, leaf, leaf)
 
 
 def predictive(means, scales):
@@ -188,11 +188,11 @@ def test_what_the_draws_are():
         (noisy(samples(40, 4)), 40, ("chains", 4)),
         (noisy(mixture), 102, ("members", 3)),
     ):
-        assert diagnostics._structure(posterior, draws) == expected
+        assert diagnostics.draw_structure(posterior, draws) == expected
 
 
 def noisy(part):
-    return dubito.GammaPrecision(part.model, part, jnp.ones(1), jnp.ones(1))
+    return dubito.GammaNoisePosterior(part.model, part, jnp.ones(1), jnp.ones(1))
 
 
 def test_draws_of_the_noise_stand_beside_their_point():
@@ -243,13 +243,13 @@ def test_chains_that_do_not_agree_are_not_enough():
     assert not apart.enough and "do not agree (R-hat up to 1." in apart.sentence
     short = diagnostics.monte_carlo(*repeated(14, 0.3, chains=2))
     assert not short.enough and "at least 8 per chain are needed" in short.sentence
-    assert short.card() == {"draws": 14}
+    assert short.to_dict() == {"draws": 14}
 
 
 def test_points_and_single_draws():
     answer = repeated(1, 1.0)[0]
     found = diagnostics.monte_carlo(answer, samples(1), np.zeros(50))
-    assert found.enough and found.sentence.startswith("One set of weights") and found.card() == {"draws": 1}
+    assert found.enough and found.sentence.startswith("One set of weights") and found.to_dict() == {"draws": 1}
     found = diagnostics.monte_carlo(answer, normals(), np.zeros(50))
     assert not found.enough and "at least 2 are needed" in found.sentence
 
@@ -257,17 +257,17 @@ def test_points_and_single_draws():
 def test_the_card_has_what_is_defined():
     answer, posterior = repeated(40, 1.0, chains=2)
     found = diagnostics.monte_carlo(answer, posterior, np.zeros(50))
-    card = found.card()
+    card = found.to_dict()
     assert set(card) == {"draws", "mc_error_mean", "mc_error_sd", "mc_error_nll", "ess_min", "rhat_max"}
     assert card["mc_error_mean"] == pytest.approx(np.sqrt(np.mean(found.mean**2)))
     assert (card["ess_min"], card["rhat_max"]) == (found.ess.min(), found.rhat.max())
-    assert set(diagnostics.monte_carlo(answer, normals()).card()) == {
+    assert set(diagnostics.monte_carlo(answer, normals()).to_dict()) == {
         "draws",
         "mc_error_mean",
         "mc_error_sd",
         "ess_min",
     }
-    assert diagnostics.monte_carlo(answer, normals()).card()["ess_min"] == 40
+    assert diagnostics.monte_carlo(answer, normals()).to_dict()["ess_min"] == 40
 
 
 def test_a_criterion_has_an_error_of_its_mean_only():
@@ -285,7 +285,7 @@ def test_a_criterion_has_an_error_of_its_mean_only():
 def test_errors_of_what_predict_gives_and_bad_targets():
     model = dubito.Model(dubito.mlp(2, (4,)), dubito.Gaussian())
     mean = model.init(jax.random.key(0))
-    posterior = dubito.Normals(model, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), mean))
+    posterior = dubito.DiagonalNormal(model, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), mean))
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 2)), rng.normal(size=60)
     answer = dubito.predict(posterior, x, key=jax.random.key(1), scale=3.0)

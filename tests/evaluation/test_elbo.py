@@ -10,7 +10,7 @@ from scipy import stats
 
 import dubito
 from dubito import elbo
-from dubito.posteriors.base import Dense, LowRank
+from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
 
 TAU, N, D = 4.0, 40, 3
 
@@ -37,10 +37,10 @@ def distributions(model, mean, covariance):
     directions = np.array([[0.1, -0.05, 0.02]])
     sd = np.array([0.1, 0.05, 0.2])
     factor = np.linalg.cholesky(covariance)
-    yield dubito.Normals(model, tree(mean + 0.05), tree(sd)), mean + 0.05, np.diag(sd**2)
-    low = LowRank(model, tree(mean), tree(sd), tree(directions))
+    yield dubito.DiagonalNormal(model, tree(mean + 0.05), tree(sd)), mean + 0.05, np.diag(sd**2)
+    low = LowRankNormal(model, tree(mean), tree(sd), tree(directions))
     yield low, mean, np.diag(sd**2) + directions.T @ directions
-    yield Dense(model, tree(mean), jnp.asarray(factor, jnp.float32)), mean, covariance
+    yield FullCovarianceNormal(model, tree(mean), jnp.asarray(factor, jnp.float32)), mean, covariance
 
 
 def test_the_elbo_is_the_evidence_less_the_divergence(conjugate):
@@ -92,7 +92,7 @@ def test_what_has_no_elbo_is_refused(conjugate):
     for posterior, draws, message in (
         (dubito.Samples(model, tree(np.zeros((2, D)))), 9, "entropy of a Samples is not known"),
         (flat, 9, "proper prior"),
-        (still, 9, "1 parameters are points"),
+        (still, 9, "1 parameters have no spread"),
         (q, 1, "at least 2"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -13,7 +13,7 @@ from dubito.evaluation.interpretation import (
     BINS,
     FEWEST,
     TAIL,
-    counted,
+    count_and_percent,
     draws_setting,
     interpret_comparison,
     interpret_scorecard,
@@ -213,7 +213,7 @@ def test_comparison_names_the_best_and_whether_it_is_by_chance():
     ],
 )
 def test_shares_are_counted_rows(share, rows, text):
-    assert counted(share, rows) == text
+    assert count_and_percent(share, rows) == text
 
 
 def test_a_share_reads_all_or_nothing_only_when_it_is():
@@ -229,7 +229,7 @@ def fitted(method, **options):
 
 
 def too_few(kind, draws, runs, factor=2.0, agree=True):
-    """A stand-in for ``diagnostics.MonteCarlo`` whose error is ``factor`` times the limit."""
+    """A stand-in for ``diagnostics.MonteCarloError`` whose error is ``factor`` times the limit."""
     now = {"independent": draws, "members": runs, "chains": draws / runs}[kind]
     return SimpleNamespace(
         enough=False, kind=kind, draws=draws, runs=runs, agree=agree, needed=math.ceil(factor**2 * now)

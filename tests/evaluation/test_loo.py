@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import dubito
-from dubito.posteriors.base import Dense, LowRank
+from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
 
 TAU, N, D = 4.0, 30, 3
 
@@ -37,10 +37,10 @@ def solved(x, y):
 
 def test_it_is_the_closed_form(conjugate):
     """Over 40 sets of 400 independent draws, and in other units of the target."""
-    leave_one_out = pytest.importorskip("dubito.loo").leave_one_out
+    leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     tree = {"network": {"w": jnp.asarray(mean[:, None], jnp.float32)}, "likelihood": {}}
-    posterior = Dense(model, tree, jnp.asarray(np.linalg.cholesky(covariance), jnp.float32))
+    posterior = FullCovarianceNormal(model, tree, jnp.asarray(np.linalg.cholesky(covariance), jnp.float32))
     found = []
     for key in jax.random.split(jax.random.key(0), 40):
         answer = dubito.predict(posterior, x, key=key, draws=400, shift=5.0, scale=3.0)
@@ -57,7 +57,7 @@ def test_it_is_the_closed_form(conjugate):
 
 
 def test_chains_and_what_is_no_posterior(conjugate):
-    leave_one_out = pytest.importorskip("dubito.loo").leave_one_out
+    leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     draws = np.random.default_rng(1).multivariate_normal(mean, covariance, size=2000)
 
@@ -70,14 +70,14 @@ def test_chains_and_what_is_no_posterior(conjugate):
     assert found.nll.value == pytest.approx(exact.mean(), abs=0.02)
     one = jax.tree.map(lambda leaf: leaf[0], samples(1, 1).params)
     spread = jax.tree.map(lambda leaf: leaf[None], one)
-    several = dubito.GammaPrecision(model, samples(5, 5), jnp.ones(1), jnp.ones(1))
+    several = dubito.GammaNoisePosterior(model, samples(5, 5), jnp.ones(1), jnp.ones(1))
     for posterior in (
         samples(1, 1),
         samples(5, 5),
         several,
         dubito.Mixture(model, (samples(4, 1),) * 2),
-        dubito.Dropped(model, one, {"w": 0.1}),
-        LowRank(model, one, one, spread),
+        dubito.DropoutPosterior(model, one, {"w": 0.1}),
+        LowRankNormal(model, one, one, spread),
     ):
         answer = dubito.predict(posterior, x, key=jax.random.key(0))
         with pytest.raises(ValueError, match="draws of one posterior"):
@@ -86,6 +86,6 @@ def test_chains_and_what_is_no_posterior(conjugate):
 
 def test_without_arviz_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
-    monkeypatch.delitem(sys.modules, "dubito.loo", raising=False)
+    monkeypatch.delitem(sys.modules, "dubito.evaluation.loo", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[arviz\]'"):
-        importlib.import_module("dubito.loo")
+        importlib.import_module("dubito.evaluation.loo")

@@ -142,7 +142,7 @@ def test_a_path_ends_where_the_fit_ends_to_the_bit(method, key):
     if isinstance(posterior, dubito.Samples):
         end = jax.tree.map(lambda leaf: leaf[0], posterior.params)
     else:
-        end = posterior.mean if isinstance(posterior, dubito.Normals) else posterior.params
+        end = posterior.mean if isinstance(posterior, dubito.DiagonalNormal) else posterior.params
     jax.tree.map(np.testing.assert_array_equal, at(path, -1), end)
 
 

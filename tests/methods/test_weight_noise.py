@@ -179,7 +179,7 @@ def test_training_and_prediction_drop_the_same_units():
         jaxpr.uses(case.apply, case.params, case.x), is_leaf=lambda leaf: isinstance(leaf, jaxpr.Use)
     )
     axes = tuple(use.inputs for use in uses)
-    posterior = dubito.Dropped(model, {"network": case.params, "likelihood": {}}, {"w": RATE, "b": None}, axes)
+    posterior = dubito.DropoutPosterior(model, {"network": case.params, "likelihood": {}}, {"w": RATE, "b": None}, axes)
     drawn = posterior.sample(jax.random.key(2), S)["network"]
     predicted = np.asarray(jax.jit(jax.vmap(lambda p: case.apply(p, case.x)))(drawn), float)
     assert same_variance(masked_draws("vmapped"), masked_variance(case, transposed=True))

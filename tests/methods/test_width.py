@@ -165,7 +165,7 @@ def test_the_covariance_of_dropout_in_a_random_wide_network_is_the_kernel():
     params = {**like, "network": PRIOR.sample(jax.random.key(6), like["network"], model.scales(like))}
     rates = jax.tree.map(lambda leaf: None, params["network"])
     rates["layer_1"]["w"] = rate
-    posterior = dubito.Dropped(model, params, rates)
+    posterior = dubito.DropoutPosterior(model, params, rates)
     f = np.asarray(dubito.predict(posterior, X, key=jax.random.key(7), draws=DRAWS).z["mean"][:, :, 0], float)
     hidden = np.maximum(
         X @ np.asarray(params["network"]["layer_0"]["w"], float) + np.asarray(params["network"]["layer_0"]["b"]), 0

@@ -366,7 +366,7 @@ def test_calibration_of_counts():
     found = metrics.coverage(answer, y).value
     assert abs(found - held.mean()) < 4.6 * np.sqrt(np.mean(held * (1 - held)) / 3000) and held.mean() > 0.9
     nominal = np.linspace(0.05, 0.95, 10)
-    error = metrics.inside(answer, y, nominal) - nominal
+    error = metrics.central_coverage(answer, y, nominal) - nominal
     assert np.all(np.abs(error) < 4.6 * np.sqrt(nominal * (1 - nominal) / 3000))
 
 

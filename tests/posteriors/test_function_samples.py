@@ -12,7 +12,8 @@ from scipy import special, stats
 
 import dubito
 from dubito.posteriors import function_samples
-from dubito.posteriors.base import Mixture, Normals, Samples
+from dubito.posteriors.base import Mixture, Samples
+from dubito.posteriors.normals import DiagonalNormal
 
 X = np.random.default_rng(0).normal(size=(1300, 3))
 Y = X[:, :1]
@@ -25,7 +26,7 @@ def network(hidden=(16,), outputs=1, **options):
 def cloud(net, likelihood=None, seed=5):
     model = dubito.Model(net, dubito.Gaussian() if likelihood is None else likelihood)
     params = model.init(jax.random.key(seed))
-    return Normals(model, params, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), params))
+    return DiagonalNormal(model, params, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), params))
 
 
 def dropped(net, seed=5):
@@ -35,7 +36,7 @@ def dropped(net, seed=5):
         name: {"w": 0.2 if name != "layer_0" else None, "b": None} for name in params["network"] if name != "periodic"
     }
     assert last > 0
-    return dubito.Dropped(normals.model, params, rates)
+    return dubito.DropoutPosterior(normals.model, params, rates)
 
 
 def answers(posterior, rows=slice(None), count=None):
@@ -131,17 +132,17 @@ def test_a_posterior_of_ones_own_needs_no_more_than_sample(key):
 
 def test_parameters_that_depend_on_the_draw_are_counted():
     seed = np.zeros(2, np.uint32)
-    assert function_samples.varying(cloud(network()), seed) == 3 * 16 + 16 + 16 + 1 + 1
-    assert function_samples.varying(dropped(network()), seed) == 16
+    assert function_samples.varying_parameters(cloud(network()), seed) == 3 * 16 + 16 + 16 + 1 + 1
+    assert function_samples.varying_parameters(dropped(network()), seed) == 16
     points = Samples(cloud(network()).model, cloud(network()).sample(jax.random.key(0), 3))
-    assert function_samples.varying(points, np.int32(0)) == 82
+    assert function_samples.varying_parameters(points, np.int32(0)) == 82
 
 
 @pytest.mark.parametrize(
     ("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)]
 )
 def test_lines_leave_little_over(count, most, lines):
-    assert function_samples.side_by_side(count, most) == lines
+    assert function_samples.draws_per_line(count, most) == lines
 
 
 def test_params_may_have_none_in_them():
@@ -170,7 +171,7 @@ import dubito
 model = dubito.Model(dubito.mlp(4, (8,), 1), dubito.Gaussian(precision=1.0))
 params = model.init(jax.random.key(0))
 rates = {"layer_0": {"w": None, "b": None}, "layer_1": {"w": 0.2, "b": None}}
-posterior = dubito.Dropped(model, params, rates)
+posterior = dubito.DropoutPosterior(model, params, rates)
 x = np.random.default_rng(0).normal(size=(15_000, 4))
 for rows, count in ((1100, 100), (15_000, 10_000)):
     answer = dubito.predict(posterior, x[:rows], key=jax.random.key(1), draws=count)

@@ -28,12 +28,12 @@ def vectors(drawn):
 RNG = np.random.default_rng(1)
 FACTOR, SCALE = RNG.normal(size=(COUNT, COUNT)), RNG.uniform(0.5, 2, COUNT)
 GAUSSIANS = {
-    "normals": (dubito.Normals(MODEL, MEAN, tree(SCALE)), np.diag(SCALE**2)),
+    "normals": (dubito.DiagonalNormal(MODEL, MEAN, tree(SCALE)), np.diag(SCALE**2)),
     "low rank": (
-        dubito.LowRank(MODEL, MEAN, tree(SCALE), tree(FACTOR[:3])),
+        dubito.LowRankNormal(MODEL, MEAN, tree(SCALE), tree(FACTOR[:3])),
         np.diag(SCALE**2) + FACTOR[:3].T @ FACTOR[:3],
     ),
-    "dense": (dubito.Dense(MODEL, MEAN, jnp.asarray(FACTOR, jnp.float32)), FACTOR @ FACTOR.T),
+    "dense": (dubito.FullCovarianceNormal(MODEL, MEAN, jnp.asarray(FACTOR, jnp.float32)), FACTOR @ FACTOR.T),
 }
 
 
@@ -51,7 +51,7 @@ def test_gaussians_have_their_mean_and_covariance(name):
 def test_a_gamma_precision_is_drawn_anew_for_each_draw(finite):
     points = dubito.Samples(MODEL, jax.tree.map(lambda a: jnp.stack([a, a + 1]), MEAN))
     part = points if finite else GAUSSIANS["dense"][0]
-    posterior = dubito.GammaPrecision(MODEL, part, jnp.full(1, 6.0), jnp.full(1, 3.0))
+    posterior = dubito.GammaNoisePosterior(MODEL, part, jnp.full(1, 6.0), jnp.full(1, 3.0))
     drawn = posterior.sample(jax.random.key(3), DRAWS)
     tau = np.exp(np.asarray(drawn["likelihood"]["log_precision"], float))[:, 0]
     assert abs(tau.mean() - 2) < 4.6 * np.sqrt(6 / 9 / DRAWS)
@@ -67,7 +67,7 @@ def test_a_gamma_precision_makes_the_predictive_students():
     from scipy import stats
 
     part = dubito.Samples(MODEL, jax.tree.map(lambda a: a[None], MEAN))
-    posterior = dubito.GammaPrecision(MODEL, part, jnp.full(1, 3.0), jnp.full(1, 2.0))
+    posterior = dubito.GammaNoisePosterior(MODEL, part, jnp.full(1, 3.0), jnp.full(1, 2.0))
     x, y = np.zeros((1, 1)), np.array([[1.5]])
     answer = dubito.predict(posterior, x, key=jax.random.key(5), draws=DRAWS)
     exact = stats.t.pdf(1.5 - answer.mean[0], 6, scale=np.sqrt(2 / 3))

@@ -12,7 +12,8 @@ from scipy import optimize, stats
 import dubito
 import dubito.models.likelihoods.by_name
 from dubito import calibration, conformal, decisions, metrics
-from dubito.posteriors.base import Mixture, Normals, Samples, stratified
+from dubito.posteriors.base import Mixture, Samples, stratified
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.predictive import Predictive
 
 SHIFT, SCALE = np.array([10.0, -300.0]), np.array([2.5, 0.01])
@@ -209,9 +210,9 @@ def posteriors():
     classes = dubito.Model(dubito.mlp(3, (16,), 3), dubito.Categorical(3))
     logits = classes.init(jax.random.key(6))
     return {
-        "normals": Normals(model, params, scale),
-        "dropped": dubito.Dropped(model, params, rates),
-        "classes": Normals(classes, logits, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), logits)),
+        "normals": DiagonalNormal(model, params, scale),
+        "dropped": dubito.DropoutPosterior(model, params, rates),
+        "classes": DiagonalNormal(classes, logits, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), logits)),
     }
 
 
@@ -311,8 +312,8 @@ def test_samples_enumerate_or_stratify():
 def test_mixtures_take_equal_shares_of_their_parts():
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
     points = Samples(model, {"w": jnp.float32([0, 1, 2])})
-    cloud = Normals(model, {"w": jnp.float32(100)}, {"w": jnp.float32(1)})
-    other = Normals(model, {"w": jnp.float32(-100)}, {"w": jnp.float32(1)})
+    cloud = DiagonalNormal(model, {"w": jnp.float32(100)}, {"w": jnp.float32(1)})
+    other = DiagonalNormal(model, {"w": jnp.float32(-100)}, {"w": jnp.float32(1)})
     mixture = Mixture(model, (points, cloud, other))
     for n in (2, 61):
         w = np.asarray(mixture.sample(jax.random.key(1), n)["w"])
@@ -404,7 +405,7 @@ def test_samples_keep_their_noise_far_from_zero():
 def test_one_target_has_one_axis_and_columnwise_has_two():
     answer, mean, _ = far_answer(dubito.Gaussian(), 0.0)
     wide, n, key = answer.columnwise, len(answer), jax.random.key(0)
-    names = "mean std variance aleatoric aleatoric_std epistemic epistemic_std narrowest".split()
+    names = "mean std variance aleatoric aleatoric_std epistemic epistemic_std min_component_std".split()
     for name in names:
         assert getattr(answer, name).shape == (n,), name
         np.testing.assert_array_equal(getattr(wide, name)[:, 0], getattr(answer, name))
@@ -416,7 +417,7 @@ def test_one_target_has_one_axis_and_columnwise_has_two():
     np.testing.assert_array_equal(answer.cdf(y), answer.cdf(y[:, None]))
     np.testing.assert_array_equal(answer.log_prob(y), answer.log_prob(y[:, None]))
     assert wide.interval()[0].shape == (n, 1) and wide.sample(key, 3).shape == (3, n, 1)
-    assert wide.columnwise is wide and wide._moments is answer._moments
+    assert wide.columnwise is wide and wide.mixture is answer.mixture
     assert np.sqrt(((answer.mean - mean.mean(0)) ** 2).mean()) < 1e-6
     with pytest.raises(ValueError, match=r"shape \(1, 30\)"):
         answer.cdf(y[None])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.methods.ensembles.cross_fit import Renoised
+from dubito.posteriors.noise import FixedNoisePosterior
 
 MODEL = dubito.Model(dubito.Network(dict, lambda params, x: x), dubito.Gaussian())
 
@@ -24,7 +24,7 @@ def stack(*trees):
 
 
 def normals(mean, scale):
-    return dubito.Normals(MODEL, mean, scale)
+    return dubito.DiagonalNormal(MODEL, mean, scale)
 
 
 ONE, TWO, FULL = params(4, 1), params(2, 3), params(0, 0)
@@ -32,14 +32,14 @@ EXACT = {"a/w": 0.5, "c": 0.25, "all": 5 / 12}
 CASES = {
     "a point": (dubito.Samples(MODEL, stack(ONE)), EXACT),
     "draws": (dubito.Samples(MODEL, stack(ONE, TWO)), {"a/w": 0.375, "c": 0.5, "all": 5 / 12}),
-    "masks do not count": (dubito.Dropped(MODEL, ONE, {"a": {"w": 0.5, "b": None}, "c": 0.5}), EXACT),
+    "masks do not count": (dubito.DropoutPosterior(MODEL, ONE, {"a": {"w": 0.5, "b": None}, "c": 0.5}), EXACT),
     "a mean of 0 with a scale is none": (normals(ONE, FULL), {"a/w": 0.0, "c": 0.0, "all": 0.0}),
     "neither mean nor scale": (normals(ONE, ONE), EXACT),
     "a mixture": (
         dubito.Mixture(MODEL, (normals(ONE, ONE), normals(TWO, TWO))),
         {"a/w": 0.375, "c": 0.5, "all": 5 / 12},
     ),
-    "noise beside it": (Renoised(MODEL, dubito.Mixture(MODEL, (normals(ONE, ONE),)), {}), EXACT),
+    "noise beside it": (FixedNoisePosterior(MODEL, dubito.Mixture(MODEL, (normals(ONE, ONE),)), {}), EXACT),
 }
 
 

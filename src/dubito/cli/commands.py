@@ -192,6 +192,7 @@ def evaluate(
 ):
     """Score the model on TABLE, which has the target's column too."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
+    from dubito.evaluation.conformal import ConformalPredictive
     from dubito.evaluation.diagnostics import monte_carlo
     from dubito.evaluation.interpretation import draws_setting, interpret_scorecard
     from dubito.evaluation.metrics import scorecard
@@ -200,12 +201,12 @@ def evaluate(
     inputs, y = read_to_evaluate(found, table, say, "evaluate")
     unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
-    card = scorecard(answer, y) | unsure.card()
+    card = scorecard(answer, y) | unsure.to_dict()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     Console().print(grids.of_scores(card))
-    conformal = getattr(getattr(answer, "conformal", None), "coverage", None)
+    conformal = answer.conformal.coverage if isinstance(answer, ConformalPredictive) else None
     grids.print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
     setting = draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))

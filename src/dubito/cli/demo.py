@@ -17,7 +17,7 @@ from dubito._process.threads import start_jobs, stop_fit
 from dubito.estimators.regressor import BayesianClassifier, BayesianRegressor
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
-from dubito.evaluation.interpretation import draws_setting, interpret_comparison, listed
+from dubito.evaluation.interpretation import draws_setting, interpret_comparison, join_names
 from dubito.inspection import report
 from dubito.inspection.plots import predictions as plots
 from dubito.methods.by_name import METHODS
@@ -198,7 +198,7 @@ def drawn(job, results):
         ),
     }[job.name]
     training = "Negative log likelihood during training, on the rows learned and on a tenth of them held out (median over members)."
-    methods = listed(list(results))
+    methods = join_names(list(results))
     return (
         (caption, f"{alt}: {methods}", report.png(draw(job, results))),
         (
@@ -237,7 +237,7 @@ def coverages(job, results):
         plots.interval_coverage(result.answer, job.test[1], ax=ax)
         for line in ax.get_lines()[-2:] if name != next(iter(results)) else ax.get_lines()[-1:]:
             line.remove()
-        ax.plot(nominal, metrics.inside(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
+        ax.plot(nominal, metrics.central_coverage(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
     for band in ax.collections[1:]:
         band.remove()
     return share_legend(figure, [ax], 2)

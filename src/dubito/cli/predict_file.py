@@ -122,11 +122,13 @@ def classes(found, answer):
     """A classifier's answers by column."""
     import pyarrow
 
+    from dubito.evaluation.conformal import ConformalPredictive
+
     probs = answer.probs
     prediction = pyarrow.array(found.classes_).take(pyarrow.array(probs.argmax(1)))
     columns = {f"p_{label}": probs[:, place] for place, label in enumerate(found.classes_)}
     doubt = {"entropy": answer.entropy, "mutual_information": answer.mutual_information}
-    sets = getattr(answer, "sets", None)
+    sets = answer.sets if isinstance(answer, ConformalPredictive) else None
     if sets is not None:
         doubt |= {f"set_{label}": sets[:, place] for place, label in enumerate(found.classes_)}
     return {"prediction": prediction} | columns | doubt

@@ -10,8 +10,8 @@ from dubito._jax import prng
 from dubito._process.threads import in_threads
 from dubito.evaluation import calibration
 from dubito.posteriors import predictive
-from dubito.posteriors.blocks import ROWS
-from dubito.posteriors.function_samples import functions
+from dubito.posteriors.blocks import PIECE_ROWS
+from dubito.posteriors.function_samples import draw_functions
 from dubito.tables.schema import DataError, Schema, taken
 
 
@@ -65,19 +65,19 @@ class Answering:
     def _functions(self):
         """The posterior's functions, drawn once."""
         check_is_fitted(self, "posterior_")
-        return functions(self.posterior_, prng.fast(self.key_), self.draws)
+        return draw_functions(self.posterior_, prng.fast(self.key_), self.draws)
 
     def _encoded(self, X, start=0):
         return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
 
     def _raw(self, found, x):
         shift, scale = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
-        return predictive.answer(found, x, shift, scale, self.description, getattr(self, "classes_", None))
+        return predictive.predict_functions(found, x, shift, scale, self.description, getattr(self, "classes_", None))
 
     def _answer(self, found, x):
         answer = self._raw(found, x)
         check_answers(answer.mean, finite=True)
-        if answer.offers("variance"):  # which a likelihood of a user's, with heavy tails, may not have
+        if answer.supports("variance"):  # which a likelihood of a user's, with heavy tails, may not have
             check_answers(answer.std, finite=type(answer.likelihood).__module__.startswith("dubito."))
         return answer if self.calibration_ is None else self.calibration_(answer)
 
@@ -85,7 +85,7 @@ class Answering:
         """Calibrate all answers on rows held out of ``fit``, by one of ``calibration.METHODS``: "temperature" (None for
         classes), "isotonic", "quantiles" (None for regression) or "conformal", with the ``options`` of its function. It
         takes the place of an earlier one. Sets ``calibration_``, which ``save`` keeps and ``fit`` removes."""
-        self.calibration_ = calibration.calibrated(self.uncalibrated(X), y, method, **options)
+        self.calibration_ = calibration.fit_calibration(self.uncalibrated(X), y, method, **options)
         return self
 
     @property
@@ -98,7 +98,7 @@ class Answering:
     @property
     def block_rows(self):
         """How many rows to predict at a time, so that memory is bounded."""
-        return ROWS * max(1, min(16, 1600 // len(self._functions())))
+        return PIECE_ROWS * max(1, min(16, 1600 // len(self._functions())))
 
     def stream(self, blocks, reading):
         """reading(predictive) of each of ``blocks``, pairs of a table and its first row's number, in order, by threads."""
@@ -120,7 +120,7 @@ class Answering:
         def read(answer):
             return [check_answers(reading(answer)) for reading in readings]
 
-        if rows <= ROWS or rows <= (size := self.block_rows):
+        if rows <= PIECE_ROWS or rows <= (size := self.block_rows):
             return read(self.predictive(X))
         blocks = ((taken(X, slice(start, start + size)), start) for start in range(0, rows, size))
         try:

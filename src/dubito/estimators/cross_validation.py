@@ -11,7 +11,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 
 from dubito._process.threads import result, start_jobs, stop_fit
 from dubito.evaluation import metrics
-from dubito.evaluation.diagnostics import MonteCarlo, monte_carlo
+from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.evaluation.metrics import Score
 from dubito.tables.schema import DataWarning, fill_missing, listed, taken
@@ -42,7 +42,7 @@ class Compared(NamedTuple):
     scores: dict[str, Score]
     difference: Score
     seconds: float
-    unsure: MonteCarlo
+    unsure: MonteCarloError
     setting: Setting | None = None
     discrete: bool = False
 
@@ -125,7 +125,7 @@ def interpretation(rows):
 
 
 def scored(fits, targets, wanted, done, unknown):
-    """(pooled scores, median seconds, the largest ``MonteCarlo`` error of a fold, its ``Setting``, whether the target is whole
+    """(pooled scores, median seconds, the largest ``MonteCarloError`` error of a fold, its ``Setting``, whether the target is whole
     numbers) of an estimator's fits, each at its held-out rows, which have these ``targets``; ``unknown`` is given their counts of
     unknown categories, {(fold, column): count}."""
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False

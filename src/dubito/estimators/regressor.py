@@ -15,7 +15,7 @@ from dubito._jax import prng
 from dubito._process.threads import check_process
 from dubito.estimators.base import Answering
 from dubito.estimators.files import model_file
-from dubito.evaluation.conformal import cv_plus
+from dubito.evaluation.conformal import ConformalRule, cv_plus
 from dubito.methods.by_name import default_method, method_params, replaced, table_network
 from dubito.methods.ensembles.committee import Committee, assigned
 from dubito.models.model import Model
@@ -258,7 +258,7 @@ class BayesianClassifier(ClassifierMixin, _Estimator):
     def predict_set(self, X):
         """Which classes are in each row's conformal set, bool (n, C); of a ``Committee`` CV+, of other methods after
         ``calibrate(..., method="conformal")``."""
-        if not hasattr(getattr(self, "calibration_", None), "sets"):
+        if not isinstance(vars(self).get("calibration_"), ConformalRule):
             raise ValueError(
                 'conformal sets come after calibrate(X, y, method="conformal") on held-out rows, or of a Committee'
             )
@@ -272,4 +272,4 @@ def load(path) -> Any:
     """The estimator in the file at ``path``, with the same answers bit for bit. Raises ModelFileError for anything that
     ``save`` has not written; nothing is imported, run or fetched."""
     check_process()
-    return model_file.load(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})
+    return model_file.read_estimator(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

@@ -1,11 +1,14 @@
 """What a predictive is worth, from rows it has not seen.
 
 - ``validation``: a predictive, outcomes and weights that fit together.
+- ``standard_errors``: scores with standard errors over rows.
 - ``crps``: the continuous ranked probability score.
-- ``metrics``: scores, each with its standard error.
-- ``interpretation``: what a score card says, in sentences.
-- ``quantile_recalibration``: a predictive whose cdf is mapped.
+- ``calibration_base``: the contract of calibrations.
 - ``conformal``: conformal intervals and sets.
+- ``ood_metrics``: scores of detecting rows outside the training distribution.
+- ``metrics``: all scores, each with its standard error.
+- ``interpretation``: what a score card says, in sentences.
+- ``quantile_recalibration``: a predictive distribution whose cdf is mapped.
 - ``calibration``: temperature, isotonic and quantile calibration.
 - ``diagnostics``: whether the draws are enough.
 - ``elbo``: the evidence lower bound.

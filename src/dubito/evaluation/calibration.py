@@ -1,47 +1,73 @@
-"""Calibration after training, from held-out rows: what a predictive gets wrong on rows it has not seen is taken off its answers.
+"""Calibration after training, from held-out rows.
 
-Each function takes the predictive of held-out rows and their y and gives a map, a frozen dataclass of plain numbers, that
-turns the predictive of any rows into a calibrated one:
+Each function takes the predictive distribution of held-out rows and their y, and returns a map, a frozen dataclass of plain
+numbers, that turns the predictive distribution of any rows into a calibrated one:
 
     calibrate = temperature(model.predictive(X_held_out), y_held_out)
     answer = calibrate(model.predictive(X_new))
 
-Rows that were trained on, or stopped on, are not held out: a fit looks better on them than it is. A row of ``weight`` 0
-might as well be absent. ValueError where y does not fit the predictive, or where rows are too few to tell anything.
+Rows used for training or for early stopping are not held out: on them a fit looks better than it is. A row of ``weight`` 0
+counts as absent.
 """
 
 import inspect
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
 from dubito._jax.pytree import register_dataclass
+from dubito._jax.types import Key, Params
+from dubito.evaluation.calibration_base import Calibration
 from dubito.evaluation.conformal import split_conformal
-from dubito.evaluation.quantile_recalibration import Recalibrated, scores
-from dubito.evaluation.validation import checked
+from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
+from dubito.evaluation.validation import check_predictive
 from dubito.models.likelihoods.base import Categorical
 from dubito.posteriors.predictive import Predictive
+from dubito.posteriors.predictive_base import PredictiveDistribution, shared_fields
 from dubito.posteriors.temperature import best_temperature
 
 FAR = 1e3  # normal scores: where the outer straight lines end
-LEAST = 10  # rows, to recalibrate quantiles
+MIN_ROWS = 10  # to recalibrate quantiles
 TINY = float(np.finfo(np.float32).tiny)  # a probability that is not told from 0
 
 
-def temperature(predictive, y, *, weight=None):
-    """The ``Temperature`` T that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y, within e^±4.
+def temperature(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> "Temperature":
+    """Temperature scaling: the T within e^±4 that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y.
 
-    Guo et al. 2017, with the mean over draws inside the logarithm, and with one row more that could be of any class: where
-    every held-out row is predicted right, that leaves a doubt. The classes of y need not be all there are.
+    The mean over draws is inside the logarithm. One more row, which could be of any class, is added: so the probabilities stay
+    below 1 where every held-out row is predicted correctly.
+
+    Parameters
+    ----------
+    predictive
+        The predictive distribution of held-out rows.
+    y
+        Their n labels or codes; not every class need occur.
+    weight
+        Weights of the rows, (n,); None: all 1.
+
+    Returns
+    -------
+    Temperature
+
+    Raises
+    ------
+    ValueError
+        Where y does not fit the predictive distribution.
+
+    References
+    ----------
+    Guo, Pleiss, Sun & Weinberger, On calibration of modern neural networks, ICML 2017, equation 9.
     """
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
 
     def log_probs(temperature):
         answer = Temperature(float(temperature))(predictive)
@@ -51,22 +77,26 @@ def temperature(predictive, y, *, weight=None):
 
 
 @dataclass(frozen=True)
-class Temperature:
-    """One temperature for the logits of every draw: p̄ = (1/S) Σ_s softmax(f_s/T). T > 1 says less, T < 1 more.
+class Temperature(Calibration):
+    """One temperature for the logits of every draw: p̄ = (1/S) Σ_s softmax(f_s/T). T > 1 flattens, T < 1 sharpens.
 
-    Every draw is tempered, not their mean, so that entropy still splits into noise and doubt about the weights, and a
-    ``CrossFit``'s own temperature is of the same kind. T near 0 leaves the draws' votes.
+    Every draw is tempered, not their mean, so that entropy still splits into an aleatoric and an epistemic part, as with the
+    temperature of a ``CrossFit``. T near 0 leaves the votes of the draws.
+
+    Parameters
+    ----------
+    temperature
+        T, positive.
     """
 
     temperature: float
 
-    def check(self, likelihood, columns):
-        """ValueError unless this is a map for ``columns`` classes of ``likelihood``."""
+    def check(self, likelihood: Any, columns: int) -> None:
         del columns
         _expect(likelihood.task == "classification", "a temperature is for classes")
         _expect(0 < self.temperature < math.inf, f"a temperature is a positive number, got {self.temperature!r}")
 
-    def __call__(self, predictive):
+    def __call__(self, predictive: Any) -> PredictiveDistribution:
         _fits(self, predictive)
         if set(predictive.draws.one) != {"logits"}:
             raise ValueError(
@@ -85,28 +115,63 @@ class Tempered:
 
     task = "classification"
 
-    def log_prob(self, z, y):
+    @property
+    def width(self) -> int:
+        return self.likelihood.width
+
+    def init(self) -> Params:
+        return self.likelihood.init()
+
+    def log_prior(self, phi: Params) -> Float[Array, ""]:
+        return self.likelihood.log_prior(phi)
+
+    def join(self, f: Float[Array, "rows outputs"], phi: Params) -> dict[str, Array]:
+        return self.likelihood.join(f, phi)
+
+    def log_prob(self, z: dict[str, Array], y: Array) -> Float[Array, "rows"]:
         return self.likelihood.log_prob(self._divided(z), y)
 
-    def mean(self, z):
+    def mean(self, z: dict[str, Array]) -> Float[Array, "rows classes"]:
         return self.likelihood.mean(self._divided(z))
 
-    def variance(self, z):
+    def variance(self, z: dict[str, Array]) -> Float[Array, "rows classes"]:
         return self.likelihood.variance(self._divided(z))
 
-    def sample(self, key, z):
+    def sample(self, key: Key, z: dict[str, Array]) -> Int[Array, "rows"]:
         return self.likelihood.sample(key, self._divided(z))
 
-    def _divided(self, z):
+    def _divided(self, z: dict[str, Array]) -> dict[str, Array]:
         return {"logits": z["logits"] / jnp.asarray(self.temperature, z["logits"].dtype)}
 
 
-def isotonic(predictive, y, *, weight=None):
-    """``Isotonic`` maps by scikit-learn's IsotonicRegression of 1{y = k} on p_k, one for each class k (Zadrozny & Elkan 2002).
+def isotonic(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> "Isotonic":
+    """Isotonic calibration: scikit-learn's IsotonicRegression of 1{y = k} on p_k, one for each class k.
 
-    It wants rows by the hundred for each class. A class that y does not have gets the least probability, 1/(n + 1).
+    It needs hundreds of rows for each class. A class that y does not have gets the probability 1/(n + 1).
+
+    Parameters
+    ----------
+    predictive
+        The predictive distribution of held-out rows.
+    y
+        Their n labels or codes.
+    weight
+        Weights of the rows, (n,); None: all 1.
+
+    Returns
+    -------
+    Isotonic
+
+    Raises
+    ------
+    ValueError
+        Where y does not fit the predictive distribution.
+
+    References
+    ----------
+    Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
     """
-    predictive, y, weight = checked(predictive, y, weight, "classification")
+    predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     knots = []
     for k, p in enumerate(predictive.probs.T):
         found = IsotonicRegression(out_of_bounds="clip").fit(p, y == k, sample_weight=weight)
@@ -115,18 +180,23 @@ def isotonic(predictive, y, *, weight=None):
 
 
 @dataclass(frozen=True)
-class Isotonic:
-    """For each class a rising map of its probability, straight lines between ``knots`` (p, frequency), then shares of the sum.
+class Isotonic(Calibration):
+    """For each class an increasing piecewise linear map of its probability; the results are normalized to sum to 1.
 
-    No class gets less than ``floor`` before that: what n rows have not shown may yet happen. The answer is one set of
-    probabilities: draws are gone, and with them the split of the entropy (the mutual information is 0).
+    The calibrated predictive distribution has one draw: the entropy no longer splits, and the mutual information is 0.
+
+    Parameters
+    ----------
+    knots
+        For each class the knots (p, frequency), two tuples of numbers.
+    floor
+        The smallest probability before normalization: what n rows have not shown may still happen.
     """
 
     knots: tuple
     floor: float
 
-    def check(self, likelihood, columns):
-        """ValueError unless this is a map for ``columns`` classes of ``likelihood``."""
+    def check(self, likelihood: Any, columns: int) -> None:
         _expect(likelihood.task == "classification", "isotonic maps of probabilities are for classes")
         _expect(len(self.knots) == columns, f"{len(self.knots)} isotonic maps are not for {columns} classes")
         _expect(0 < self.floor < 1, f"a floor is a probability between 0 and 1, got {self.floor!r}")
@@ -136,7 +206,7 @@ class Isotonic:
             rising = all(a < b for a, b in pairwise(p)) and all(a <= b for a, b in pairwise(levels))
             _expect(rising and 0 < len(p) == len(frequency), "the knots of an isotonic map rise, frequencies up to 1")
 
-    def __call__(self, predictive):
+    def __call__(self, predictive: Any) -> PredictiveDistribution:
         _fits(self, predictive)
         columns = [np.interp(p, *knots) for p, knots in zip(predictive.probs.T, self.knots, strict=True)]
         p = np.maximum(np.stack(columns, axis=1), self.floor)
@@ -144,23 +214,47 @@ class Isotonic:
         return replace(predictive, likelihood=Categorical(len(columns)), draws={"logits": logits[None]})
 
 
-def quantiles(predictive, y, *, weight=None, knots=None):
-    """``Quantiles`` that make the held-out F(y) uniform, for each target (Kuleshov, Fenner & Ermon 2018).
+def quantiles(
+    predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knots: int | None = None
+) -> "Quantiles":
+    """Recalibrated quantiles: maps that make the held-out F(y) uniform, for each target.
 
-    First the distribution is widened (or narrowed) around its mean by the root mean square of (y − mean)/std, which leaves
-    the F(y) of the rows where float32 tells them apart. Then these are compared with what they should be at ``knots`` levels
-    (None: the cube root of the number of rows, 3 at least, 30 at most), equally far apart as normal scores, the outermost
-    n^(−2/3) from 0 and 1. More knots follow the rows more closely: where nothing is wrong they cost about ``knots``/2n nats.
-    Kuleshov's map has a knot at every row, so that it has no density to speak of.
+    First the distribution is widened (or narrowed) around its mean by the root mean square of (y − mean)/std, which brings
+    the F(y) of the rows to where float32 distinguishes them. Then these are compared with a uniform distribution at ``knots``
+    levels, equally spaced as normal scores, the outermost n^(−2/3) from 0 and 1. The map of the reference has a knot at every
+    row, so that it has no useful density.
 
-    ValueError for fewer than 10 rows, and for counts.
+    Parameters
+    ----------
+    predictive
+        The predictive distribution of held-out rows.
+    y
+        Their targets, (n,) or (n, K).
+    weight
+        Weights of the rows, (n,); None: all 1.
+    knots
+        How many; None: the cube root of the number of rows, between 3 and 30. More follow the rows more closely; where nothing is
+        to be corrected they cost about knots/2n nats.
+
+    Returns
+    -------
+    Quantiles
+
+    Raises
+    ------
+    ValueError
+        For fewer than 10 rows, for counts, and where y does not fit the predictive distribution.
+
+    References
+    ----------
+    Kuleshov, Fenner & Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML 2018, algorithm 1.
     """
-    predictive, y, weight = checked(predictive, y, weight, "regression")
+    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     if predictive.discrete:
         raise ValueError("F(y) of counts is in steps and never uniform: use split_conformal")
     n = _rows(weight)
-    if n < LEAST:
-        raise ValueError(f"quantiles are recalibrated with at least {LEAST} rows, got {n:.3g} (in weight)")
+    if n < MIN_ROWS:
+        raise ValueError(f"quantiles are recalibrated with at least {MIN_ROWS} rows, got {n:.3g} (in weight)")
     count = int(np.clip(round(n ** (1 / 3)), 3, 30)) if knots is None else knots
     if count < 2 or count != int(count):
         raise ValueError(f"knots is a whole number of at least 2, got {knots!r}")
@@ -170,10 +264,10 @@ def quantiles(predictive, y, *, weight=None, knots=None):
     if not np.all(factors > 0):
         raise ValueError("every mean is y itself in the held-out rows: they were not held out, or have no noise")
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
-    return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in scores(f).T))
+    return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in normal_scores(f).T))
 
 
-def _knots(u, weight, level):
+def _knots(u: np.ndarray, weight: np.ndarray, level: np.ndarray) -> tuple[tuple, tuple]:
     """(u, v): the scores u of the rows at which normal scores v = ``level`` should be, both rising."""
     u, weight = u[weight > 0], weight[weight > 0]
     order = np.argsort(u, kind="stable")
@@ -185,19 +279,25 @@ def _knots(u, weight, level):
 
 
 @dataclass(frozen=True)
-class Quantiles:
-    """For each target a factor c and a rising map R: the calibrated P(Y ≤ y) is R(F(mean + (y − mean)/c)).
+class Quantiles(Calibration):
+    """For each target a factor c and an increasing map R: the calibrated P(Y ≤ y) is R(F(mean + (y − mean)/c)).
 
-    ``knots``: for each target normal scores (u, v); R = Φ(g(Φ⁻¹(F))) with g of straight lines through them, and outside with
-    the slopes from the middle one to the ends. So a Gaussian that is too narrow or off by a constant is mended exactly, tails
-    included. Within 1e-7 of F = 0 and 1 R is a straight line, as F itself tells no more there.
+    R = Φ(g(Φ⁻¹(F))), with g piecewise linear through the knots, and outside with the slopes from the middle knot to the ends. So
+    a Gaussian that is too narrow or off by a constant is corrected exactly, tails included. Within 1e-7 of F = 0 and 1 R is a
+    straight line, as float32 does not resolve F there.
+
+    Parameters
+    ----------
+    factors
+        c of each target.
+    knots
+        For each target normal scores (u, v), two tuples of numbers.
     """
 
     factors: tuple
     knots: tuple
 
-    def check(self, likelihood, columns):
-        """ValueError unless this is a map for ``columns`` targets of ``likelihood``."""
+    def check(self, likelihood: Any, columns: int) -> None:
         _expect(likelihood.task == "regression", "maps of quantiles are for regression")
         several = len(self.knots) == len(self.factors) == columns
         _expect(several, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
@@ -208,12 +308,12 @@ class Quantiles:
             _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")
             _expect(max(map(abs, (*u, *v))) < FAR, "the knots of a map of quantiles are normal scores")
 
-    def __call__(self, predictive):
+    def __call__(self, predictive: Any) -> PredictiveDistribution:
         _fits(self, predictive)
-        return Recalibrated(*(getattr(predictive, f.name) for f in fields(Predictive)), calibration=self)
+        return RecalibratedPredictive(**shared_fields(predictive), predictive=predictive, calibration=self)
 
     @cached_property
-    def lines(self):
+    def lines(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(u, v) of each target with the ends of the outer lines."""
         found = []
         for u, v in self.knots:
@@ -224,25 +324,25 @@ class Quantiles:
         return found
 
 
-def _rows(weight):
+def _rows(weight: np.ndarray) -> float:
     """How many equal weights say as much: (Σw)²/Σw²."""
     return weight.sum() ** 2 / np.sum(weight**2)
 
 
-def _fits(calibration, predictive):
-    if type(predictive) is not Predictive:
+def _fits(calibration: Calibration, predictive: Any) -> None:
+    if not isinstance(predictive, Predictive):
         raise ValueError(
             "this calibration is for a predictive as it was fitted, not for one of conformal or mapped quantiles"
         )
     calibration.check(predictive.likelihood, predictive.columns)
 
 
-def _numbers(knots):
+def _numbers(knots: tuple) -> bool:
     pairs = all(type(pair) is tuple and len(pair) == 2 for pair in knots)
     return pairs and all(type(value) is float for pair in knots for line in pair for value in line)
 
 
-def _expect(true, problem):
+def _expect(true: bool, problem: str) -> None:
     if not true:
         raise ValueError(problem)
 
@@ -250,8 +350,27 @@ def _expect(true, problem):
 METHODS = {"temperature": temperature, "isotonic": isotonic, "quantiles": quantiles, "conformal": split_conformal}
 
 
-def calibrated(predictive, y, method=None, **options):
-    """The calibration of a name in ``METHODS``; None is temperature for classes, quantiles for regression."""
+def fit_calibration(
+    predictive: PredictiveDistribution, y: Any, method: str | None = None, **options: Any
+) -> Calibration:
+    """The calibration of a name.
+
+    Parameters
+    ----------
+    predictive
+        The predictive distribution of held-out rows.
+    y
+        Their targets, labels or codes.
+    method
+        A key of ``METHODS``; None: "temperature" for classes, "quantiles" for regression.
+    options
+        Keyword arguments of the method's function.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, for options that it does not have, and where y does not fit the predictive distribution.
+    """
     if method is None:
         method = "quantiles" if predictive.task == "regression" else "temperature"
     if method not in METHODS:

@@ -1,27 +1,27 @@
-"""The continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt of a predictive: in closed form, summed or integrated."""
+"""The continuous ranked probability score ∫ (F(t) − 1{y ≤ t})² dt of a predictive: in gaussian_mixture_crps form, count_crps or integrated_crps."""
 
 from itertools import pairwise, product
 
 import numpy as np
 from scipy import special
 
-CLOSED = 100  # Gaussian components whose score is summed over all pairs; beyond, it is integrated
+CLOSED = 100  # Gaussian components whose score is count_crps over all pairs; beyond, it is integrated_crps
 GAUSS_LEGENDRE = np.transpose(special.roots_legendre(16))
-CELLS = 2000  # at most, on each side of y, of those whose numbers are summed as one
+CELLS = 2000  # at most, on each side of y, of those whose numbers are count_crps as one
 
 
-def by_target(predictive, y, levels, knots=None):
+def crps_by_target(predictive, y, levels, knots=None):
     """The score of each row and target, (n, K). ``levels``: the probabilities of quantiles at which an integral is cut;
     ``knots``: these quantiles (·, n, K), if known."""
     if predictive.discrete:
-        return summed(predictive, y)
+        return count_crps(predictive, y)
     mixture = predictive.components() if len(predictive.draws) <= CLOSED else None
     if mixture is None:
-        return integrated(predictive, y, predictive.quantile(levels) if knots is None else knots)
-    return closed(mixture[0], mixture[1], y)
+        return integrated_crps(predictive, y, predictive.quantile(levels) if knots is None else knots)
+    return gaussian_mixture_crps(mixture[0], mixture[1], y)
 
 
-def closed(means, scales, y):
+def gaussian_mixture_crps(means, scales, y):
     """E|Y − y| − ½ E|Y − Y'| of Gaussian mixtures (S, n, K): differences of normals are normal."""
     pairs = np.sum(scales, axis=0) / np.sqrt(np.pi)  # each component with itself, halved: A(0, √2 s)/2 = s/√π
     for s in range(len(means) - 1):
@@ -35,7 +35,7 @@ def _absolute(mean, scale):
     return scale * np.sqrt(2 / np.pi) * np.exp(-0.5 * ratio**2) + mean * special.erf(np.sqrt(0.5) * ratio)
 
 
-def integrated(predictive, y, knots):
+def integrated_crps(predictive, y, knots):
     """∫ (F − 1{y ≤ t})² dt by Gauss-Legendre between knots, to ten standard deviations: (1 − F)² < 10⁻⁴ beyond."""
     low, high = (predictive.mean + reach * predictive.std for reach in (-10, 10))
     inner = np.clip(y, low, high)
@@ -47,7 +47,7 @@ def integrated(predictive, y, knots):
     return total
 
 
-def summed(predictive, y):
+def count_crps(predictive, y):
     """Σ_k (F(k) − 1{y ≤ k})² over whole numbers k, to ten standard deviations: of F² below y, of (1 − F)² from y on.
 
     Cells of h numbers, h odd, each count h times their middle one. h is at most a sixth of the narrowest draw's standard deviation,
@@ -59,7 +59,7 @@ def summed(predictive, y):
     start = np.clip(y, low, high)
     at, before = predictive.cdf(start), predictive.cdf(start - 1)
     total = np.abs(y - start)
-    fine = np.floor(predictive.narrowest / 12 - 0.5).clip(0)  # (h − 1)/2
+    fine = np.floor(predictive.min_component_std / 12 - 0.5).clip(0)  # (h − 1)/2
     for side, count in ((-1, start - low), (1, high - start)):
         width = 2 * np.maximum(fine, np.ceil((count / CELLS - 1) / 2)) + 1
         slope = before**2 - at**2 if side < 0 else (1 - at) ** 2 - (1 - before) ** 2

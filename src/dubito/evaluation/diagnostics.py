@@ -1,29 +1,45 @@
-"""What a finite number of draws leaves unsure in the predictions: R-hat, effective sample size, Monte-Carlo standard errors.
+"""What a finite number of draws leaves uncertain in the predictions: R-hat, effective sample size, Monte Carlo standard errors.
 
 Of predictions, not of weights: a network's weights have symmetries, and chains in different modes of them may agree in all
 that they predict. R-hat and the effective sample size are those of Vehtari, Gelman, Simpson, Carpenter & Bürkner (2021).
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 from scipy import special, stats
 
-from dubito.evaluation.validation import checked
-from dubito.posteriors.base import GammaPrecision, Mixture, Samples
-from dubito.posteriors.reductions import Kept
+from dubito.evaluation.validation import check_predictive
+from dubito.posteriors.base import Mixture, Posterior, Samples
+from dubito.posteriors.noise import GammaNoisePosterior
+from dubito.posteriors.predictive_base import PredictiveDistribution
+from dubito.posteriors.reductions import ALL_DRAWS
+
+Draws: TypeAlias = Float[np.ndarray, "chains draws columns"]
+Columns: TypeAlias = Float[np.ndarray, "columns"]
 
 NUMBERS = 2**21  # of draws at several rows, taken at a time
 SHORTEST = 8  # draws of a chain from which an autocorrelation is estimated at all
-SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarlo.enough``
+SHARE, NATS, RHAT = 0.1, 0.01, 1.05  # limits of ``MonteCarloError.enough``
 
 
-def rhat(values):
-    """Rank-normalized split R-hat of draws (chains, draws, columns): (columns,).
+def rhat(values: Draws) -> Columns:
+    """Rank-normalized split R-hat.
 
-    The larger one of the draws' and of their distances from the median (equations 3, 14 and section 4.2 of the paper); 1 where
-    nothing varies, nan for less than 8 draws a chain. One chain's halves are compared.
+    The larger one of the draws' and of their distances from the median (equations 3, 14 and section 4.2 of the paper); one
+    chain's halves are compared.
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+
+    Returns
+    -------
+    array
+        (columns,): 1 where nothing varies, nan for fewer than 8 draws a chain.
     """
     if values.shape[1] < SHORTEST:
         return np.full(values.shape[2], np.nan)
@@ -38,17 +54,32 @@ def _rhat(values):
     return np.where(within + between > 0, np.sqrt(_ratio(between, within) + (n - 1) / n), 1.0)
 
 
-def bulk_ess(values):
-    """Effective sample size of rank-normalized draws (chains, draws, columns), chains split in halves: (columns,)."""
+def bulk_ess(values: Draws) -> Columns:
+    """Effective sample size of rank-normalized draws, with chains split in halves; see ``ess``.
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+    """
     return _ess(values, _normal_scores)
 
 
-def ess(values):
-    """Effective sample size for the mean of draws (chains, draws, columns), chains split in halves: (columns,).
+def ess(values: Draws) -> Columns:
+    """Effective sample size for the mean, with chains split in halves.
 
-    S/τ̂, τ̂ = −1 + 2 Σ P_k with the sums P_k = ρ̂_2k + ρ̂_2k+1 of autocorrelations up to Geyer's (1992) initial positive
-    sequence's end and made monotone, at least 1/log₁₀ S (equations 10 to 13). S where nothing varies; nan for less than 8
-    draws a chain.
+    S/τ̂, τ̂ = −1 + 2 Σ P_k with the sums P_k = ρ̂_2k + ρ̂_2k+1 of autocorrelations up to the end of Geyer's (1992) initial
+    positive sequence and made monotone, at least 1/log₁₀ S (equations 10 to 13 of the paper).
+
+    Parameters
+    ----------
+    values
+        Draws (chains, draws, columns).
+
+    Returns
+    -------
+    array
+        (columns,): S where nothing varies, nan for fewer than 8 draws a chain.
     """
     return _ess(values, np.asarray)
 
@@ -93,13 +124,30 @@ def _ratio(above, below):
 
 
 @dataclass(frozen=True)
-class MonteCarlo:
-    """What the draws leave unsure: standard errors of predictions over other draws like these, in the target's units.
+class MonteCarloError:
+    """Monte Carlo errors: standard errors of predictions over other draws like these, in the target's units.
 
-    ``kind``: "point" (nothing is drawn), "independent" draws, "chains" (``runs`` of them, whose draws resemble each other), or
-    "members" of an ensemble or mixture (``runs`` of them, each with an equal share of the draws). ``mean`` and ``sd``, (n,) or (n, K), of the predictive
-    mean and standard deviation; ``nll`` (n,), of each row's, in nats; ``mean_nll``: of its mean over rows. ``rhat`` and ``ess``
-    as these: of the means of the draws, for chains. ``std``: the predictive's own. None or nan is what is not defined.
+    Attributes
+    ----------
+    kind
+        "point" (nothing is drawn), "independent" draws, "chains" of correlated draws, or "members" of an ensemble or mixture,
+        each with an equal share of the draws.
+    draws
+        How many draws.
+    runs
+        How many chains or members; of independent draws their number.
+    std
+        The predictive standard deviation, (n,) or (n, K).
+    mean, sd
+        Standard errors of the predictive mean and of the predictive standard deviation, (n,) or (n, K).
+    nll
+        Standard error of each row's NLL, (n,), in nats.
+    mean_nll
+        That of their mean over rows.
+    rhat, ess
+        R-hat and the effective sample size of the draws' means, for chains.
+
+    What is not defined is None or nan.
     """
 
     kind: str
@@ -114,18 +162,18 @@ class MonteCarlo:
     ess: np.ndarray | None
 
     @property
-    def shares(self):
+    def shares(self) -> list[float]:
         """The errors of mean and standard deviation as shares of the predictive standard deviation, root mean squares."""
         return [_root_mean_square(_ratio(one, self.std)) for one in (self.mean, self.sd) if one is not None]
 
     @property
-    def excess(self):
+    def excess(self) -> float:
         """The largest error over its limit: a tenth of the predictive standard deviation, a hundredth of a nat."""
         nats = [self.mean_nll / NATS] if np.isfinite(self.mean_nll) else []
         return float(np.max([share / SHARE for share in self.shares] + nats))
 
     @property
-    def enough(self):
+    def enough(self) -> bool:
         """Whether errors are within their limits (see ``excess``) and chains agree: no more than one R-hat in twenty above 1.05.
 
         The paper's 1.01 is for one quantity. Of hundreds of rows some are above it by chance: of 4 chains of 100 independent
@@ -134,12 +182,12 @@ class MonteCarlo:
         return self.kind == "point" or bool(self.excess <= 1) and self.agree
 
     @property
-    def agree(self):
+    def agree(self) -> bool:
         """Whether chains agree with each other, and each one's first half with its second; True without chains."""
         return self.rhat is None or bool(np.quantile(self.rhat, 0.95) <= RHAT)
 
     @property
-    def needed(self):
+    def needed(self) -> int | None:
         """How many draws (of each chain, for chains) or members would bring the errors to their limits; None where that is unknown."""
         if self.kind == "point" or not np.isfinite(self.excess):
             return None
@@ -147,7 +195,7 @@ class MonteCarlo:
         return int(np.ceil(self.excess**2 * now))
 
     @property
-    def sentence(self):
+    def sentence(self) -> str:
         """Whether the draws are enough, in words."""
         if self.kind == "point":
             return "One set of weights: nothing is drawn, and there is no epistemic uncertainty."
@@ -175,7 +223,7 @@ class MonteCarlo:
         runs = f"{self.runs} {'chain' if self.kind == 'chains' else 'member'}{'s' if self.runs > 1 else ''}"
         return runs if each == 1 else f"{runs} of {each:,} draws"
 
-    def card(self):
+    def to_dict(self) -> dict[str, Any]:
         """The numbers that are defined, by name: root mean squares over rows of errors, the extremes of ``ess`` and ``rhat``."""
         if self.kind == "point":
             return {"draws": self.draws}
@@ -187,36 +235,54 @@ class MonteCarlo:
         return {"draws": self.draws} | {name: value for name, value in found.items() if np.isfinite(value)}
 
 
-def monte_carlo(answer, posterior, y=None, *, weight=None):
-    """What the draws of a predictive leave unsure: ``MonteCarlo`` of ``answer``, which ``predict`` gave for ``posterior``.
+def monte_carlo(
+    answer: PredictiveDistribution, posterior: Any, y: Any = None, *, weight: Any = None
+) -> MonteCarloError:
+    """The Monte Carlo errors of a predictive distribution.
 
-    A statistic T of the draws has influence values I_s, and its error is √(Var(I)/S_eff): of the mean I = m_s − m̄; of the standard
-    deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for the
-    logarithm of a mean, good while no draw dominates p̄. S_eff is the number of independent draws; for ``Samples`` of more than one draw
-    a chain (predicted from with ``draws=None``, which keeps their order) the effective sample size of I. For a mixture the error is of other
-    members too: Var of the members' mean I over their number. Points of an ensemble are independent draws, or members where each has
-    several draws of the noise.
+    A statistic T of the draws has influence values I_s, and its error is √(Var(I)/S_eff): of the mean I = m_s − m̄; of the
+    standard deviation I = (v_s + (m_s − m̄)² − V)/(2√V) with the noise v_s; of a row's NLL I = 1 − p_s/p̄, the delta method for
+    the logarithm of a mean, accurate while no draw dominates p̄. S_eff is the number of independent draws; for ``Samples`` of more
+    than one draw a chain (predicted from with ``draws=None``, which keeps their order) the effective sample size of I. For a
+    mixture the error includes that of other members: Var of the members' mean I over their number. Points of an ensemble are
+    independent draws, or members where each has several draws of the noise.
 
-    ``y`` as for ``metrics.nll``. Raises ValueError where it does not fit.
+    Parameters
+    ----------
+    answer
+        What ``predict`` returned for ``posterior``.
+    posterior
+        The posterior.
+    y, weight
+        As for ``metrics.nll``; None: no errors of the NLL.
+
+    Returns
+    -------
+    MonteCarloError
+
+    Raises
+    ------
+    ValueError
+        For no rows, and where y does not fit.
     """
     if len(answer) == 0:
-        raise ValueError("the predictive has no rows, whose errors could be told")
+        raise ValueError("the predictive has no rows")
     given, answer = answer, answer.columnwise
-    kind, runs = _structure(posterior, len(answer.draws))
+    kind, runs = draw_structure(posterior, len(answer.draws))
     pieces = [_errors_of_moments(kind, runs, part) for part in answer.by_rows()]
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     nll, mean_nll = None, np.nan
     if y is not None:
-        _, y, weight = checked(given, y, weight, answer.task, marked=True)
-        if answer.offers("log_prob"):
+        _, y, weight = check_predictive(given, y, weight, answer.task, marked=True)
+        if answer.supports("log_prob"):
             nll, mean_nll = _errors_of_nll(kind, runs, answer, y, weight / weight.sum())
-    spread = answer.offers("variance")
+    spread = answer.supports("variance")
     std, sd = (answer.std, answer.scale * found["sd"]) if spread else (answer.epistemic_std, None)
     mean = answer.scale * found["mean"]
     fields = (std, mean, sd, found.get("rhat"), found.get("ess"))
     values: Any = (None if each is None else given._squeezed(each) for each in fields)
     std, mean, sd, rhat, ess = values
-    return MonteCarlo(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
+    return MonteCarloError(kind, len(answer.draws), runs, std, mean, sd, nll, mean_nll, rhat, ess)
 
 
 def _errors_of_moments(kind, runs, part):
@@ -226,7 +292,7 @@ def _errors_of_moments(kind, runs, part):
     root = np.sqrt(moment.mean(1, keepdims=True))
     found = {"mean": _error(kind, runs, means), "sd": _error(kind, runs, _ratio(moment, 2 * root))}
     if kind == "chains":
-        found |= {"rhat": _of_chains(rhat, runs, means), "ess": _of_chains(bulk_ess, runs, means)}
+        found |= {"rhat": by_columns(rhat, runs, means), "ess": by_columns(bulk_ess, runs, means)}
     return found
 
 
@@ -235,7 +301,7 @@ def _errors_of_nll(kind, runs, answer, y, share):
     errors, total, start = [], np.zeros(len(answer.draws)), 0
     for part in answer.by_rows():
         rows = slice(start, start := start + len(part))
-        logs = part.log_densities(Kept, y[rows])
+        logs = part.log_densities(ALL_DRAWS, y[rows])
         with np.errstate(invalid="ignore"):  # nan where no draw gives y a density
             influence = -np.exp(logs - np.logaddexp.reduce(logs, axis=1, keepdims=True)) * logs.shape[1]
         errors.append(_error(kind, runs, influence[:, :, None])[:, 0])
@@ -243,11 +309,11 @@ def _errors_of_nll(kind, runs, answer, y, share):
     return np.concatenate(errors), float(_error(kind, runs, total[None, :, None])[0, 0])
 
 
-def _structure(posterior, draws):
+def draw_structure(posterior: Any, draws: int) -> tuple[str, int]:
     """What ``draws`` draws of a posterior are, and of how many runs."""
     noise = False
-    while hasattr(posterior, "part"):
-        noise |= isinstance(posterior, GammaPrecision)
+    while isinstance(posterior, Posterior) and posterior.part is not None:
+        noise |= isinstance(posterior, GammaNoisePosterior)
         posterior = posterior.part
     match posterior:
         case Samples() if draws == len(posterior) == 1 and not noise:
@@ -267,13 +333,13 @@ def _error(kind, runs, influence):
     """√(Var(I)/S_eff) of influence values (n, S, K): (n, K); nan where it cannot be told."""
     count = influence.shape[1]
     if kind == "chains":
-        return influence.std(1, ddof=1) / np.sqrt(_of_chains(ess, runs, influence))
+        return influence.std(1, ddof=1) / np.sqrt(by_columns(ess, runs, influence))
     count = runs if kind == "members" else count
     groups = influence.reshape(len(influence), count, -1, influence.shape[2]).mean(2)
     return groups.std(1, ddof=1) / np.sqrt(count) if count > 1 else np.full(groups[:, 0].shape, np.nan)
 
 
-def _of_chains(measure, runs, values):
+def by_columns(measure, runs, values):
     """A measure of (chains, draws, columns) of values (n, S, K), some columns at a time: (n, K)."""
     rows, count, targets = values.shape
     columns = np.moveaxis(values, 1, 0).reshape(runs, count // runs, rows * targets)

@@ -28,17 +28,21 @@ def interpret_scorecard(card, *, discrete=False, conformal=None):
     ``conformal``: the coverage of conformal intervals or sets, which are then judged in place of the predictive's own.
     """
     rows = card["n"]
-    found = [_explained(card)]
+    found = [_r2_sentence(card)]
     if conformal is not None and "conformal_coverage" in card:
         found.append(
-            _held(f"Conformal {percent(conformal)} intervals", card["conformal_coverage"], rows, conformal, discrete)
+            _coverage_sentence(
+                f"Conformal {percent(conformal)} intervals", card["conformal_coverage"], rows, conformal, discrete
+            )
         )
     elif "coverage_90" in card:
-        found.append(_held("90 % intervals", card["coverage_90"], rows, 0.9, discrete))
+        found.append(_coverage_sentence("90 % intervals", card["coverage_90"], rows, 0.9, discrete))
     if {"accuracy", "confidence"} <= set(card):
-        found.append(_confident(card))
+        found.append(_confidence_sentence(card))
     if conformal is not None and "set_coverage" in card:
-        found.append(_held(f"Conformal {percent(conformal)} sets", card["set_coverage"], rows, conformal, True))
+        found.append(
+            _coverage_sentence(f"Conformal {percent(conformal)} sets", card["set_coverage"], rows, conformal, True)
+        )
     return " ".join(filter(None, found))
 
 
@@ -48,7 +52,7 @@ def interpret_comparison(cards, difference=None, *, discrete=False):
     ``cards``: (name, ``metrics.scorecard``) pairs, the best NLL first; ``difference``: the second's NLL minus the best one's, a
     ``metrics.Score`` paired by rows.
     """
-    best = "" if difference is None or len(cards) < 2 else _best(cards[0][0], cards[1][0], difference)
+    best = "" if difference is None or len(cards) < 2 else _best_sentence(cards[0][0], cards[1][0], difference)
     groups: dict[str, list[str]] = {}
     for name, card in cards:
         if "coverage_90" in card:
@@ -60,7 +64,7 @@ def interpret_comparison(cards, difference=None, *, discrete=False):
     if not groups:
         return best
     what = "90 % intervals" if any("coverage_90" in card for _, card in cards) else "Class probabilities"
-    parts = [f"{WORDS.get(judged, judged)}: {listed(groups[judged])}" for judged in sorted(groups, key=severity)]
+    parts = [f"{WORDS.get(judged, judged)}: {join_names(groups[judged])}" for judged in sorted(groups, key=severity)]
     return f"{best} {what} are {'; '.join(parts)}.".strip()
 
 
@@ -122,7 +126,7 @@ def _reach(share):
     return float(special.ndtri(0.5 + 0.5 * min(share, 1 - 1e-12)))
 
 
-def _explained(card):
+def _r2_sentence(card):
     """The error beside the target's own spread."""
     value, se = card.get("r2", math.nan), card.get("r2_se", math.nan)
     if not (math.isfinite(value) and math.isfinite(se)):
@@ -137,8 +141,8 @@ def _explained(card):
     )
 
 
-def _held(what, share, rows, level, discrete):
-    judged, found = judge_coverage(share, rows, level, discrete=discrete), counted(share, rows)
+def _coverage_sentence(what, share, rows, level, discrete):
+    judged, found = judge_coverage(share, rows, level, discrete=discrete), count_and_percent(share, rows)
     if judged == "unclear":
         return f"{what} hold {found}: too few rows to judge their width."
     if judged == "right":
@@ -147,10 +151,10 @@ def _held(what, share, rows, level, discrete):
     return f"{what} hold {found}: {judged}."
 
 
-def _confident(card):
+def _confidence_sentence(card):
     accuracy, confidence, rows = card["accuracy"], card["confidence"], card["n"]
     judged = judge_confidence(accuracy, confidence, rows)
-    found = f"{counted(accuracy, rows)} {'is' if rows == 1 else 'are'} classified correctly"
+    found = f"{count_and_percent(accuracy, rows)} {'is' if rows == 1 else 'are'} classified correctly"
     promised = f"the mean probability of the predicted class is {percent(confidence)}"
     if judged == "unclear":
         return f"{found}; {promised}: too few rows to judge the probabilities."
@@ -166,7 +170,7 @@ def _confident(card):
     return found
 
 
-def _best(best, second, difference):
+def _best_sentence(best, second, difference):
     """Which of two methods has the lower NLL, and whether by more than chance."""
     if math.isinf(difference.value):
         return f"Best by negative log likelihood: {best}; that of {second} is infinite."
@@ -187,7 +191,7 @@ class Setting(NamedTuple):
 
 
 def draws_setting(unsure, estimator):
-    """The ``Setting`` of a fitted estimator that would make its draws enough, for a ``diagnostics.MonteCarlo``; None where they
+    """The ``Setting`` of a fitted estimator that would make its draws enough, for a ``diagnostics.MonteCarloError``; None where they
     are enough, or where no reasonable value of any field would help."""
     if unsure.enough or unsure.needed is None:
         return None
@@ -220,7 +224,7 @@ def _setting(method, path, name, value):
     return Setting(f"{type(method).__name__}({name}={value})", f"--set {path}{name}={value}")
 
 
-def counted(share, rows):
+def count_and_percent(share, rows):
     """ "97 of 111 rows (87 %)"; "87 % of 111 rows" where the share is no whole number of them."""
     count = share * rows
     unit = "row" if rows == 1 else "rows"
@@ -243,6 +247,6 @@ def significant(value):
     return next(text for places in range(2, 9) if float(text := f"{value:.{places}f}") < 1 or places == 8 or value >= 1)
 
 
-def listed(names):
+def join_names(names):
     """ "a, b and c"."""
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

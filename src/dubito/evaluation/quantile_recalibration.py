@@ -1,13 +1,18 @@
-"""A predictive whose cdf is sent through a rising map: quantiles, density, moments and draws that follow from that."""
+"""A predictive distribution whose cdf is mapped by an increasing function, and the quantiles, density, moments and draws of it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import log_ndtr, ndtr, ndtri
 
+from dubito._jax.types import Key
+from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.predictive import Predictive
+from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed
 
 REACH = 5.2  # normal score of the probability 1e-7: float32 hardly tells a larger cdf from 1
 NODES = np.linspace(-4, 4, 25)  # normal scores at which moments are summed; beyond, quantiles are slow to find
@@ -19,37 +24,64 @@ SHARES /= SHARES.sum()
 FINE = np.linspace(-4, 4, 161)  # normal scores between which draws are moved along straight lines
 
 
-def scores(f):
+def normal_scores(f: np.ndarray) -> np.ndarray:
     """Φ⁻¹ of a cdf's values, within ±REACH."""
     return np.clip(ndtri(f), -REACH, REACH)
 
 
 @dataclass(frozen=True, repr=False)
-class Recalibrated(Predictive):
-    """A predictive whose cdf R(F(mean + (y − mean)/c)) is calibrated; everything else follows from that.
+class RecalibratedPredictive(PredictiveDistribution):
+    """A predictive distribution with the calibrated cdf R(F(mean + (y − mean)/c)); everything else follows from that.
 
     Moments are sums over 25 quantiles; ``epistemic`` keeps its share of the variance, as rows alone do not tell which of the
-    two was wrong. The density is that of one target: of several the map leaves the dependence open. Quantiles end where F
+    two was wrong. The density is that of one target: with several the map leaves the dependence open. Quantiles end where F
     is 1e-7 from 0 or 1.
+
+    Parameters
+    ----------
+    predictive
+        The distribution before calibration, with cdf F.
+    calibration
+        The ``Quantiles`` with the maps R and the factors c.
     """
 
-    calibration: Any = None
-
-    def offers(self, name):
-        return Predictive.offers(self, name) and (name != "log_prob" or self.columns == 1)
+    predictive: Predictive = field(kw_only=True)
+    calibration: Any = field(kw_only=True)
 
     @property
-    def _center(self):
-        return self.shift + self.scale * self._moments[0]
+    def mixture(self) -> DrawMixture:
+        return self.predictive.mixture
 
-    def _before(self, y):
+    @property
+    def columnwise(self) -> Any:
+        return self._columnwise if self.squeeze else self
+
+    @cached_property
+    def _columnwise(self) -> Any:
+        return replace(self, squeeze=False, classes=None)
+
+    def by_rows(self) -> Iterator[Any]:
+        return (replace(self, draws=part.draws, predictive=part) for part in self.predictive.by_rows())
+
+    def supports(self, name: str) -> bool:
+        return self.mixture.supports(name) and (name != "log_prob" or self.columns == 1)
+
+    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
+        return None
+
+    @property
+    def _factors(self) -> Float[np.ndarray, "targets"]:
+        return np.array(self.calibration.factors)
+
+    def _before(self, y: np.ndarray) -> np.ndarray:
         """Where y was before the distribution was widened."""
-        return self._center + (y - self._center) / np.array(self.calibration.factors)
+        center = self.mixture.mean
+        return center + (y - center) / self._factors
 
-    def _mapped(self, y):
+    def _mapped(self, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """R(F) and log dR/dF at values y (n, K) from before, each (n, K)."""
-        f = Predictive._cumulative(self, y)
-        u = scores(f)
+        f = self.mixture.cdf(y)
+        u = normal_scores(f)
         v, slope = np.empty_like(u), np.empty_like(u)
         for k, (x, g) in enumerate(self.calibration.lines):
             v[:, k] = np.interp(u[:, k], x, g)
@@ -61,68 +93,56 @@ class Recalibrated(Predictive):
         value = np.where(outside, np.where(low, outer, 1 - outer), ndtr(v))
         return value, np.where(outside, edge - log_ndtr(-REACH), np.log(slope) + 0.5 * (u**2 - v**2))
 
-    def _need(self, name):
-        if name == "log_prob" and self.columns != 1:
-            raise ValueError(
-                f"recalibrated quantiles of {self.columns} targets have no joint density, only of one target"
-            )
-        Predictive._need(self, name)
-
-    def _cumulative(self, y):
+    def _cdf(self, y: np.ndarray) -> np.ndarray:
         return self._mapped(self._before(y))[0]
 
-    def _log_density(self, y):
+    def _log_density(self, y: np.ndarray) -> np.ndarray:
         y, units = self._before(y), np.log(self.calibration.factors[0])
-        return self._mapped(y)[1][:, 0] + Predictive._log_density(self, y) - units
+        return self._mapped(y)[1][:, 0] + self.mixture.log_density(y) - units
 
-    def _quantiles(self, q):
+    def _quantiles(self, q: np.ndarray) -> np.ndarray:
         v = ndtri(q)
         found = []
         for k, (x, g) in enumerate(self.calibration.lines):
             u = np.clip(np.interp(v, g, x), -REACH, REACH)
-            found.append(Predictive._quantiles(self, ndtr(u))[..., k])
-        before = np.stack(found, axis=-1)
-        return self._center + np.array(self.calibration.factors) * (before - self._center)
+            found.append(self.mixture.quantiles(ndtr(u))[..., k])
+        center, before = self.mixture.mean, np.stack(found, axis=-1)
+        return center + self._factors * (before - center)
 
-    def components(self):
-        return None
-
-    @cached_property
-    def _levels(self):
-        """The quantiles at the normal scores NODES from the center, (25, n, K), in the model's units."""
-        return (self._quantiles(ndtr(NODES)) - self._center) / self.scale
+    def _interval(self, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+        return equal_tailed(self, coverage)
 
     @cached_property
-    def _gap(self):
-        """The mean from the center, (n, K), in the model's units."""
+    def _levels(self) -> Float[np.ndarray, "nodes rows targets"]:
+        """The quantiles at the normal scores NODES from the center, in the model's units."""
+        return (self._quantiles(ndtr(NODES)) - self.mixture.mean) / self.scale
+
+    @cached_property
+    def _gap(self) -> Float[np.ndarray, "rows targets"]:
+        """The mean from the center, in the model's units."""
         return np.einsum("q,qnk->nk", SHARES, self._levels)
 
-    @cached_property
-    def _mean(self) -> Any:
-        return self._center + self.scale * self._gap
+    def _mean(self) -> np.ndarray:
+        return self.mixture.mean + self.scale * self._gap
 
     @cached_property
-    def _factor(self):
-        """The variance over what it was, (n, K)."""
+    def _variance_factor(self) -> Float[np.ndarray, "rows targets"]:
+        """The variance over what it was."""
         variance = np.einsum("q,qnk->nk", SHARES, (self._levels - self._gap) ** 2)
-        return variance / (self._moments[1] + self._moments[2])
+        return variance / (self.mixture.moments[1] + self.mixture.moments[2])
 
-    @property
-    def _noise(self):
-        return self._factor * self._moments[1]
+    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._variance_factor * self.mixture.moments[1], self._variance_factor * self.mixture.moments[2]
 
-    @property
-    def _doubt(self):
-        return self._factor * self._moments[2]
-
-    def _sample(self, key, n):
-        """n joint draws of y, (n, rows, K): those of the predictive as it was, each moved to where R takes its probability.
+    def _sample(self, key: Key, n: int) -> np.ndarray:
+        """n joint draws of y, (n, rows, K): those from before calibration, each moved to where R takes its probability.
 
         F and its inverse are straight lines between 161 quantiles of each row.
         """
-        drawn, table = Predictive._sample(self, key, n), Predictive._quantiles(self, ndtr(FINE))
+        drawn, table = self.mixture.sample(key, n), self.mixture.quantiles(ndtr(FINE))
         for row, k in np.ndindex(drawn.shape[1:]):
             line, (x, g) = table[:, row, k], self.calibration.lines[k]
             u = np.interp(drawn[:, row, k], line, FINE)
             drawn[:, row, k] += np.interp(np.interp(u, g, x), FINE, line) - np.interp(u, FINE, line)
-        return self._center + np.array(self.calibration.factors) * (drawn - self._center)
+        center = self.mixture.mean
+        return center + self._factors * (drawn - center)

@@ -1,22 +1,46 @@
-"""What every score is given: a predictive, outcomes and weights that fit together."""
+"""Input validation of scores: a predictive distribution, outcomes and weights that fit together."""
 
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from dubito._check import DataError
 from dubito.posteriors.outcomes import class_codes, count_rows, target_values
 
 
-def checked(predictive, y, weight, task, marked=False) -> tuple[Any, Any, Any]:
-    """(predictive, y, weight): the predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), weights float64 (n,).
+def check_predictive(
+    predictive: Any, y: Any, weight: Any, task: str, marked: bool = False
+) -> tuple[Any, np.ndarray, Float[np.ndarray, "rows"]]:
+    """Check and convert what a score is computed from.
 
-    ``marked``: y may have K more columns, where the likelihood knows such. DataError for what does not fit.
+    Parameters
+    ----------
+    predictive
+        A predictive distribution.
+    y
+        Its targets, labels or codes.
+    weight
+        Weights of the rows, (n,); None: all 1.
+    task
+        The task that the score is for.
+    marked
+        Whether y may have K more columns that mark censored targets, where the likelihood has such.
+
+    Returns
+    -------
+    (predictive, y, weight)
+        The predictive as ``columnwise``, y as numbers (n, K) or class codes (n,), float64 weights (n,).
+
+    Raises
+    ------
+    DataError
+        For what does not fit, for predictions that are not finite, and for no rows.
     """
     classes, predictive = predictive.classes, predictive.columnwise
     n, answers = predictive.mean.shape
     if predictive.task != task or n == 0:
-        raise DataError(f"this wants rows for {task}, but the predictive is {n} rows of {predictive.task}")
+        raise DataError(f"this needs rows for {task}, but the predictive is {n} rows of {predictive.task}")
     if task == "regression":
         columns = getattr(predictive.likelihood, "columns", answers) if marked else answers
         y = target_values(y, n, answers, columns)

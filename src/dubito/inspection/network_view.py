@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito.methods.laplace.laplace import LaplacePosterior
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.likelihoods.by_name import refusal
 from dubito.models.networks import MLP
-from dubito.posteriors.base import Dropped, Mixture, Normals, Samples
+from dubito.posteriors.base import Mixture, Posterior, Samples
+from dubito.posteriors.dropout import DropoutPosterior
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.outcomes import label_codes
 from dubito.tables.columns import DataError, check_target
 
@@ -47,7 +48,7 @@ def member_of(fitted, member=None):
 
 
 def _looked_at(posterior):
-    return posterior.point if isinstance(posterior, LaplacePosterior) else posterior
+    return posterior if not isinstance(posterior, Posterior) or posterior.point is None else posterior.point
 
 
 def moments(posterior):
@@ -55,14 +56,14 @@ def moments(posterior):
 
     Dropout's weights are points; its doubt is in its masks. ValueError where moments are not known in closed form.
     """
-    if isinstance(posterior, Normals):
+    if isinstance(posterior, DiagonalNormal):
         return posterior.mean, posterior.scale
     if isinstance(posterior, Samples):
         mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), posterior.params)
         return mean, jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1), posterior.params) if len(
             posterior
         ) > 1 else None
-    if isinstance(posterior, Dropped):
+    if isinstance(posterior, DropoutPosterior):
         return posterior.params, None
     raise ValueError(
         f"the moments of a {type(posterior).__name__} are not known in closed form: draw from it, "

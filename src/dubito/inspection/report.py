@@ -15,7 +15,7 @@ from dubito._process.output_files import write_atomically
 from dubito.estimators.cross_validation import interpretation
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
-from dubito.evaluation.interpretation import interpret_scorecard, listed
+from dubito.evaluation.interpretation import interpret_scorecard, join_names
 from dubito.inspection.plots import predictions
 
 try:
@@ -111,7 +111,7 @@ def data_section(title, cards, name, predictive, y, *, text="", x=None, history=
 
 
 def draws_text(unsure):
-    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarlo``) pairs, each with the
+    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarloError``) pairs, each with the
     ``interpretation.Setting`` that would make them so as a third, if any."""
     parts = []
     for name, error, *setting in unsure:
@@ -151,7 +151,7 @@ def _scores_picture(cards, key):
     caption = f"{name[0].upper()}{name[1:]} of each method, ± one standard error."
     return (
         caption,
-        f"A dot and an error bar per method: {name} of {listed([name for name, _ in cards])}",
+        f"A dot and an error bar per method: {name} of {join_names([name for name, _ in cards])}",
         predictions.comparison(cards, key).figure,
     )
 

@@ -10,7 +10,9 @@ from dubito.inspection.gradient_health import ROWS, health, objective, of_graph
 from dubito.inspection.graph.drawing import aligned, amount, shape_text
 from dubito.inspection.graph.graph import graph
 from dubito.inspection.network_view import member_of, moments, rows_of
-from dubito.posteriors.base import Dense, Dropped, LowRank, Normals, Samples
+from dubito.posteriors.base import Samples, unwrapped
+from dubito.posteriors.dropout import DropoutPosterior
+from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal, LowRankNormal
 from dubito.training import optimizers
 from dubito.training.fit import DivergenceError
 
@@ -27,7 +29,7 @@ def center(estimator, key):
     """One set of parameters that stands for a posterior, of an ensemble for its first member's: the means, the weights
     without masks, or else a draw."""
     posterior = member_of(estimator)[0]
-    if isinstance(posterior, Normals | Dropped | Samples):
+    if isinstance(posterior, DiagonalNormal | DropoutPosterior | Samples):
         return posterior.model, moments(posterior)[0]
     return posterior.model, jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
 
@@ -75,10 +77,10 @@ def explained(model, inputs=None, y=None, unfold=()):
 
 def worth(posterior, rows, key):
     """Lines with the evidence, where the posterior has one, or with a bound of that of ``rows``, all of the table's."""
-    if hasattr(posterior, "log_evidence"):
+    if posterior.log_evidence is not None:
         value = float(posterior.log_evidence)
         return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]
-    if rows is not None and isinstance(getattr(posterior, "part", posterior), Normals | LowRank | Dense):
+    if rows is not None and isinstance(unwrapped(posterior), DiagonalNormal | LowRankNormal | FullCovarianceNormal):
         with contextlib.suppress(ValueError):  # an improper prior, or weights that are points
             bound = elbo(posterior, *rows, key=key)
             told = f"log p(D) ≥ {bound.value:.1f} ± {bound.se:.1f} nats"

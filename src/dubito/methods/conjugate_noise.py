@@ -11,7 +11,7 @@ from dubito._jax.pytree import register_dataclass
 from dubito.methods.laplace.laplace import LaplaceApproximation
 from dubito.methods.variational.natural_gradient import NaturalGradientVI
 from dubito.models.likelihoods.base import Gaussian
-from dubito.posteriors.base import GammaPrecision
+from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.predictive import predict
 
 
@@ -59,7 +59,7 @@ class ConjugateNoise:
         answer = predict(part, rows.x, key=key_draws).columnwise
         squares = rows.train.astype(float) @ ((rows.y - answer.mean) ** 2 + answer.epistemic)
         shape = likelihood.shape + 0.5 * np.sum(rows.train, dtype=float)
-        return GammaPrecision(
+        return GammaNoisePosterior(
             model,
             part,
             jnp.full(squares.shape, shape, jnp.float32),

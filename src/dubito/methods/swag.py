@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import MAP, MaximumLikelihood, Point
-from dubito.posteriors.base import LowRank
+from dubito.posteriors.normals import LowRankNormal
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -89,7 +89,7 @@ class SWAG:
         state = trained.states[0]
         if not state.count >= 2:
             raise KeyboardInterrupt("stopped before two points were collected")
-        return LowRank(model, *moments(state, jnp.float32(self.rank)))
+        return LowRankNormal(model, *moments(state, jnp.float32(self.rank)))
 
 
 def collected(state, point, due):

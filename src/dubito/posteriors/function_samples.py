@@ -15,8 +15,8 @@ import numpy as np
 
 from dubito._jax import prng, programs
 from dubito._process.threads import in_threads
-from dubito.posteriors.base import Samples
-from dubito.posteriors.blocks import ROWS, by_blocks, counts, pieces, real_rows
+from dubito.posteriors.base import Posterior, Samples
+from dubito.posteriors.blocks import PIECE_ROWS, map_blocks, piece_sizes, real_rows, row_pieces
 
 GROUP = 1024  # draws of one call of a compiled program
 TOGETHER = 64  # draws that are evaluated side by side, where few of their parameters differ
@@ -66,17 +66,17 @@ class Draws:
         cut, groups = self._cut(columns), range(len(self.counts))
 
         def one(piece):
-            return function(joined([self._z(piece, group) for group in groups], self.counts), *cut[piece])
+            return function(join_groups([self._z(piece, group) for group in groups], self.counts), *cut[piece])
 
         return list(in_threads(one, range(len(cut))))
 
     def _cut(self, columns):
-        return list(zip(counts(self.rows), *[pieces(np.asarray(column)) for column in columns], strict=True))
+        return list(zip(piece_sizes(self.rows), *[row_pieces(np.asarray(column)) for column in columns], strict=True))
 
     def _z(self, piece, group):
         if self.values is not None:
             return self.values[piece][group]
-        return evaluated(*self._task(piece, group))
+        return evaluate_draws(*self._task(piece, group))
 
     def _task(self, piece, group):
         found = self.groups[group]
@@ -85,10 +85,10 @@ class Draws:
     @property
     def one(self):
         """Shapes and types of z of one draw at one piece."""
-        z = evaluated.eval_shape(*self._task(0, 0)) if self.values is None else self.values[0][0]
+        z = evaluate_draws.eval_shape(*self._task(0, 0)) if self.values is None else self.values[0][0]
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), z)
 
-    def held(self):
+    def with_values(self):
         """The same with z held, if it is not too much."""
         numbers = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(self.one))
         if self.values is not None or numbers * len(self) * self.rows > HELD:
@@ -97,8 +97,8 @@ class Draws:
 
     def by_rows(self):
         """The same draws at each piece of the rows."""
-        for piece, start in enumerate(range(0, self.rows, ROWS)):
-            rows = min(ROWS, self.rows - start)
+        for piece, start in enumerate(range(0, self.rows, PIECE_ROWS)):
+            rows = min(PIECE_ROWS, self.rows - start)
             if self.values is None:
                 yield replace(self, rows=rows, x=[self.x[piece]])
             else:
@@ -125,7 +125,7 @@ class Functions:
         """Their ``Draws`` at rows x (n, D)."""
         x = np.asarray(x, np.float32)
         numbers = tuple(group.count for group in self.groups)
-        return Draws(numbers, len(x), None, self.model, self.groups, pieces(x)).held()
+        return Draws(numbers, len(x), None, self.model, self.groups, row_pieces(x)).with_values()
 
 
 def check_draws(draws):
@@ -135,21 +135,21 @@ def check_draws(draws):
         raise ValueError(f"draws is a whole number from 1 to {MOST:,}, or None for the default; got {draws!r}")
 
 
-def functions(posterior, key, draws):
+def draw_functions(posterior, key, draws):
     """``draws`` functions of a posterior; None: its members, or as many as it gives unasked."""
     check_draws(draws)
     key = prng.fast(key)
-    if not hasattr(posterior, "sources"):
+    if not isinstance(posterior, Posterior):  # a user's own, of which no more is known than model and sample
         posterior, draws = Samples(posterior.model, posterior.sample(key, draws)), None
     sources = posterior.sources(key, draws)
-    return Functions(posterior.model, tuple(group for part, seeds in sources for group in grouped(part, seeds)))
+    return Functions(posterior.model, tuple(group for part, seeds in sources for group in seed_groups(part, seeds)))
 
 
-def grouped(part, seeds):
+def seed_groups(part, seeds):
     """The seeds of one part in equal groups of at most ``GROUP``."""
     seeds = np.asarray(seeds)
     each = -(-len(seeds) // -(-len(seeds) // GROUP))
-    together = side_by_side(each, max(1, min(TOGETHER, VARYING // max(varying(part, seeds[0]), 1))))
+    together = draws_per_line(each, max(1, min(TOGETHER, VARYING // max(varying_parameters(part, seeds[0]), 1))))
     lines = -(-each // together)
     for start in range(0, len(seeds), each):
         some = seeds[start : start + each]
@@ -157,35 +157,37 @@ def grouped(part, seeds):
 
 
 @programs.jit(kept=32)
-def drawn(part, seed):
+def draw_one(part, seed):
     """One draw; as a compiled function it is traced once for all parts of a kind."""
     return part.draw(seed)
 
 
-def varying(part, seed):
+def varying_parameters(part, seed):
     """How many of the parameters depend on the draw: those that are more than handed on."""
-    program = drawn.trace(part, seed).jaxpr.jaxpr
+    program = draw_one.trace(part, seed).jaxpr.jaxpr
     given = set(program.invars)
     return sum(math.prod(out.aval.shape) for out in program.outvars if out not in given)
 
 
-def side_by_side(count, most):
+def draws_per_line(count, most):
     """Into how many draws a line to cut ``count``: at most ``most``, more than half of it, and as few as can be left over."""
     return min(range(min(count, most), max(min(count, most) // 2, 0), -1), key=lambda c: -count % c)
 
 
-def given(z):
+def draws_of_arrays(z):
     """z, a tree of arrays (S, n, ·), as a ``Draws``."""
     leaves, tree = jax.tree.flatten(z)
     total, rows = leaves[0].shape[:2]
     each = -(-total // -(-total // GROUP))
     starts = range(0, total, each)
-    cut = [[pieces(np.asarray(leaf)[start : start + each], axis=1) for leaf in leaves] for start in starts]
-    values = [[tree.unflatten([leaf[piece] for leaf in group]) for group in cut] for piece in range(len(counts(rows)))]
+    cut = [[row_pieces(np.asarray(leaf)[start : start + each], axis=1) for leaf in leaves] for start in starts]
+    values = [
+        [tree.unflatten([leaf[piece] for leaf in group]) for group in cut] for piece in range(len(piece_sizes(rows)))
+    ]
     return Draws(tuple(min(each, total - start) for start in starts), rows, values)
 
 
-def joined(groups, real):
+def join_groups(groups, real):
     """z of all groups' real draws at one piece, a tree of arrays (S, rows, ·)."""
     if len(groups) == 1 and jax.tree.leaves(groups[0])[0].shape[0] == real[0]:
         return groups[0]
@@ -194,12 +196,12 @@ def joined(groups, real):
 
 
 @programs.jit(kept=32)
-def evaluated(model, part, seeds, x, rows):
+def evaluate_draws(model, part, seeds, x, rows):
     """z of the draws of ``seeds`` (lines, side by side) at a piece's first rows: a tree of arrays (draws, rows, ·)."""
 
     def one(seed):
         params = part.draw(seed)
-        return by_blocks(partial(model.outputs, params), rows, 0, (x, 0))
+        return map_blocks(partial(model.outputs, params), rows, 0, (x, 0))
 
     if seeds.shape[1] == 1:
         return jax.lax.map(one, seeds[:, 0])

@@ -18,18 +18,18 @@ RESOLVED = 8  # widths of the narrowest component from the origin, up to which f
 FINER = 256  # rounding errors around an answer, within which it is sought again
 
 
-def starts(q):
-    """What the search for quantiles q needs of each: q, its normal score, and how many standard deviations below and
+def search_bounds(q):
+    """What the find_crossing for quantiles q needs of each: q, its normal score, and how many standard deviations below and
     above the mean it may be (Cantelli's inequality, for any distribution)."""
     columns = q, special.ndtri(q), 1.001 * np.sqrt((1 - q) / q), 1.001 * np.sqrt(q / (1 - q))
     return [np.asarray(column, np.float32) for column in columns]
 
 
-def crossings(likelihood, z, origin, mean, sd, *given):
+def mixture_quantiles(likelihood, z, origin, mean, sd, *given):
     """Where the mixture's cdf crosses each q, as (origin, offset), each (len(q), n, K), whose sum it is.
 
     ``mean`` is measured from ``origin``, which lies near it: so float32 resolves the distribution wherever it is. Where some
-    component is so narrow that float32 does not resolve it as far from the mean as the answer is, the search goes on around
+    component is so narrow that float32 does not resolve it as far from the mean as the answer is, the find_crossing goes on around
     the answer.
     """
     narrowest = jnp.sqrt(jnp.min(jax.vmap(likelihood.variance)(z), axis=0))
@@ -43,19 +43,19 @@ def crossings(likelihood, z, origin, mean, sd, *given):
         q, score, below, above = one
         low, high = (jnp.clip(end, -LARGEST, LARGEST) for end in (mean - below * sd, mean + above * sd))
         start = jnp.clip(mean + score * sd, low, high)
-        y = search(partial(cdf, origin), q, start, low, high, narrowest, jnp.zeros(start.shape, bool))
+        y = find_crossing(partial(cdf, origin), q, start, low, high, narrowest, jnp.zeros(start.shape, bool))
         if not hasattr(likelihood, "shifted"):
             return origin, y
         near, rest = two_sum(origin, y)
         reach = FINER * EPS * jnp.abs(y)
         resolved = jnp.abs(y) <= RESOLVED * narrowest
-        finer = search(partial(cdf, near), q, rest, rest - reach, rest + reach, narrowest, resolved)
+        finer = find_crossing(partial(cdf, near), q, rest, rest - reach, rest + reach, narrowest, resolved)
         return jnp.where(resolved, origin, near), jnp.where(resolved, y, finer)
 
     return jax.lax.map(crossing, given)
 
 
-def search(cdf, q, y, low, high, narrowest, done):
+def find_crossing(cdf, q, y, low, high, narrowest, done):
     """Where ``cdf`` crosses q between ``low`` and ``high``, from y on: Newton's method on the normal score of the cdf, which is
     a straight line for one Gaussian; bisection where a step leaves the bracket or is not half the last one.
 

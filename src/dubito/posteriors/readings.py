@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from dubito._jax import programs
 from dubito.models.likelihoods import integer_quantiles
 from dubito.models.likelihoods.base import shifted
-from dubito.posteriors.blocks import by_blocks
-from dubito.posteriors.quantiles import crossings
+from dubito.posteriors.blocks import map_blocks
+from dubito.posteriors.quantiles import mixture_quantiles
 
 
 def entropies(likelihood, z):
@@ -40,16 +40,16 @@ def read_draws(reading, likelihood, z, rows, *columns):
     """The reading's arrays for every draw at a piece, (draws, rows, ·)."""
 
     def one_draw(one):
-        return by_blocks(partial(reading, likelihood), rows, 0, (one, 0), *((each, 0) for each in columns))
+        return map_blocks(partial(reading, likelihood), rows, 0, (one, 0), *((each, 0) for each in columns))
 
     return jax.vmap(one_draw)(z)
 
 
 @programs.jit
 def find_quantiles(likelihood, z, origin, mean, sd, rows, given):
-    search = integer_quantiles.quantiles if getattr(likelihood, "discrete", False) else crossings
+    search = integer_quantiles.quantiles if getattr(likelihood, "discrete", False) else mixture_quantiles
 
     def block(*columns):
         return search(likelihood, *columns, *given)
 
-    return by_blocks(block, rows, 1, (z, 1), (origin, 0), (mean, 0), (sd, 0))
+    return map_blocks(block, rows, 1, (z, 1), (origin, 0), (mean, 0), (sd, 0))

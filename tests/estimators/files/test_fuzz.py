@@ -58,7 +58,7 @@ def test_fit_and_predict_refuse_draws(model, value):
     with pytest.raises(ValueError, match=r"draws is a whole number .*; got"):
         dubito.BayesianRegressor(dubito.MAP(epochs=1), draws=value).fit(*fuzz_files.table())
     with pytest.raises(ValueError, match=r"draws is a whole number .*; got"):
-        function_samples.functions(model.posterior_, fuzz_files.jax.random.key(0), value)
+        function_samples.draw_functions(model.posterior_, fuzz_files.jax.random.key(0), value)
 
 
 @pytest.mark.parametrize("field", ["scale", "shift"])

@@ -358,7 +358,7 @@ class Running:
 def nested(config, depth):
     """So many objects, one inside the other."""
     for _ in range(depth):
-        config = {"kind": "Renoised", "model": {}, "part": config}
+        config = {"kind": "FixedNoisePosterior", "model": {}, "part": config}
     return config
 
 

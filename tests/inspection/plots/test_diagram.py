@@ -20,7 +20,7 @@ MODEL = dubito.Model(dubito.mlp(3, (4,)), dubito.Gaussian())
 
 def normals(sd=0.5):
     mean = MODEL.init(jax.random.key(0))
-    return dubito.Normals(MODEL, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, sd), mean))
+    return dubito.DiagonalNormal(MODEL, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, sd), mean))
 
 
 def lines(ax):
@@ -106,7 +106,7 @@ def test_dropped_units_of_a_draw_are_struck_out():
     rates = jax.tree.map(lambda leaf: None, params["network"])
     for layer, rate in (("layer_0", 0.3), ("layer_1", 0.5), ("layer_2", 0.5)):
         rates[layer]["w"] = rate
-    posterior = dubito.Dropped(dubito.Model(dubito.mlp(3, (9, 6)), dubito.Gaussian()), params, rates)
+    posterior = dubito.DropoutPosterior(dubito.Model(dubito.mlp(3, (9, 6)), dubito.Gaussian()), params, rates)
     draw = jax.tree.map(lambda leaf: np.asarray(leaf[0]), posterior.sample(jax.random.key(5), 1))["network"]
     kept = [draw[f"layer_{k}"]["w"].any(axis=1) for k in range(3)] + [np.ones(1, bool)]
     assert 0 < sum(map(np.sum, kept[:3])) < 18

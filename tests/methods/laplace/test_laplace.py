@@ -64,13 +64,13 @@ def vectors(tree):
 def factor(part):
     """A matrix F with F Fᵀ a normal's covariance of the network's parameters: what becomes of unit vectors for noise."""
     match part:
-        case dubito.Normals():
+        case dubito.DiagonalNormal():
             scale = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(part.scale["network"])])
             return np.diag(scale.astype(float))
-        case dubito.Dense():
+        case dubito.FullCovarianceNormal():
             size = sum(leaf.size for leaf in jax.tree.leaves(part.mean["network"]))
             return np.asarray(part.factor, float)[-size:, -size:]
-        case dubito.Contracted():
+        case dubito.LowRankPrecisionNormal():
             q = vectors(part.directions)
             scale = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(part.scale["network"])])
             return scale[:, None] * (np.eye(len(scale)) - q.T @ ((1 - np.asarray(part.kept, float))[:, None] * q))

@@ -83,7 +83,7 @@ def test_without_a_learned_precision_it_is_the_mean_field_optimum():
     method = dubito.NaturalGradientVI(epochs=1500, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
     posterior = dubito.fit(model, X, Y, method, key=jax.random.key(0))
     precision = np.eye(D) / PRIOR**2 + 4.0 * X.T @ X
-    assert isinstance(posterior, dubito.Normals)
+    assert isinstance(posterior, dubito.DiagonalNormal)
     scale = 1 / np.sqrt(np.diag(precision))
     np.testing.assert_allclose(posterior.scale["network"]["w"], np.stack([scale, scale], axis=1), rtol=0.05)
     mean = np.linalg.solve(precision, 4.0 * X.T @ Y)

@@ -32,7 +32,7 @@ def kl(mean, covariance):
 
 def moments(posterior):
     mean = np.asarray(ravel_pytree(posterior.mean)[0], float)
-    if isinstance(posterior, dubito.Dense):
+    if isinstance(posterior, dubito.FullCovarianceNormal):
         factor = np.asarray(posterior.factor, float)
         return mean, factor @ factor.T
     scale = np.asarray(ravel_pytree(posterior.scale)[0], float)

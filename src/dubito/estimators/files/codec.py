@@ -1,10 +1,11 @@
-"""Methods, models and what they are made of as plain JSON, from a closed list of classes; and back.
+"""Methods, models, calibrations and their parts as plain JSON, from a closed list of classes; and back.
 
 A class outside the list cannot be saved, and a file that names one is refused.
 """
 
 from dataclasses import fields
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -37,7 +38,7 @@ VARIATIONAL = (
 )
 METHODS = (*POINTS, *SAMPLERS, *DROPPING, *VARIATIONAL, laplace.LaplaceApproximation, swag.SWAG)
 METHODS += (ensemble.Ensemble, committee.Committee, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
-NETWORKS = (networks.MLP, cross_fit.WithNoise, laplace.Linearized)  # an estimator has no other
+NETWORKS = (networks.MLP, cross_fit.MeanAndNoiseNetwork, laplace.Linearized)  # an estimator has no other
 LIKELIHOODS = tuple(type(entry.make(2)) for entry in by_name.LIKELIHOODS.values())  # a Criterion holds functions
 PRIORS = (priors.Normal, priors.Laplace, priors.ScaleMixture)
 CALIBRATIONS = (
@@ -60,14 +61,39 @@ FIELDS = {
 FIELDS |= {"noise": networks.MLP | None, "prior": (*PRIORS, type(None)), "rate": float | tuple | None}
 
 
-def encoded(value, name="it"):
-    """A number, text, None, tuple of such, or object of a listed class, as JSON; else ModelFileError about ``name``."""
+def runtime_types(hint: Any) -> tuple[Any, ...]:
+    """The classes of a field's annotation, without their parameters: (tuple, NoneType) of ``tuple[float, ...] | None``."""
+    origin = get_origin(hint)
+    if isinstance(hint, tuple):
+        return tuple(kind for each in hint for kind in runtime_types(each))
+    if origin in (Union, UnionType):
+        return tuple(kind for each in get_args(hint) for kind in runtime_types(each))
+    if origin is Literal:
+        return tuple({type(each) for each in get_args(hint)})
+    return (type(None),) if hint is None else (origin or hint,)
+
+
+def encode(value: Any, name: str = "it") -> Any:
+    """A value as JSON.
+
+    Parameters
+    ----------
+    value
+        A number, a text, None, a list or tuple of such, or an object of a listed class.
+    name
+        What the value is, for the message.
+
+    Raises
+    ------
+    ModelFileError
+        For anything else.
+    """
     if value is None or isinstance(value, bool | str):
         return value
     if type(value) in (list, tuple):
-        return [encoded(each, name) for each in value]
+        return [encode(each, name) for each in value]
     if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
-        own = {f.name: encoded(getattr(value, f.name), f.name) for f in fields(value)}
+        own = {f.name: encode(getattr(value, f.name), f.name) for f in fields(value)}
         return {"class": type(value).__name__} | own
     number = np.asarray(value)
     if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
@@ -78,20 +104,24 @@ def encoded(value, name="it"):
     )
 
 
-def decoded(value) -> Any:
-    """The inverse of ``encoded``; lists become tuples. Fields must have their declared types: JAX shall see nothing ill."""
+def decode(value: Any) -> Any:
+    """The inverse of ``encode``, except that lists become tuples.
+
+    Raises ModelFileError for a class outside the list, for other fields than its own, and for values that do not have the declared
+    types of these, before any of them is used.
+    """
     if isinstance(value, list):
         expect(len(value) <= LIST, f"a list of {len(value)} entries")
-        return tuple(decoded(each) for each in value)
+        return tuple(decode(each) for each in value)
     if not isinstance(value, dict):
         return value
     expect(value.get("class") in CLASSES, f"it names the class {value.get('class')!r}")
     kind: Any = CLASSES[value["class"]]
-    own: dict[str, Any] = {f.name: FIELDS[f.name] if f.type is Any else f.type for f in fields(kind)}
+    own = {f.name: runtime_types(FIELDS[f.name] if f.type is Any else f.type) for f in fields(kind)}
     expect(set(value) == {"class", *own}, f"the fields of {kind.__name__} are not its own")
-    found = {name: decoded(value[name]) for name in own}
+    found = {name: decode(value[name]) for name in own}
     for name, each in found.items():
-        right = isinstance(each, own[name]) or type(each) is int and isinstance(1.0, own[name])
+        right = isinstance(each, own[name]) or type(each) is int and float in own[name]
         small = 0 <= each < LARGEST if type(each) is int else type(each) is not float or abs(each) <= FAR
         expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
     expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")

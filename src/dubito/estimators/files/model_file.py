@@ -15,7 +15,7 @@ from sklearn.base import RegressorMixin
 from dubito._process import archive
 from dubito._process.archive import ModelFileError, expect
 from dubito.estimators.files import codec, posterior_file
-from dubito.estimators.files.codec import decoded, encoded
+from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
 from dubito.methods.laplace.laplace import Linearized
 from dubito.models import networks
@@ -42,23 +42,23 @@ def save(estimator, path):
     config = {
         "format": FORMAT,
         "kind": kind.__name__,
-        "params": {name: encoded(value, name) for name, value in params.items()},
-        "method": encoded(estimator.method_, "method"),
+        "params": {name: encode(value, name) for name, value in params.items()},
+        "method": encode(estimator.method_, "method"),
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
         "flat": getattr(estimator, "_flat", True),
         "key": estimator.key_.tolist(),
-        "posterior": posterior_file.spec(estimator.posterior_),
-        "calibration": encoded(estimator.calibration_, "calibration"),
+        "posterior": posterior_file.posterior_config(estimator.posterior_),
+        "calibration": encode(estimator.calibration_, "calibration"),
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-    found = posterior_file.arrays(estimator.posterior_)
     try:  # what cannot be read again must not be written
+        found = posterior_file.posterior_arrays(estimator.posterior_, config["posterior"])
         read = archive.strict_json(archive.canonical(config))
         _expected(read, {kind.__name__: kind})
-        assembled(read, found, {kind.__name__: kind})
+        build_estimator(read, found, {kind.__name__: kind})
     except Exception as error:
         raise ModelFileError(f"the estimator cannot be saved: {error}") from error
     archive.write(path, config, found)
@@ -107,11 +107,11 @@ def save_or_fall_back(estimator, path):
         raise
 
 
-def load(path, kinds):
+def read_estimator(path, kinds):
     """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
         config, found = archive.read(path, lambda config: _expected(config, kinds))
-        return assembled(config, found, kinds)
+        return build_estimator(config, found, kinds)
     except ModelFileError:
         raise
     except Exception as error:  # whatever an ill configuration makes of the code above, the file is at fault
@@ -127,16 +127,16 @@ def _expected(config, kinds):
     expect(type(version) is int and version == FORMAT and set(config) == KEYS, "its configuration has other keys")
     expect(config["kind"] in kinds, f"it is of kind {config['kind']!r}")
     expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior is of too many models")
-    return posterior_file.described(config["posterior"])
+    return posterior_file.expected_arrays(config["posterior"])
 
 
-def assembled(config, found, kinds):
+def build_estimator(config, found, kinds):
     """The estimator of a configuration and its arrays, whose parts must fit one another."""
-    schema, posterior_ = Schema.from_dict(config["schema"]), posterior_file.built(config["posterior"], found)
+    schema, posterior_ = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], found)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
     method, params = (
-        decoded(config["method"]),
-        {name: decoded(value) for name, value in config["params"].items()},
+        decode(config["method"]),
+        {name: decode(value) for name, value in config["params"].items()},
     )
     kind = kinds[config["kind"]]
     expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
@@ -151,12 +151,12 @@ def assembled(config, found, kinds):
     flat, key = config["flat"], config["key"]
     expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
     expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
-    calibration = decoded(config["calibration"])
+    calibration = decode(config["calibration"])
     expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "its calibration")
     if calibration is not None:
         calibration.check(posterior_.model.likelihood, wanted)
     if isinstance(calibration, CVPlus):
-        expect(len(calibration.errors) == len(getattr(posterior_, "parts", ())), "its calibration is of other members")
+        expect(len(calibration.errors) == len(posterior_.parts), "its calibration is of other members")
     attributes = {
         "method_": method,
         "schema_": schema,

@@ -10,7 +10,7 @@ from scipy import special
 from dubito.inspection import network_view
 from dubito.inspection.plots import predictions
 from dubito.inspection.plots.predictions import BLUE, GREEN, ORANGE, RED, SKY
-from dubito.posteriors.base import Dropped
+from dubito.posteriors.dropout import DropoutPosterior
 
 try:
     from matplotlib.collections import LineCollection
@@ -82,7 +82,7 @@ def _read(posterior, key):
         scales = _matrices(network_view.layered(posterior.model.network, sd["network"])[1], depth)
         certainty = [sureness(w, s) for w, s in zip(weights, scales, strict=True)]
     dropped: list[Any] = [np.zeros(len(w), bool) for w in weights] + [np.zeros(network.outputs, bool)]
-    if isinstance(posterior, Dropped) and key is not None:
+    if isinstance(posterior, DropoutPosterior) and key is not None:
         kept = _matrices(network_view.layered(posterior.model.network, posterior.params["network"])[1], depth)
         dropped[:-1] = [~w.any(axis=1) & k.any(axis=1) for w, k in zip(weights, kept, strict=True)]
         for w, lost in zip(weights, dropped[1:], strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import stats
 
 from dubito.evaluation import decisions, metrics
-from dubito.evaluation.validation import checked
+from dubito.evaluation.validation import check_predictive
 
 try:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -82,7 +82,7 @@ def reliability(predictive, y, *, bins=15, ax=None):
     calibration error; its line is the 95 % Clopper-Pearson interval of the accuracy. The bar behind it is as high as the
     accuracy and as wide as the bin's share of the rows, the fullest bin's being whole.
     """
-    predictive, y, _ = checked(predictive, y, None, "classification")
+    predictive, y, _ = check_predictive(predictive, y, None, "classification")
     error, probs = metrics.ece(predictive, y, bins), predictive.probs
     confidence, right = probs.max(1), probs.argmax(1) == y
     place = np.clip(np.ceil(confidence * bins) - 1, 0, bins - 1).astype(int)
@@ -115,7 +115,7 @@ def interval_coverage(predictive, y, *, ax=None):
     what a calibrated predictive would show on as many rows; below the diagonal there is too little doubt.
     """
     nominal = np.linspace(0, 1, 101)
-    observed, rows = metrics.inside(predictive, y, nominal), len(predictive)
+    observed, rows = metrics.central_coverage(predictive, y, nominal), len(predictive)
     low, high = (stats.binom.ppf(q, rows, nominal) / rows for q in (0.025, 0.975))
     ax = _axes(ax, (5.0, 5.0))
     ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({rows:,} rows)")
@@ -203,7 +203,7 @@ def weights(params, *, ax=None):
 def predicted_against_actual(predictive, y, *, coverage=0.9, ax=None):
     """Predicted mean against what happened, a point a row; thin bars hold a new y with probability ``coverage``."""
     _one_target(predictive)
-    predictive, y, _ = checked(predictive, y, None, "regression")
+    predictive, y, _ = check_predictive(predictive, y, None, "regression")
     actual, mean, (lower, upper) = y[:, 0], predictive.mean[:, 0], (end[:, 0] for end in predictive.interval(coverage))
     ax = _axes(ax, (5.0, 5.0))
     reach = np.maximum([mean - lower, upper - mean], 0.0)  # an ill-shaped mixture's mean may lie outside

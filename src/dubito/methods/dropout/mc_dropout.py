@@ -11,7 +11,8 @@ from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods import weight_noise
 from dubito.models.priors import Normal, leaf_scales
-from dubito.posteriors.base import Dropped, log_mean_prob
+from dubito.posteriors.base import log_mean_prob
+from dubito.posteriors.dropout import DropoutPosterior
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -105,7 +106,7 @@ def dropped(model, params, x, rates, masks="bernoulli"):
     """The posterior of these weights, with masks on what their products sum over."""
     uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
     weights = {name: params[name] for name in ("network", "likelihood")}
-    return Dropped(model, weights, rates, tuple(use.inputs for use in uses), masks)
+    return DropoutPosterior(model, weights, rates, tuple(use.inputs for use in uses), masks)
 
 
 def drop_rates(model, params, x, rate, input_rate):

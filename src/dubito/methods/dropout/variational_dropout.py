@@ -12,7 +12,8 @@ from dubito.methods.dropout.concrete_dropout import ConcreteDropout, sum_over_in
 from dubito.methods.dropout.mc_dropout import weight_penalty
 from dubito.methods.variational.bayes_by_backprop import BayesByBackprop, negative_entropy, normal_kl, normals
 from dubito.models.priors import Normal, leaf_scales
-from dubito.posteriors.base import Normals, log_mean_prob
+from dubito.posteriors.base import log_mean_prob
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -129,7 +130,7 @@ class SparseVariationalDropout:
             return tree.unflatten([jnp.where(k, v, 0.0) for k, v in zip(kept, values, strict=True)])
 
         mean, scale = (full.mean | {"network": cut(means)}), (full.scale | {"network": cut(scales)})
-        return Normals(model, mean, scale)
+        return DiagonalNormal(model, mean, scale)
 
     def finish(self, model, trained, key, run):
         del key, run

@@ -16,9 +16,10 @@ from dubito.models.likelihoods.base import Bernoulli, Categorical, Gaussian, Het
 from dubito.models.model import Model
 from dubito.models.networks import mlp
 from dubito.models.priors import Normal
-from dubito.posteriors.base import Mixture, Samples, sample
+from dubito.posteriors.base import Mixture, Samples
+from dubito.posteriors.noise import FixedNoisePosterior
 from dubito.posteriors.predictive import predict
-from dubito.posteriors.temperature import best_temperature, lowest
+from dubito.posteriors.temperature import best_temperature, minimize_bounded
 from dubito.training import optimizers
 from dubito.training.data import Member, bucket, padded, permutation
 from dubito.training.fit import grouped
@@ -120,7 +121,7 @@ def noised(method, model, parts, folds, means, rows, key, run):
     level = np.log(s) + np.log(c) + 0.5 * np.log(np.maximum(1 - 2 * spread / c**2, FLOOR))
     level = jnp.asarray(level, jnp.float32)
     likelihood = HeteroscedasticGaussian(0.0, len(c), "exp") if method.df is None else StudentT(method.df, len(c))
-    final = Model(WithNoise(parts[0].model.network, noise, len(c)), likelihood, model.prior)
+    final = Model(MeanAndNoiseNetwork(parts[0].model.network, noise, len(c)), likelihood, model.prior)
     noises = [{"level": level, "shape": shape} for shape in shapes]
     return mixed([with_noise(final, part, noise) for part, noise in zip(parts, noises, strict=True)])
 
@@ -155,7 +156,7 @@ def student_scale(ratio, weight, df):
     def loss(log_s):
         return log_s + 0.5 * (df + 1) * np.average(np.log1p((ratio * np.exp(-log_s)) ** 2 / df), weights=weight)
 
-    return np.exp(lowest(loss, 10.0))
+    return np.exp(minimize_bounded(loss, 10.0))
 
 
 def with_noise(model, part, noise):
@@ -164,25 +165,7 @@ def with_noise(model, part, noise):
         noise = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape)), noise)
         params = {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}}
         return Samples(model, params, part.chains)
-    return Renoised(model, part, noise)
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class Renoised:
-    """A posterior whose draws all get the same, given noise in place of their own."""
-
-    model: Any
-    part: Any
-    noise: Any
-
-    sample = sample
-
-    def sources(self, key, n=None):
-        return [(Renoised(self.model, part, self.noise), seeds) for part, seeds in self.part.sources(key, n)]
-
-    def draw(self, seed):
-        return {"network": {"mean": self.part.draw(seed)["network"], "noise": self.noise}, "likelihood": {}}
+    return FixedNoisePosterior(model, part, noise)
 
 
 @register_dataclass
@@ -201,7 +184,7 @@ class Bounded:
 
 @register_dataclass
 @dataclass(frozen=True)
-class WithNoise:
+class MeanAndNoiseNetwork:
     """(mean, log σ) side by side: a network, and level + h(x) from another (or the level alone, for None)."""
 
     mean: Any

@@ -1,7 +1,7 @@
 """The Laplace approximation (MacKay, Neural Computation 1992), linearized (Immer, Korzepa & Bauer, AISTATS 2021)."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
+from dubito._process.archive import expect
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.curvature import Data
 from dubito.methods.laplace.evidence import Evidence, Noise
@@ -18,7 +19,9 @@ from dubito.methods.laplace.structures import LARGEST, STRUCTURES, Problem
 from dubito.methods.map import MAP, MaximumLikelihood
 from dubito.models.likelihoods.base import LOG_2PI, Gaussian, LaplaceNoise
 from dubito.models.priors import Normal, leaf_scales
-from dubito.posteriors.base import GammaPrecision, Samples, sample
+from dubito.posteriors.base import Posterior, Samples, unwrapped
+from dubito.posteriors.file_layout import FileLayout, float32_shape
+from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.training.fit import floats
 
 
@@ -48,7 +51,7 @@ def plain(network):
 
 @register_dataclass
 @dataclass(frozen=True)
-class LaplacePosterior:
+class LaplacePosterior(Posterior):
     """``part``, a normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
 
     ``log_evidence``: log p(D), in nats, as the approximation has it; ``prior_factor``: how many times the scale of the
@@ -56,11 +59,9 @@ class LaplacePosterior:
     """
 
     model: Any
-    part: Any
-    log_evidence: Any
+    part: Any = field()
+    log_evidence: Any = field()
     prior_factor: Any
-
-    sample = sample
 
     def sources(self, key, n=None):
         return [(replace(self, part=part), seeds) for part, seeds in self.part.sources(key, n)]
@@ -84,7 +85,13 @@ class LaplacePosterior:
 
     @property
     def _normal(self):
-        return getattr(self.part, "part", self.part)  # without a τ of its own
+        return unwrapped(self.part)  # without a τ of its own
+
+    @classmethod
+    def file_layout(cls, params, parts, values):
+        del values
+        expect(parts == [{**params, "network": plain(params["network"])}], "a posterior stands around another network")
+        return FileLayout({"log_evidence": float32_shape(), "prior_factor": float32_shape()}, {})
 
 
 @register_dataclass
@@ -178,7 +185,7 @@ class LaplaceApproximation:
         part = kept.build(model, math.sqrt(u), u * t)
         if evidence.noise is not None:
             shape, rate = (jnp.asarray(each, jnp.float32) for each in evidence.noise.gamma(evidence.determined(u, t)))
-            part = GammaPrecision(model, part, shape, rate)
+            part = GammaNoisePosterior(model, part, shape, rate)
         final = replace(model, network=Linearized(model.network)) if self.linearized else model
         numbers = (jnp.asarray(value, jnp.float32) for value in (evidence.log(u, t), math.sqrt(u)))
         return LaplacePosterior(final, part, *numbers)

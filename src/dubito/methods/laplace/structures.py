@@ -16,8 +16,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from dubito._jax import jaxpr
 from dubito.methods.laplace import curvature
-from dubito.posteriors.base import Dense, Normals
-from dubito.posteriors.laplace import Contracted, Rotated
+from dubito.posteriors.laplace import KroneckerNormal, LowRankPrecisionNormal
+from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal
 
 LARGEST = 10_000  # parameters with all their correlations
 
@@ -63,7 +63,7 @@ def dense(problem):
     def build(model, factor, ratio):
         network = kept / np.sqrt(1 + ratio * values) * factor
         sd = [np.diag(each.ravel()) for each in problem.phi]
-        return Dense(model, _device(problem.params), _device(block_diag(*sd, network)))
+        return FullCovarianceNormal(model, _device(problem.params), _device(block_diag(*sd, network)))
 
     return Kept(values, tuple(range(len(problem.scales))), build)
 
@@ -94,7 +94,7 @@ def diagonal(problem):
 
     def build(model, factor, ratio):
         sd = [factor * s / np.sqrt(1 + ratio * v) for s, v in zip(problem.scales, values, strict=True)]
-        return Normals(model, _device(problem.params), _device(_like(problem, sd, problem.phi)))
+        return DiagonalNormal(model, _device(problem.params), _device(_like(problem, sd, problem.phi)))
 
     return Kept(np.concatenate([each.ravel() for each in values]), leaves, build)
 
@@ -155,7 +155,7 @@ def low_rank(problem):
         along = _like(problem, _cut(problem, directions.T), none)
         sd = _device(_like(problem, [factor * each for each in problem.scales], problem.phi))
         kept = _device(1 / np.sqrt(1 + ratio * values))
-        return Contracted(model, _device(problem.params), sd, _device(along), kept)
+        return LowRankPrecisionNormal(model, _device(problem.params), sd, _device(along), kept)
 
     return Kept(values, tuple(range(len(problem.scales))), build)
 
@@ -208,12 +208,12 @@ def _sides(product):
 
 
 def _rotated(problem, model, groups):
-    """The ``Rotated`` of groups (leaves of the network, scale, left, right), and of the likelihood's parameters."""
+    """The ``KroneckerNormal`` of groups (leaves of the network, scale, left, right), and of the likelihood's parameters."""
     own = [((k,), sd.reshape(1, -1), None, None) for k, sd in enumerate(problem.phi)]
     groups = own + [(tuple(len(own) + k for k in leaves), *turns) for leaves, *turns in groups]
     scale, left, right = ({str(n): g[at] for n, g in enumerate(groups) if g[at] is not None} for at in (1, 2, 3))
     leaves = tuple(group[0] for group in groups)
-    return Rotated(model, _device(problem.params), _device(scale), _device(left), _device(right), leaves)
+    return KroneckerNormal(model, _device(problem.params), _device(scale), _device(left), _device(right), leaves)
 
 
 def _cut(problem, values):

@@ -13,7 +13,8 @@ from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import Normal, leaf_scales, need_proper
-from dubito.posteriors.base import Normals, log_mean_prob
+from dubito.posteriors.base import log_mean_prob
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -141,7 +142,7 @@ def practical(model, mean, scale, batch, key):
 def normals(model, state):
     """The posterior of a state: independent normals with means μ and standard deviations softplus(ρ)."""
     mean, rho = optimizers.unpacked(state.mean), optimizers.unpacked(state.rho)
-    return Normals(model, mean, jax.tree.map(jax.nn.softplus, rho))
+    return DiagonalNormal(model, mean, jax.tree.map(jax.nn.softplus, rho))
 
 
 def perturb(key, mean, scale):
@@ -179,10 +180,10 @@ def negative_entropy(scale):
 def prune(posterior, share):
     """The posterior with the ``share`` of weights of lowest signal to noise |μ|/σ set to exactly 0 (Blundell, sec. 5.1).
 
-    Biases and the likelihood's parameters stay. Raises ValueError unless 0 <= share <= 1 and the posterior is a Normals.
+    Biases and the likelihood's parameters stay. Raises ValueError unless 0 <= share <= 1 and the posterior is a DiagonalNormal.
     """
     check_process()
-    if not isinstance(posterior, Normals) or not 0 <= share <= 1:
+    if not isinstance(posterior, DiagonalNormal) or not 0 <= share <= 1:
         raise ValueError(f"prune wants a posterior of BayesByBackprop and a share in [0, 1], got {share!r}")
     mean, scale = posterior.mean["network"], posterior.scale["network"]
     ratios = [jnp.abs(m) / s for m, s in zip(jax.tree.leaves(mean), jax.tree.leaves(scale), strict=True) if m.ndim > 1]

@@ -12,7 +12,9 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.variational.bayes_by_backprop import divergence
 from dubito.models.likelihoods.base import Gaussian
 from dubito.models.priors import Normal, is_proper, leaf_scales
-from dubito.posteriors.base import GammaPrecision, Normals, log_mean_prob
+from dubito.posteriors.base import log_mean_prob
+from dubito.posteriors.noise import GammaNoisePosterior
+from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -159,11 +161,11 @@ class NaturalGradientVI:
         scale = optimizers.unpacked(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
         mean = optimizers.unpacked(state.mean)
         if not learns_precision(model):
-            return Normals(model, mean, scale)
+            return DiagonalNormal(model, mean, scale)
         # of log τ: the part is a posterior of its own
         mean["likelihood"] = {"log_precision": special.digamma(state.shape) - jnp.log(state.rate)}
         scale["likelihood"] = {"log_precision": jnp.sqrt(special.polygamma(1, state.shape))}
-        return GammaPrecision(model, Normals(model, mean, scale), state.shape, state.rate)
+        return GammaNoisePosterior(model, DiagonalNormal(model, mean, scale), state.shape, state.rate)
 
     def finish(self, model, trained, key, run):
         del key, run

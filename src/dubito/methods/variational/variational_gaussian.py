@@ -11,7 +11,8 @@ from dubito._jax.prng import normals
 from dubito._jax.pytree import register_dataclass, static
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import Normal, is_proper, leaf_scales
-from dubito.posteriors.base import Dense, LowRank, log_mean_prob
+from dubito.posteriors.base import log_mean_prob
+from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
 from dubito.training import optimizers
 from dubito.training.fit import one_member
 
@@ -131,10 +132,10 @@ class VariationalGaussian:
     def posterior(self, model, state):
         variational = state.variational
         if self.covariance == "full":
-            return Dense(model, variational["mean"], cholesky(variational["factor"]))
+            return FullCovarianceNormal(model, variational["mean"], cholesky(variational["factor"]))
         _, tree = ravel_pytree(variational["mean"])
         scale = tree(jax.nn.softplus(variational["rho"]))
-        return LowRank(model, variational["mean"], scale, jax.vmap(tree)(variational["directions"]))
+        return LowRankNormal(model, variational["mean"], scale, jax.vmap(tree)(variational["directions"]))
 
     def finish(self, model, trained, key, run):
         del key, run

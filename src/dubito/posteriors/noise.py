@@ -1,0 +1,98 @@
+"""Posteriors of a network beside a noise that is another posterior's: a noise precision with a Gamma distribution, a given noise."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from dubito._jax.prng import fast
+from dubito._jax.pytree import register_dataclass
+from dubito._jax.types import Key, Params
+from dubito._process.archive import expect
+from dubito.models.model import Model
+from dubito.posteriors.base import DRAWS, Posterior, Samples, Seed, Source
+from dubito.posteriors.file_layout import FileLayout
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class GammaNoisePosterior(Posterior):
+    """Another posterior's draws with their own noise precision in place of theirs: τ_k ~ Gamma(shape_k, rate_k).
+
+    With such draws the predictive distribution of one function is Student's t. With ``n=None`` each of a chain's draws gets
+    one τ, and each of a few points as many as make 100 draws; a point's draws follow each other.
+
+    Parameters
+    ----------
+    model
+        The model, whose likelihood is a Gaussian that learns τ.
+    part
+        The posterior of the network's parameters.
+    shape, rate
+        Of the Gamma distribution of each target's τ, (targets,).
+    """
+
+    model: Model
+    part: Any = field()
+    shape: Any
+    rate: Any
+
+    def sources(self, key: Key, n: int | None = None) -> list[Source]:
+        key_part, key_noise = jax.random.split(key)
+        if n is None and isinstance(self.part, Samples) and not self.part.by_chains:
+            n = -(-DRAWS // len(self.part)) * len(self.part)
+        found = []
+        for part, seeds in self.part.sources(key_part, n):
+            seeds = jnp.sort(seeds) if isinstance(part, Samples) else jnp.asarray(seeds)
+            key_noise, key_own = jax.random.split(key_noise)
+            own = jax.random.key_data(jax.random.split(key_own, len(seeds)))
+            columns = seeds.astype(jnp.uint32).reshape(len(seeds), -1)  # a key's data, or an index
+            noisy = GammaNoisePosterior(self.model, part, self.shape, self.rate)
+            found.append((noisy, jnp.concatenate([columns, own], axis=1)))
+        return found
+
+    def draw(self, seed: Seed) -> Params:
+        seed_part = seed[:-2] if len(seed) > 3 else seed[0].astype(jnp.int32)
+        log_tau = jax.random.loggamma(fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
+        return {**self.part.draw(seed_part), "likelihood": {"log_precision": log_tau}}
+
+    @classmethod
+    def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
+        del values
+        expect(parts == [params], "a posterior's precision is of another model")
+        expect("log_precision" in params["likelihood"], "its likelihood has no precision")
+        precision = params["likelihood"]["log_precision"]
+        return FileLayout({"shape": precision, "rate": precision}, {})
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class FixedNoisePosterior(Posterior):
+    """Another posterior's draws with one given noise in place of theirs.
+
+    Parameters
+    ----------
+    model
+        The model, whose network has parameters {"mean": ..., "noise": ...}.
+    part
+        The posterior of the network "mean".
+    noise
+        The parameters of the network "noise".
+    """
+
+    model: Any
+    part: Any = field()
+    noise: Any
+
+    def sources(self, key: Key, n: int | None = None) -> list[Source]:
+        return [(FixedNoisePosterior(self.model, part, self.noise), seeds) for part, seeds in self.part.sources(key, n)]
+
+    def draw(self, seed: Seed) -> Params:
+        return {"network": {"mean": self.part.draw(seed)["network"], "noise": self.noise}, "likelihood": {}}
+
+    @classmethod
+    def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
+        del values
+        expect(params["network"]["mean"] == parts[0]["network"], "a posterior's noise stands beside another network")
+        return FileLayout({"noise": params["network"]["noise"]}, {})
