@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import integrate, special, stats
 
-from dubito.models.likelihoods.base import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, StudentT
+from dubito import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, StudentT
 
 EPS = np.finfo(np.float32).eps
 LOGITS = np.array([0.0, 0.3, -2.0, 80.0, -80.0, 1e4, -1e4])

@@ -26,7 +26,7 @@ from dubito._jax.pytree import register_dataclass
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.quantile_recalibration import Recalibrated, scores
 from dubito.evaluation.validation import checked
-from dubito.models.likelihoods.base import Categorical
+from dubito.models.likelihoods.classes import Categorical
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.temperature import best_temperature
 

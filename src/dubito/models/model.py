@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from dubito._jax.pytree import register_dataclass
-from dubito.models.priors import Normal
+from dubito.models.likelihoods.base import Likelihood
+from dubito.models.networks import as_network
+from dubito.models.priors import Normal, Prior
 
 
 class Batch(NamedTuple):
@@ -31,8 +33,17 @@ class Model:
     """The joint density p(y, θ given x) = p(y | f(x, θ), φ) p(θ) p(φ); ``params`` = {"network": θ, "likelihood": φ}."""
 
     network: Any
-    likelihood: Any
-    prior: Any = Normal()
+    likelihood: Likelihood
+    prior: Prior | None = Normal()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", as_network(self.network))
+        if not isinstance(self.likelihood, Likelihood):
+            raise TypeError(
+                f"likelihood must be a dubito.Likelihood, such as dubito.Gaussian(); got {self.likelihood!r}"
+            )
+        if not isinstance(self.prior, Prior | None):
+            raise TypeError(f"prior must be a dubito.Prior, such as dubito.Normal(), or None; got {self.prior!r}")
 
     def init(self, key):
         """A random start: the network's own initialization and the likelihood's."""
@@ -46,8 +57,8 @@ class Model:
 
     def scales(self, params):
         """The network's own prior scales, a tree like ``params["network"]``, or None if it has no opinion."""
-        opinion = getattr(self.network, "scales", None)
-        return opinion(params["network"]) if opinion is not None else None
+        own = self.network.scales
+        return own(params["network"]) if own is not None else None
 
     def log_prior(self, params):
         """log p(θ) + log p(φ), in nats. ``prior=None`` is flat."""

@@ -1,28 +1,83 @@
 """Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (n, outputs)."""
 
-import difflib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._check import check_choice
 from dubito._jax.prng import sine
 from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key, Params
 from dubito.models.activations import ACTIVATIONS
+
+
+@runtime_checkable
+class AnyNetwork(Protocol):
+    """What a model needs of a network: ``init``, ``apply`` and ``scales``, as methods or as fields.
+
+    Attributes
+    ----------
+    init : callable
+        ``init(key)`` gives random parameters, any pytree of float32 arrays.
+    apply : callable
+        ``apply(params, x)`` of x (rows, columns) gives f, (rows, outputs).
+    scales : callable or None
+        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``, a tree like ``params``.
+        None is a network without scales of its own.
+    """
+
+    @property
+    def init(self) -> Callable[[Key], Params]: ...
+    @property
+    def apply(self) -> Callable[[Params, Any], Any]: ...
+    @property
+    def scales(self) -> Callable[[Params], Params] | None: ...
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Network:
-    """A network of one's own: ``init(key) -> params`` (any pytree), ``apply(params, x) -> f`` (n, outputs), and, if it
-    has an opinion, ``scales(params)``, the prior's standard deviation of each leaf."""
+    """A network of your own, from two pure functions.
 
-    init: Callable = static()
-    apply: Callable = static()
-    scales: Callable | None = static(default=None)
+    Keep one ``Network`` object and use it again: functions are compared by identity, so a new ``lambda`` compiles again.
+
+    Parameters
+    ----------
+    init : callable
+        ``init(key)`` gives random parameters, any pytree of float32 arrays.
+    apply : callable
+        ``apply(params, x)`` of x (rows, columns) gives f, (rows, outputs).
+    scales : callable, optional
+        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``, a tree like ``params``.
+    """
+
+    init: Callable[[Key], Params] = static()
+    apply: Callable[[Params, Any], Any] = static()
+    scales: Callable[[Params], Params] | None = static(default=None)
+
+
+def as_network(network: Any) -> AnyNetwork:
+    """Any object with ``init`` and ``apply`` as a network that a model can use.
+
+    Raises
+    ------
+    TypeError
+        If the object has not both.
+    """
+    if isinstance(network, AnyNetwork) and not jax.tree_util.all_leaves((network,)):
+        return network
+    init, apply, scales = (getattr(network, name, None) for name in ("init", "apply", "scales"))
+    if not (callable(init) and callable(apply)):
+        raise TypeError(
+            "network must have init(key) and apply(params, x), as dubito.mlp(...) or dubito.Network(init, apply) have; "
+            f"got {network!r}"
+        )
+    return Network(init, apply, scales)
 
 
 @register_dataclass
@@ -236,10 +291,7 @@ def check_activation(activation, hidden):
         if hidden and _is_flat(activation, hidden[0]):
             raise ValueError(f"activation={activation!r} {FLAT}")
         return
-    if activation not in ACTIVATIONS:
-        near = difflib.get_close_matches(activation, ACTIVATIONS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"activation={activation!r} is unknown{hint or '.'} Choose one of {', '.join(ACTIVATIONS)}.")
+    check_choice("activation", activation, ACTIVATIONS)
     if activation in UNTRAINABLE:
         raise ValueError(f"{activation} {UNTRAINABLE[activation]}")
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from dubito._check import check_coverage, is_whole
 from dubito._jax import prng
-from dubito.models.likelihoods.base import Gaussian, HeteroscedasticGaussian, origin_near, shifted
+from dubito.models.likelihoods.base import origin_near, recenter
+from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.posteriors import readings
 from dubito.posteriors.blocks import whole_blocks
 from dubito.posteriors.function_samples import Draws, functions, given
@@ -36,7 +37,7 @@ def predict(posterior, x, *, key, draws=None, shift=0.0, scale=1.0, description=
 def answer(found, x, shift=0.0, scale=1.0, description="", classes=None):
     """The predictive distribution of functions that were drawn before; see ``predict``, and ``Predictive`` for ``classes``."""
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
-    if not getattr(likelihood, "moves", True) and (np.any(shift != 0) or np.any(scale != 1)):
+    if not likelihood.standardizes_targets and (np.any(shift != 0) or np.any(scale != 1)):
         raise ValueError(
             f"the targets of {type(likelihood).__name__} have no other units: shift 0 and scale 1, no others"
         )
@@ -104,12 +105,13 @@ class Predictive:
     @property
     def discrete(self):
         """Whether y is whole numbers: quantiles are such, and densities probabilities."""
-        return getattr(self.likelihood, "discrete", False)
+        return self.likelihood.discrete
 
     def offers(self, name):
         """Whether the likelihood has a density ("log_prob"), a "cdf", a "variance", a "sample"; a Criterion has not."""
-        density = name != "log_prob" or getattr(self.likelihood, "normalized", True)
-        return density and hasattr(self.likelihood, name)
+        if name == "log_prob":
+            return self.likelihood.normalized
+        return self.likelihood.has_noise and (name != "cdf" or self.task == "regression")
 
     def _need(self, name):
         if not self.offers(name):
@@ -228,7 +230,7 @@ class Predictive:
         self._need("log_prob")
         if self.task != "regression":
             return self.log_densities(LogMeanExp, class_codes(y, len(self), self.columns, self.classes))
-        columns = getattr(self.likelihood, "columns", self.columns)
+        columns = self.likelihood.columns
         return self.columnwise._log_density(target_values(y, len(self), self.columns, columns, finite=False))
 
     def _log_density(self, y):
@@ -310,7 +312,7 @@ class Predictive:
             return np.asarray(jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen))
         # measured from each function's own mean, which float64 adds: far from 0 float32 would round the noise away
         origin = origin_near(self.likelihood, jax.vmap(self.likelihood.mean)(chosen))
-        around = jax.vmap(partial(shifted, self.likelihood))(chosen, jnp.asarray(origin))
+        around = jax.vmap(partial(recenter, self.likelihood))(chosen, jnp.asarray(origin))
         y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), around)
         return self.shift + self.scale * (origin + np.asarray(y, np.float64))
 

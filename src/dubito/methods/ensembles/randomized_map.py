@@ -9,8 +9,8 @@ import numpy as np
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import MaximumLikelihood, Point
-from dubito.models.likelihoods.base import Gaussian, gaussian_log_prob
-from dubito.models.priors import need_proper
+from dubito.models.likelihoods.gaussian import Gaussian, gaussian_log_prob
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import Member, bucket
@@ -53,7 +53,7 @@ class RandomizedMAP:
 
     def check(self, model):
         optimizers.check(self)
-        need_proper(self, model)
+        check_proper(self, model)
 
     def members(self, rows, key):
         """A member's y holds beside the targets as many standard normals; class indices stay, and their weights vary."""

@@ -15,7 +15,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dubito._jax import prng, programs
-from dubito.models.priors import Laplace, Normal, leaf_scales, need_proper
+from dubito.models.priors import Laplace, Normal, check_proper, leaf_scales
 from dubito.posteriors.base import Samples
 from dubito.training.data import Member
 
@@ -88,7 +88,7 @@ def check(method, model):
         value = getattr(method, name, 0)
         if not (isinstance(value, int) and value >= 0):
             raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    need_proper(method, model)
+    check_proper(method, model)
 
 
 def members(self, rows, key):

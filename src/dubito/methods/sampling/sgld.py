@@ -16,7 +16,7 @@ from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.models.model import Batch
-from dubito.models.priors import need_proper
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import bucket, padded
@@ -89,7 +89,7 @@ class SGLD:
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature!r}")
-        need_proper(self, model)
+        check_proper(self, model)
 
     def init(self, model, batch, key):
         del batch

@@ -12,7 +12,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.models.likelihoods.base import LOG_2PI
-from dubito.models.priors import Normal, leaf_scales, need_proper
+from dubito.models.priors import Normal, check_proper, leaf_scales
 from dubito.posteriors.base import Normals, log_mean_prob
 from dubito.training import optimizers
 from dubito.training.fit import one_member
@@ -66,7 +66,7 @@ class BayesByBackprop:
             )
         if self.noise not in ESTIMATORS:
             raise ValueError(f"noise={self.noise!r} is unknown. Choose one of {', '.join(ESTIMATORS)}.")
-        need_proper(self, model)
+        check_proper(self, model)
 
     def init(self, model, batch, key):
         del batch

@@ -10,7 +10,7 @@ from jax.scipy import special
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.variational.bayes_by_backprop import divergence
-from dubito.models.likelihoods.base import Gaussian
+from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.priors import Normal, is_proper, leaf_scales
 from dubito.posteriors.base import GammaPrecision, Normals, log_mean_prob
 from dubito.training import optimizers
@@ -77,7 +77,7 @@ class NaturalGradientVI:
                 "Robbins and Monro want forgetting in (0.5, 1] and a delay of at least 0, "
                 f"got {self.forgetting!r} and {self.delay!r}"
             )
-        if not isinstance(model.prior, Normal) or not is_proper(model.prior, getattr(model.network, "scales", None)):
+        if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
             raise ValueError("NaturalGradientVI needs a Normal prior with a scale for its biases")
 
     def init(self, model, batch, key):

@@ -61,7 +61,7 @@ class VariationalGaussian:
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws and rank at least 1, "
                 f"{self.draws} and {self.rank}"
             )
-        if not isinstance(model.prior, Normal) or not is_proper(model.prior, getattr(model.network, "scales", None)):
+        if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
             raise ValueError("VariationalGaussian needs a Normal prior with a scale for its biases")
 
     def init(self, model, batch, key):
