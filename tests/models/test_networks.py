@@ -81,7 +81,7 @@ def test_convnet_learns_where_a_bar_is(key):
         (lambda: dubito.mlp(2, (5, 0)), "hidden"),
         (lambda: dubito.mlp(2, activation="rellu"), "'relu'"),
         (lambda: dubito.mlp(2, activation="threshold"), "gradient 0"),
-        (lambda: dubito.mlp(2, activation=activations.threshold), "gradient 0"),
+        (lambda: dubito.mlp(2, activation=activations.unit_step), "gradient 0"),
         (lambda: dubito.convnet((8, 8, 1), activation=jnp.sign), "gradient 0"),
         (lambda: dubito.BayesianRegressor(activation="threshold").fit(*ROWS), "gradient 0"),
         (lambda: dubito.mlp(2, periodic=-1), "periodic"),

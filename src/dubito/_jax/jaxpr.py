@@ -39,7 +39,7 @@ class Use:
     hidden: bool = False
 
 
-class State(NamedTuple):
+class ValueState(NamedTuple):
     """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves that went in."""
 
     axis: int
@@ -82,7 +82,7 @@ def body(eqn):
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
 
-def traced(apply, params, x):
+def trace_program(apply, params, x):
     """The program as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
     closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
     number = len(jax.tree.leaves(params))
@@ -179,14 +179,14 @@ def _transfer(eqn, states, record):
     name = eqn.primitive.name
     if name in CALLS:
         jaxpr, consts = body(eqn)
-        return _states(jaxpr, [State(CONST)] * len(consts), states, record)
+        return _states(jaxpr, [ValueState(CONST)] * len(consts), states, record)
     if name == "scan":
         return _scan(eqn, states, record)
     leaves = frozenset().union(*(s.leaves for s in states))
     moving = [(i, s.axis) for i, s in enumerate(states) if s.axis != CONST]
     deep = any(s.deep for s in states)
     if not moving:
-        return [State(CONST, deep, leaves)] * len(eqn.outvars)
+        return [ValueState(CONST, deep, leaves)] * len(eqn.outvars)
     axis = LOST if any(k == LOST for _, k in moving) else _moved(eqn, moving)
     if name in ("dot_general", "conv_general_dilated", "cond", "while"):
         constant = frozenset().union(*(s.leaves for s in states if s.axis == CONST))
@@ -194,14 +194,14 @@ def _transfer(eqn, states, record):
         deep = deep or bool(constant)
     n = None if axis == LOST else eqn.invars[moving[0][0]].aval.shape[moving[0][1]]
     kept = [axis != LOST and axis < v.aval.ndim and v.aval.shape[axis] == n for v in eqn.outvars]
-    return [State(axis if ok else LOST, deep, leaves) for ok in kept]
+    return [ValueState(axis if ok else LOST, deep, leaves) for ok in kept]
 
 
 def _states(jaxpr, consts, states, record):
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, states, strict=True))
 
     def read(atom):
-        return State(CONST) if isinstance(atom, Literal) else env[atom]
+        return ValueState(CONST) if isinstance(atom, Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
         env.update(zip(eqn.outvars, _transfer(eqn, [read(v) for v in eqn.invars], record), strict=True))
@@ -210,7 +210,7 @@ def _states(jaxpr, consts, states, record):
 
 def _join(a, b):
     axis = a.axis if b.axis in (CONST, a.axis) else b.axis if a.axis == CONST else LOST
-    return State(axis, a.deep or b.deep, a.leaves | b.leaves)
+    return ValueState(axis, a.deep or b.deep, a.leaves | b.leaves)
 
 
 def _scan(eqn, states, record):
@@ -219,7 +219,7 @@ def _scan(eqn, states, record):
     over = [s if s.axis < 0 else s._replace(axis=s.axis - 1 if s.axis else LOST) for s in states[last:]]
     carry = states[first:last]
     while True:  # to the fixed point: a carry may start as zeros and become the examples'
-        out = _states(jaxpr, [State(CONST)] * len(consts), states[:first] + carry + over, record)
+        out = _states(jaxpr, [ValueState(CONST)] * len(consts), states[:first] + carry + over, record)
         joined = [_join(a, b) for a, b in zip(carry, out, strict=False)]
         if joined == carry:
             break
@@ -280,9 +280,9 @@ def summed_axes(program, shapes):
 def analyze(program, params, x):
     """Per leaf its Use and, where that is "product" or "places", its Site; and whether each example has an output of its own."""
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
-    states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
-    states |= dict.fromkeys(program.values, State(CONST))
+    states = {i: ValueState(CONST, False, frozenset([i])) for i in range(len(shapes))}
+    states |= {len(shapes) + i: ValueState(0) for i in range(len(jax.tree.leaves(x)))}
+    states |= dict.fromkeys(program.values, ValueState(CONST))
     found = [[] for _ in shapes]
     raw, multiplies, hidden = ([False] * len(shapes) for _ in range(3))
     inputs, incoming = summed_axes(program, shapes)
@@ -316,5 +316,5 @@ def analyze(program, params, x):
 
 def uses(apply, params, x):
     """A tree like ``params`` of ``Use``. ``x`` (arrays or ShapeDtypeStructs) has the examples as its first axis."""
-    found, *_ = analyze(traced(apply, params, x), params, x)
+    found, *_ = analyze(trace_program(apply, params, x), params, x)
     return jax.tree.unflatten(jax.tree.structure(params), found)

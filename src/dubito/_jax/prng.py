@@ -68,7 +68,7 @@ _IMPLEMENTATION = define_prng_impl(
 )
 
 
-def seeded(seed):
+def key_from_seed(seed):
     """The key of a whole number."""
     check_process()
     return fast(jax.random.key(seed))

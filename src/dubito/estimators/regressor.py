@@ -114,7 +114,7 @@ class _Estimator(Answering, BaseEstimator):
         network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
         model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        key_fit, key_predict = jax.random.split(prng.seeded(seed))
+        key_fit, key_predict = jax.random.split(prng.key_from_seed(seed))
         reports = []
 
         def report(one):

@@ -22,6 +22,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
+from dubito._check import check_choice
 from dubito._jax.pytree import register_dataclass
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.quantile_recalibration import Recalibrated, scores
@@ -254,8 +255,7 @@ def calibrated(predictive, y, method=None, **options):
     """The calibration of a name in ``METHODS``; None is temperature for classes, quantiles for regression."""
     if method is None:
         method = "quantiles" if predictive.task == "regression" else "temperature"
-    if method not in METHODS:
-        raise ValueError(f"there is no calibration {method!r}: choose one of {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     try:
         inspect.signature(METHODS[method]).bind(predictive, y, **options)
     except TypeError as error:

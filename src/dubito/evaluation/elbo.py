@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from scipy.special import digamma, gammaln
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._process.threads import check_process
 from dubito.evaluation.metrics import Score
@@ -31,8 +32,7 @@ def elbo(posterior, x, y, *, key, draws=100, weight=None):
         raise ValueError(
             "an evidence needs a proper prior of all parameters: give the model one, and its biases a scale"
         )
-    if not (isinstance(draws, int) and draws > 1):
-        raise ValueError(f"draws is a whole number of at least 2, for a standard error; got {draws!r}")
+    check_whole("draws", draws, 2)  # for a standard error
     rows = check_rows(model, x, y, weight)
     batch = Batch(rows.x, rows.y, rows.train, np.float32(1), np.float32(rows.train.sum()))
     ((part, seeds),) = posterior.sources(prng.fast(key), draws)

@@ -1,10 +1,10 @@
 """Methods as users choose them: by name, by default for a table with the network beside it, and fields by their path."""
 
 import ast
-import difflib
 from dataclasses import fields, is_dataclass, replace
 from numbers import Integral
 
+from dubito._check import did_you_mean
 from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.dropout.concrete_dropout import ConcreteDropout
 from dubito.methods.dropout.mc_dropout import MCDropout
@@ -125,9 +125,7 @@ def named(name, settings=(), *, size=1000, task="regression"):
     for values that are not of the field's kind.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method {name!r} is unknown{hint or '.'} Choose one of {', '.join(METHODS)}.")
+        raise ValueError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} Choose one of {', '.join(METHODS)}.")
     method = METHODS[name]
     if settings and method is None:
         method = default_method(size, task)

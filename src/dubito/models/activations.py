@@ -20,7 +20,7 @@ class Activation(NamedTuple):
     bad: str
 
 
-def threshold(x):
+def unit_step(x):
     """1 for x ≥ 0, else 0; its gradient is 0."""
     return (x >= 0).astype(x.dtype)
 
@@ -38,7 +38,7 @@ def gelu(x):
 ACTIVATIONS = {
     "identity": Activation(lambda x: x, 1.0, "x", "(-∞, ∞)", "1", "last layers", "hidden layers: one linear map"),
     "threshold": Activation(
-        threshold, 1.0, "1 if x ≥ 0 else 0", "{0, 1}", "0", "the perceptron rule", "gradients: it has none"
+        unit_step, 1.0, "1 if x ≥ 0 else 0", "{0, 1}", "0", "the perceptron rule", "gradients: it has none"
     ),
     "sigmoid": Activation(
         jax.nn.sigmoid, 1.0, "s = 1/(1 + e^-x)", "(0, 1)", "s(1 - s)", "probabilities, gates", "depth: gradients vanish"

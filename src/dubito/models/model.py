@@ -66,7 +66,7 @@ class Model:
             own = self.likelihood.log_prior(params["likelihood"])
             return own if self.prior is None else own + self.prior.log_prob(params["network"], self.scales(params))
 
-    def scaled(self, log_prob, batch):
+    def weighted_sum(self, log_prob, batch):
         """scale · Σ weight · log p: an unbiased estimate, in nats, of the whole data set's log likelihood."""
         return batch.scale * jnp.sum(batch.weight * log_prob)
 
@@ -74,7 +74,7 @@ class Model:
         """log p(D | θ) of the whole data set estimated from a batch, in nats."""
         z = self.outputs(params, batch.x)
         with jax.named_scope("likelihood"):
-            return self.scaled(self.likelihood.log_prob(z, batch.y), batch)
+            return self.weighted_sum(self.likelihood.log_prob(z, batch.y), batch)
 
     def log_joint(self, params, batch):
         """log p(D, θ) = log p(D | θ) + log p(θ), in nats."""

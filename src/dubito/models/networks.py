@@ -128,7 +128,7 @@ class MLP:
             with jax.named_scope(f"layer_{number}"):
                 layer = params[f"layer_{number}"]
                 x = x @ layer["w"] + layer["b"][None]
-                x = activated(function, x) if number < len(self.hidden) else x
+                x = apply_activation(function, x) if number < len(self.hidden) else x
         return x
 
     def scales(self, params):
@@ -196,10 +196,10 @@ class ConvNet:
         keys = iter(jax.random.split(key, len(self.channels) + 2))
         params = {}
         for number, channels in enumerate(self.channels):
-            params[f"conv_{number}"] = dense(next(keys), (3, 3, depth, channels), gain(self.activation))
+            params[f"conv_{number}"] = init_dense(next(keys), (3, 3, depth, channels), gain(self.activation))
             height, width, depth = height // 2, width // 2, channels
-        params["dense"] = dense(next(keys), (height * width * depth, self.hidden), gain(self.activation))
-        params["last"] = dense(next(keys), (self.hidden, self.outputs), 1.0)
+        params["dense"] = init_dense(next(keys), (height * width * depth, self.hidden), gain(self.activation))
+        params["last"] = init_dense(next(keys), (self.hidden, self.outputs), 1.0)
         return params
 
     def apply(self, params, x):
@@ -211,10 +211,10 @@ class ConvNet:
                 x = jax.lax.conv_general_dilated(
                     x, layer["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
                 )
-                x = activated(function, x + layer["b"][None, None, None])
+                x = apply_activation(function, x + layer["b"][None, None, None])
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         with jax.named_scope("dense"):
-            x = activated(function, x.reshape(len(x), -1) @ params["dense"]["w"] + params["dense"]["b"][None])
+            x = apply_activation(function, x.reshape(len(x), -1) @ params["dense"]["w"] + params["dense"]["b"][None])
         with jax.named_scope("last"):
             return x @ params["last"]["w"] + params["last"]["b"][None]
 
@@ -223,13 +223,13 @@ class ConvNet:
         return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
 
 
-def activated(function, x):
+def apply_activation(function, x):
     """function(x) under a name by which the computation graph finds it."""
     with jax.named_scope("activation"):
         return function(x)
 
 
-def dense(key, shape, variance):
+def init_dense(key, shape, variance):
     """Weights of variance variance/fan-in (the product of all axes but the last), and biases 0."""
     scale = math.sqrt(variance / math.prod(shape[:-1]))
     return {"w": scale * jax.random.normal(key, shape, jnp.float32), "b": jnp.zeros(shape[-1], jnp.float32)}

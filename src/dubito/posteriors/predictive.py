@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito._check import check_coverage, is_whole
+from dubito._check import check_coverage, check_whole
 from dubito._jax import prng
 from dubito.models.likelihoods.base import origin_near, recenter
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
@@ -300,8 +300,7 @@ class Predictive:
     def sample(self, key, n):
         """n joint draws of y: (n, rows) or (n, rows, K), or class codes (n, rows); each is one function plus noise."""
         self._need("sample")
-        if not is_whole(n, 1):
-            raise ValueError(f"the number of draws of y is a whole number of at least 1, got {n!r}")
+        check_whole("the number of draws of y", n, 1)
         return self._squeezed(self.columnwise._sample(key, n))
 
     def _sample(self, key, n):

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from dubito._check import check_choice
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.ensembles.ensemble import joined
@@ -59,8 +60,7 @@ class CrossFit:
     def check(self, model):
         if not (isinstance(self.folds, int) and self.folds >= 2):
             raise ValueError(f"cross-fitting needs at least 2 folds, got folds={self.folds!r}")
-        if self.noise not in ("input", "constant"):
-            raise ValueError(f"noise={self.noise!r} is unknown. Choose 'input' or 'constant'.")
+        check_choice("noise", self.noise, ("input", "constant"))
         if self.df is not None and not (isinstance(self.df, int) and self.df >= 4 and self.df % 2 == 0):
             raise ValueError(f"df is an even whole number of at least 4, or None for Gaussian noise; got {self.df!r}")
         self.method.check(model)

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito.models.priors import Laplace, Normal, check_proper, leaf_scales
 from dubito.posteriors.base import Samples
@@ -82,12 +83,9 @@ def coordinates(model, like):
 def check(method, model):
     """What all chains ask for; called once, when a fit begins."""
     for name in ("draws", "chains", "thin"):
-        if not (isinstance(getattr(method, name), int) and getattr(method, name) >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(method, name)!r}")
+        check_whole(name, getattr(method, name), 1)
     for name in ("warmup", "descent", "anneal"):
-        value = getattr(method, name, 0)
-        if not (isinstance(value, int) and value >= 0):
-            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+        check_whole(name, getattr(method, name, 0), 0)
     check_proper(method, model)
 
 

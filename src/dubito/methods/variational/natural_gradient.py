@@ -105,7 +105,7 @@ class NaturalGradientVI:
         def loss(mean, noise):
             params = optimizers.unpacked(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
             z = known.outputs(params, batch.x)
-            likelihood = known.scaled(known.likelihood.log_prob(z, batch.y), batch)
+            likelihood = known.weighted_sum(known.likelihood.log_prob(z, batch.y), batch)
             return -(likelihood + known.likelihood.log_prior(params["likelihood"])) / size, (likelihood, z, params)
 
         noise = jax.vmap(lambda k: normal_like(k, state.mean))(jax.random.split(key, self.draws))
@@ -136,7 +136,7 @@ class NaturalGradientVI:
     def updated(self, model, rate, z, batch, count):
         """b after a step: (1 − ρ) b + ρ [b₀ + ½ (N/n) Σ E_q(y − f)²]."""
         squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
-        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.scaled(column, batch), 1)(squares)
+        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(squares)
         rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
         return (1 - rho) * rate + rho * target
 
