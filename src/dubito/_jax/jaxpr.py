@@ -4,12 +4,15 @@ Decided from the jaxpr, never from names. See ``noisy`` for what follows from it
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
+
+from dubito._jax.types import Params
 
 CONST, LOST = -1, -2
 INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -26,16 +29,30 @@ ELEMENTWISE = set(
 
 @dataclass(frozen=True)
 class Use:
-    """How a leaf's noise enters. ``raw``: its product's input is x, not yet in a product with another parameter;
-    ``multiplies``: it is in a matrix product or convolution at all; ``inputs``: its axis that is summed over there, and
-    ``incoming``: all axes that are, of a convolution its window's too (the last but one where that cannot be seen, in a
-    loop for instance, or differs between uses); ``hidden``: another parameter multiplies what becomes of it."""
+    """How the noise of a parameter enters.
+
+    Attributes
+    ----------
+    treatment : str
+        ``"product"``: in one product or addition with a row of its own for each example; ``"places"``: in one that uses it at many
+        places of an example, such as a convolution; ``"draw"``: in any other way; ``"unused"``: in none.
+    raw : bool
+        Whether the input of its product is x, not yet in a product with another parameter.
+    multiplies : bool
+        Whether it is in a matrix product or convolution.
+    inputs : int
+        Its axis that is summed over there, from the last: −2 where that cannot be seen (in a loop) or differs between uses.
+    incoming : tuple of int
+        All axes that are summed over, for a convolution those of its window, too.
+    hidden : bool
+        Whether another parameter multiplies what becomes of it.
+    """
 
     treatment: str
     raw: bool
     multiplies: bool = False
     inputs: int = -2
-    incoming: tuple = (-2,)
+    incoming: tuple[int, ...] = (-2,)
     hidden: bool = False
 
 
@@ -44,13 +61,15 @@ class ValueState(NamedTuple):
 
     axis: int
     deep: bool = False
-    leaves: frozenset = frozenset()
+    leaves: frozenset[int] = frozenset()
 
 
 class Step(NamedTuple):
+    """An equation of the program, and the numbers (slots) of its operands and results."""
+
     eqn: Any
-    inputs: tuple
-    outputs: tuple
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 class Site(NamedTuple):
@@ -62,28 +81,44 @@ class Site(NamedTuple):
 
 
 class Program(NamedTuple):
-    steps: list
-    values: dict  # slot -> constant
-    aliases: dict  # slot -> number of the leaf that it is
-    outputs: list
+    """A traced program.
+
+    Attributes
+    ----------
+    steps : list of Step
+        Its equations in order.
+    values : dict
+        The constants by their slots.
+    aliases : dict
+        The number of the parameter leaf by the slots that hold it.
+    outputs : list of int
+        The slots of the results.
+    tree : jax.tree_util.PyTreeDef
+        The structure of the results.
+    """
+
+    steps: list[Step]
+    values: dict[int, Any]
+    aliases: dict[int, int]
+    outputs: list[int]
     tree: Any
 
 
-def bind(eqn, *operands):
-    """The results of an equation's operation on these operands, a list."""
+def bind(eqn: Any, *operands: Any) -> list[Any]:
+    """The results of an equation's operation on these operands."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return out if eqn.primitive.multiple_results else [out]
 
 
-def body(eqn):
+def body(eqn: Any) -> tuple[Any, Any]:
     """The (jaxpr, constants) that a call's equation runs."""
     inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
 
-def trace_program(apply, params, x):
-    """The program as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
+def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Program:
+    """The program of ``apply(params, x)`` as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
     closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
     number = len(jax.tree.leaves(params))
     values, steps = {}, []
@@ -124,7 +159,8 @@ def _reshaped(old, new, axis):
     return next(fits, LOST)
 
 
-def dot_axis(eqn, side, axis):
+def dot_axis(eqn: Any, side: int, axis: int) -> int:
+    """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is summed over."""
     contract, batch = eqn.params["dimension_numbers"]
     if axis in contract[side]:
         return LOST
@@ -245,7 +281,7 @@ def _treatment(eqn, site, size):
     return "draw"
 
 
-def summed_axes(program, shapes):
+def summed_axes(program: Program, shapes: Sequence[Any]) -> tuple[list[int], list[tuple[int, ...]]]:
     """For each leaf its ``inputs`` and its ``incoming``, of a ``Use``: two lists."""
     origins = {
         i: (i, tuple(range(len(shape)))) for i, shape in enumerate(shapes)
@@ -277,8 +313,18 @@ def summed_axes(program, shapes):
     return inputs, incoming
 
 
-def analyze(program, params, x):
-    """Per leaf its Use and, where that is "product" or "places", its Site; and whether each example has an output of its own."""
+def analyze(program: Program, params: Params, x: Any) -> tuple[list[Use], list[Any], bool]:
+    """For each leaf its ``Use``, and its ``Site`` where that is "product" or "places"; and whether outputs are by examples.
+
+    Parameters
+    ----------
+    program : Program
+        The program of ``apply(params, x)``.
+    params : pytree of arrays
+        The parameters whose leaves are meant.
+    x : array, or a tree of arrays
+        Inputs with the examples as their first axis.
+    """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
     states = {i: ValueState(CONST, False, frozenset([i])) for i in range(len(shapes))}
     states |= {len(shapes) + i: ValueState(0) for i in range(len(jax.tree.leaves(x)))}
@@ -314,7 +360,22 @@ def analyze(program, params, x):
     return uses_, sites, separate
 
 
-def uses(apply, params, x):
-    """A tree like ``params`` of ``Use``. ``x`` (arrays or ShapeDtypeStructs) has the examples as its first axis."""
+def uses(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Any:
+    """How a Bayesian method will put noise on each parameter of a network.
+
+    Parameters
+    ----------
+    apply : callable
+        ``apply(params, x)``, as of a network.
+    params : pytree of arrays
+        The network's parameters.
+    x : array, or a tree of arrays or ShapeDtypeStructs
+        Inputs with the examples as their first axis.
+
+    Returns
+    -------
+    pytree of Use
+        A tree like ``params``.
+    """
     found, *_ = analyze(trace_program(apply, params, x), params, x)
     return jax.tree.unflatten(jax.tree.structure(params), found)

@@ -3,6 +3,7 @@
 import ast
 from dataclasses import fields, is_dataclass, replace
 from numbers import Integral
+from typing import Any
 
 from dubito._check import did_you_mean
 from dubito.methods.conjugate_noise import ConjugateNoise
@@ -83,7 +84,7 @@ def table_network(schema, outputs, recipe, hidden=None, activation=None, periodi
     usual = ((50,), "relu", 0) if recipe is None else recipe
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral) or hasattr(hidden, "__iter__")):
         raise ValueError(f"hidden is the width of a hidden layer or a sequence of widths, as (50, 50); got {hidden!r}")
-    widths = (hidden,) if isinstance(hidden, Integral) else hidden
+    widths: Any = (hidden,) if isinstance(hidden, Integral) else hidden
     return mlp(
         schema.width,
         usual[0] if widths is None else tuple(widths),

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass
-from dubito.models.likelihoods.base import Likelihood
+from dubito._jax.types import Key, Params
+from dubito.models.likelihoods.base import Likelihood, OutcomeParams
 from dubito.models.networks import as_network
 from dubito.models.priors import Normal, Prior
 
@@ -15,9 +17,18 @@ from dubito.models.priors import Normal, Prior
 class Batch(NamedTuple):
     """Rows of the data, and what they stand for.
 
-    ``x`` (n, D); ``y`` (n, K) or class indices (n,); ``weight`` (n,), 0 for padding and rows held out; ``scale``, the
-    number of blocks in an epoch (so that an epoch's gradients average to exactly the full batch's); ``size``, the sum of
-    all weights of the data set.
+    Attributes
+    ----------
+    x : array of shape (rows, columns)
+        The inputs.
+    y : array of shape (rows, targets) or (rows,)
+        The targets, or the class numbers.
+    weight : array of shape (rows,)
+        The weight of each row; 0 for padding and for rows held out.
+    scale : float
+        The number of batches in an epoch, so that the gradients of an epoch average to exactly that of the full batch.
+    size : float
+        The sum of all weights of the data set.
     """
 
     x: Any
@@ -30,7 +41,30 @@ class Batch(NamedTuple):
 @register_dataclass
 @dataclass(frozen=True)
 class Model:
-    """The joint density p(y, θ given x) = p(y | f(x, θ), φ) p(θ) p(φ); ``params`` = {"network": θ, "likelihood": φ}."""
+    """The joint density p(y, θ, φ | x) = p(y | f(x, θ), φ) p(θ) p(φ); its params are {"network": θ, "likelihood": φ}.
+
+    Parameters
+    ----------
+    network : object
+        Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params)`` if it has prior scales of its own; such
+        as ``mlp(...)`` or ``Network(init, apply)``.
+    likelihood : Likelihood
+        p(y given z), z being the network's outputs joined with φ.
+    prior : Prior or None
+        p(θ); None is flat, which is maximum likelihood.
+
+    Raises
+    ------
+    TypeError
+        If the network has not both functions, or the likelihood or the prior is none.
+
+    Examples
+    --------
+    >>> import dubito, jax
+    >>> model = dubito.Model(dubito.mlp(2), dubito.Gaussian())
+    >>> sorted(model.init(jax.random.key(0)))
+    ['likelihood', 'network']
+    """
 
     network: Any
     likelihood: Likelihood
@@ -45,37 +79,37 @@ class Model:
         if not isinstance(self.prior, Prior | None):
             raise TypeError(f"prior must be a dubito.Prior, such as dubito.Normal(), or None; got {self.prior!r}")
 
-    def init(self, key):
+    def init(self, key: Key) -> Params:
         """A random start: the network's own initialization and the likelihood's."""
         return {"network": self.network.init(key), "likelihood": self.likelihood.init()}
 
-    def outputs(self, params, x):
-        """z for rows x (n, D): the network's outputs joined with the noise; a dict of arrays with rows first."""
+    def outputs(self, params: Params, x: Float[Array, "rows *columns"]) -> OutcomeParams:
+        """z at rows x: the network's outputs joined with the noise, a dictionary of arrays with rows first."""
         f = self.network.apply(params["network"], x)
         with jax.named_scope("likelihood"):
             return self.likelihood.join(f, params["likelihood"])
 
-    def scales(self, params):
-        """The network's own prior scales, a tree like ``params["network"]``, or None if it has no opinion."""
+    def scales(self, params: Params) -> Params | None:
+        """The network's own prior scales, a tree like ``params["network"]``; None if it has none."""
         own = self.network.scales
         return own(params["network"]) if own is not None else None
 
-    def log_prior(self, params):
+    def log_prior(self, params: Params) -> Float[Array, ""]:
         """log p(θ) + log p(φ), in nats. ``prior=None`` is flat."""
         with jax.named_scope("prior"):
             own = self.likelihood.log_prior(params["likelihood"])
             return own if self.prior is None else own + self.prior.log_prob(params["network"], self.scales(params))
 
-    def weighted_sum(self, log_prob, batch):
-        """scale · Σ weight · log p: an unbiased estimate, in nats, of the whole data set's log likelihood."""
+    def weighted_sum(self, log_prob: Float[Array, " rows"], batch: Batch) -> Float[Array, ""]:
+        """scale · Σ weight · log p: an unbiased estimate, in nats, of the log likelihood of the whole data set."""
         return batch.scale * jnp.sum(batch.weight * log_prob)
 
-    def log_likelihood(self, params, batch):
-        """log p(D | θ) of the whole data set estimated from a batch, in nats."""
+    def log_likelihood(self, params: Params, batch: Batch) -> Float[Array, ""]:
+        """log p(D | θ) of the whole data set, in nats, estimated from a batch."""
         z = self.outputs(params, batch.x)
         with jax.named_scope("likelihood"):
             return self.weighted_sum(self.likelihood.log_prob(z, batch.y), batch)
 
-    def log_joint(self, params, batch):
+    def log_joint(self, params: Params, batch: Batch) -> Float[Array, ""]:
         """log p(D, θ) = log p(D | θ) + log p(θ), in nats."""
         return self.log_likelihood(params, batch) + self.log_prior(params)

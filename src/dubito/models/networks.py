@@ -1,13 +1,14 @@
-"""Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (n, outputs)."""
+"""Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (rows, outputs)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 from dubito._check import check_choice
 from dubito._jax.prng import sine
@@ -96,7 +97,7 @@ class MLP:
     numeric: tuple | None = static(default=None)
     last_variance: float = static(default=1.0)
 
-    def init(self, key):
+    def init(self, key: Key) -> Params:
         key_layers, key_periodic = jax.random.split(key)
         columns = len(self.columns) * FEATURES if self.periodic else 0
         sizes = (self.inputs + columns, *self.hidden, self.outputs)
@@ -115,11 +116,11 @@ class MLP:
         return params
 
     @property
-    def columns(self):
-        """The numeric columns of x, which get periodic features."""
+    def columns(self) -> tuple[int, ...]:
+        """The numbers of the numeric columns of x, which get periodic features."""
         return tuple(range(self.inputs)) if self.numeric is None else self.numeric
 
-    def apply(self, params, x):
+    def apply(self, params: Params, x: Float[Array, "rows *inputs"]) -> Float[Array, "rows outputs"]:
         function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
         if self.periodic:
             with jax.named_scope("periodic"):
@@ -131,7 +132,7 @@ class MLP:
                 x = apply_activation(function, x) if number < len(self.hidden) else x
         return x
 
-    def scales(self, params):
+    def scales(self, params: Params) -> Params:
         """1/√fan-in for weights, 1 for biases: outputs of order one at any width. For periodic features the spread at
         the start."""
         scales = jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else leaf.shape[0] ** -0.5, params)
@@ -149,8 +150,8 @@ FREQUENCY = 0.3  # spread of the frequencies at the start, in periods per standa
 FEATURES = 3  # numbers a column gives
 
 
-def init_periodic(key, columns, frequencies):
-    """Parameters of ``periodic_features`` for so many columns, each with so many trained frequencies."""
+def init_periodic(key: Key, columns: int, frequencies: int) -> Params:
+    """Parameters of ``periodic_features`` for a number of columns, each with a number of trained frequencies."""
     keys = jax.random.split(key, 3)
     shape = (columns, frequencies)
     return {
@@ -161,10 +162,13 @@ def init_periodic(key, columns, frequencies):
     }
 
 
-def periodic_features(params, x):
-    """W_j cos(2π φ_j x_j + b_j) + e_j for each column j of x (n, d), side by side: (n, 3d).
+def periodic_features(params: Params, x: Float[Array, "rows columns"]) -> Float[Array, "rows features"]:
+    """W_j cos(2π φ_j x_j + b_j) + e_j for each column j of x (rows, d), side by side: (rows, 3d).
 
-    Gorishniy et al. 2022; the form with a bias is PBLD of Holzmüller et al. 2024.
+    References
+    ----------
+    Gorishniy et al. (2022), "On embeddings for numerical features"; the form with a bias is PBLD of Holzmüller et al. (2024),
+    "Better by default".
     """
     turns = params["frequency"].T[None] * x[:, None, :] + params["phase"].T[None] / (2 * math.pi)
     waves = cosine(turns)
@@ -172,7 +176,7 @@ def periodic_features(params, x):
     return jnp.concatenate(parts, axis=1)
 
 
-def cosine(turns):
+def cosine(turns: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """cos(2π·turns) to 2e-6: whole turns are taken off, and what is left is the sine of at most a quarter.
 
     XLA's own takes several times as long on a CPU, and most of the time of a step where columns are many.
@@ -191,7 +195,7 @@ class ConvNet:
     outputs: int = static()
     activation: str | Callable = static(default="relu")
 
-    def init(self, key):
+    def init(self, key: Key) -> Params:
         height, width, depth = self.image
         keys = iter(jax.random.split(key, len(self.channels) + 2))
         params = {}
@@ -202,7 +206,7 @@ class ConvNet:
         params["last"] = init_dense(next(keys), (self.hidden, self.outputs), 1.0)
         return params
 
-    def apply(self, params, x):
+    def apply(self, params: Params, x: Float[Array, "rows *inputs"]) -> Float[Array, "rows outputs"]:
         function = ACTIVATIONS[self.activation].function if isinstance(self.activation, str) else self.activation
         x = x.reshape(-1, *self.image)
         for number in range(len(self.channels)):
@@ -218,36 +222,71 @@ class ConvNet:
         with jax.named_scope("last"):
             return x @ params["last"]["w"] + params["last"]["b"][None]
 
-    def scales(self, params):
+    def scales(self, params: Params) -> Params:
         """1/√fan-in for weights, 1 for biases."""
         return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
 
 
-def apply_activation(function, x):
-    """function(x) under a name by which the computation graph finds it."""
+def apply_activation(function: Callable[[Any], Any], x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """function(x), under a name by which the computation graph finds it."""
     with jax.named_scope("activation"):
         return function(x)
 
 
-def init_dense(key, shape, variance):
+def init_dense(key: Key, shape: tuple[int, ...], variance: float) -> Params:
     """Weights of variance variance/fan-in (the product of all axes but the last), and biases 0."""
     scale = math.sqrt(variance / math.prod(shape[:-1]))
     return {"w": scale * jax.random.normal(key, shape, jnp.float32), "b": jnp.zeros(shape[-1], jnp.float32)}
 
 
-def gain(activation):
+def gain(activation: str | Callable[[Any], Any]) -> float:
     """The variance of a weight times its fan-in that keeps the size of signals: the table's, 1 for a callable."""
     return ACTIVATIONS[activation].gain if isinstance(activation, str) else 1.0
 
 
-def mlp(inputs, hidden=(50,), outputs=1, activation="relu", *, periodic=0, numeric=None, last_variance=1.0):
-    """A multilayer perceptron from (n, ``inputs``) to (n, ``outputs``).
+def mlp(
+    inputs: int,
+    hidden: Sequence[int] = (50,),
+    outputs: int = 1,
+    activation: str | Callable[[Any], Any] = "relu",
+    *,
+    periodic: int = 0,
+    numeric: Sequence[int] | None = None,
+    last_variance: float = 1.0,
+) -> MLP:
+    """A multilayer perceptron from (rows, inputs) to (rows, outputs).
 
-    ``activation``: a name of ``ACTIVATIONS`` or a callable. ``periodic``: trained frequencies a numeric column, whose
-    waves stand beside the columns themselves (0: none); ``numeric``: which columns (None: all). ``last_variance``: the
-    last layer's weights start with variance last_variance/fan-in.
+    Parameters
+    ----------
+    inputs, outputs : int
+        The number of columns of x, and of f.
+    hidden : sequence of int
+        The widths of the hidden layers.
+    activation : str or callable
+        A name of ``dubito.activations.ACTIVATIONS``, or a function of arrays.
+    periodic : int
+        The number of trained frequencies of each numeric column, whose waves stand beside the columns themselves.
+    numeric : sequence of int, optional
+        The numbers of the columns that get periodic features; None is all.
+    last_variance : float
+        The weights of the last layer start with variance last_variance/fan-in.
 
-    Raises ValueError for sizes that are not positive whole numbers and for an unknown or untrainable activation.
+    Returns
+    -------
+    MLP
+        A network with ``init``, ``apply`` and ``scales``.
+
+    Raises
+    ------
+    ValueError
+        For sizes that are not positive whole numbers, and for an activation that is unknown or cannot be trained.
+
+    Examples
+    --------
+    >>> import dubito, jax
+    >>> network = dubito.mlp(3, (20, 20), activation="tanh")
+    >>> network.apply(network.init(jax.random.key(0)), jax.numpy.ones((5, 3))).shape
+    (5, 1)
     """
     hidden = tuple(hidden)
     check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
@@ -261,11 +300,37 @@ def mlp(inputs, hidden=(50,), outputs=1, activation="relu", *, periodic=0, numer
     return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance))
 
 
-def convnet(image, channels=(16, 32), hidden=64, outputs=10, activation="relu"):
-    """A small convolutional network for images (n, height, width, depth), or the same flattened to (n, ·).
+def convnet(
+    image: Sequence[int],
+    channels: Sequence[int] = (16, 32),
+    hidden: int = 64,
+    outputs: int = 10,
+    activation: str | Callable[[Any], Any] = "relu",
+) -> ConvNet:
+    """A small convolutional network for images (rows, height, width, depth), or the same flattened to (rows, ·).
 
-    ``image``: (height, width, depth); ``channels``: of each 3 × 3 convolution, which 2 × 2 maximum pooling follows;
-    ``hidden``: the width of the layer after them. Raises ValueError for sizes that leave no pixel.
+    Parameters
+    ----------
+    image : (height, width, depth)
+        The size of an image, in pixels, and its number of channels.
+    channels : sequence of int
+        The number of channels of each 3 × 3 convolution, which 2 × 2 maximum pooling follows.
+    hidden : int
+        The width of the dense layer after them.
+    outputs : int
+        The number of columns of f.
+    activation : str or callable
+        A name of ``dubito.activations.ACTIVATIONS``, or a function of arrays.
+
+    Returns
+    -------
+    ConvNet
+        A network with ``init``, ``apply`` and ``scales``.
+
+    Raises
+    ------
+    ValueError
+        For sizes that leave no pixel, and for an activation that is unknown or cannot be trained.
     """
     image, channels = tuple(image), tuple(channels)
     check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
@@ -277,16 +342,16 @@ def convnet(image, channels=(16, 32), hidden=64, outputs=10, activation="relu"):
     return ConvNet(image, channels, hidden, outputs, activation)
 
 
-def check_sizes(**sizes):
+def check_sizes(**sizes: Sequence[Any]) -> None:
+    """Raise ValueError unless all sizes are whole numbers of at least 1."""
     for name, values in sizes.items():
         for size in values:
             if not (isinstance(size, int) and size >= 1):
                 raise ValueError(f"{name} must be whole numbers of at least 1, got {size!r}")
 
 
-def check_activation(activation, hidden):
-    """Refuse an unknown name and what no gradient can train; the one door of all networks that are made by a name or a
-    function, however they are fitted later."""
+def check_activation(activation: str | Callable[[Any], Any], hidden: Sequence[int]) -> None:
+    """Raise ValueError for an unknown name, and for an activation that no gradient can train between ``hidden`` layers."""
     if not isinstance(activation, str):
         if hidden and _is_flat(activation, hidden[0]):
             raise ValueError(f"activation={activation!r} {FLAT}")
@@ -296,7 +361,7 @@ def check_activation(activation, hidden):
         raise ValueError(f"{activation} {UNTRAINABLE[activation]}")
 
 
-def _is_flat(function, width):
+def _is_flat(function: Callable[[Any], Any], width: int) -> bool:
     """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a step function does."""
     points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)
     try:
