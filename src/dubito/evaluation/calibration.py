@@ -23,11 +23,11 @@ from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
 from dubito._check import check_choice
-from dubito._jax.pytree import register_dataclass
+from dubito._jax.pytree import register_dataclass, static
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.quantile_recalibration import Recalibrated, scores
 from dubito.evaluation.validation import checked
-from dubito.models.likelihoods.classes import Categorical
+from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.temperature import best_temperature
 
@@ -73,27 +73,38 @@ class Temperature:
             raise ValueError(
                 f"a temperature divides logits, of which {type(predictive.likelihood).__name__} has none: use isotonic"
             )
-        return replace(predictive, likelihood=Tempered(predictive.likelihood, self.temperature))
+        return replace(
+            predictive, likelihood=Tempered(predictive.likelihood, self.temperature, predictive.likelihood.classes)
+        )
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Tempered:
+class Tempered(ClassLikelihood):
     """A likelihood of classes whose logits are divided by ``temperature``."""
 
     likelihood: Any
     temperature: float
+    classes: int = static(default=0)
 
-    task = "classification"
+    @property
+    def width(self):
+        return self.likelihood.width
+
+    def init(self):
+        return self.likelihood.init()
+
+    def log_prior(self, phi):
+        return self.likelihood.log_prior(phi)
+
+    def join(self, f, phi):
+        return self.likelihood.join(f, phi)
 
     def log_prob(self, z, y):
         return self.likelihood.log_prob(self._divided(z), y)
 
     def mean(self, z):
         return self.likelihood.mean(self._divided(z))
-
-    def variance(self, z):
-        return self.likelihood.variance(self._divided(z))
 
     def sample(self, key, z):
         return self.likelihood.sample(key, self._divided(z))
