@@ -41,9 +41,6 @@ def list_first(names: Sequence[Any] | np.ndarray) -> str:
     return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-listed = list_first
-
-
 def in_rows(bad: ArrayLike, rows: Sequence[Any] | np.ndarray | None = None) -> str:
     """Where ``bad`` is true, in words: "in row 3" or "first in rows 3, 7, 9"; ``rows`` are the rows' numbers."""
     places = np.flatnonzero(bad)

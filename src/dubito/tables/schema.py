@@ -25,7 +25,7 @@ from dubito.tables.columns import (
     DataWarning,
     as_part,
     as_parts,
-    listed,
+    list_first,
     opened,
     warn_of,
 )
@@ -227,7 +227,7 @@ def check_names_exist(names, columns, what):
     for name in names:
         if name not in columns:
             hint = did_you_mean(name, columns)
-            raise DataError(f"{what} {name!r}{hint} The columns are {listed([repr(each) for each in columns])}.")
+            raise DataError(f"{what} {name!r}{hint} The columns are {list_first([repr(each) for each in columns])}.")
 
 
 def taken(X, rows):
@@ -362,4 +362,4 @@ def check_names(source, names):
     """DataError where two columns have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}: several columns are named {listed(twice)}.")
+        raise DataError(f"{source}: several columns are named {list_first(twice)}.")

@@ -11,7 +11,7 @@ from dubito.models.likelihoods.base import Likelihood
 from dubito.models.likelihoods.by_name import get_likelihood, target_error
 from dubito.models.likelihoods.classes import Bernoulli, Categorical, Ordered
 from dubito.models.likelihoods.gaussian import Gaussian
-from dubito.tables.columns import DataError, DataWarning, TargetScaler, check_target, listed
+from dubito.tables.columns import DataError, DataWarning, TargetScaler, check_target, list_first
 
 LATER = ("gaussian", "heteroscedastic")  # whose noise the default method finds after the mean
 
@@ -68,9 +68,13 @@ def classes(likelihood, labels):
     )
     wanted = chosen.classes
     if wanted != count:
-        raise DataError(f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {listed(list(labels))}.")
+        raise DataError(
+            f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {list_first(list(labels))}."
+        )
     if isinstance(chosen, Ordered) and labels.dtype.kind in "UO":
-        message = f"The order of the classes is that of their texts: {listed(list(labels))}. Numbers say another one."
+        message = (
+            f"The order of the classes is that of their texts: {list_first(list(labels))}. Numbers say another one."
+        )
         warnings.warn(message, DataWarning, stacklevel=4)
     return chosen
 
