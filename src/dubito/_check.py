@@ -1,4 +1,6 @@
-"""What input validation shares: the errors it raises, the rows they name, and checks of single settings."""
+"""What input validation shares: the errors it raises, the rows they name, and checks of single
+settings.
+"""
 
 import difflib
 import math
@@ -42,7 +44,9 @@ def list_first(names: Sequence[Any] | np.ndarray) -> str:
 
 
 def in_rows(bad: ArrayLike, rows: Sequence[Any] | np.ndarray | None = None) -> str:
-    """Where ``bad`` is true, in words: "in row 3" or "first in rows 3, 7, 9"; ``rows`` are the rows' numbers."""
+    """Where ``bad`` is true, in words: "in row 3" or "first in rows 3, 7, 9"; ``rows`` are the
+    rows' numbers.
+    """
     places = np.flatnonzero(bad)
     first = places[:FIRST] if rows is None else [rows[place] for place in places[:FIRST]]
     text = ", ".join(map(str, first))
@@ -50,7 +54,9 @@ def in_rows(bad: ArrayLike, rows: Sequence[Any] | np.ndarray | None = None) -> s
 
 
 def check_weight_sum(weight: ArrayLike | float, name: str) -> None:
-    """Raise DataError unless weights, each of which counts a row as so many rows, sum to a usable number of rows."""
+    """Raise DataError unless weights, each of which counts a row as so many rows, sum to a usable
+    number of rows.
+    """
     total = float(np.sum(weight, dtype=np.float64))
     if not LEAST_WEIGHT < total < MOST_WEIGHT:
         raise DataError(
@@ -60,7 +66,9 @@ def check_weight_sum(weight: ArrayLike | float, name: str) -> None:
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """The end of a message about an unknown ``name``: "; did you mean 'relu'?", or a full stop if none is similar."""
+    """The end of a message about an unknown ``name``: "; did you mean 'relu'?", or a full stop if
+    none is similar.
+    """
     close = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 
@@ -74,7 +82,8 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None, other: str = "") -> None:
-    """Raise ValueError unless the setting ``name`` has a ``value`` that is a whole number from ``least`` to ``most``.
+    """Raise ValueError unless the setting ``name`` has a ``value`` that is a whole number from
+    ``least`` to ``most``.
 
     Parameters
     ----------
@@ -85,7 +94,8 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None, othe
     least, most : int
         The bounds, both allowed; ``most=None`` is no upper bound.
     other : str
-        What else is allowed, for the message, such as ``"None (all rows)"``. The caller does not call for that.
+        What else is allowed, for the message, such as ``"None (all rows)"``. The caller does not
+        call for that.
     """
     if not (is_whole(value, least) and (most is None or value <= most)):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most:,}"

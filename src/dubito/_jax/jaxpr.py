@@ -1,4 +1,5 @@
-"""What a traced program does with each parameter: where it enters, and which axis of every value holds the examples.
+"""What a traced program does with each parameter: where it enters, and which axis of every value
+holds the examples.
 
 Decided from the jaxpr, never from names. See ``noisy`` for what follows from it.
 """
@@ -34,14 +35,16 @@ class Use:
     Attributes
     ----------
     treatment : str
-        ``"product"``: in one product or addition with a row of its own for each example; ``"places"``: in one that uses it at many
-        places of an example, such as a convolution; ``"draw"``: in any other way; ``"unused"``: in none.
+        ``"product"``: in one product or addition with a row of its own for each example;
+        ``"places"``: in one that uses it at many places of an example, such as a convolution;
+        ``"draw"``: in any other way; ``"unused"``: in none.
     raw : bool
         Whether the input of its product is x, not yet in a product with another parameter.
     multiplies : bool
         Whether it is in a matrix product or convolution.
     inputs : int
-        Its axis that is summed over there, from the last: −2 where that cannot be seen (in a loop) or differs between uses.
+        Its axis that is summed over there, from the last: −2 where that cannot be seen (in a loop)
+        or differs between uses.
     incoming : tuple of int
         All axes that are summed over, for a convolution those of its window, too.
     hidden : bool
@@ -57,7 +60,9 @@ class Use:
 
 
 class ValueState(NamedTuple):
-    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves that went in."""
+    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves
+    that went in.
+    """
 
     axis: int
     deep: bool = False
@@ -73,7 +78,9 @@ class Step(NamedTuple):
 
 
 class Site(NamedTuple):
-    """The one use of a leaf: operand ``position`` of program step ``step``; the other operand's axis of examples."""
+    """The one use of a leaf: operand ``position`` of program step ``step``; the other operand's
+    axis of examples.
+    """
 
     step: int
     position: int
@@ -118,7 +125,9 @@ def body(eqn: Any) -> tuple[Any, Any]:
 
 
 def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Program:
-    """The program of ``apply(params, x)`` as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
+    """The program of ``apply(params, x)`` as a flat list of steps. Calls are opened only where a
+    leaf enters: custom derivatives survive.
+    """
     closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
     number = len(jax.tree.leaves(params))
     values, steps = {}, []
@@ -160,7 +169,9 @@ def _reshaped(old, new, axis):
 
 
 def dot_axis(eqn: Any, side: int, axis: int) -> int:
-    """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is summed over."""
+    """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is
+    summed over.
+    """
     contract, batch = eqn.params["dimension_numbers"]
     if axis in contract[side]:
         return LOST
@@ -210,8 +221,9 @@ def _moved(eqn, moving):
 
 
 def _transfer(eqn, states, record):
-    """The states of an equation's outputs; ``record(leaves, raw, below)`` is told which leaves multiply what kind of input,
-    and which ones went into that input."""
+    """The states of an equation's outputs; ``record(leaves, raw, below)`` is told which leaves
+    multiply what kind of input, and which ones went into that input.
+    """
     name = eqn.primitive.name
     if name in CALLS:
         jaxpr, consts = body(eqn)
@@ -314,7 +326,8 @@ def summed_axes(program: Program, shapes: Sequence[Any]) -> tuple[list[int], lis
 
 
 def analyze(program: Program, params: Params, x: Any) -> tuple[list[Use], list[Any], bool]:
-    """For each leaf its ``Use``, and its ``Site`` where that is "product" or "places"; and whether outputs are by examples.
+    """For each leaf its ``Use``, and its ``Site`` where that is "product" or "places"; and whether
+    outputs are by examples.
 
     Parameters
     ----------

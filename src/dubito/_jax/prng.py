@@ -1,7 +1,9 @@
-"""Random numbers: the Threefry of ``jax.random`` bit for bit, written so that XLA compiles and runs it several times faster.
+"""Random numbers: the Threefry of ``jax.random`` bit for bit, written so that XLA compiles and runs
+it several times faster.
 
-Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011, 20 rounds on two words).
-Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's key into one.
+Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011,
+20 rounds on two words). Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's
+key into one.
 """
 
 import math
@@ -81,7 +83,8 @@ def key_from_seed(seed: int) -> Key:
 
 
 def fast(key: Any) -> Key:
-    """A user's key as one of this kind on CPU, as one of JAX's own elsewhere: the same random streams.
+    """A user's key as one of this kind on CPU, as one of JAX's own elsewhere: the same random
+    streams.
 
     Parameters
     ----------
@@ -107,7 +110,9 @@ def fast(key: Any) -> Key:
 
 
 def keys(key: Key, count: int) -> list[Key]:
-    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits are compiled."""
+    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits
+    are compiled.
+    """
     return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
 
 
@@ -119,9 +124,9 @@ def on_cpu() -> bool:
 def _fenced(draw: Callable[[Key], Any], key: Key) -> Any:
     """draw(key) behind a fence that keeps XLA from fusing it with its consumers.
 
-    The cond is the fence. Without it, cheap noise would be computed again in each of its consumers and once more in the
-    backward pass. The key is never the sentinel, a counter that ``fast`` keys cannot become by chance
-    more often than 2⁻⁶⁴.
+    The cond is the fence. Without it, cheap noise would be computed again in each of its consumers
+    and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys
+    cannot become by chance more often than 2⁻⁶⁴.
     """
     shape = jax.eval_shape(draw, key)
     data = jax.random.key_data(key)
@@ -130,10 +135,12 @@ def _fenced(draw: Callable[[Key], Any], key: Key) -> Any:
 
 
 def _pairs(draw: Callable[..., Any], key: Key, count: int) -> jax.Array:
-    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all second, float32.
+    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all
+    second, float32.
 
-    They leave a fence of their own as one complex array: of two arrays XLA would make two loops, each with all rounds of
-    the hash, and take twice as long. Consumers get them sorted: each picking from complex numbers is 3 times slower.
+    They leave a fence of their own as one complex array: of two arrays XLA would make two loops,
+    each with all rounds of the hash, and take twice as long. Consumers get them sorted: each
+    picking from complex numbers is 3 times slower.
     """
     count = -(-count // EVEN) * EVEN
 
@@ -169,14 +176,17 @@ def sine(turns: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
 
 
 def _float(word):
-    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned word is several."""
+    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned
+    word is several.
+    """
     return jax.lax.bitcast_convert_type(word, jnp.int32).astype(jnp.float32)
 
 
 def _box_muller(a, b):
     """Two independent standard normals from two words, up to 6.7 standard deviations: r·(cos, sin).
 
-    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go through half a circle.
+    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go
+    through half a circle.
     """
     radius = jnp.sqrt(-2 * jnp.log((_float(a >> np.uint32(1)) + 0.5) * np.float32(2**-31)))
     radius = jnp.where(a & np.uint32(1) == 0, radius, -radius)
@@ -185,18 +195,24 @@ def _box_muller(a, b):
 
 
 def normals(key: Key, shapes: Shapes) -> list[jax.Array]:
-    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost of JAX's own."""
+    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost
+    of JAX's own.
+    """
     return _cut(_pairs(_box_muller, key, _share(shapes, 2)), shapes)
 
 
 def uniforms(key: Key, shapes: Shapes) -> list[jax.Array]:
-    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two words."""
+    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two
+    words.
+    """
     numbers = _pairs(lambda *words: [_float(word >> np.uint32(8)) for word in words], key, _share(shapes, 2))
     return _cut(numbers * np.float32(2**-24), shapes)
 
 
 def coarse(key: Key, shapes: Shapes) -> list[jax.Array]:
-    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost."""
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words,
+    at a third of the cost.
+    """
     floats = _pairs(
         lambda *words: [jax.lax.bitcast_convert_type(w, jnp.float32) for w in words], key, _share(shapes, 4)
     )

@@ -1,7 +1,9 @@
-"""Compiled programs, a bounded number of each function: those of the sizes and settings that were used last.
+"""Compiled programs, a bounded number of each function: those of the sizes and settings that were
+used last.
 
-Each program, one for each width, table and method, occupies 10 to 50 MB and several memory mappings, of which a process may
-have 65,530. Only the functions of this library are bounded; a user's own programs stay.
+Each program, one for each width, table and method, occupies 10 to 50 MB and several memory
+mappings, of which a process may have 65,530. Only the functions of this library are bounded; a
+user's own programs stay.
 """
 
 import functools
@@ -22,7 +24,9 @@ def jit(
     static_argnums: int | Sequence[int] = (),
     **options: Any,
 ) -> Any:
-    """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept`` programs used last."""
+    """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept``
+    programs used last.
+    """
     if function is None:
         return functools.partial(jit, kept=kept, static_argnums=static_argnums, **options)
     static = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
@@ -32,7 +36,8 @@ def jit(
 class Programs:
     """A function compiled for the shapes of its arguments.
 
-    Threads that ask for one program at the same time get the same one; a running program stays until it has ended.
+    Threads that ask for one program at the same time get the same one; a running program stays
+    until it has ended.
     """
 
     def __init__(

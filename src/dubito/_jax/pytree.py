@@ -1,4 +1,6 @@
-"""Dataclasses as pytrees: which fields of a method, a model or a posterior are traced numbers, and which shape the program."""
+"""Dataclasses as pytrees: which fields of a method, a model or a posterior are traced numbers, and
+which shape the program.
+"""
 
 from dataclasses import field, fields
 from functools import partial
@@ -12,14 +14,16 @@ static: Any = partial(field, metadata={"static": True})
 
 
 def register_dataclass(cls: Class) -> Class:
-    """Make a frozen dataclass a pytree of its fields; those that are ``static`` are part of its structure.
+    """Make a frozen dataclass a pytree of its fields; those that are ``static`` are part of its
+    structure.
 
-    As JAX's own decorator of that name, but the class is part of the structure too. There (JAX 0.10) the structures of two
-    classes with equal fields are equal, though their hashes are not. Where these meet in a table of programs, a compiled
-    program that was traced for one of them is used for the other: maximum likelihood would train by the program of MAP.
+    As JAX's own decorator of that name, but the class is part of the structure too. There (JAX
+    0.10) the structures of two classes with equal fields are equal, though their hashes are not.
+    Where these meet in a table of programs, a compiled program that was traced for one of them is
+    used for the other: maximum likelihood would train by the program of MAP.
 
-    JAX rebuilds an object from whatever its transformations put into the fields, so a rebuilt object is not initialized:
-    ``__post_init__`` only checks objects that users make.
+    JAX rebuilds an object from whatever its transformations put into the fields, so a rebuilt
+    object is not initialized: ``__post_init__`` only checks objects that users make.
 
     Parameters
     ----------

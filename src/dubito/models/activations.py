@@ -16,8 +16,8 @@ class Activation(NamedTuple):
     function : callable
         Works on arrays of any shape, elementwise (softmax: on the last axis).
     gain : float
-        Weights that feed it start with variance gain/fan-in: 2 for the ReLU family (He initialization), 1 for the others (Glorot
-        and LeCun agree for square layers).
+        Weights that feed it start with variance gain/fan-in: 2 for the ReLU family (He
+        initialization), 1 for the others (Glorot and LeCun agree for square layers).
     formula, range, derivative : str
         The function, its values and its derivative.
     good, bad : str
@@ -34,17 +34,50 @@ class Activation(NamedTuple):
 
 
 def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """1 for x ≥ 0, else 0; its gradient is 0."""
+    """1 for x ≥ 0, else 0; its gradient is 0.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return (x >= 0).astype(x.dtype)
 
 
 def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x for x ≥ 0, else 0.01·x."""
+    """x for x ≥ 0, else 0.01·x.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return jnp.where(x >= 0, x, 0.01 * x)
 
 
 def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """x Φ(x), exact."""
+    """x Φ(x), exact.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return jax.nn.gelu(x, approximate=False)
 
 

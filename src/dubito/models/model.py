@@ -1,4 +1,6 @@
-"""A model is a network, a likelihood and a prior: log p(D, θ) and its parts. The scale N/n stands here and nowhere else."""
+"""A model is a network, a likelihood and a prior: log p(D, θ) and its parts. The scale N/n stands
+here and nowhere else.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,7 +28,8 @@ class Batch(NamedTuple):
     weight : array of shape (rows,)
         The weight of each row; 0 for padding and for rows held out.
     scale : float
-        The number of batches in an epoch, so that the gradients of an epoch average to exactly that of the full batch.
+        The number of batches in an epoch, so that the gradients of an epoch average to exactly that
+        of the full batch.
     size : float
         The sum of all weights of the data set.
     """
@@ -41,13 +44,14 @@ class Batch(NamedTuple):
 @register_dataclass
 @dataclass(frozen=True)
 class Model:
-    """The joint density p(y, θ, φ | x) = p(y | f(x, θ), φ) p(θ) p(φ); its params are {"network": θ, "likelihood": φ}.
+    """The joint density p(y, θ, φ | x) = p(y | f(x, θ), φ) p(θ) p(φ); its params are {"network": θ,
+    "likelihood": φ}.
 
     Parameters
     ----------
     network : object
-        Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params)`` if it has prior scales of its own; such
-        as ``mlp(...)`` or ``Network(init, apply)``.
+        Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params)`` if it has
+        prior scales of its own; such as ``mlp(...)`` or ``Network(init, apply)``.
     likelihood : Likelihood
         p(y given z), z being the network's outputs joined with φ.
     prior : Prior or None
@@ -80,36 +84,122 @@ class Model:
             raise TypeError(f"prior must be a dubito.Prior, such as dubito.Normal(), or None; got {self.prior!r}")
 
     def init(self, key: Key) -> Params:
-        """A random start: the network's own initialization and the likelihood's."""
+        """A random start: the network's own initialization and the likelihood's.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+
+        Returns
+        -------
+        dict
+            {"network": θ, "likelihood": φ}.
+        """
         return {"network": self.network.init(key), "likelihood": self.likelihood.init()}
 
     def outputs(self, params: Params, x: Float[Array, "rows *columns"]) -> OutcomeParams:
-        """z at rows x: the network's outputs joined with the noise, a dictionary of arrays with rows first."""
+        """The network's outputs joined with the noise.
+
+        Parameters
+        ----------
+        params : dict
+            {"network": θ, "likelihood": φ}, as of ``init``.
+        x : array of shape (rows, columns)
+            The inputs.
+
+        Returns
+        -------
+        dict of arrays
+            z, the parameters of p(y) at each row, with rows first.
+        """
         f = self.network.apply(params["network"], x)
         with jax.named_scope("likelihood"):
             return self.likelihood.join(f, params["likelihood"])
 
     def scales(self, params: Params) -> Params | None:
-        """The network's own prior scales, a tree like ``params["network"]``; None if it has none."""
+        """The network's own prior scales.
+
+        Parameters
+        ----------
+        params : dict
+            {"network": θ, "likelihood": φ}, as of ``init``.
+
+        Returns
+        -------
+        pytree of numbers, or None
+            The standard deviation of each leaf, a tree like ``params["network"]``; None if the
+            network has none.
+        """
         own = self.network.scales
         return own(params["network"]) if own is not None else None
 
     def log_prior(self, params: Params) -> Float[Array, ""]:
-        """log p(θ) + log p(φ), in nats. ``prior=None`` is flat."""
+        """The log prior density; ``prior=None`` is flat.
+
+        Parameters
+        ----------
+        params : dict
+            {"network": θ, "likelihood": φ}, as of ``init``.
+
+        Returns
+        -------
+        array of shape ()
+            log p(θ) + log p(φ), in nats.
+        """
         with jax.named_scope("prior"):
             own = self.likelihood.log_prior(params["likelihood"])
             return own if self.prior is None else own + self.prior.log_prob(params["network"], self.scales(params))
 
     def weighted_sum(self, log_prob: Float[Array, " rows"], batch: Batch) -> Float[Array, ""]:
-        """scale · Σ weight · log p: an unbiased estimate, in nats, of the log likelihood of the whole data set."""
+        """The log likelihood of the whole data set, estimated without bias from a batch.
+
+        Parameters
+        ----------
+        log_prob : array of shape (rows,)
+            The log density of each row of the batch, in nats.
+        batch : Batch
+            The rows, of which weight and scale are used.
+
+        Returns
+        -------
+        array of shape ()
+            scale · Σ weight · log p, in nats.
+        """
         return batch.scale * jnp.sum(batch.weight * log_prob)
 
     def log_likelihood(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        """log p(D | θ) of the whole data set, in nats, estimated from a batch."""
+        """The log likelihood of the whole data set, estimated from a batch.
+
+        Parameters
+        ----------
+        params : dict
+            {"network": θ, "likelihood": φ}, as of ``init``.
+        batch : Batch
+            The rows.
+
+        Returns
+        -------
+        array of shape ()
+            log p(D | θ, φ), in nats.
+        """
         z = self.outputs(params, batch.x)
         with jax.named_scope("likelihood"):
             return self.weighted_sum(self.likelihood.log_prob(z, batch.y), batch)
 
     def log_joint(self, params: Params, batch: Batch) -> Float[Array, ""]:
-        """log p(D, θ) = log p(D | θ) + log p(θ), in nats."""
+        """The log joint density, estimated from a batch.
+
+        Parameters
+        ----------
+        params : dict
+            {"network": θ, "likelihood": φ}, as of ``init``.
+        batch : Batch
+            The rows.
+
+        Returns
+        -------
+        array of shape ()
+            log p(D | θ, φ) + log p(θ) + log p(φ), in nats.
+        """
         return self.log_likelihood(params, batch) + self.log_prior(params)

@@ -1,4 +1,6 @@
-"""Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (rows, outputs)."""
+"""Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape
+(rows, outputs).
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,10 +13,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dubito._check import check_choice
-from dubito._jax.prng import sine
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.models.activations import ACTIVATIONS
+from dubito.models.periodic import FEATURES, FREQUENCY, init_periodic, periodic_features
 
 
 @runtime_checkable
@@ -28,8 +30,8 @@ class AnyNetwork(Protocol):
     apply : callable
         ``apply(params, x)`` of x (rows, columns) gives f, (rows, outputs).
     scales : callable or None
-        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``, a tree like ``params``.
-        None is a network without scales of its own.
+        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``,
+        a tree like ``params``. None is a network without scales of its own.
     """
 
     @property
@@ -45,7 +47,8 @@ class AnyNetwork(Protocol):
 class Network:
     """A network of your own, from two pure functions.
 
-    Keep one ``Network`` object and use it again: functions are compared by identity, so a new ``lambda`` compiles again.
+    Keep one ``Network`` object and use it again: functions are compared by identity, so a new
+    ``lambda`` compiles again.
 
     Parameters
     ----------
@@ -54,7 +57,8 @@ class Network:
     apply : callable
         ``apply(params, x)`` of x (rows, columns) gives f, (rows, outputs).
     scales : callable, optional
-        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``, a tree like ``params``.
+        ``scales(params)`` gives the standard deviation of each leaf for priors with ``by_network``,
+        a tree like ``params``.
     """
 
     init: Callable[[Key], Params] = static()
@@ -84,7 +88,8 @@ def as_network(network: Any) -> AnyNetwork:
 @register_dataclass
 @dataclass(frozen=True)
 class MLP:
-    """Layers a = xW + b with an activation between them; weights start normal with variance gain/fan-in, biases 0.
+    """Layers a = xW + b with an activation between them; weights start normal with variance
+    gain/fan-in, biases 0.
 
     The fields are explained in ``mlp``, which makes it.
     """
@@ -133,8 +138,9 @@ class MLP:
         return x
 
     def scales(self, params: Params) -> Params:
-        """1/√fan-in for weights, 1 for biases: outputs of order one at any width. For periodic features the spread at
-        the start."""
+        """1/√fan-in for weights, 1 for biases: outputs of order one at any width. For periodic
+        features the spread at the start.
+        """
         scales = jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else leaf.shape[0] ** -0.5, params)
         if self.periodic:
             scales["periodic"] = {
@@ -146,48 +152,12 @@ class MLP:
         return scales
 
 
-FREQUENCY = 0.3  # spread of the frequencies at the start, in periods per standard deviation of the column
-FEATURES = 3  # numbers a column gives
-
-
-def init_periodic(key: Key, columns: int, frequencies: int) -> Params:
-    """Parameters of ``periodic_features`` for a number of columns, each with a number of trained frequencies."""
-    keys = jax.random.split(key, 3)
-    shape = (columns, frequencies)
-    return {
-        "frequency": FREQUENCY * jax.random.normal(keys[0], shape, jnp.float32),
-        "phase": jax.random.uniform(keys[1], shape, jnp.float32, -math.pi, math.pi),
-        "w": frequencies**-0.5 * jax.random.normal(keys[2], (columns, frequencies, FEATURES), jnp.float32),
-        "b": jnp.zeros((columns, FEATURES), jnp.float32),
-    }
-
-
-def periodic_features(params: Params, x: Float[Array, "rows columns"]) -> Float[Array, "rows features"]:
-    """W_j cos(2π φ_j x_j + b_j) + e_j for each column j of x (rows, d), side by side: (rows, 3d).
-
-    References
-    ----------
-    Gorishniy et al. (2022), "On embeddings for numerical features"; the form with a bias is PBLD of Holzmüller et al. (2024),
-    "Better by default".
-    """
-    turns = params["frequency"].T[None] * x[:, None, :] + params["phase"].T[None] / (2 * math.pi)
-    waves = cosine(turns)
-    parts = [jnp.sum(waves * params["w"][:, :, k].T[None], axis=1) + params["b"][None, :, k] for k in range(FEATURES)]
-    return jnp.concatenate(parts, axis=1)
-
-
-def cosine(turns: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """cos(2π·turns) to 2e-6: whole turns are taken off, and what is left is the sine of at most a quarter.
-
-    XLA's own takes several times as long on a CPU, and most of the time of a step where columns are many.
-    """
-    return sine(0.25 - jnp.abs(turns - jnp.round(turns)))
-
-
 @register_dataclass
 @dataclass(frozen=True)
 class ConvNet:
-    """Convolutions 3 × 3 with an activation, each followed by 2 × 2 maximum pooling, then one hidden layer."""
+    """Convolutions 3 × 3 with an activation, each followed by 2 × 2 maximum pooling, then one
+    hidden layer.
+    """
 
     image: tuple = static()
     channels: tuple = static()
@@ -240,7 +210,9 @@ def init_dense(key: Key, shape: tuple[int, ...], variance: float) -> Params:
 
 
 def gain(activation: str | Callable[[Any], Any]) -> float:
-    """The variance of a weight times its fan-in that keeps the size of signals: the table's, 1 for a callable."""
+    """The variance of a weight times its fan-in that keeps the size of signals: the table's, 1 for
+    a callable.
+    """
     return ACTIVATIONS[activation].gain if isinstance(activation, str) else 1.0
 
 
@@ -265,7 +237,8 @@ def mlp(
     activation : str or callable
         A name of ``dubito.activations.ACTIVATIONS``, or a function of arrays.
     periodic : int
-        The number of trained frequencies of each numeric column, whose waves stand beside the columns themselves.
+        The number of trained frequencies of each numeric column, whose waves stand beside the
+        columns themselves.
     numeric : sequence of int, optional
         The numbers of the columns that get periodic features; None is all.
     last_variance : float
@@ -279,7 +252,8 @@ def mlp(
     Raises
     ------
     ValueError
-        For sizes that are not positive whole numbers, and for an activation that is unknown or cannot be trained.
+        For sizes that are not positive whole numbers, and for an activation that is unknown or
+        cannot be trained.
 
     Examples
     --------
@@ -307,7 +281,8 @@ def convnet(
     outputs: int = 10,
     activation: str | Callable[[Any], Any] = "relu",
 ) -> ConvNet:
-    """A small convolutional network for images (rows, height, width, depth), or the same flattened to (rows, ·).
+    """A small convolutional network for images (rows, height, width, depth), or the same flattened
+    to (rows, ·).
 
     Parameters
     ----------
@@ -351,7 +326,9 @@ def check_sizes(**sizes: Sequence[Any]) -> None:
 
 
 def check_activation(activation: str | Callable[[Any], Any], hidden: Sequence[int]) -> None:
-    """Raise ValueError for an unknown name, and for an activation that no gradient can train between ``hidden`` layers."""
+    """Raise ValueError for an unknown name, and for an activation that no gradient can train
+    between ``hidden`` layers.
+    """
     if not isinstance(activation, str):
         if hidden and _is_flat(activation, hidden[0]):
             raise ValueError(f"activation={activation!r} {FLAT}")
@@ -362,7 +339,9 @@ def check_activation(activation: str | Callable[[Any], Any], hidden: Sequence[in
 
 
 def _is_flat(function: Callable[[Any], Any], width: int) -> bool:
-    """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a step function does."""
+    """Whether a function of (n, ``width``) arrays has derivative 0 at many points that differ, as a
+    step function does.
+    """
     points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)
     try:
         _, slopes = jax.jit(lambda x, t: jax.jvp(function, (x,), (t,)))(points, along)

@@ -1,6 +1,8 @@
-"""Priors p(params): the regularizer of the weights. L2 regularization is the Normal prior, L1 the Laplace prior.
+"""Priors p(params): the regularizer of the weights. L2 regularization is the Normal prior, L1 the
+Laplace prior.
 
-Leaves with at most one axis are biases; ``biases`` is their own prior scale, and None leaves them without a prior (improper).
+Leaves with at most one axis are biases; ``biases`` is their own prior scale, and None leaves them
+without a prior (improper).
 """
 
 import math
@@ -22,8 +24,8 @@ class Prior(ABC):
     """p(params) of a network's parameters.
 
     To write a prior, subclass this, make it a frozen dataclass, and register it as a pytree with
-    ``dubito._jax.pytree.register_dataclass``.
-    Methods that need no more than its density and its samples take any prior; others ask for a ``Normal``.
+    ``dubito._jax.pytree.register_dataclass``. Methods that need no more than its density and its
+    samples take any prior; others ask for a ``Normal``.
 
     Attributes
     ----------
@@ -48,7 +50,8 @@ class Prior(ABC):
         params : pytree of arrays
             A network's parameters.
         scales : pytree of numbers, optional
-            The network's own standard deviations, a tree like ``params``; None for a network without.
+            The network's own standard deviations, a tree like ``params``; None for a network
+            without.
         """
 
     @abstractmethod
@@ -77,7 +80,9 @@ def is_bias(leaf: Any) -> bool:
 
 
 def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any]:
-    """The prior scale of each leaf, in the order of ``jax.tree.leaves(params)``; None for a leaf without a prior."""
+    """The prior scale of each leaf, in the order of ``jax.tree.leaves(params)``; None for a leaf
+    without a prior.
+    """
     leaves = jax.tree.leaves(params)
     if prior.by_network and scales is not None:
         return [prior.scale * s for s in jax.tree.leaves(scales)]
@@ -85,12 +90,16 @@ def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any
 
 
 def is_proper(prior: Prior | None, scales: Any = None) -> bool:
-    """Whether every leaf has a density that integrates to one. ``scales``: the network's own, None if it has none."""
+    """Whether every leaf has a density that integrates to one. ``scales``: the network's own, None
+    if it has none.
+    """
     return prior is not None and (prior.biases is not None or prior.by_network and scales is not None)
 
 
 def check_proper(method: Any, model: Any) -> None:
-    """Raise ValueError if a leaf of the model's network has no prior that integrates to one, which ``method`` needs."""
+    """Raise ValueError if a leaf of the model's network has no prior that integrates to one, which
+    ``method`` needs.
+    """
     if not is_proper(model.prior, model.network.scales):
         raise ValueError(
             f"{type(method).__name__} needs a proper prior: set a prior scale for the biases, e.g. "
@@ -122,7 +131,8 @@ def _draw(prior: Prior, key: Key, like: Params, scales: Params | None, noise: Ca
 @register_dataclass
 @dataclass(frozen=True)
 class Normal(Prior):
-    """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²). The length scale of the dropout literature is ℓ = 1/scale.
+    """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²). The length scale of the dropout
+    literature is ℓ = 1/scale.
 
     Parameters
     ----------
@@ -131,8 +141,8 @@ class Normal(Prior):
     biases : float or None
         The standard deviation of biases; None leaves them without a prior.
     by_network : bool
-        Multiply ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the outputs of wide networks of
-        order one; biases then have the network's scales, too.
+        Multiply ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the
+        outputs of wide networks of order one; biases then have the network's scales, too.
     """
 
     scale: float = 1.0
@@ -141,7 +151,8 @@ class Normal(Prior):
 
     @classmethod
     def from_l2(cls, l2: float, size: float) -> "Normal":
-        """The Normal that is the regularizer λΣw² beside a mean criterion: variance 1/(2λN), biases without a prior.
+        """The Normal that is the regularizer λΣw² beside a mean criterion: variance 1/(2λN), biases
+        without a prior.
 
         Parameters
         ----------
@@ -179,7 +190,8 @@ class Normal(Prior):
 class Laplace(Prior):
     """θ ~ Laplace(0, scale): the weight penalty |θ|/scale.
 
-    The prior; ``LaplaceApproximation`` is the method and ``LaplaceNoise`` the likelihood of that name.
+    The prior; ``LaplaceApproximation`` is the method and ``LaplaceNoise`` the likelihood of that
+    name.
 
     Parameters
     ----------
@@ -194,7 +206,8 @@ class Laplace(Prior):
 
     @classmethod
     def from_l1(cls, l1: float, size: float) -> "Laplace":
-        """The Laplace that is the regularizer λΣ|w| beside a mean criterion: b = 1/(λN), biases without a prior.
+        """The Laplace that is the regularizer λΣ|w| beside a mean criterion: b = 1/(λN), biases
+        without a prior.
 
         Parameters
         ----------

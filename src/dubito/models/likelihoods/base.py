@@ -1,11 +1,13 @@
 """The contract of a likelihood p(y given z), and what several likelihoods share.
 
-A likelihood is the criterion of training and the noise of prediction in one object: squared error is the Gaussian,
-cross-entropy the Bernoulli or Categorical. Its functions work on z, the parameters of the distribution of y at each row: a
-dictionary of arrays with rows first. Targets are standardized inside, so z, y and all results are in standardized units.
+A likelihood is the criterion of training and the noise of prediction in one object: squared error
+is the Gaussian, cross-entropy the Bernoulli or Categorical. Its functions work on z, the parameters
+of the distribution of y at each row: a dictionary of arrays with rows first. Targets are
+standardized inside, so z, y and all results are in standardized units.
 
-To write a likelihood, subclass ``Likelihood``, make it a frozen dataclass, and register it as a pytree with
-``dubito._jax.pytree.register_dataclass``. To give it a name, add one line to ``by_name``.
+To write a likelihood, subclass ``Likelihood``, make it a frozen dataclass, and register it as a
+pytree with ``dubito._jax.pytree.register_dataclass``. To give it a name, add one line to
+``by_name``.
 """
 
 from abc import ABC, abstractmethod
@@ -28,7 +30,8 @@ OutcomeParams: TypeAlias = dict[str, jax.Array]  # z: the parameters of p(y) at 
 class Likelihood(ABC):
     """p(y given z): n rows; K targets or C classes.
 
-    The attributes that follow have defaults; a subclass sets those that differ, as class attributes or as fields.
+    The attributes that follow have defaults; a subclass sets those that differ, as class attributes
+    or as fields.
 
     Attributes
     ----------
@@ -39,7 +42,8 @@ class Likelihood(ABC):
     classes : int
         C, the number of classes; 0 for a regression.
     columns_per_target : int
-        Columns of y for each target. With 2, the K values are followed by K marks, which are 1 for a censored value.
+        Columns of y for each target. With 2, the K values are followed by K marks, which are 1 for
+        a censored value.
     standardizes_targets : bool
         Whether y may be shifted and scaled before training. False for counts.
     discrete : bool
@@ -47,13 +51,16 @@ class Likelihood(ABC):
     normalized : bool
         Whether ``log_prob`` has all its constants, so that it may be reported as a log density.
     has_noise : bool
-        Whether there is a ``variance``, a ``sample`` and, for regression, a ``cdf``. False for a cost that knows no noise.
+        Whether there is a ``variance``, a ``sample`` and, for regression, a ``cdf``. False for a
+        cost that knows no noise.
     is_location_family : bool
-        Whether there is a ``recenter``. float32 then holds the digits of y − mean, however far from 0 the mean is.
+        Whether there is a ``recenter``. float32 then holds the digits of y − mean, however far from
+        0 the mean is.
     restricts_targets : bool
         Whether there is a ``supports``, because y may not be any number.
     level : float or None
-        An offset of the linear predictor. None is an offset that an estimator sets to the log of the mean target.
+        An offset of the linear predictor. None is an offset that an estimator sets to the log of
+        the mean target.
     target_description : str
         What y may hold, in words, for messages.
     """
@@ -83,42 +90,158 @@ class Likelihood(ABC):
 
     @abstractmethod
     def init(self) -> Params:
-        """The start of the likelihood's own parameters φ: a pytree of arrays, empty if it has none."""
+        """The start of the likelihood's own parameters φ.
+
+        Returns
+        -------
+        pytree of arrays
+            φ; an empty dictionary if there are none.
+        """
 
     @abstractmethod
     def log_prior(self, phi: Params) -> Float[Array, ""]:
-        """The log prior density of φ, in nats."""
+        """The log prior density of φ.
+
+        Parameters
+        ----------
+        phi : pytree of arrays
+            The likelihood's own parameters, as of ``init``.
+
+        Returns
+        -------
+        array of shape ()
+            log p(φ), in nats.
+        """
 
     @abstractmethod
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        """z: the network's outputs joined with the noise, so that each draw of parameters carries both."""
+        """The network's outputs joined with the noise, so that each draw of parameters carries
+        both.
+
+        Parameters
+        ----------
+        f : array of shape (rows, width)
+            The network's outputs.
+        phi : pytree of arrays
+            The likelihood's own parameters, as of ``init``.
+
+        Returns
+        -------
+        dict of arrays
+            z, with rows first in each array.
+        """
 
     @abstractmethod
     def log_prob(self, z: OutcomeParams, y: Shaped[Array, "rows *columns"]) -> Float[Array, " rows"]:
-        """log p(y given z) of each row, in nats."""
+        """The log density of each row.
+
+        Parameters
+        ----------
+        z : dict of arrays
+            As of ``join``.
+        y : array of shape (rows, columns), or (rows,) or (rows, C) for classes
+            The targets in standardized units; class numbers, or probabilities of the classes.
+
+        Returns
+        -------
+        array of shape (rows,)
+            log p(y given z), in nats.
+        """
 
     @abstractmethod
     def mean(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
-        """E[y given z]; for classes the probabilities, (rows, C)."""
+        """The mean of y at each row.
+
+        Parameters
+        ----------
+        z : dict of arrays
+            As of ``join``.
+
+        Returns
+        -------
+        array of shape (rows, targets), or (rows, C) for classes
+            E[y given z]; for classes their probabilities.
+        """
 
     def variance(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
-        """Var[y given z] of each target, inf where there is none; for classes p(1 − p), (rows, C). Needed where ``has_noise``."""
+        """The variance of y at each row; needed where ``has_noise``.
+
+        Parameters
+        ----------
+        z : dict of arrays
+            As of ``join``.
+
+        Returns
+        -------
+        array of shape (rows, targets), or (rows, C) for classes
+            Var[y given z], inf where there is none; for classes p(1 − p).
+        """
         raise NotImplementedError
 
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
-        """P(Y ≤ y given z) of each target. Needed for regression where ``has_noise``."""
+        """The cumulative distribution of each target; needed for regression where ``has_noise``.
+
+        Parameters
+        ----------
+        z : dict of arrays
+            As of ``join``.
+        y : array of shape (rows, targets)
+            Where to evaluate it, in standardized units.
+
+        Returns
+        -------
+        array of shape (rows, targets)
+            P(Y ≤ y given z).
+        """
         raise NotImplementedError
 
     def sample(self, key: Key, z: OutcomeParams) -> Shaped[Array, "rows *targets"]:
-        """One draw of y for each row: (rows, K), or class numbers (rows,). Needed where ``has_noise``."""
+        """One draw of y for each row; needed where ``has_noise``.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+        z : dict of arrays
+            As of ``join``.
+
+        Returns
+        -------
+        array of shape (rows, targets), or int (rows,) for classes
+            The draws in standardized units; for classes their numbers.
+        """
         raise NotImplementedError
 
     def recenter(self, z: OutcomeParams, origin: Float[Array, "rows targets"]) -> OutcomeParams:
-        """z of Y − origin. Needed where ``is_location_family``."""
+        """z of Y − origin; needed where ``is_location_family``.
+
+        Parameters
+        ----------
+        z : dict of arrays
+            As of ``join``.
+        origin : array of shape (rows, targets)
+            What to subtract from Y, in standardized units.
+
+        Returns
+        -------
+        dict of arrays
+            The parameters of the distribution of Y − origin.
+        """
         raise NotImplementedError
 
     def supports(self, y: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
-        """Which rows of y the likelihood can have made. Needed where ``restricts_targets``."""
+        """Which rows of y the likelihood can have made; needed where ``restricts_targets``.
+
+        Parameters
+        ----------
+        y : array of shape (rows, columns)
+            The targets in their own units.
+
+        Returns
+        -------
+        bool array of shape (rows,)
+            False for rows that have no density, whatever z is.
+        """
         raise NotImplementedError
 
 
@@ -134,7 +257,9 @@ class WithoutParameters(Likelihood):
 
 
 class LocationScale(Likelihood):
-    """Regression with z = {"mean": (rows, K), "scale": (rows, K)}, where (y − mean)/scale has one distribution."""
+    """Regression with z = {"mean": (rows, K), "scale": (rows, K)}, where (y − mean)/scale has one
+    distribution.
+    """
 
     task = "regression"
     is_location_family = True
@@ -177,19 +302,24 @@ class Entry(NamedTuple):
 
 
 def recenter(likelihood: Likelihood, z: OutcomeParams, origin: Float[Array, "rows targets"]) -> OutcomeParams:
-    """z of Y − origin for a location family, else z as it is; ``origin_near`` gives an origin for both."""
+    """z of Y − origin for a location family, else z as it is; ``origin_near`` gives an origin for
+    both.
+    """
     return likelihood.recenter(z, origin) if likelihood.is_location_family else z
 
 
 def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows targets"]:
-    """The origin from which to measure values near ``y``: y in float32 for a location family, else 0."""
+    """The origin from which to measure values near ``y``: y in float32 for a location family, else
+    0.
+    """
     with np.errstate(over="ignore"):
         near = np.asarray(y).astype(np.float32)
     return near if likelihood.is_location_family else np.zeros_like(near)
 
 
 def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) -> Float[Array, "*shape"]:
-    """The log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns v^(a−1) into v^a.
+    """The log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns
+    v^(a−1) into v^a.
 
     A shape of at most 0 is improper, and has no constant.
     """

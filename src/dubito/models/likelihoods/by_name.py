@@ -1,4 +1,6 @@
-"""All likelihoods that have a name, and what a likelihood says of targets that it cannot have made."""
+"""All likelihoods that have a name, and what a likelihood says of targets that it cannot have
+made.
+"""
 
 from typing import Any
 
@@ -42,7 +44,8 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
 def target_error(
     likelihood: Likelihood, y: Float[np.ndarray, "rows columns"], numbers: Int[np.ndarray, " rows"] | None = None
 ) -> str | None:
-    """Why some rows of y cannot be targets of a likelihood for regression, in words; None if all can.
+    """Why some rows of y cannot be targets of a likelihood for regression, in words; None if all
+    can.
 
     Parameters
     ----------

@@ -13,7 +13,9 @@ from dubito.models.likelihoods.base import LOG_2PI, Entry, Likelihood, OutcomePa
 
 
 class ClassLikelihood(Likelihood):
-    """What likelihoods of classes share: ``mean`` gives the probabilities p (rows, C), and the variance is p(1 − p)."""
+    """What likelihoods of classes share: ``mean`` gives the probabilities p (rows, C), and the
+    variance is p(1 − p).
+    """
 
     task = "classification"
 
@@ -44,7 +46,8 @@ class ClassLogits(ClassLikelihood):
 @register_dataclass
 @dataclass(frozen=True)
 class Bernoulli(WithoutParameters, ClassLikelihood):
-    """Two classes from one logit f: p(y = 1) = sigmoid(f/T). y is (rows,) of 0 and 1, or probabilities of class 1.
+    """Two classes from one logit f: p(y = 1) = sigmoid(f/T). y is (rows,) of 0 and 1, or
+    probabilities of class 1.
 
     Parameters
     ----------
@@ -106,10 +109,11 @@ class Categorical(WithoutParameters, ClassLogits):
 @register_dataclass
 @dataclass(frozen=True)
 class Ordered(ClassLogits):
-    """C classes in their order from one output f: P(y ≤ k) = sigmoid(c_k − f), cut points c_0 < ... < c_(C−2) learned.
+    """C classes in their order from one output f: P(y ≤ k) = sigmoid(c_k − f), cut points c_0 < ...
+    < c_(C−2) learned.
 
-    φ moves the cut points from where f = 0 makes all classes equally frequent: c_0 by φ_0, the log of each gap by φ_k;
-    φ ~ N(0, scale²). y as for the ``Categorical``.
+    φ moves the cut points from where f = 0 makes all classes equally frequent: c_0 by φ_0, the log
+    of each gap by φ_k; φ ~ N(0, scale²). y as for the ``Categorical``.
 
     Parameters
     ----------
@@ -138,7 +142,9 @@ class Ordered(ClassLogits):
         return jnp.sum(-0.5 * (phi["cuts"] / scale) ** 2 - jnp.log(scale) - 0.5 * LOG_2PI)
 
     def join(self, f: Float[Array, "rows 1"], phi: Params) -> OutcomeParams:
-        """The log probabilities: log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)), which no f cancels."""
+        """The log probabilities: log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)),
+        which no f cancels.
+        """
         share = np.arange(1, self.classes) / self.classes
         start = np.log(share) - np.log1p(-share)
         gap = jnp.exp(phi["cuts"][1:]) * jnp.asarray(np.diff(start), f.dtype)

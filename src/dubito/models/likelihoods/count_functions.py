@@ -1,12 +1,14 @@
-"""Densities and distribution functions of counts from their log mean, accurate in float32 for large counts.
+"""Densities and distribution functions of counts from their log mean, accurate in float32 for large
+counts.
 
 With mean m and dispersion α (variance m + αm²; α = 0 is the Poisson distribution), r = 1/α,
 
     log p(y) = log Γ(y + r)/(Γ(r) y!) + r log 1/(1 + αm) + y log αm/(1 + αm).
 
-Its terms are of the size of y log y and their sum is not, so that float32 would lose all digits for large counts. Loader
-(2000, "Fast and accurate computation of binomial probabilities") splits it into a deviance, which is small, and errors of
-Stirling's formula; both are computed for any α ≥ 0 here.
+Its terms are of the size of y log y and their sum is not, so that float32 would lose all digits for
+large counts. Loader (2000, "Fast and accurate computation of binomial probabilities") splits it
+into a deviance, which is small, and errors of Stirling's formula; both are computed for any α ≥ 0
+here.
 """
 
 from collections.abc import Callable
@@ -30,8 +32,8 @@ def log_probability(
 ) -> Float[Array, "*shape"]:
     """log p(y) of whole numbers y ≥ 0, elementwise.
 
-    −D = y log1p(s) + r log1p(t) with g = y − m, s = −g/(y(1 + αm)) and t = αg/(1 + αm): both terms are of the size of g.
-    g comes from log m − log y, so that its rounding enters D squared.
+    −D = y log1p(s) + r log1p(t) with g = y − m, s = −g/(y(1 + αm)) and t = αg/(1 + αm): both terms
+    are of the size of g. g comes from log m − log y, so that its rounding enters D squared.
     """
     seen = y > 0
     count = jnp.where(seen, y, 1)
@@ -73,9 +75,11 @@ def cumulative_probability(
     dispersion: Float[Array, "*shape"],
     k: Float[Array, "*shape"],
 ) -> Float[Array, "*shape"]:
-    """P(Y ≤ k) of whole numbers k ≥ 0, elementwise: p(k) times a continued fraction 1/(1 + e₁/(1 + e₂/(1 + ...))).
+    """P(Y ≤ k) of whole numbers k ≥ 0, elementwise: p(k) times a continued fraction 1/(1 + e₁/(1 +
+    e₂/(1 + ...))).
 
-    With A = m/(1 + αm), from the mean on the fraction of the incomplete beta function (DLMF 8.17.22) gives
+    With A = m/(1 + αm), from the mean on the fraction of the incomplete beta function (DLMF
+    8.17.22) gives
 
         P(Y > k) = p(k) A (1 + αk)/(k + 1) · 1/(1 + ...),  e₂ₙ = n(1 − αn) A/((k + 2n)(k + 1 + 2n)),
         e₂ₙ₊₁ = −(k + 1 + n)(1 + α(k + 1 + n)) A/((k + 1 + 2n)(k + 2 + 2n)),
@@ -85,8 +89,9 @@ def cumulative_probability(
         P(Y ≤ k) = p(k) (1 + αk) · 1/(1 + ...),  e₂ₙ = n(1 + α(k + n))/((1 + α(2n − 1))(1 + 2αn) m),
         e₂ₙ₊₁ = −(k − n)(1 + αn)/((1 + 2αn)(1 + α(2n + 1)) m).
 
-    1 + e₁ is nearly 0 at the mean. So it is the even part that is computed, with elements −e₂ₙ₋₁e₂ₙ over 1 + e₂ₙ + e₂ₙ₊₁
-    (n > 0), of which the differences m − k and k + 1 + 2n − m are taken out, and what is left is sums.
+    1 + e₁ is nearly 0 at the mean. So it is the even part that is computed, with elements −e₂ₙ₋₁e₂ₙ
+    over 1 + e₂ₙ + e₂ₙ₊₁ (n > 0), of which the differences m − k and k + 1 + 2n − m are taken out,
+    and what is left is sums.
     """
     low = k < mean
     a, spread = dispersion, 1 + dispersion * mean
@@ -102,7 +107,9 @@ def cumulative_probability(
         return jnp.where(low, below, above)
 
     def denominator(n, last):
-        """1 + e₂ₙ + e₂ₙ₊₁; ``last`` is 1/(1 + α(2n − 1)) below and 1/(k + 2n) above, which n = 0 does not need."""
+        """1 + e₂ₙ + e₂ₙ₊₁; ``last`` is 1/(1 + α(2n − 1)) below and 1/(k + 2n) above, which n = 0
+        does not need.
+        """
         below = n * (1 + a * (k + n)) * last + a * (k - n) * (n + 1) / (1 + a * (2 * n + 1))
         below = (mean - k + n + 2 * a * n * mean + below) / (safe * (1 + 2 * a * n))
         c = k + 1 + 2 * n
@@ -122,9 +129,11 @@ def cumulative_probability(
 def continued_fraction(
     first: Float[Array, "*shape"], element: Callable[[Any], tuple[Any, Any]]
 ) -> Float[Array, "*shape"]:
-    """b₀ + a₁/(b₁ + a₂/(b₂ + ...)), elementwise by Lentz's method: ``first`` is b₀, ``element(n)`` is (aₙ, bₙ).
+    """b₀ + a₁/(b₁ + a₂/(b₂ + ...)), elementwise by Lentz's method: ``first`` is b₀, ``element(n)``
+    is (aₙ, bₙ).
 
-    Each number stays as it is when it has converged, so that its bits do not depend on its neighbors.
+    Each number stays as it is when it has converged, so that its bits do not depend on its
+    neighbors.
     """
     eps = jnp.finfo(first.dtype).eps
 

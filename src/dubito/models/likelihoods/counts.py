@@ -18,7 +18,8 @@ LARGEST_COUNT = 7e10  # e^LINEAR, rounded down: no count above can be fitted
 
 
 class CountLikelihood(Likelihood):
-    """What likelihoods of counts share: z = {"log_mean": (rows, K)}, and {"dispersion": (rows, K)} where α is not 0.
+    """What likelihoods of counts share: z = {"log_mean": (rows, K)}, and {"dispersion": (rows, K)}
+    where α is not 0.
 
     The mean is m = e^log_mean, the variance m + αm².
     """
@@ -67,15 +68,18 @@ class CountLikelihood(Likelihood):
 @register_dataclass
 @dataclass(frozen=True)
 class Poisson(WithoutParameters, CountLikelihood):
-    """Counts y ~ Poisson(m), log m = level + f, with one output for each target: the variance equals the mean.
+    """Counts y ~ Poisson(m), log m = level + f, with one output for each target: the variance
+    equals the mean.
 
-    The criterion is m − y(level + f), its gradient m − y. Above log m = 25 (7·10¹⁰) m goes on as a straight line.
+    The criterion is m − y(level + f), its gradient m − y. Above log m = 25 (7·10¹⁰) m goes on as a
+    straight line.
 
     Parameters
     ----------
     level : float or None
-        The log mean where f = 0; it takes the place that standardization has for other targets. None is 0, and in the
-        estimators the log of the mean count, so that networks near 0 are near the data.
+        The log mean where f = 0; it takes the place that standardization has for other targets.
+        None is 0, and in the estimators the log of the mean count, so that networks near 0 are near
+        the data.
     targets : int
         K, the number of targets.
     """
@@ -96,7 +100,8 @@ class NegativeBinomial(CountLikelihood):
     Parameters
     ----------
     dispersion : float or None
-        α > 0. None learns log α for each target, with the prior α ~ Gamma(shape, rate). The ``Poisson`` is the limit α = 0.
+        α > 0. None learns log α for each target, with the prior α ~ Gamma(shape, rate). The
+        ``Poisson`` is the limit α = 0.
     level : float or None
         As for the ``Poisson``.
     shape, rate : float

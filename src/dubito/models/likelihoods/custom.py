@@ -16,15 +16,16 @@ from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 class Criterion(WithoutParameters):
     """A criterion of your own: ``function(f, y)`` is the cost of network outputs f for targets y.
 
-    The sum of costs is minimized, less the log prior, as if exp(−cost) were a likelihood: multiplying the cost by ten
-    multiplies the weight of the data by ten. Predictions have a ``mean`` and its epistemic uncertainty. A cost alone implies
-    no noise, so there is no variance, no quantile and no sample. A model file cannot hold a function.
+    The sum of costs is minimized, less the log prior, as if exp(−cost) were a likelihood:
+    multiplying the cost by ten multiplies the weight of the data by ten. Predictions have a
+    ``mean`` and its epistemic uncertainty. A cost alone implies no noise, so there is no variance,
+    no quantile and no sample. A model file cannot hold a function.
 
     Parameters
     ----------
     function : callable
-        ``function(f, y)`` of f (rows, width) and y (rows, targets) gives costs (rows,). It is written in jax.numpy, with a
-        derivative by f that is continuous almost everywhere.
+        ``function(f, y)`` of f (rows, width) and y (rows, targets) gives costs (rows,). It is
+        written in jax.numpy, with a derivative by f that is continuous almost everywhere.
     targets : int
         K, the number of columns of y.
     width : int
@@ -34,7 +35,8 @@ class Criterion(WithoutParameters):
     standardizes_targets : bool
         Whether y is standardized for ``function`` and ``point``; otherwise y comes as it is.
     normalized : bool
-        Whether the cost is −log p(y given f) with all its constants; then predictions have a ``log_prob``.
+        Whether the cost is −log p(y given f) with all its constants; then predictions have a
+        ``log_prob``.
 
     Examples
     --------
@@ -66,7 +68,9 @@ class Criterion(WithoutParameters):
         return self._of_shape("point", f if self.point is None else self.point(f), (len(f), self.targets))
 
     def _of_shape(self, name: str, value: Any, shape: tuple[int, ...]) -> Any:
-        """``value`` if it has the ``shape``; else raise ValueError that names the function which gave it."""
+        """``value`` if it has the ``shape``; else raise ValueError that names the function which
+        gave it.
+        """
         if value.shape != shape:
             raise ValueError(f"a Criterion's {name} must give an array of shape {shape} here, got {value.shape}")
         return value

@@ -69,7 +69,8 @@ class Gaussian(HomoscedasticNoise):
     Parameters
     ----------
     precision : float or None
-        τ, in units of 1/target² (standardized in the estimators). None learns log τ with the prior τ ~ Gamma(shape, rate).
+        τ, in units of 1/target² (standardized in the estimators). None learns log τ with the prior
+        τ ~ Gamma(shape, rate).
     shape, rate : float
         The Gamma prior of a learned τ; its density is stated for log τ.
     targets : int
@@ -121,11 +122,13 @@ class HeteroscedasticGaussian(WithoutParameters, GaussianNoise):
 @register_dataclass
 @dataclass(frozen=True)
 class CensoredGaussian(HomoscedasticNoise):
-    """y ~ N(f, 1/τ), of which some values are only known to be at least as large as recorded (right-censored).
+    """y ~ N(f, 1/τ), of which some values are only known to be at least as large as recorded
+    (right-censored).
 
-    y is (rows, 2K): the K values, then K marks, 0 where the value was observed and 1 where it is censored. Scores also accept
-    (rows, K), all observed. An observed value contributes the Gaussian density, a censored one log P(Y ≥ y). Mean, variance,
-    cdf, quantiles and samples are those of the uncensored variable.
+    y is (rows, 2K): the K values, then K marks, 0 where the value was observed and 1 where it is
+    censored. Scores also accept (rows, K), all observed. An observed value contributes the Gaussian
+    density, a censored one log P(Y ≥ y). Mean, variance, cdf, quantiles and samples are those of
+    the uncensored variable.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Quantiles of distributions of whole numbers: the least one at which a cdf reaches q, by bisection."""
+"""Quantiles of distributions of whole numbers: the least one at which a cdf reaches q, by
+bisection.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,8 +22,9 @@ def smallest_reaching(
 ) -> Float[Array, "*shape"]:
     """The least whole number y ≥ 0 with cdf(y) ≥ q, elementwise: the quantile of a step function.
 
-    It is sought from ``below`` to ``above`` standard deviations around the mean (Cantelli's inequality: √((1 − q)/q) and
-    √(q/(1 − q)) hold it for any distribution). Beyond 2²⁴ whole numbers are as far apart as float32 has them.
+    It is sought from ``below`` to ``above`` standard deviations around the mean (Cantelli's
+    inequality: √((1 − q)/q) and √(q/(1 − q)) hold it for any distribution). Beyond 2²⁴ whole
+    numbers are as far apart as float32 has them.
     """
 
     def middle(low, high):
@@ -51,7 +54,8 @@ def mixture_integer_quantiles(
     sd: Float[Array, "rows targets"],
     *given: Float[Array, " levels"],
 ) -> tuple[Float[Array, "levels rows targets"], Float[Array, "levels rows targets"]]:
-    """The quantiles of a mixture of discrete distributions as (origin, offset); z has the draws as its first axis.
+    """The quantiles of a mixture of discrete distributions as (origin, offset); z has the draws as
+    its first axis.
 
     Arguments as for ``posteriors.quantiles.crossings``; ``origin`` is 0.
     """

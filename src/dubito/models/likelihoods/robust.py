@@ -17,12 +17,14 @@ LARGEST_ERROR = 1e18  # in units of the noise, of Student's t: its square is a f
 @register_dataclass
 @dataclass(frozen=True)
 class StudentT(WithoutParameters, LocationScale):
-    """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs for K targets.
+    """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs
+    for K targets.
 
     Parameters
     ----------
     df : int
-        ν, an even number of at least 4: the variance σ²ν/(ν − 2) is finite and the cdf is algebraic.
+        ν, an even number of at least 4: the variance σ²ν/(ν − 2) is finite and the cdf is
+        algebraic.
     targets : int
         K, the number of targets.
     """
@@ -48,7 +50,9 @@ class StudentT(WithoutParameters, LocationScale):
         return z["scale"] ** 2 * (self.df / (self.df - 2))
 
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
-        """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for even ν."""
+        """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for
+        even ν.
+        """
         u = (y - z["mean"]) / z["scale"]
         u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
         q = self.df / (self.df + u**2)
@@ -62,12 +66,14 @@ class StudentT(WithoutParameters, LocationScale):
 @register_dataclass
 @dataclass(frozen=True)
 class LaplaceNoise(LocationScale):
-    """y ~ Laplace(f, b), with one scale b for each target: absolute error |y − f|/b, of which f is the median.
+    """y ~ Laplace(f, b), with one scale b for each target: absolute error |y − f|/b, of which f is
+    the median.
 
     Parameters
     ----------
     scale : float or None
-        b, in units of the target (standardized in the estimators). None learns log b with the prior 1/b ~ Gamma(shape, rate).
+        b, in units of the target (standardized in the estimators). None learns log b with the prior
+        1/b ~ Gamma(shape, rate).
     shape, rate : float
         The Gamma prior of a learned 1/b; its density is stated for log b.
     targets : int
