@@ -95,7 +95,7 @@ def rates():
     a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
     device, product = jnp.asarray(a), jax.jit(jnp.matmul)
     long = np.zeros(2**26, np.float32)
-    copied, key = long.copy(), prng.seeded(0)
+    copied, key = long.copy(), prng.key_from_seed(0)
     draw = jax.jit(lambda k: jax.random.bits(k, (words,), jnp.uint32))
 
     def best(call):

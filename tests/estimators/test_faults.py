@@ -750,9 +750,9 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"draws": 0}, "draws is a whole number from 1"),
-        ({"draws": 1.5}, "draws is a whole number from 1"),
-        ({"draws": "a"}, "draws is a whole number from 1"),
+        ({"draws": 0}, "draws must be a whole number from 1"),
+        ({"draws": 1.5}, "draws must be a whole number from 1"),
+        ({"draws": "a"}, "draws must be a whole number from 1"),
         ({"hidden": "50x50"}, "hidden is the width of a hidden layer or a sequence of widths"),
         ({"hidden": 1.5}, "hidden is the width of a hidden layer or a sequence of widths"),
         ({"prior": 3}, "prior is None or a prior such as"),
@@ -760,7 +760,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
         ({"method": dubito.MAP(0.1)}, "epochs must be a whole number"),
         ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
         ({"method": dubito.MCDropout(rate="a", epochs=2)}, "a dropout rate is a probability"),
-        ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change is a whole number"),
+        ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change must be a whole number"),
         ({"early_stopping": True, "tol": "a"}, "tol is a number"),
         ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction must be strictly between"),
     ],
@@ -776,7 +776,7 @@ def test_wrong_questions_are_refused_in_words():
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=4, random_state=0).fit(X, X[:, 0])
     assert model.posterior_.model.network.hidden == (4,)
     for count in (-1, 0, 1.5, "a"):
-        with pytest.raises(ValueError, match="the number of draws of y is a whole number of at least 1"):
+        with pytest.raises(ValueError, match="the number of draws of y must be a whole number of at least 1"):
             model.sample_y(X, count)
     for coverage in (0, 1, 90, "a", None):
         with pytest.raises(ValueError, match="coverage is a probability strictly between 0 and 1"):

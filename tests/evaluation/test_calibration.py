@@ -601,7 +601,10 @@ def test_what_cannot_be_calibrated_is_refused():
         (lambda: split_conformal(numbers, y, coverage=1.0), "strictly between 0 and 1"),
         (lambda: split_conformal(numbers, y, score="plain"), "choose one of quantiles, normalized, residual"),
         (lambda: split_conformal(labels, k, score="quantiles"), "choose one of adaptive, plain"),
-        (lambda: calibration.fit_calibration(numbers, y, "platt"), "no calibration 'platt': choose one of temperature"),
+        (
+            lambda: calibration.fit_calibration(numbers, y, "platt"),
+            "method='platt' is unknown. Choose one of temperature",
+        ),
         (
             lambda: calibration.fit_calibration(labels, k, "temperature", coverage=0.9),
             "unexpected keyword argument 'coverage'",

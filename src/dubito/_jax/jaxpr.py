@@ -1,15 +1,19 @@
-"""What a traced program does with each parameter: where it enters, and which axis of every value holds the examples.
+"""What a traced program does with each parameter: where it enters, and which axis of every value
+holds the examples.
 
 Decided from the jaxpr, never from names. See ``noisy`` for what follows from it.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal
+
+from dubito._jax.types import Params
 
 CONST, LOST = -1, -2
 INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint"}
@@ -26,35 +30,57 @@ ELEMENTWISE = set(
 
 @dataclass(frozen=True)
 class Use:
-    """How a leaf's noise enters. ``raw``: its product's input is x, not yet in a product with another parameter;
-    ``multiplies``: it is in a matrix product or convolution at all; ``inputs``: its axis that is summed over there, and
-    ``incoming``: all axes that are, of a convolution its window's too (the last but one where that cannot be seen, in a
-    loop for instance, or differs between uses); ``hidden``: another parameter multiplies what becomes of it."""
+    """How the noise of a parameter enters.
+
+    Attributes
+    ----------
+    treatment : str
+        ``"product"``: in one product or addition with a row of its own for each example;
+        ``"places"``: in one that uses it at many places of an example, such as a convolution;
+        ``"draw"``: in any other way; ``"unused"``: in none.
+    raw : bool
+        Whether the input of its product is x, not yet in a product with another parameter.
+    multiplies : bool
+        Whether it is in a matrix product or convolution.
+    inputs : int
+        Its axis that is summed over there, from the last: −2 where that cannot be seen (in a loop)
+        or differs between uses.
+    incoming : tuple of int
+        All axes that are summed over, for a convolution those of its window, too.
+    hidden : bool
+        Whether another parameter multiplies what becomes of it.
+    """
 
     treatment: str
     raw: bool
     multiplies: bool = False
     inputs: int = -2
-    incoming: tuple = (-2,)
+    incoming: tuple[int, ...] = (-2,)
     hidden: bool = False
 
 
-class State(NamedTuple):
-    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves that went in."""
+class ValueState(NamedTuple):
+    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves
+    that went in.
+    """
 
     axis: int
     deep: bool = False
-    leaves: frozenset = frozenset()
+    leaves: frozenset[int] = frozenset()
 
 
 class Step(NamedTuple):
+    """An equation of the program, and the numbers (slots) of its operands and results."""
+
     eqn: Any
-    inputs: tuple
-    outputs: tuple
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
 
 
 class Site(NamedTuple):
-    """The one use of a leaf: operand ``position`` of program step ``step``; the other operand's axis of examples."""
+    """The one use of a leaf: operand ``position`` of program step ``step``; the other operand's
+    axis of examples.
+    """
 
     step: int
     position: int
@@ -62,28 +88,46 @@ class Site(NamedTuple):
 
 
 class Program(NamedTuple):
-    steps: list
-    values: dict  # slot -> constant
-    aliases: dict  # slot -> number of the leaf that it is
-    outputs: list
+    """A traced program.
+
+    Attributes
+    ----------
+    steps : list of Step
+        Its equations in order.
+    values : dict
+        The constants by their slots.
+    aliases : dict
+        The number of the parameter leaf by the slots that hold it.
+    outputs : list of int
+        The slots of the results.
+    tree : jax.tree_util.PyTreeDef
+        The structure of the results.
+    """
+
+    steps: list[Step]
+    values: dict[int, Any]
+    aliases: dict[int, int]
+    outputs: list[int]
     tree: Any
 
 
-def bind(eqn, *operands):
-    """The results of an equation's operation on these operands, a list."""
+def bind(eqn: Any, *operands: Any) -> list[Any]:
+    """The results of an equation's operation on these operands."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return out if eqn.primitive.multiple_results else [out]
 
 
-def body(eqn):
+def body(eqn: Any) -> tuple[Any, Any]:
     """The (jaxpr, constants) that a call's equation runs."""
     inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
 
 
-def traced(apply, params, x):
-    """The program as a flat list of steps. Calls are opened only where a leaf enters: custom derivatives survive."""
+def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Program:
+    """The program of ``apply(params, x)`` as a flat list of steps. Calls are opened only where a
+    leaf enters: custom derivatives survive.
+    """
     closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
     number = len(jax.tree.leaves(params))
     values, steps = {}, []
@@ -124,7 +168,10 @@ def _reshaped(old, new, axis):
     return next(fits, LOST)
 
 
-def dot_axis(eqn, side, axis):
+def dot_axis(eqn: Any, side: int, axis: int) -> int:
+    """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is
+    summed over.
+    """
     contract, batch = eqn.params["dimension_numbers"]
     if axis in contract[side]:
         return LOST
@@ -174,19 +221,20 @@ def _moved(eqn, moving):
 
 
 def _transfer(eqn, states, record):
-    """The states of an equation's outputs; ``record(leaves, raw, below)`` is told which leaves multiply what kind of input,
-    and which ones went into that input."""
+    """The states of an equation's outputs; ``record(leaves, raw, below)`` is told which leaves
+    multiply what kind of input, and which ones went into that input.
+    """
     name = eqn.primitive.name
     if name in CALLS:
         jaxpr, consts = body(eqn)
-        return _states(jaxpr, [State(CONST)] * len(consts), states, record)
+        return _states(jaxpr, [ValueState(CONST)] * len(consts), states, record)
     if name == "scan":
         return _scan(eqn, states, record)
     leaves = frozenset().union(*(s.leaves for s in states))
     moving = [(i, s.axis) for i, s in enumerate(states) if s.axis != CONST]
     deep = any(s.deep for s in states)
     if not moving:
-        return [State(CONST, deep, leaves)] * len(eqn.outvars)
+        return [ValueState(CONST, deep, leaves)] * len(eqn.outvars)
     axis = LOST if any(k == LOST for _, k in moving) else _moved(eqn, moving)
     if name in ("dot_general", "conv_general_dilated", "cond", "while"):
         constant = frozenset().union(*(s.leaves for s in states if s.axis == CONST))
@@ -194,14 +242,14 @@ def _transfer(eqn, states, record):
         deep = deep or bool(constant)
     n = None if axis == LOST else eqn.invars[moving[0][0]].aval.shape[moving[0][1]]
     kept = [axis != LOST and axis < v.aval.ndim and v.aval.shape[axis] == n for v in eqn.outvars]
-    return [State(axis if ok else LOST, deep, leaves) for ok in kept]
+    return [ValueState(axis if ok else LOST, deep, leaves) for ok in kept]
 
 
 def _states(jaxpr, consts, states, record):
     env = dict(zip(jaxpr.constvars, consts, strict=True)) | dict(zip(jaxpr.invars, states, strict=True))
 
     def read(atom):
-        return State(CONST) if isinstance(atom, Literal) else env[atom]
+        return ValueState(CONST) if isinstance(atom, Literal) else env[atom]
 
     for eqn in jaxpr.eqns:
         env.update(zip(eqn.outvars, _transfer(eqn, [read(v) for v in eqn.invars], record), strict=True))
@@ -210,7 +258,7 @@ def _states(jaxpr, consts, states, record):
 
 def _join(a, b):
     axis = a.axis if b.axis in (CONST, a.axis) else b.axis if a.axis == CONST else LOST
-    return State(axis, a.deep or b.deep, a.leaves | b.leaves)
+    return ValueState(axis, a.deep or b.deep, a.leaves | b.leaves)
 
 
 def _scan(eqn, states, record):
@@ -219,7 +267,7 @@ def _scan(eqn, states, record):
     over = [s if s.axis < 0 else s._replace(axis=s.axis - 1 if s.axis else LOST) for s in states[last:]]
     carry = states[first:last]
     while True:  # to the fixed point: a carry may start as zeros and become the examples'
-        out = _states(jaxpr, [State(CONST)] * len(consts), states[:first] + carry + over, record)
+        out = _states(jaxpr, [ValueState(CONST)] * len(consts), states[:first] + carry + over, record)
         joined = [_join(a, b) for a, b in zip(carry, out, strict=False)]
         if joined == carry:
             break
@@ -245,7 +293,7 @@ def _treatment(eqn, site, size):
     return "draw"
 
 
-def summed_axes(program, shapes):
+def summed_axes(program: Program, shapes: Sequence[Any]) -> tuple[list[int], list[tuple[int, ...]]]:
     """For each leaf its ``inputs`` and its ``incoming``, of a ``Use``: two lists."""
     origins = {
         i: (i, tuple(range(len(shape)))) for i, shape in enumerate(shapes)
@@ -277,12 +325,23 @@ def summed_axes(program, shapes):
     return inputs, incoming
 
 
-def analyze(program, params, x):
-    """Per leaf its Use and, where that is "product" or "places", its Site; and whether each example has an output of its own."""
+def analyze(program: Program, params: Params, x: Any) -> tuple[list[Use], list[Any], bool]:
+    """For each leaf its ``Use``, and its ``Site`` where that is "product" or "places"; and whether
+    outputs are by examples.
+
+    Parameters
+    ----------
+    program : Program
+        The program of ``apply(params, x)``.
+    params : pytree of arrays
+        The parameters whose leaves are meant.
+    x : array, or a tree of arrays
+        Inputs with the examples as their first axis.
+    """
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params)]
-    states = {i: State(CONST, False, frozenset([i])) for i in range(len(shapes))}
-    states |= {len(shapes) + i: State(0) for i in range(len(jax.tree.leaves(x)))}
-    states |= dict.fromkeys(program.values, State(CONST))
+    states = {i: ValueState(CONST, False, frozenset([i])) for i in range(len(shapes))}
+    states |= {len(shapes) + i: ValueState(0) for i in range(len(jax.tree.leaves(x)))}
+    states |= dict.fromkeys(program.values, ValueState(CONST))
     found = [[] for _ in shapes]
     raw, multiplies, hidden = ([False] * len(shapes) for _ in range(3))
     inputs, incoming = summed_axes(program, shapes)
@@ -314,7 +373,22 @@ def analyze(program, params, x):
     return uses_, sites, separate
 
 
-def uses(apply, params, x):
-    """A tree like ``params`` of ``Use``. ``x`` (arrays or ShapeDtypeStructs) has the examples as its first axis."""
-    found, *_ = analyze(traced(apply, params, x), params, x)
+def uses(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Any:
+    """How a Bayesian method will put noise on each parameter of a network.
+
+    Parameters
+    ----------
+    apply : callable
+        ``apply(params, x)``, as of a network.
+    params : pytree of arrays
+        The network's parameters.
+    x : array, or a tree of arrays or ShapeDtypeStructs
+        Inputs with the examples as their first axis.
+
+    Returns
+    -------
+    pytree of Use
+        A tree like ``params``.
+    """
+    found, *_ = analyze(trace_program(apply, params, x), params, x)
     return jax.tree.unflatten(jax.tree.structure(params), found)

@@ -1,18 +1,26 @@
-"""Random numbers: the Threefry of ``jax.random`` bit for bit, written so that XLA compiles and runs it several times faster.
+"""Random numbers: the Threefry of ``jax.random`` bit for bit, written so that XLA compiles and runs
+it several times faster.
 
-Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011, 20 rounds on two words).
-Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's key into one at the door.
+Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011,
+20 rounds on two words). Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's
+key into one.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import define_prng_impl
+from jaxtyping import Array, Float
 
+from dubito._jax.types import Key, Params
 from dubito._process.threads import check_process
+
+Shapes: TypeAlias = Sequence[tuple[int, ...]]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
@@ -31,7 +39,7 @@ def _threefry(key, low):
     return a, b
 
 
-def _counter(shape):
+def _counter(shape: tuple[int, ...]) -> jax.Array:
     count = math.prod(shape)
     if count >= 2**32:
         raise ValueError(f"at most 2³² random numbers a draw, got shape {shape}")
@@ -68,17 +76,27 @@ _IMPLEMENTATION = define_prng_impl(
 )
 
 
-def seeded(seed):
+def key_from_seed(seed: int) -> Key:
     """The key of a whole number."""
     check_process()
     return fast(jax.random.key(seed))
 
 
-def fast(key):
-    """A user's key (typed, or raw of two words) as one of this kind, elsewhere than on CPU of JAX's own: the same streams.
+def fast(key: Any) -> Key:
+    """A user's key as one of this kind on CPU, as one of JAX's own elsewhere: the same random
+    streams.
 
-    Raises TypeError for anything else: there is no default key; RuntimeError in a child forked from a process that has
-    used JAX, which would hang there.
+    Parameters
+    ----------
+    key : jax.Array
+        A typed Threefry key, as of ``jax.random.key(0)``, or a raw one of two words.
+
+    Raises
+    ------
+    TypeError
+        For anything else: there is no default key.
+    RuntimeError
+        In a child forked from a process that has used JAX, which would hang there.
     """
     check_process()
     try:
@@ -91,22 +109,24 @@ def fast(key):
     raise TypeError(f"key must be one Threefry key, as of jax.random.key(0); got {key!r}")
 
 
-def keys(key, count):
-    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits are compiled."""
+def keys(key: Key, count: int) -> list[Key]:
+    """``count`` keys from one, a list: the first of a split into a power of two, so that few splits
+    are compiled.
+    """
     return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
 
 
-def on_cpu():
+def on_cpu() -> bool:
     """Whether computations run on CPU, where nothing else is asked for."""
     return jax.default_backend() == "cpu"
 
 
-def _fenced(draw, key):
-    """draw(key) behind a fence.
+def _fenced(draw: Callable[[Key], Any], key: Key) -> Any:
+    """draw(key) behind a fence that keeps XLA from fusing it with its consumers.
 
-    The cond is the fence: XLA does not fuse across it, so that cheap noise is not computed again in each of its consumers
-    and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys cannot become by chance
-    more often than 2⁻⁶⁴.
+    The cond is the fence. Without it, cheap noise would be computed again in each of its consumers
+    and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys
+    cannot become by chance more often than 2⁻⁶⁴.
     """
     shape = jax.eval_shape(draw, key)
     data = jax.random.key_data(key)
@@ -114,11 +134,13 @@ def _fenced(draw, key):
     return jax.lax.cond(never, lambda: jnp.zeros(shape.shape, shape.dtype), lambda: draw(key))
 
 
-def _pairs(draw, key, count):
-    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all second, float32.
+def _pairs(draw: Callable[..., Any], key: Key, count: int) -> jax.Array:
+    """``draw`` of the two words of each of at least ``count`` counters: all first numbers, then all
+    second, float32.
 
-    They leave a fence of their own as one complex array: of two arrays XLA would make two loops, each with all rounds of
-    the hash, and take twice as long. Consumers get them sorted: each picking from complex numbers is 3 times slower.
+    They leave a fence of their own as one complex array: of two arrays XLA would make two loops,
+    each with all rounds of the hash, and take twice as long. Consumers get them sorted: each
+    picking from complex numbers is 3 times slower.
     """
     count = -(-count // EVEN) * EVEN
 
@@ -132,18 +154,18 @@ def _pairs(draw, key, count):
     return _fenced(apart, key)
 
 
-def _cut(flat, shapes):
+def _cut(flat: jax.Array, shapes: Shapes) -> list[jax.Array]:
     """The pieces of ``shapes`` that stand in ``flat`` one after another."""
     ends = np.cumsum([0, *map(math.prod, shapes)])
     return [flat[a:b].reshape(shape) for a, b, shape in zip(ends, ends[1:], shapes, strict=False)]
 
 
-def _share(shapes, each):
+def _share(shapes: Shapes, each: int) -> int:
     """How many draws of ``each`` numbers suffice for ``shapes``."""
     return -(-sum(map(math.prod, shapes)) // each)
 
 
-def sine(turns):
+def sine(turns: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """sin(2π·turns) for turns of at most a quarter, to 2e-7: the series to the 11th power.
 
     XLA's own takes several times as long on a CPU.
@@ -154,14 +176,17 @@ def sine(turns):
 
 
 def _float(word):
-    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned word is several."""
+    """A word of bits, read with its sign, as float32: one instruction, where that of an unsigned
+    word is several.
+    """
     return jax.lax.bitcast_convert_type(word, jnp.int32).astype(jnp.float32)
 
 
 def _box_muller(a, b):
     """Two independent standard normals from two words, up to 6.7 standard deviations: r·(cos, sin).
 
-    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go through half a circle.
+    The radius is of 31 bits of the first, and its last bit a sign, so that the angle need only go
+    through half a circle.
     """
     radius = jnp.sqrt(-2 * jnp.log((_float(a >> np.uint32(1)) + 0.5) * np.float32(2**-31)))
     radius = jnp.where(a & np.uint32(1) == 0, radius, -radius)
@@ -169,19 +194,25 @@ def _box_muller(a, b):
     return radius * sine(0.25 - jnp.abs(turns)), radius * sine(turns)
 
 
-def normals(key, shapes):
-    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost of JAX's own."""
+def normals(key: Key, shapes: Shapes) -> list[jax.Array]:
+    """Standard normals of several shapes in one draw, float32: two of each two words, half the cost
+    of JAX's own.
+    """
     return _cut(_pairs(_box_muller, key, _share(shapes, 2)), shapes)
 
 
-def uniforms(key, shapes):
-    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two words."""
+def uniforms(key: Key, shapes: Shapes) -> list[jax.Array]:
+    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two of each two
+    words.
+    """
     numbers = _pairs(lambda *words: [_float(word >> np.uint32(8)) for word in words], key, _share(shapes, 2))
     return _cut(numbers * np.float32(2**-24), shapes)
 
 
-def coarse(key, shapes):
-    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words, at a third of the cost."""
+def coarse(key: Key, shapes: Shapes) -> list[jax.Array]:
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four of each two words,
+    at a third of the cost.
+    """
     floats = _pairs(
         lambda *words: [jax.lax.bitcast_convert_type(w, jnp.float32) for w in words], key, _share(shapes, 4)
     )
@@ -190,7 +221,7 @@ def coarse(key, shapes):
     return _cut((_float(halves) * np.float32(2**-16)).reshape(-1), shapes)
 
 
-def normal_like(key, tree):
+def normal_like(key: Key, tree: Params) -> Params:
     """A tree like ``tree`` of standard normals."""
     leaves, structure = jax.tree.flatten(tree)
     return structure.unflatten(normals(key, [leaf.shape for leaf in leaves]))

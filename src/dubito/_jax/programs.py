@@ -1,12 +1,15 @@
-"""Compiled programs, a bounded number of each function: those of sizes and settings that were used last.
+"""Compiled programs, a bounded number of each function: those of the sizes and settings that were
+used last.
 
-A program of its own for each width, table and method keeps 10 to 50 MB, and mappings of memory, of which a process may have
-65,530. Only this library's functions are bounded: a user's own programs stay.
+Each program, one for each width, table and method, occupies 10 to 50 MB and several memory
+mappings, of which a process may have 65,530. Only the functions of this library are bounded; a
+user's own programs stay.
 """
 
 import functools
 import threading
 from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +17,16 @@ import jax
 KEPT = 16  # programs of one function
 
 
-def jit(function=None, *, kept=KEPT, static_argnums=(), **options) -> Any:
-    """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept`` programs used last."""
+def jit(
+    function: Callable[..., Any] | None = None,
+    *,
+    kept: int = KEPT,
+    static_argnums: int | Sequence[int] = (),
+    **options: Any,
+) -> Any:
+    """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept``
+    programs used last.
+    """
     if function is None:
         return functools.partial(jit, kept=kept, static_argnums=static_argnums, **options)
     static = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
@@ -23,23 +34,29 @@ def jit(function=None, *, kept=KEPT, static_argnums=(), **options) -> Any:
 
 
 class Programs:
-    """A function compiled for the arguments' shapes. Threads that ask for one program at once get the same one; one that
-    runs stays until it has ended."""
+    """A function compiled for the shapes of its arguments.
 
-    def __init__(self, function, kept, static, options):
+    Threads that ask for one program at the same time get the same one; a running program stays
+    until it has ended.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], kept: int, static: tuple[int, ...], options: dict[str, Any]
+    ) -> None:
         self.function, self.kept, self.static, self.options = function, kept, static, options
-        self.programs, self.lock = OrderedDict(), threading.Lock()
+        self.programs: OrderedDict[Any, Any] = OrderedDict()
+        self.lock = threading.Lock()
 
-    def __call__(self, *arguments):
+    def __call__(self, *arguments: Any) -> Any:
         return self._program(arguments)(*arguments)
 
-    def trace(self, *arguments):
+    def trace(self, *arguments: Any) -> Any:
         return self._program(arguments).trace(*arguments)
 
-    def eval_shape(self, *arguments):
+    def eval_shape(self, *arguments: Any) -> Any:
         return self._program(arguments).eval_shape(*arguments)
 
-    def _program(self, arguments):
+    def _program(self, arguments: tuple[Any, ...]) -> Any:
         leaves, tree = jax.tree.flatten([each for k, each in enumerate(arguments) if k not in self.static])
         key = tree, *map(jax.typeof, leaves), *(arguments[k] for k in self.static)
         dropped = None
@@ -52,7 +69,7 @@ class Programs:
             dropped.clear_cache()
         return program
 
-    def _new(self):
+    def _new(self) -> Any:
         @functools.wraps(self.function)
         def own(*arguments):  # JAX's caches go by the function
             return self.function(*arguments)

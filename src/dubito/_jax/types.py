@@ -1,4 +1,6 @@
-"""Names for the types that annotations share. Shapes are written with jaxtyping, as in ``Float[Array, "rows targets"]``."""
+"""Names for the types that annotations share. Shapes are written with jaxtyping, as in
+``Float[Array, "rows targets"]``.
+"""
 
 from typing import Any, TypeAlias
 

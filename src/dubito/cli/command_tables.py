@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from dubito._check import DataError, listed
+from dubito._check import DataError, list_first
 from dubito._values import is_missing_in
 from dubito.estimators.regressor import load
 from dubito.tables.files import read_labeled
@@ -28,7 +28,7 @@ def read_to_fit(table, target, task, categorical, say):
     inputs, y = split_target(frame, target)
     if kind == "classification":
         classes = np.unique(y).tolist()
-        say(f"Classification: {target!r} has {len(classes)} classes: {listed(classes)}.")
+        say(f"Classification: {target!r} has {len(classes)} classes: {list_first(classes)}.")
     return inputs, y, kind
 
 

@@ -90,9 +90,9 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws
 
 def implied(likelihood):
     """The task that a likelihood's name says, None without one: counts look like classes."""
-    from dubito.models.likelihoods.by_name import known
+    from dubito.models.likelihoods.by_name import get_likelihood
 
-    return None if likelihood is None else known(likelihood).task
+    return None if likelihood is None else get_likelihood(likelihood).task
 
 
 @app.command()

@@ -136,7 +136,7 @@ class Answering:
         Each draw is one function of the posterior, with noise for every row.
         """
         answer = self.predictive(X)
-        key = prng.seeded(check_random_state(random_state).randint(2**31 - 1))
+        key = prng.key_from_seed(check_random_state(random_state).randint(2**31 - 1))
         drawn = check_answers(np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1))
         return self._labels(drawn)
 

@@ -14,7 +14,7 @@ from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.evaluation.metrics import Score
-from dubito.tables.schema import DataWarning, fill_missing, listed, taken
+from dubito.tables.schema import DataWarning, fill_missing, list_first, taken
 
 REGRESSION = {
     "rmse": metrics.rmse,
@@ -99,7 +99,7 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
         f"{sum(count for (_, name), count in unknown.items() if name == column)} of {column!r}" for column in columns
     ]
     if counts:
-        text = f"categories that a fold was not fitted to count as none of the known: {listed(counts)}"
+        text = f"categories that a fold was not fitted to count as none of the known: {list_first(counts)}"
         warnings.warn(text, DataWarning, stacklevel=2)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [

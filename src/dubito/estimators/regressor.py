@@ -19,7 +19,7 @@ from dubito.evaluation.conformal import ConformalRule, cv_plus
 from dubito.methods.by_name import default_method, method_params, replaced, table_network
 from dubito.methods.ensembles.committee import Committee, assigned
 from dubito.models.model import Model
-from dubito.models.priors import Normal
+from dubito.models.priors import Normal, Prior
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables import targets
 from dubito.tables.files import learn_table, table_pieces
@@ -105,7 +105,7 @@ class _Estimator(Answering, BaseEstimator):
         """Train on the encoded table; a ``target`` has the attributes to set when all has gone well."""
         start = time.perf_counter()
         check_draws(self.draws)
-        if self.prior is not None and not hasattr(self.prior, "log_prob"):
+        if self.prior is not None and not isinstance(self.prior, Prior):
             raise ValueError(f"prior is None or a prior such as dubito.Normal(scale=1.0), got {self.prior!r}")
         (schema, x, weight, rows), (likelihood, scaler, fitted) = table, target
         model_file.check_texts(schema, fitted.get("classes_"))
@@ -114,7 +114,7 @@ class _Estimator(Answering, BaseEstimator):
         network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
         model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        key_fit, key_predict = jax.random.split(prng.seeded(seed))
+        key_fit, key_predict = jax.random.split(prng.key_from_seed(seed))
         reports = []
 
         def report(one):

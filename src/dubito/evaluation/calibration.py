@@ -23,13 +23,14 @@ from jaxtyping import Array, Float, Int
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
-from dubito._jax.pytree import register_dataclass
+from dubito._check import check_choice
+from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.evaluation.calibration_base import Calibration
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
 from dubito.evaluation.validation import check_predictive
-from dubito.models.likelihoods.base import Categorical
+from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.predictive_base import PredictiveDistribution, shared_fields
 from dubito.posteriors.temperature import best_temperature
@@ -102,18 +103,19 @@ class Temperature(Calibration):
             raise ValueError(
                 f"a temperature divides logits, of which {type(predictive.likelihood).__name__} has none: use isotonic"
             )
-        return replace(predictive, likelihood=Tempered(predictive.likelihood, self.temperature))
+        return replace(
+            predictive, likelihood=Tempered(predictive.likelihood, self.temperature, predictive.likelihood.classes)
+        )
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Tempered:
+class Tempered(ClassLikelihood):
     """A likelihood of classes whose logits are divided by ``temperature``."""
 
     likelihood: Any
     temperature: float
-
-    task = "classification"
+    classes: int = static(default=0)
 
     @property
     def width(self) -> int:
@@ -133,9 +135,6 @@ class Tempered:
 
     def mean(self, z: dict[str, Array]) -> Float[Array, "rows classes"]:
         return self.likelihood.mean(self._divided(z))
-
-    def variance(self, z: dict[str, Array]) -> Float[Array, "rows classes"]:
-        return self.likelihood.variance(self._divided(z))
 
     def sample(self, key: Key, z: dict[str, Array]) -> Int[Array, "rows"]:
         return self.likelihood.sample(key, self._divided(z))
@@ -373,8 +372,7 @@ def fit_calibration(
     """
     if method is None:
         method = "quantiles" if predictive.task == "regression" else "temperature"
-    if method not in METHODS:
-        raise ValueError(f"there is no calibration {method!r}: choose one of {', '.join(METHODS)}")
+    check_choice("method", method, METHODS)
     try:
         inspect.signature(METHODS[method]).bind(predictive, y, **options)
     except TypeError as error:

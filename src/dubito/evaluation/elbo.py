@@ -7,6 +7,7 @@ import jax
 import numpy as np
 from scipy.special import digamma, gammaln
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._jax.types import ArrayLike, Key
 from dubito._process.threads import check_process
@@ -58,8 +59,7 @@ def elbo(posterior: Posterior, x: ArrayLike, y: ArrayLike, *, key: Key, draws: i
         raise ValueError(
             "the evidence needs a proper prior of all parameters: set a prior scale for the biases, e.g. Normal(scale=1.0, biases=1.0)"
         )
-    if not (isinstance(draws, int) and draws > 1):
-        raise ValueError(f"draws is a whole number of at least 2, for a standard error; got {draws!r}")
+    check_whole("draws", draws, 2)  # for a standard error
     rows = check_rows(model, x, y, weight)
     batch = Batch(rows.x, rows.y, rows.train, np.float32(1), np.float32(rows.train.sum()))
     ((part, seeds),) = posterior.sources(prng.fast(key), draws)

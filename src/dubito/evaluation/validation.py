@@ -42,7 +42,7 @@ def check_predictive(
     if predictive.task != task or n == 0:
         raise DataError(f"this needs rows for {task}, but the predictive is {n} rows of {predictive.task}")
     if task == "regression":
-        columns = getattr(predictive.likelihood, "columns", answers) if marked else answers
+        columns = predictive.likelihood.columns if marked else answers
         y = target_values(y, n, answers, columns)
     else:
         y = class_codes(y, n, answers, classes)

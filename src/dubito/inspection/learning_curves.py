@@ -94,7 +94,7 @@ def trivial_loss(estimator):
     target, or log C for C classes guessed evenly; None where targets keep their units, as counts do."""
     if hasattr(estimator, "classes_"):
         return math.log(len(estimator.classes_))
-    if not getattr(estimator.posterior_.model.likelihood, "moves", True):
+    if not estimator.posterior_.model.likelihood.standardizes_targets:
         return None
     return 0.5 * math.log(2 * math.pi * math.e) * len(estimator.scaler_.shift)
 

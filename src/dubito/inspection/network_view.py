@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito.models.activations import ACTIVATIONS
-from dubito.models.likelihoods.by_name import refusal
+from dubito.models.likelihoods.by_name import target_error
 from dubito.models.networks import MLP
 from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.dropout import DropoutPosterior
@@ -136,7 +136,7 @@ def rows_of(estimator, X, y=None):
     if hasattr(estimator, "classes_"):
         return x, label_codes(y, estimator.classes_)
     table, _ = check_target(y, len(x), "regression")
-    problem = refusal(estimator.posterior_.model.likelihood, table)
+    problem = target_error(estimator.posterior_.model.likelihood, table)
     if problem is not None:
         raise DataError(problem)
     return x, estimator.scaler_.transform(table)

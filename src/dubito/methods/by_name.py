@@ -1,10 +1,11 @@
 """Methods as users choose them: by name, by default for a table with the network beside it, and fields by their path."""
 
 import ast
-import difflib
 from dataclasses import fields, is_dataclass, replace
 from numbers import Integral
+from typing import Any
 
+from dubito._check import did_you_mean
 from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.dropout.concrete_dropout import ConcreteDropout
 from dubito.methods.dropout.mc_dropout import MCDropout
@@ -83,7 +84,7 @@ def table_network(schema, outputs, recipe, hidden=None, activation=None, periodi
     usual = ((50,), "relu", 0) if recipe is None else recipe
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral) or hasattr(hidden, "__iter__")):
         raise ValueError(f"hidden is the width of a hidden layer or a sequence of widths, as (50, 50); got {hidden!r}")
-    widths = (hidden,) if isinstance(hidden, Integral) else hidden
+    widths: Any = (hidden,) if isinstance(hidden, Integral) else hidden
     return mlp(
         schema.width,
         usual[0] if widths is None else tuple(widths),
@@ -125,9 +126,7 @@ def named(name, settings=(), *, size=1000, task="regression"):
     for values that are not of the field's kind.
     """
     if name not in METHODS:
-        near = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"method {name!r} is unknown{hint or '.'} Choose one of {', '.join(METHODS)}.")
+        raise ValueError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} Choose one of {', '.join(METHODS)}.")
     method = METHODS[name]
     if settings and method is None:
         method = default_method(size, task)

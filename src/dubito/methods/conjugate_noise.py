@@ -10,7 +10,7 @@ import numpy as np
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.laplace.laplace import LaplaceApproximation
 from dubito.methods.variational.natural_gradient import NaturalGradientVI
-from dubito.models.likelihoods.base import Gaussian
+from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.predictive import predict
 

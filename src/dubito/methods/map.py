@@ -66,7 +66,7 @@ class MaximumLikelihood:
                 z = model.outputs(params, batch.x)
             else:
                 z = dropped_outputs(model, params, batch.x, drop_rates(model, params, batch.x, self.dropout, 0.0), key)
-            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
+            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch) / batch.size
             penalty = -self.log_prior(model, params) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 

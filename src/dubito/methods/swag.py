@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import MAP, MaximumLikelihood, Point
@@ -61,8 +62,7 @@ class SWAG:
         MAP.check(self, model)
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
             raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
-        if not (isinstance(self.rank, int) and self.rank >= 2):
-            raise ValueError(f"rank must be a whole number of at least 2, got {self.rank!r}")
+        check_whole("rank", self.rank, 2)
         if not (0 <= self.start < 1 and (self.epochs or optimizers.EPOCHS) * (1 - self.start) >= 2):
             raise ValueError(
                 f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "

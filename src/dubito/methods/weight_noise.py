@@ -23,7 +23,8 @@ from dataclasses import dataclass, replace
 import jax
 import jax.numpy as jnp
 
-from dubito._jax.jaxpr import analyze, bind, dot_axis, traced
+from dubito._check import check_choice
+from dubito._jax.jaxpr import analyze, bind, dot_axis, trace_program
 from dubito._jax.prng import coarse, normals
 from dubito._jax.pytree import register_dataclass, static
 
@@ -143,11 +144,10 @@ def noisy(apply, params, noise, x, *, key, products="local"):
 
     Raises ValueError where a bias is Masked, the trees do not match or ``products`` is none of these.
     """
-    if products not in PRODUCTS:
-        raise ValueError(f"products={products!r} is unknown. Choose one of {', '.join(PRODUCTS)}.")
+    check_choice("products", products, PRODUCTS)
     leaves, tree = jax.tree.flatten(params)
     noises = tree.flatten_up_to(noise)
-    program = traced(apply, params, x)
+    program = trace_program(apply, params, x)
     found, sites, separate = analyze(program, params, x)
     if products == "separate" and separate:
         return _separate(apply, leaves, tree, noises, found, x, key)

@@ -1,17 +1,30 @@
-"""The lecture's activations and their relatives: one table by name, for networks and for people."""
+"""Activation functions: one table by name, for networks and for people."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
 class Activation(NamedTuple):
-    """``function`` works on arrays of any shape (softmax: on the last axis). Weights that feed it start with variance
-    ``gain``/fan-in: 2 for the ReLU family (He), 1 for the others (Glorot and LeCun agree for square layers)."""
+    """An activation function, and what to say of it.
 
-    function: Callable
+    Attributes
+    ----------
+    function : callable
+        Works on arrays of any shape, elementwise (softmax: on the last axis).
+    gain : float
+        Weights that feed it start with variance gain/fan-in: 2 for the ReLU family (He
+        initialization), 1 for the others (Glorot and LeCun agree for square layers).
+    formula, range, derivative : str
+        The function, its values and its derivative.
+    good, bad : str
+        What it is good for, and what is bad about it.
+    """
+
+    function: Callable[[Any], Any]
     gain: float
     formula: str
     range: str
@@ -20,25 +33,58 @@ class Activation(NamedTuple):
     bad: str
 
 
-def threshold(x):
-    """1 for x ≥ 0, else 0; its gradient is 0."""
+def unit_step(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """1 for x ≥ 0, else 0; its gradient is 0.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return (x >= 0).astype(x.dtype)
 
 
-def leaky_relu(x):
-    """x for x ≥ 0, else 0.01·x."""
+def leaky_relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x for x ≥ 0, else 0.01·x.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return jnp.where(x >= 0, x, 0.01 * x)
 
 
-def gelu(x):
-    """x Φ(x), exact."""
+def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """x Φ(x), exact.
+
+    Parameters
+    ----------
+    x : array
+        Any shape.
+
+    Returns
+    -------
+    array
+        The same shape.
+    """
     return jax.nn.gelu(x, approximate=False)
 
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Activation] = {
     "identity": Activation(lambda x: x, 1.0, "x", "(-∞, ∞)", "1", "last layers", "hidden layers: one linear map"),
     "threshold": Activation(
-        threshold, 1.0, "1 if x ≥ 0 else 0", "{0, 1}", "0", "the perceptron rule", "gradients: it has none"
+        unit_step, 1.0, "1 if x ≥ 0 else 0", "{0, 1}", "0", "the perceptron rule", "gradients: it has none"
     ),
     "sigmoid": Activation(
         jax.nn.sigmoid, 1.0, "s = 1/(1 + e^-x)", "(0, 1)", "s(1 - s)", "probabilities, gates", "depth: gradients vanish"

@@ -1,47 +1,113 @@
-"""Priors p(params): the regularizer. L2 *is* the Normal, L1 *is* the Laplace (mathematics: L1 and L2).
+"""Priors p(params): the regularizer of the weights. L2 regularization is the Normal prior, L1 the
+Laplace prior.
 
-The contract: ``log_prob(params, scales)``, a scalar in nats, and ``sample(key, like, scales)``. ``scales`` is the
-network's opinion, a tree like ``params`` of standard deviations (or None: it has none). Leaves with at most one axis are
-biases; ``biases`` is their own prior scale, and None leaves them free of any prior (improper).
+Leaves with at most one axis are biases; ``biases`` is their own prior scale, and None leaves them
+without a prior (improper).
 """
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key, Params
 from dubito.models.likelihoods.base import LOG_2PI
 
 
-def is_bias(leaf):
+class Prior(ABC):
+    """p(params) of a network's parameters.
+
+    To write a prior, subclass this, make it a frozen dataclass, and register it as a pytree with
+    ``dubito._jax.pytree.register_dataclass``. Methods that need no more than its density and its
+    samples take any prior; others ask for a ``Normal``.
+
+    Attributes
+    ----------
+    scale : float
+        The standard deviation or scale of weights.
+    biases : float or None
+        That of biases, the leaves with at most one axis; None leaves them without a prior.
+    by_network : bool
+        Whether ``scale`` multiplies the network's own scales, of which biases have theirs, too.
+    """
+
+    scale: float = 1.0
+    biases: float | None = 1.0
+    by_network: bool = False
+
+    @abstractmethod
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
+        """The log density of ``params``, in nats.
+
+        Parameters
+        ----------
+        params : pytree of arrays
+            A network's parameters.
+        scales : pytree of numbers, optional
+            The network's own standard deviations, a tree like ``params``; None for a network
+            without.
+        """
+
+    @abstractmethod
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
+        """One draw of parameters.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+        like : pytree of arrays
+            The tree whose shapes and dtypes the draw has.
+        scales : pytree of numbers, optional
+            As for ``log_prob``.
+
+        Raises
+        ------
+        ValueError
+            If the prior is improper.
+        """
+
+
+def is_bias(leaf: Any) -> bool:
+    """Whether a leaf counts as a bias: it has at most one axis."""
     return jnp.ndim(leaf) <= 1
 
 
-def leaf_scales(prior, params, scales):
-    """The prior scale of each leaf, a list in the order of ``jax.tree.leaves(params)``; None for a free leaf."""
+def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any]:
+    """The prior scale of each leaf, in the order of ``jax.tree.leaves(params)``; None for a leaf
+    without a prior.
+    """
     leaves = jax.tree.leaves(params)
-    if getattr(prior, "by_network", False) and scales is not None:
+    if prior.by_network and scales is not None:
         return [prior.scale * s for s in jax.tree.leaves(scales)]
     return [prior.biases if is_bias(leaf) else prior.scale for leaf in leaves]
 
 
-def is_proper(prior, scales=None):
-    """Whether every leaf has a density that integrates to one. ``scales``: the network's opinion, None if it has none."""
-    by_network = getattr(prior, "by_network", False) and scales is not None
-    return prior is not None and (prior.biases is not None or by_network)
+def is_proper(prior: Prior | None, scales: Any = None) -> bool:
+    """Whether every leaf has a density that integrates to one. ``scales``: the network's own, None
+    if it has none.
+    """
+    return prior is not None and (prior.biases is not None or prior.by_network and scales is not None)
 
 
-def need_proper(method, model):
-    """ValueError where a parameter of the model's network has no prior that integrates to one, which ``method`` needs."""
-    if not is_proper(model.prior, getattr(model.network, "scales", None)):
+def check_proper(method: Any, model: Any) -> None:
+    """Raise ValueError if a leaf of the model's network has no prior that integrates to one, which
+    ``method`` needs.
+    """
+    if not is_proper(model.prior, model.network.scales):
         raise ValueError(
-            f"{type(method).__name__} needs a proper prior: give the model one, with a scale for its biases"
+            f"{type(method).__name__} needs a proper prior: set a prior scale for the biases, e.g. "
+            "Normal(scale=1.0, biases=1.0)"
         )
 
 
-def _total(prior, params, scales, density):
+def _sum_over_leaves(prior: Prior, params: Params, scales: Params | None, density: Callable[[Any, Any], Any]) -> Any:
     terms = [
         jnp.sum(density(leaf, jnp.asarray(scale, leaf.dtype)))
         for leaf, scale in zip(jax.tree.leaves(params), leaf_scales(prior, params, scales), strict=True)
@@ -50,7 +116,7 @@ def _total(prior, params, scales, density):
     return sum(terms, jnp.asarray(0.0))
 
 
-def _draw(prior, key, like, scales, noise):
+def _draw(prior: Prior, key: Key, like: Params, scales: Params | None, noise: Callable[..., Any]) -> Params:
     if not is_proper(prior, scales):
         raise ValueError("cannot sample from a prior with biases=None: it is improper; give the biases a scale")
     leaves, tree = jax.tree.flatten(like)
@@ -64,11 +130,19 @@ def _draw(prior, key, like, scales, noise):
 
 @register_dataclass
 @dataclass(frozen=True)
-class Normal:
-    """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²); the lecture's length scale is ℓ = 1/scale.
+class Normal(Prior):
+    """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²). The length scale of the dropout
+    literature is ℓ = 1/scale.
 
-    ``by_network=True`` multiplies ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the outputs
-    of wide networks of order one; biases then follow the network too.
+    Parameters
+    ----------
+    scale : float
+        The standard deviation of weights.
+    biases : float or None
+        The standard deviation of biases; None leaves them without a prior.
+    by_network : bool
+        Multiply ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the
+        outputs of wide networks of order one; biases then have the network's scales, too.
     """
 
     scale: float = 1.0
@@ -76,55 +150,111 @@ class Normal:
     by_network: bool = static(default=False)
 
     @classmethod
-    def from_l2(cls, l2, size):
-        """The Normal that is the regularizer λΣw² beside a mean criterion in nats: variance 1/(2λN), biases free."""
+    def from_l2(cls, l2: float, size: float) -> "Normal":
+        """The Normal that is the regularizer λΣw² beside a mean criterion: variance 1/(2λN), biases
+        without a prior.
+
+        Parameters
+        ----------
+        l2 : float
+            λ, positive.
+        size : float
+            N, the number of rows of which the criterion (in nats) is the mean.
+
+        Returns
+        -------
+        Normal
+            The prior whose MAP estimate minimizes criterion + λΣw².
+
+        Examples
+        --------
+        >>> import dubito
+        >>> dubito.Normal.from_l2(0.5, 100).scale
+        0.1
+        """
         if not l2 * size > 0:
             raise ValueError(
                 f"l2 and size must be positive, got {l2!r} and {size!r}; for no regularizer use prior=None"
             )
         return cls(scale=1 / math.sqrt(2 * l2 * size), biases=None)
 
-    def log_prob(self, params, scales=None):
-        return _total(self, params, scales, normal_log_density)
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
+        return _sum_over_leaves(self, params, scales, normal_log_density)
 
-    def sample(self, key, like, scales=None):
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
         return _draw(self, key, like, scales, jax.random.normal)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Laplace:
-    """θ ~ Laplace(0, scale): the weight penalty |θ|/scale. The prior; not the method or the likelihood of that name."""
+class Laplace(Prior):
+    """θ ~ Laplace(0, scale): the weight penalty |θ|/scale.
+
+    The prior; ``LaplaceApproximation`` is the method and ``LaplaceNoise`` the likelihood of that
+    name.
+
+    Parameters
+    ----------
+    scale : float
+        The scale b of weights; their standard deviation is √2 b.
+    biases : float or None
+        The scale of biases; None leaves them without a prior.
+    """
 
     scale: float = 1.0
     biases: float | None = 1.0
 
     @classmethod
-    def from_l1(cls, l1, size):
-        """The Laplace that is the regularizer λΣ|w| beside a mean criterion in nats: b = 1/(λN), biases free."""
+    def from_l1(cls, l1: float, size: float) -> "Laplace":
+        """The Laplace that is the regularizer λΣ|w| beside a mean criterion: b = 1/(λN), biases
+        without a prior.
+
+        Parameters
+        ----------
+        l1 : float
+            λ, positive.
+        size : float
+            N, the number of rows of which the criterion (in nats) is the mean.
+
+        Returns
+        -------
+        Laplace
+            The prior whose MAP estimate minimizes criterion + λΣ|w|.
+        """
         if not l1 * size > 0:
             raise ValueError(
                 f"l1 and size must be positive, got {l1!r} and {size!r}; for no regularizer use prior=None"
             )
         return cls(scale=1 / (l1 * size), biases=None)
 
-    def log_prob(self, params, scales=None):
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
         # where, not abs: d|w|/dw must be sign(w) with 0 at 0 (mathematics 22); jax.grad(abs)(0) is 1.
         def density(w, b):
             return -jnp.where(w == 0, 0.0, jnp.abs(w)).astype(w.dtype) / b - jnp.log(2 * b)
 
-        return _total(self, params, scales, density)
+        return _sum_over_leaves(self, params, scales, density)
 
-    def sample(self, key, like, scales=None):
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
         return _draw(self, key, like, scales, jax.random.laplace)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class ScaleMixture:
-    """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight (Blundell et al. 2015, eq. 7); π is ``mixing``.
+class ScaleMixture(Prior):
+    """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight; biases are N(0, biases²).
 
-    Biases are N(0, s²) with s = ``biases``.
+    Parameters
+    ----------
+    mixing : float
+        π, the weight of the wide component.
+    scale, narrow : float
+        The standard deviations of the wide and the narrow component.
+    biases : float or None
+        The standard deviation of biases; None leaves them without a prior.
+
+    References
+    ----------
+    Blundell et al. (2015), "Weight uncertainty in neural networks", eq. 7.
     """
 
     mixing: float = 0.5
@@ -132,7 +262,7 @@ class ScaleMixture:
     narrow: float = 0.0025
     biases: float | None = 1.0
 
-    def log_prob(self, params, scales=None):
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
         def density(w, scale):
             if is_bias(w):
                 return normal_log_density(w, scale)
@@ -141,9 +271,9 @@ class ScaleMixture:
                 jnp.log(mixing) + normal_log_density(w, scale), jnp.log1p(-mixing) + normal_log_density(w, narrow)
             )
 
-        return _total(self, params, scales, density)
+        return _sum_over_leaves(self, params, scales, density)
 
-    def sample(self, key, like, scales=None):
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
         def noise(k, shape, dtype):
             k_part, k_noise = jax.random.split(k)
             eps = jax.random.normal(k_noise, shape, dtype)
@@ -155,5 +285,6 @@ class ScaleMixture:
         return _draw(self, key, like, scales, noise)
 
 
-def normal_log_density(w, scale):
+def normal_log_density(w: Float[Array, "*shape"], scale: Any) -> Float[Array, "*shape"]:
+    """log N(w | 0, scale²), elementwise."""
     return -0.5 * (w / scale) ** 2 - jnp.log(scale) - 0.5 * LOG_2PI

@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 from dubito._jax import prng
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import Gaussian, HeteroscedasticGaussian, origin_near, shifted
+from dubito.models.likelihoods.base import origin_near, recenter
+from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.posteriors import readings
 from dubito.posteriors.blocks import rows_of_whole_blocks
 from dubito.posteriors.function_samples import Draws
@@ -66,8 +67,9 @@ class DrawMixture:
 
     def supports(self, name: str) -> bool:
         """Whether the likelihood has a density ("log_prob"), a "cdf", a "variance" or a "sample"."""
-        density = name != "log_prob" or getattr(self.likelihood, "normalized", True)
-        return density and hasattr(self.likelihood, name)
+        if name == "log_prob":
+            return self.likelihood.normalized
+        return self.likelihood.has_noise and (name != "cdf" or self.likelihood.task == "regression")
 
     def over_draws(self, reading: Callable, reduction: Reduction, *columns: np.ndarray) -> Any:
         """The ``reduction`` of reading(likelihood, z_s, *columns) over all draws, in float64: a list of arrays, rows first."""
@@ -139,7 +141,7 @@ class DrawMixture:
             return np.asarray(jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen))
         # measured from each function's own mean, which float64 adds: far from 0 float32 would round the noise away
         origin = origin_near(self.likelihood, jax.vmap(self.likelihood.mean)(chosen))
-        around = jax.vmap(partial(shifted, self.likelihood))(chosen, jnp.asarray(origin))
+        around = jax.vmap(partial(recenter, self.likelihood))(chosen, jnp.asarray(origin))
         y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), around)
         return self.shift + self.scale * (origin + np.asarray(y, np.float64))
 

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._process.threads import in_threads
 from dubito.posteriors.base import Posterior, Samples
@@ -130,9 +131,8 @@ class Functions:
 
 def check_draws(draws):
     """ValueError unless ``draws`` is None or a whole number from 1 to ``MOST``."""
-    whole = isinstance(draws, int | np.integer) and not isinstance(draws, bool)
-    if draws is not None and not (whole and 1 <= draws <= MOST):
-        raise ValueError(f"draws is a whole number from 1 to {MOST:,}, or None for the default; got {draws!r}")
+    if draws is not None:
+        check_whole("draws", draws, 1, MOST, "None (the default)")
 
 
 def draw_functions(posterior, key, draws):

@@ -110,7 +110,7 @@ def predict_functions(
 ) -> Predictive:
     """The predictive distribution of functions that were drawn before; see ``predict``, and ``Predictive`` for ``classes``."""
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
-    if not getattr(likelihood, "moves", True) and (np.any(shift != 0) or np.any(scale != 1)):
+    if not likelihood.standardizes_targets and (np.any(shift != 0) or np.any(scale != 1)):
         raise ValueError(
             f"the targets of {type(likelihood).__name__} have no other units: shift 0 and scale 1, no others"
         )

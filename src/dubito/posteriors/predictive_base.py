@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dubito._check import check_coverage, is_whole
+from dubito._check import check_coverage, check_whole
 from dubito._jax.types import ArrayLike, Key
 from dubito.posteriors import readings
 from dubito.posteriors.draw_mixture import DrawMixture
@@ -136,7 +136,7 @@ class PredictiveDistribution(abc.ABC):
     @property
     def discrete(self) -> bool:
         """Whether y is whole numbers: quantiles are such, and densities are probabilities."""
-        return getattr(self.likelihood, "discrete", False)
+        return self.likelihood.discrete
 
     @property
     def columns(self) -> int:
@@ -242,7 +242,7 @@ class PredictiveDistribution(abc.ABC):
         self._need("log_prob")
         if self.task != "regression":
             return self.log_densities(LOG_MEAN_EXP, class_codes(y, len(self), self.columns, self.classes))
-        columns = getattr(self.likelihood, "columns", self.columns)
+        columns = self.likelihood.columns
         return self.columnwise._log_density(target_values(y, len(self), self.columns, columns, finite=False))
 
     def log_densities(self, reduction: Reduction, y: np.ndarray) -> np.ndarray:
@@ -315,8 +315,7 @@ class PredictiveDistribution(abc.ABC):
             (n, rows) or (n, rows, K) in the target's units, or class codes (n, rows).
         """
         self._need("sample")
-        if not is_whole(n, 1):
-            raise ValueError(f"the number of draws of y is a whole number of at least 1, got {n!r}")
+        check_whole("the number of draws of y", n, 1)
         return self._squeezed(self.columnwise._sample(key, n))
 
     @property

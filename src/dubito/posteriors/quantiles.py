@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from dubito.models.likelihoods.base import shifted
+from dubito.models.likelihoods.base import recenter
 
 SQRT_2PI = 2.5066283
 EPS, LARGEST = np.finfo(np.float32).eps, np.finfo(np.float32).max
@@ -35,7 +35,7 @@ def mixture_quantiles(likelihood, z, origin, mean, sd, *given):
     narrowest = jnp.sqrt(jnp.min(jax.vmap(likelihood.variance)(z), axis=0))
 
     def cdf(origin, y):
-        values = jax.vmap(lambda one: likelihood.cdf(shifted(likelihood, one, origin), y))(z)
+        values = jax.vmap(lambda one: likelihood.cdf(recenter(likelihood, one, origin), y))(z)
         flat = values.reshape(len(values), -1)  # XLA reduces it six times faster
         return jnp.mean(flat, axis=0).reshape(y.shape)
 
@@ -44,7 +44,7 @@ def mixture_quantiles(likelihood, z, origin, mean, sd, *given):
         low, high = (jnp.clip(end, -LARGEST, LARGEST) for end in (mean - below * sd, mean + above * sd))
         start = jnp.clip(mean + score * sd, low, high)
         y = find_crossing(partial(cdf, origin), q, start, low, high, narrowest, jnp.zeros(start.shape, bool))
-        if not hasattr(likelihood, "shifted"):
+        if not likelihood.is_location_family:
             return origin, y
         near, rest = two_sum(origin, y)
         reach = FINER * EPS * jnp.abs(y)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dubito._jax import programs
 from dubito.models.likelihoods import integer_quantiles
-from dubito.models.likelihoods.base import shifted
+from dubito.models.likelihoods.base import recenter
 from dubito.posteriors.blocks import map_blocks
 from dubito.posteriors.quantiles import mixture_quantiles
 
@@ -24,15 +24,15 @@ def votes(likelihood, z):
 
 def mean_and_variance(likelihood, z):
     mean = likelihood.mean(z)
-    return mean, likelihood.variance(z) if hasattr(likelihood, "variance") else jnp.full_like(mean, jnp.nan)
+    return mean, likelihood.variance(z) if likelihood.has_noise else jnp.full_like(mean, jnp.nan)
 
 
 def log_prob(likelihood, z, y, *origin):
-    return (likelihood.log_prob(shifted(likelihood, z, *origin) if origin else z, y),)
+    return (likelihood.log_prob(recenter(likelihood, z, *origin) if origin else z, y),)
 
 
 def cdf(likelihood, z, y, origin):
-    return (likelihood.cdf(shifted(likelihood, z, origin), y),)
+    return (likelihood.cdf(recenter(likelihood, z, origin), y),)
 
 
 @programs.jit(kept=128, static_argnums=0)
@@ -47,7 +47,7 @@ def read_draws(reading, likelihood, z, rows, *columns):
 
 @programs.jit
 def find_quantiles(likelihood, z, origin, mean, sd, rows, given):
-    search = integer_quantiles.quantiles if getattr(likelihood, "discrete", False) else mixture_quantiles
+    search = integer_quantiles.mixture_integer_quantiles if likelihood.discrete else mixture_quantiles
 
     def block(*columns):
         return search(likelihood, *columns, *given)

@@ -21,7 +21,7 @@ from dubito._check import SHOWN as SHOWN
 from dubito._check import DataError as DataError
 from dubito._check import DataWarning as DataWarning
 from dubito._check import check_weight_sum, in_rows
-from dubito._check import listed as listed
+from dubito._check import list_first as list_first
 from dubito._values import as_array, is_missing
 from dubito.tables.texts import is_number, means_missing
 
@@ -45,7 +45,7 @@ class Part(NamedTuple):
 def warn_of(what, names):
     """One warning for all columns that have the same fault."""
     if names:
-        warnings.warn(f"{what}: {listed(names)}.", DataWarning, stacklevel=3)
+        warnings.warn(f"{what}: {list_first(names)}.", DataWarning, stacklevel=3)
 
 
 def _mixed(name, values, rows):
@@ -248,7 +248,7 @@ def _labels(y, rows):
             kinds, texts = sorted({type(label).__name__ for label in labels}), all(isinstance(v, str) for v in labels)
             labels = labels if texts else np.array(labels.tolist())
             if len(kinds) > 1 or labels.ndim > 1 or not texts and labels.dtype.kind not in "biuf":
-                raise DataError(f"Unknown label type: {listed(kinds)}. Labels are of one type: text or integers.")
+                raise DataError(f"Unknown label type: {list_first(kinds)}. Labels are of one type: text or integers.")
         if labels.dtype.kind == "f":
             _complete("y", [Part("numeric", labels)], ["y"], rows)
         if labels.dtype.kind not in "biufcUO":

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dubito.tables.columns import CATEGORIES, DataError, listed, merged, moments, standardized
+from dubito.tables.columns import CATEGORIES, DataError, list_first, merged, moments, standardized
 from dubito.tables.texts import count_numbers, is_number, means_missing
 
 
@@ -50,7 +50,7 @@ class Column:
             row = int((found < 0).argmax())
             raise DataError(
                 f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit; it had "
-                f"{listed([repr(value) for value in self.categories])}.",
+                f"{list_first([repr(value) for value in self.categories])}.",
                 "Replace it, or set handle_unknown='ignore'.",
                 "Replace it, or leave out --unknown error.",
             )
@@ -123,7 +123,7 @@ class Learned:
         strange = sorted({type(value).__name__ for value in values if not isinstance(value, str | bool | int)})
         if strange:
             raise DataError(
-                f"Column {self.name!r} has categories of type {listed(strange)}: convert them to text or integers."
+                f"Column {self.name!r} has categories of type {list_first(strange)}: convert them to text or integers."
             )
         self._limit(values)
         categories = tuple(sorted(values, key=lambda value: (type(value).__name__, value)))

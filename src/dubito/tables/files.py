@@ -11,7 +11,7 @@ import sys
 
 import numpy as np
 
-from dubito._check import DataError, in_rows, listed
+from dubito._check import DataError, in_rows, list_first
 from dubito._values import is_missing_in
 from dubito.tables.columns import Part, TargetScaler, as_parts, check_target, opened
 from dubito.tables.csv_quotes import CheckedFile
@@ -156,7 +156,7 @@ def parquet_pieces(path, inputs, target, weight=None):
         raise DataError(f"{path} cannot be read: {error}") from error
     for name in columns:
         if name not in schema.names:
-            raise DataError(f"{path} has no column {name!r}. The columns are {listed([*map(repr, schema.names)])}.")
+            raise DataError(f"{path} has no column {name!r}. The columns are {list_first([*map(repr, schema.names)])}.")
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise DataError(f"{path}: column {name!r} is of {kind}, not of numbers.")

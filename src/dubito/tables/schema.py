@@ -4,7 +4,6 @@ No JAX here. JAX alone turns an id of 2⁴⁰ into 0 and 1e300 into ∞, so numb
 it sees them. Scales are learned from rows with a weight above zero and from no others.
 """
 
-import difflib
 import io
 import sys
 import warnings
@@ -15,6 +14,7 @@ from pathlib import Path
 import narwhals as nw
 import numpy as np
 
+from dubito._check import did_you_mean
 from dubito._process.output_files import is_address
 from dubito._values import as_array, is_missing, is_missing_in
 from dubito.tables.columns import (
@@ -25,7 +25,7 @@ from dubito.tables.columns import (
     DataWarning,
     as_part,
     as_parts,
-    listed,
+    list_first,
     opened,
     warn_of,
 )
@@ -226,9 +226,8 @@ def check_names_exist(names, columns, what):
     """Raise DataError for one of ``names`` that is not among the ``columns``, with the nearest one that is."""
     for name in names:
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise DataError(f"{what} {name!r}{hint} The columns are {listed([repr(each) for each in columns])}.")
+            hint = did_you_mean(name, columns)
+            raise DataError(f"{what} {name!r}{hint} The columns are {list_first([repr(each) for each in columns])}.")
 
 
 def taken(X, rows):
@@ -363,4 +362,4 @@ def check_names(source, names):
     """DataError where two columns have one name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}: several columns are named {listed(twice)}.")
+        raise DataError(f"{source}: several columns are named {list_first(twice)}.")

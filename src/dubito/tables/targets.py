@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 from sklearn.exceptions import DataConversionWarning
 
-from dubito.models.likelihoods.base import Bernoulli, Categorical, Gaussian
-from dubito.models.likelihoods.by_name import Ordered, known, refusal
-from dubito.tables.columns import DataError, DataWarning, TargetScaler, check_target, listed
+from dubito.models.likelihoods.base import Likelihood
+from dubito.models.likelihoods.by_name import get_likelihood, target_error
+from dubito.models.likelihoods.classes import Bernoulli, Categorical, Ordered
+from dubito.models.likelihoods.gaussian import Gaussian
+from dubito.tables.columns import DataError, DataWarning, TargetScaler, check_target, list_first
 
 LATER = ("gaussian", "heteroscedastic")  # whose noise the default method finds after the mean
 
@@ -27,10 +29,10 @@ def numbers(likelihood, y, weight, later):
         message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
         warnings.warn(message, DataConversionWarning, stacklevel=3)
     chosen = of_columns(likelihood, table.shape[1], later)
-    problem = refusal(chosen, table, rows)
+    problem = target_error(chosen, table, rows)
     if problem is not None:
         raise DataError(problem)
-    measured = table[:, : getattr(chosen, "targets", table.shape[1])]  # beside them there may be marks of censored ones
+    measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
     chosen, scaler = scaled(chosen, TargetScaler.fit(measured, weight[rows], rows))
     return chosen, scaler, scaler.transform(table)
 
@@ -40,16 +42,16 @@ def of_columns(likelihood, columns, later):
     if likelihood is None or later and isinstance(likelihood, str) and likelihood in LATER:
         return Gaussian(1.0 if later else None, targets=columns)
     if isinstance(likelihood, str):
-        return known(likelihood, "regression").make(columns)
+        return get_likelihood(likelihood, "regression").make(columns)
     return checked(likelihood, "regression")
 
 
 def scaled(likelihood, scaler):
     """(likelihood, scaler) as they are, or for targets that must not move: with no change of units, and counts with the log
     of the mean count as their level, which does for a log mean what shifting does for a mean."""
-    if getattr(likelihood, "moves", True):
+    if likelihood.standardizes_targets:
         return likelihood, scaler
-    if getattr(likelihood, "level", 0.0) is None:
+    if likelihood.level is None:
         logs = [math.log(mean) for mean in scaler.shift if mean > 0]
         likelihood = replace(likelihood, level=float(np.mean(logs)) if logs else 0.0)
     return likelihood, TargetScaler((0.0,) * len(scaler.shift), (1.0,) * len(scaler.scale))
@@ -61,19 +63,25 @@ def classes(likelihood, labels):
     if likelihood is None:
         return Bernoulli() if count == 2 else Categorical(classes=count)
     by_name = isinstance(likelihood, str)
-    chosen = known(likelihood, "classification").make(count) if by_name else checked(likelihood, "classification")
-    wanted = 2 if isinstance(chosen, Bernoulli) else getattr(chosen, "classes", count)
+    chosen = (
+        get_likelihood(likelihood, "classification").make(count) if by_name else checked(likelihood, "classification")
+    )
+    wanted = chosen.classes
     if wanted != count:
-        raise DataError(f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {listed(list(labels))}.")
+        raise DataError(
+            f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {list_first(list(labels))}."
+        )
     if isinstance(chosen, Ordered) and labels.dtype.kind in "UO":
-        message = f"The order of the classes is that of their texts: {listed(list(labels))}. Numbers say another one."
+        message = (
+            f"The order of the classes is that of their texts: {list_first(list(labels))}. Numbers say another one."
+        )
         warnings.warn(message, DataWarning, stacklevel=4)
     return chosen
 
 
 def checked(likelihood, task):
     """An object as the likelihood that it should be; ValueError if it is none, or one of another task."""
-    if not hasattr(likelihood, "log_prob"):
+    if not isinstance(likelihood, Likelihood):
         raise ValueError(f"likelihood is None, a name, or a likelihood such as dubito.Gaussian(); got {likelihood!r}")
     if likelihood.task != task:
         raise ValueError(f"{type(likelihood).__name__} is a likelihood for {likelihood.task}, not for {task}")

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from dubito._check import DataError, check_weight_sum, in_rows, is_number
-from dubito.models.likelihoods.by_name import refusal
+from dubito.models.likelihoods.by_name import target_error
 
 
 class Rows(NamedTuple):
@@ -65,7 +65,7 @@ def checked(model, x, y, weight):
             raise DataError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
     if model.likelihood.task == "regression":
         y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
-        problem = refusal(model.likelihood, y, used)
+        problem = target_error(model.likelihood, y, used)
         if problem is not None:
             raise DataError(problem)
     elif y.ndim == 1:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dubito._check import is_number, is_whole
+from dubito._check import check_whole, is_number
 from dubito._jax import prng
 from dubito._process import interrupts
 from dubito._process.threads import SEATS, check_process, cores, side_by_side
@@ -153,8 +153,7 @@ def fit(
 
 def stopping_rule(n_iter_no_change, tol):
     """When early stopping ends a fit. Raises ValueError for numbers that are none."""
-    if not is_whole(n_iter_no_change, 1):
-        raise ValueError(f"n_iter_no_change is a whole number of at least 1, got {n_iter_no_change!r}")
+    check_whole("n_iter_no_change", n_iter_no_change, 1)
     if not (is_number(tol) and tol >= 0):
         raise ValueError(f"tol is a number of at least 0, got {tol!r}")
     return Stopping(np.int32(n_iter_no_change), np.float32(tol))

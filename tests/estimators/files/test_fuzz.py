@@ -49,15 +49,15 @@ def mutant(model, folder, change):
 @pytest.mark.parametrize("value", [0, -1, 1_000_001, 2**31 - 1, 2**31, 1.5, True, "9"])
 def test_load_refuses_draws_that_no_fit_takes(model, tmp_path, value):
     path = mutant(model, tmp_path, lambda config, arrays: config["params"].update(draws=value))
-    with pytest.raises(dubito.ModelFileError, match="draws is a whole number from 1 to 1,000,000"):
+    with pytest.raises(dubito.ModelFileError, match="draws must be a whole number from 1 to 1,000,000"):
         dubito.load(path)
 
 
 @pytest.mark.parametrize("value", [0, -1, 1_000_001, 1.5, True, "9"])
 def test_fit_and_predict_refuse_draws(model, value):
-    with pytest.raises(ValueError, match=r"draws is a whole number .*; got"):
+    with pytest.raises(ValueError, match=r"draws must be a whole number .*, got"):
         dubito.BayesianRegressor(dubito.MAP(epochs=1), draws=value).fit(*fuzz_files.table())
-    with pytest.raises(ValueError, match=r"draws is a whole number .*; got"):
+    with pytest.raises(ValueError, match=r"draws must be a whole number .*, got"):
         function_samples.draw_functions(model.posterior_, fuzz_files.jax.random.key(0), value)
 
 

@@ -559,9 +559,9 @@ ILL = {
     "CV+ of nothing": ("committee", at("calibration", value=cv_plus([[]], [[]])), "no errors"),
     "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "the score 'os.system'"),
     "handle_unknown": ("tiny", at("params", "handle_unknown", value="skip"), "handle_unknown"),
-    "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws is a whole number"),
-    "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws is a whole number"),
-    "parameter draws 2^40": ("tiny", at("params", "draws", value=2**40), "draws is a whole number"),
+    "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws must be a whole number"),
+    "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws must be a whole number"),
+    "parameter draws 2^40": ("tiny", at("params", "draws", value=2**40), "draws must be a whole number"),
     "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "fits not its table"),
     "schema more": ("tiny", at("schema", value=lambda old: old | {"path": "x"}), "table schema"),
     "schema with scale 0": ("tiny", at("schema", "columns", 0, "scale", value=0.0), "table schema"),
@@ -996,7 +996,7 @@ def test_callables_cannot_be_saved(fitted, tmp_path):
     cases = {
         "activation=<.*tanh": copy.copy(tiny).set_params(activation=jax.numpy.tanh),
         "activation=<PjitFunction of <function tanh": with_posterior(
-            tiny, dubito.Samples(dubito.Model(activated, None), {})
+            tiny, dubito.Samples(dubito.Model(activated, dubito.Gaussian()), {})
         ),
         r"network=Network\(init=": with_posterior(tiny, samples),
         "optimizer=.*GradientTransformation": copy.copy(tiny).set_params(method=gradient),

@@ -39,7 +39,9 @@ VARIATIONAL = (
 METHODS = (*POINTS, *SAMPLERS, *DROPPING, *VARIATIONAL, laplace.LaplaceApproximation, swag.SWAG)
 METHODS += (ensemble.Ensemble, committee.Committee, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
 NETWORKS = (networks.MLP, cross_fit.MeanAndNoiseNetwork, laplace.Linearized)  # an estimator has no other
-LIKELIHOODS = tuple(type(entry.make(2)) for entry in by_name.LIKELIHOODS.values())  # a Criterion holds functions
+LIKELIHOODS: tuple[Any, ...] = tuple(
+    type(entry.make(2)) for entry in by_name.LIKELIHOODS.values()
+)  # a Criterion holds functions
 PRIORS = (priors.Normal, priors.Laplace, priors.ScaleMixture)
 CALIBRATIONS = (
     calibration.Temperature,

@@ -19,7 +19,6 @@ from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
 from dubito.methods.laplace.laplace import Linearized
 from dubito.models import networks
-from dubito.models.likelihoods import base
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.columns import DataError, DataWarning
 from dubito.tables.schema import Schema, TargetScaler
@@ -178,7 +177,7 @@ def build_estimator(config, found, kinds):
 def _fits(its_model, width, wanted):
     """Whether the model takes rows of ``width`` columns and answers with ``wanted`` targets or classes."""
     found, noise = _plain(its_model.network), its_model.likelihood
-    count = 2 if isinstance(noise, base.Bernoulli) else getattr(noise, "targets", None) or noise.classes
+    count = noise.targets if noise.task == "regression" else noise.classes
     if isinstance(found, networks.MLP):
         return found.inputs == width and found.outputs == noise.width and count == wanted
     beside = found.noise is None or (found.noise.inputs, found.noise.outputs) == (width, wanted)

@@ -1,11 +1,10 @@
 """A picture of the table of activations: shapes and derivatives in small panels; see ``plots`` for what all pictures share."""
 
-import difflib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._check import did_you_mean
 from dubito.inspection.plots.predictions import BLUE, GRAY, ORANGE, _axes, _legend
 from dubito.models.activations import ACTIVATIONS
 
@@ -25,10 +24,10 @@ def activations(names=None, *, ax=None):
     names = known if names is None else list(names)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
             why = "is no function of one number" if name == "softmax" else "is unknown"
-            hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(f"the activation {name!r} {why}{hint} Choose among {', '.join(known)}")
+            raise ValueError(
+                f"the activation {name!r} {why}{did_you_mean(name, known)} Choose among {', '.join(known)}"
+            )
     if not names:
         raise ValueError("names is empty: a picture needs at least one activation")
     columns = min(COLUMNS, len(names))

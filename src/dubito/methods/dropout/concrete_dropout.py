@@ -76,7 +76,7 @@ class ConcreteDropout:
         def objective(packed):
             params = optimizers.unpacked(packed)
             z = dropped_outputs(model, params, batch.x, learned_rates(params), key, self.relaxed)
-            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
+            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch) / batch.size
             penalty = self.penalty(model, packed, params, batch.x) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 

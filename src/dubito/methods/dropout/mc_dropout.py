@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dubito._check import is_number
+from dubito._check import check_choice, is_number
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods import weight_noise
@@ -69,7 +69,7 @@ class MCDropout:
             params = optimizers.unpacked(packed)
             rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
             z = dropped_outputs(model, params, batch.x, rates, key)
-            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch) / batch.size
+            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch) / batch.size
             penalty = weight_penalty(model, packed, rates) / batch.size
             return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
@@ -155,8 +155,7 @@ def precision_from_weight_decay(weight_decay, *, rate, length_scale, size, conve
         "mse-decay": outputs / 4,
         "half-squared-error-decay": 0.5,
     }
-    if convention not in factors:
-        raise ValueError(f"convention={convention!r} is unknown; choose one of {', '.join(factors)}")
+    check_choice("convention", convention, factors)
     if not (weight_decay > 0 and length_scale > 0 and size > 0 and 0 <= rate < 1):
         raise ValueError("weight_decay, length_scale and size must be positive and 0 <= rate < 1")
     penalty = weight_decay * factors[convention]

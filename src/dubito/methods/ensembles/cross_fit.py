@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import logsumexp
 
+from dubito._check import check_choice
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.ensembles.ensemble import joined
 from dubito.methods.map import MAP
-from dubito.models.likelihoods.base import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, StudentT
+from dubito.models.likelihoods.base import WithoutParameters
+from dubito.models.likelihoods.classes import Bernoulli, Categorical
+from dubito.models.likelihoods.gaussian import Gaussian, GaussianNoise, HeteroscedasticGaussian, gaussian_log_prob
+from dubito.models.likelihoods.robust import StudentT
 from dubito.models.model import Model
 from dubito.models.networks import mlp
 from dubito.models.priors import Normal
@@ -57,8 +61,7 @@ class CrossFit:
     def check(self, model):
         if not (isinstance(self.folds, int) and self.folds >= 2):
             raise ValueError(f"cross-fitting needs at least 2 folds, got folds={self.folds!r}")
-        if self.noise not in ("input", "constant"):
-            raise ValueError(f"noise={self.noise!r} is unknown. Choose 'input' or 'constant'.")
+        check_choice("noise", self.noise, ("input", "constant"))
         if self.df is not None and not (isinstance(self.df, int) and self.df >= 4 and self.df % 2 == 0):
             raise ValueError(f"df is an even whole number of at least 4, or None for Gaussian noise; got {self.df!r}")
         self.method.check(model)
@@ -139,7 +142,7 @@ def held_out(folds, values):
 
 def noise_shapes(noise, rows, folds, key, run):
     """One noise network a fold, trained on the other folds and stopped on it: (numbers of those that lived, params)."""
-    model = Model(Bounded(noise), LogScale(), Normal.from_l2(1e-3, float(rows.train.sum())))
+    model = Model(Bounded(noise), LogScale(rows.y.shape[1]), Normal.from_l2(1e-3, float(rows.train.sum())))
     members = [
         Member(k, np.where(fold > 0, 0, rows.train).astype(np.float32), fold)
         for k, fold in zip(prng.keys(key, len(folds)), folds, strict=True)
@@ -175,6 +178,8 @@ class Bounded:
 
     network: Any
 
+    scales = None
+
     def init(self, key):
         return self.network.init(key)
 
@@ -190,6 +195,8 @@ class MeanAndNoiseNetwork:
     mean: Any
     noise: Any
     targets: int = static(default=1)
+
+    scales = None
 
     def init(self, key):
         key_mean, key_noise = jax.random.split(key)
@@ -209,13 +216,17 @@ class MeanAndNoiseNetwork:
 
 @register_dataclass
 @dataclass(frozen=True)
-class LogScale:
+class LogScale(WithoutParameters, GaussianNoise):
     """y ~ N(0, e^2h) with h from the network: −log p = h + ½ y² e^−2h, and a constant."""
 
-    task = "regression"
-    init = HeteroscedasticGaussian.init
-    log_prior = HeteroscedasticGaussian.log_prior
-    log_prob = HeteroscedasticGaussian.log_prob
+    targets: int = static(default=1)
+
+    @property
+    def width(self):
+        return self.targets
+
+    def log_prob(self, z, y):
+        return gaussian_log_prob(z, y)
 
     def join(self, f, phi):
         del phi

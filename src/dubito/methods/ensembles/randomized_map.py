@@ -9,8 +9,8 @@ import numpy as np
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import MaximumLikelihood, Point
-from dubito.models.likelihoods.base import Gaussian, gaussian_log_prob
-from dubito.models.priors import need_proper
+from dubito.models.likelihoods.gaussian import Gaussian, GaussianNoise, gaussian_log_prob
+from dubito.models.priors import Prior, check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import Member, bucket
@@ -53,7 +53,7 @@ class RandomizedMAP:
 
     def check(self, model):
         optimizers.check(self)
-        need_proper(self, model)
+        check_proper(self, model)
 
     def members(self, rows, key):
         """A member's y holds beside the targets as many standard normals; class indices stay, and their weights vary."""
@@ -111,11 +111,14 @@ def perturbed(model, batch):
 
 @register_dataclass
 @dataclass(frozen=True)
-class Anchored:
+class Anchored(Prior):
     """A prior moved to another center."""
 
     prior: Any
     center: Any
+
+    def sample(self, key, like, scales=None):
+        return jax.tree.map(jnp.add, self.prior.sample(key, like, scales), self.center)
 
     def log_prob(self, params, scales=None):
         return self.prior.log_prob(jax.tree.map(jnp.subtract, params, self.center), scales)
@@ -123,10 +126,17 @@ class Anchored:
 
 @register_dataclass
 @dataclass(frozen=True)
-class Perturbed:
+class Perturbed(GaussianNoise):
     """A Gaussian whose mean follows y + ε/√τ and whose τ follows y: ``log_prob`` has its value at y, and their gradients."""
 
     likelihood: Any
+
+    @property
+    def width(self):
+        return self.likelihood.width
+
+    def init(self):
+        return self.likelihood.init()
 
     def join(self, f, phi):
         return self.likelihood.join(f, phi)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito._jax import programs
-from dubito._jax.jaxpr import analyze, bind, dot_axis, traced
+from dubito._jax.jaxpr import analyze, bind, dot_axis, trace_program
 from dubito.models.model import Batch
 from dubito.training.data import bucket
 
@@ -157,7 +157,7 @@ def factors(model, params, x, y, weight, curvature, chosen):
     """Of the products of the ``chosen`` leaves (Σ w a aᵀ, Σ g gᵀ) over a block: a a product's inputs, with a 1 for the bias, g
     √w Lᵀ times the derivatives of f in its outputs. G of its matrix is about their Kronecker product / Σ w (Martens & Grosse 2015).
     """
-    program = traced(model.network.apply, params["network"], x)
+    program = trace_program(model.network.apply, params["network"], x)
     all_products = {p.leaves: p for p in products(program, params["network"], x)}
     found = [all_products[leaves] for leaves in chosen]
     shapes = {p.step: program.steps[p.step].eqn.outvars[0].aval for p in found}

@@ -17,7 +17,9 @@ from dubito.methods.laplace.curvature import Data
 from dubito.methods.laplace.evidence import Evidence, Noise
 from dubito.methods.laplace.structures import LARGEST, STRUCTURES, Problem
 from dubito.methods.map import MAP, MaximumLikelihood
-from dubito.models.likelihoods.base import LOG_2PI, Gaussian, LaplaceNoise
+from dubito.models.likelihoods.base import LOG_2PI
+from dubito.models.likelihoods.gaussian import Gaussian
+from dubito.models.likelihoods.robust import LaplaceNoise
 from dubito.models.priors import Normal, leaf_scales
 from dubito.posteriors.base import Posterior, Samples, unwrapped
 from dubito.posteriors.file_layout import FileLayout, float32_shape
@@ -31,6 +33,8 @@ class Linearized:
     """A network's first-order expansion in its parameters: f(θ*) + J(θ*) δ, params {"center": θ*, "offset": δ}."""
 
     network: Any
+
+    scales = None
 
     def init(self, key):
         center = self.network.init(key)
@@ -237,7 +241,7 @@ def check_prior(prior, network):
         raise ValueError(
             f"LaplaceApproximation needs a Normal prior, whose curvature it adds; got {type(prior).__name__}"
         )
-    if prior.biases is None and not (prior.by_network and getattr(network, "scales", None) is not None):
+    if prior.biases is None and not (prior.by_network and network.scales is not None):
         raise ValueError(
             "LaplaceApproximation needs a proper prior, and with biases=None it is improper: give the biases a scale, as "
             "in Normal(scale, biases=10.0)"

@@ -106,7 +106,7 @@ def kronecker(problem):
     exact beside it: scaled by S, whose entries are equal for all outputs of an input, it is the identity.
     """
     apply, network = problem.model.network.apply, problem.params["network"]
-    found = curvature.products(jaxpr.traced(apply, network, problem.like), network, problem.like)
+    found = curvature.products(jaxpr.trace_program(apply, network, problem.like), network, problem.like)
     found = tuple(p for p in found if all(np.ptp(problem.scales[k]) == 0 for k in p.leaves))
     rest = tuple(sorted(set(range(len(problem.scales))) - {k for p in found for k in p.leaves}))
     each = []  # of every group: its leaves, λ as a matrix, and what turns and scales it on the left and on the right

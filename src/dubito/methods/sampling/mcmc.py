@@ -14,8 +14,9 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
-from dubito.models.priors import Laplace, Normal, leaf_scales, need_proper
+from dubito.models.priors import Laplace, Normal, check_proper, leaf_scales
 from dubito.posteriors.base import Samples
 from dubito.training.data import Member
 
@@ -82,13 +83,10 @@ def coordinates(model, like):
 def check(method, model):
     """What all chains ask for; called once, when a fit begins."""
     for name in ("draws", "chains", "thin"):
-        if not (isinstance(getattr(method, name), int) and getattr(method, name) >= 1):
-            raise ValueError(f"{name} must be a whole number of at least 1, got {getattr(method, name)!r}")
+        check_whole(name, getattr(method, name), 1)
     for name in ("warmup", "descent", "anneal"):
-        value = getattr(method, name, 0)
-        if not (isinstance(value, int) and value >= 0):
-            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    need_proper(method, model)
+        check_whole(name, getattr(method, name, 0), 0)
+    check_proper(method, model)
 
 
 def members(self, rows, key):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.hmc import HMC, check_energy
@@ -34,8 +35,7 @@ class NUTS:
     def check(self, model):
         mcmc.check(self, model)
         check_energy(self)
-        if not (isinstance(self.max_depth, int) and 1 <= self.max_depth <= 15):
-            raise ValueError(f"max_depth must be a whole number from 1 to 15, got {self.max_depth!r}")
+        check_whole("max_depth", self.max_depth, 1, 15)
 
     def kernel(self, key, state, density, step_size, inverse_mass):
         from blackjax.mcmc import nuts

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.linalg import solve_discrete_lyapunov
 
+from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.models.model import Batch
-from dubito.models.priors import need_proper
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import bucket, padded
@@ -79,8 +80,7 @@ class SGLD:
             raise ValueError(
                 f"burn_in is the share of a run that is left out, at least 0 and below 1; got {self.burn_in!r}"
             )
-        if not (isinstance(self.chains, int) and self.chains >= 1):
-            raise ValueError(f"chains must be a whole number of at least 1, got {self.chains!r}")
+        check_whole("chains", self.chains, 1)
         if self.cycles < 1 or self.cycles != round(self.cycles):
             raise ValueError(f"cycles must be a whole number of at least 1, got {self.cycles!r}")
         if not (isinstance(self.draws, int) and self.draws >= 1 and self.draws % self.cycles == 0):
@@ -89,7 +89,7 @@ class SGLD:
             )
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature!r}")
-        need_proper(self, model)
+        check_proper(self, model)
 
     def init(self, model, batch, key):
         del batch

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dubito._check import check_choice
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.models.likelihoods.base import LOG_2PI
-from dubito.models.priors import Normal, leaf_scales, need_proper
+from dubito.models.priors import Normal, check_proper, leaf_scales
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
@@ -65,9 +66,8 @@ class BayesByBackprop:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws at least 1, {self.draws}"
             )
-        if self.noise not in ESTIMATORS:
-            raise ValueError(f"noise={self.noise!r} is unknown. Choose one of {', '.join(ESTIMATORS)}.")
-        need_proper(self, model)
+        check_choice("noise", self.noise, ESTIMATORS)
+        check_proper(self, model)
 
     def init(self, model, batch, key):
         del batch
@@ -100,7 +100,7 @@ class BayesByBackprop:
             noise = jax.tree.map(weight_noise.Gaussian, spread)
             f = weight_noise.noisy(model.network.apply, center, noise, batch.x, key=key_noise, products=self.noise)
             z = model.likelihood.join(f, draw["likelihood"])
-            likelihood = model.scaled(model.likelihood.log_prob(z, batch.y), batch)
+            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch)
         elif self.noise == "draw":
             likelihood = model.log_likelihood(draw, batch)
         else:
@@ -128,7 +128,7 @@ def practical(model, mean, scale, batch, key):
 
     def curvature(slopes):  # of each parameter, of the whole data set
         columns = slopes.reshape(len(slopes), -1) ** 2
-        return jax.vmap(lambda column: model.scaled(column, batch), 1)(columns).reshape(slopes.shape[1:])
+        return jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(columns).reshape(slopes.shape[1:])
 
     fisher = jax.tree.map(
         curvature, jax.vmap(jax.grad(one), (None, 0, 0))(jax.lax.stop_gradient(draw), batch.x, batch.y)

@@ -10,7 +10,7 @@ from jax.scipy import special
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.variational.bayes_by_backprop import divergence
-from dubito.models.likelihoods.base import Gaussian
+from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.priors import Normal, is_proper, leaf_scales
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
@@ -79,7 +79,7 @@ class NaturalGradientVI:
                 "Robbins and Monro want forgetting in (0.5, 1] and a delay of at least 0, "
                 f"got {self.forgetting!r} and {self.delay!r}"
             )
-        if not isinstance(model.prior, Normal) or not is_proper(model.prior, getattr(model.network, "scales", None)):
+        if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
             raise ValueError("NaturalGradientVI needs a Normal prior with a scale for its biases")
 
     def init(self, model, batch, key):
@@ -107,7 +107,7 @@ class NaturalGradientVI:
         def loss(mean, noise):
             params = optimizers.unpacked(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
             z = known.outputs(params, batch.x)
-            likelihood = known.scaled(known.likelihood.log_prob(z, batch.y), batch)
+            likelihood = known.weighted_sum(known.likelihood.log_prob(z, batch.y), batch)
             return -(likelihood + known.likelihood.log_prior(params["likelihood"])) / size, (likelihood, z, params)
 
         noise = jax.vmap(lambda k: normal_like(k, state.mean))(jax.random.split(key, self.draws))
@@ -138,7 +138,7 @@ class NaturalGradientVI:
     def updated(self, model, rate, z, batch, count):
         """b after a step: (1 − ρ) b + ρ [b₀ + ½ (N/n) Σ E_q(y − f)²]."""
         squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
-        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.scaled(column, batch), 1)(squares)
+        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(squares)
         rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
         return (1 - rho) * rate + rho * target
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from dubito._check import check_choice
 from dubito._jax.prng import normals
 from dubito._jax.pytree import register_dataclass, static
 from dubito.models.likelihoods.base import LOG_2PI
@@ -55,14 +56,13 @@ class VariationalGaussian:
 
     def check(self, model):
         optimizers.check(self)
-        if self.covariance not in COVARIANCES:
-            raise ValueError(f"covariance={self.covariance!r} is unknown. Choose one of {', '.join(COVARIANCES)}.")
+        check_choice("covariance", self.covariance, COVARIANCES)
         if not self.initial_scale > 0 or self.draws < 1 or self.rank < 1:
             raise ValueError(
                 f"initial_scale must be positive, got {self.initial_scale!r}; draws and rank at least 1, "
                 f"{self.draws} and {self.rank}"
             )
-        if not isinstance(model.prior, Normal) or not is_proper(model.prior, getattr(model.network, "scales", None)):
+        if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
             raise ValueError("VariationalGaussian needs a Normal prior with a scale for its biases")
 
     def init(self, model, batch, key):

@@ -16,7 +16,7 @@ from dubito._jax import prng
 from dubito.models.likelihoods.by_name import LIKELIHOODS
 from dubito.posteriors.predictive import Predictive
 
-GUIDE = pathlib.Path(__file__).parents[2] / "docs" / "guides" / "choosing.md"
+GUIDE = pathlib.Path(__file__).parents[3] / "docs" / "guides" / "choosing.md"
 S, EPS = special.expit, np.finfo(np.float32).eps
 MEANS = np.float32([1e-3, 0.3, 1, 4, 30, 400, 7e3, 2e5])
 DISPERSIONS = [1e-6, 1e-3, 0.05, 1.0, 7.0]

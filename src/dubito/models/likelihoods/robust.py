@@ -1,0 +1,135 @@
+"""Noise with tails heavier than a Gaussian's: Student's t and Laplace."""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key, Params
+from dubito.models.likelihoods.base import Entry, LocationScale, OutcomeParams, WithoutParameters, log_gamma_density
+
+LARGEST_ERROR = 1e18  # in units of the noise, of Student's t: its square is a float32
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class StudentT(WithoutParameters, LocationScale):
+    """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs
+    for K targets.
+
+    Parameters
+    ----------
+    df : int
+        ν, an even number of at least 4: the variance σ²ν/(ν − 2) is finite and the cdf is
+        algebraic.
+    targets : int
+        K, the number of targets.
+    """
+
+    df: int = static(default=4)
+    targets: int = static(default=1)
+
+    @property
+    def width(self) -> int:
+        return 2 * self.targets
+
+    def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
+        del phi
+        return {"mean": f[:, : self.targets], "scale": jnp.exp(f[:, self.targets :])}
+
+    def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
+        error = (y - z["mean"]) / z["scale"]
+        half = 0.5 * (self.df + 1)
+        level = math.lgamma(half) - math.lgamma(0.5 * self.df) - 0.5 * math.log(math.pi * self.df)
+        return jnp.sum(level - half * jnp.log1p(error**2 / self.df) - jnp.log(z["scale"]), axis=1)
+
+    def variance(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
+        return z["scale"] ** 2 * (self.df / (self.df - 2))
+
+    def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
+        """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for
+        even ν.
+        """
+        u = (y - z["mean"]) / z["scale"]
+        u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
+        q = self.df / (self.df + u**2)
+        series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
+        return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series
+
+    def sample(self, key: Key, z: OutcomeParams) -> Float[Array, "rows targets"]:
+        return z["mean"] + z["scale"] * jax.random.t(key, self.df, z["mean"].shape, z["mean"].dtype)
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class LaplaceNoise(LocationScale):
+    """y ~ Laplace(f, b), with one scale b for each target: absolute error |y − f|/b, of which f is
+    the median.
+
+    Parameters
+    ----------
+    scale : float or None
+        b, in units of the target (standardized in the estimators). None learns log b with the prior
+        1/b ~ Gamma(shape, rate).
+    shape, rate : float
+        The Gamma prior of a learned 1/b; its density is stated for log b.
+    targets : int
+        K, the number of targets.
+    """
+
+    scale: float | None = None
+    shape: float = 1.0
+    rate: float = 0.01
+    targets: int = static(default=1)
+
+    @property
+    def width(self) -> int:
+        return self.targets
+
+    def init(self) -> Params:
+        return {} if self.scale is not None else {"log_scale": jnp.zeros(self.targets, jnp.float32)}
+
+    def log_prior(self, phi: Params) -> Float[Array, ""]:
+        if self.scale is not None:
+            return jnp.asarray(0.0)
+        return jnp.sum(log_gamma_density(-phi["log_scale"], self.shape, self.rate))
+
+    def join(self, f: Float[Array, "rows targets"], phi: Params) -> OutcomeParams:
+        log_scale = phi["log_scale"] if self.scale is None else jnp.log(jnp.asarray(self.scale, f.dtype))
+        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(log_scale), f.shape)}
+
+    def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
+        return jnp.sum(-jnp.abs((y - z["mean"]) / z["scale"]) - jnp.log(2 * z["scale"]), axis=1)
+
+    def variance(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
+        return 2 * z["scale"] ** 2
+
+    def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
+        u = (y - z["mean"]) / z["scale"]  # each tail by its own exponential: neither loses digits nor overflows
+        return 0.5 * jnp.exp(jnp.minimum(u, 0)) - 0.5 * jnp.expm1(-jnp.maximum(u, 0))
+
+    def sample(self, key: Key, z: OutcomeParams) -> Float[Array, "rows targets"]:
+        return z["mean"] + z["scale"] * jax.random.laplace(key, z["mean"].shape, z["mean"].dtype)
+
+
+STUDENT_T = Entry(
+    lambda columns: StudentT(targets=columns),
+    "regression",
+    "½(ν + 1) log(1 + u²/ν) + log σ + log √(πν) Γ(ν/2)/Γ(ν/2 + ½), u = (y - m)/σ, f = (m, log σ)",
+    "a robust criterion: far errors cost their logarithm",
+    "-(ν + 1)u/(σ(ν + u²)) by m, 1 - (ν + 1)u²/(ν + u²) by log σ",
+    "numbers",
+    "some errors are very large; their rows should hardly count",
+)
+LAPLACE = Entry(
+    lambda columns: LaplaceNoise(targets=columns),
+    "regression",
+    "|y - f|/b + log 2b",
+    "absolute error",
+    "sign(f - y)/b",
+    "numbers",
+    "the median is wanted; some errors are large",
+)
