@@ -160,7 +160,7 @@ def cv_plus(predictive, y, fold, *, coverage=0.9):
     """The ``CVPlus`` intervals or sets of a committee, from its own rows: each by the member that has not seen it.
 
     ``predictive``: of the rows that a ``Committee`` was fitted to; ``fold`` (n,): the member that each was held out of
-    (``methods.committee.assigned``); ``coverage``: what sets hold, and what a report asks of intervals, which are made for any.
+    (``training.splits.interleaved_folds``); ``coverage``: what sets hold, and what a report asks of intervals, which are made for any.
 
     They hold y with the probability 2 coverage − 1 at least (less some √(2/n) for folds of many rows), and with about
     ``coverage`` where one row more or less does not change the members much; no row is spent on that. Barber, Candès, Ramdas &

@@ -11,7 +11,6 @@ from dubito.inspection.graph.drawing import aligned, amount, shape_text
 from dubito.inspection.graph.graph import graph
 from dubito.inspection.network_view import member_of, moments, rows_of
 from dubito.posteriors.base import Dense, Dropped, LowRank, Normals, Samples
-from dubito.training import optimizers
 from dubito.training.fit import DivergenceError
 
 FEW = 16  # made-up rows where there is no table
@@ -102,7 +101,5 @@ def divergence_explained():
     try:
         yield
     except DivergenceError as error:
-        state, rows = error.state, error.rows
-        params = optimizers.unpacked(state.params if hasattr(state, "params") else state.mean)
-        found = health(error.model, params, rows.x, rows.y)
+        found = health(error.model, error.params, error.rows.x, error.rows.y)
         raise ValueError(f"{error}\nThe gradients at the last finite state:\n{found}") from error

@@ -187,7 +187,7 @@ def _check_numbers(name, config, shapes):
         case "Rotated":
             expect(rotated.fits(config["groups"], jax.tree.leaves(shapes), PARAMETERS), "its groups of parameters")
         case "LaplacePosterior":
-            own = {**shapes, "network": laplace.plain(shapes["network"])}
+            own = {**shapes, "network": laplace.inner_params(shapes["network"])}
             expect(own == shapes_of(decoded(config["part"]["model"])), "a posterior stands around another network")
         case "GammaPrecision":
             expect(shapes == shapes_of(decoded(config["part"]["model"])), "a posterior's precision is of another model")
