@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from dubito._jax.types import Key, Params
 from dubito.models.model import Batch, Model
@@ -11,13 +11,21 @@ from dubito.posteriors.base import log_mean_prob
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.members import Trained, one_member
 from dubito.training.method import Clock
-from dubito.training.optimizers import limit_norms
+from dubito.training.optimizers import init_state, limit_norms
 from dubito.training.packing import unpack
 
 
 @dataclass(frozen=True, kw_only=True)
 class PosteriorDescent(Descent):
-    """One descent on −objective whose parameters are those of a posterior. A method gives start, objective and posterior."""
+    """One descent on −objective whose parameters are those of a posterior. A method gives start, objective and posterior.
+
+    Attributes
+    ----------
+    flat : bool
+        Whether small parts of the parameters descend as ``FlatParams``.
+    """
+
+    flat: ClassVar[bool] = True
 
     members = one_member
 
@@ -37,7 +45,8 @@ class PosteriorDescent(Descent):
         """The posterior of these parameters. Of ``x`` only the shape of a row has a meaning."""
 
     def init(self, model: Model, batch: Batch, key: Key) -> DescentState:
-        return start_descent(self, self.initial(model, batch, key))
+        params = self.initial(model, batch, key)
+        return start_descent(self, params) if self.flat else DescentState(params, init_state(self, params))
 
     def step(self, model: Model, state: DescentState, batch: Batch, clock: Clock, key: Key) -> tuple[DescentState, Any]:
         objective = partial(self.objective, model, batch=batch, key=key)

@@ -1,7 +1,7 @@
 """Variational inference with a Gaussian that has correlations: full (Cholesky), or of low rank (Ong, Nott & Smith 2018)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,6 @@ from dubito.models.model import Batch, Model
 from dubito.models.priors import Normal, is_proper, leaf_scales
 from dubito.posteriors.base import Dense, LowRank
 from dubito.training import optimizers
-from dubito.training.packing import unpack
 
 COVARIANCES = ("full", "low-rank")
 LARGEST = 2000  # parameters of a full covariance: 4 million numbers, and their gradients' averages
@@ -52,6 +51,8 @@ class VariationalGaussian(PosteriorDescent):
     initial_scale: float = 0.02
     draws: int = static(default=8)
 
+    flat: ClassVar[bool] = False  # its objective makes one vector of all parameters itself
+
     def check(self, model: Model) -> None:
         optimizers.check_descent(self)
         if self.covariance not in COVARIANCES:
@@ -83,18 +84,17 @@ class VariationalGaussian(PosteriorDescent):
 
     def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> tuple[Any, Any]:
         """(E_q[log p(D | θ)], KL) from ``draws`` draws, in nats of the data set; of the KL only −log p(φ) is drawn."""
-        variational = unpack(params)
-        mean, tree = ravel_pytree(variational["mean"])
-        noise, variance, entropy = self.noise(variational, key, len(mean))
+        mean, tree = ravel_pytree(params["mean"])
+        noise, variance, entropy = self.noise(params, key, len(mean))
 
         def one(vector):
-            params = tree(vector)
-            return model.log_likelihood(params, batch), model.likelihood.log_prior(params["likelihood"])
+            theta = tree(vector)
+            return model.log_likelihood(theta, batch), model.likelihood.log_prior(theta["likelihood"])
 
         likelihood, own = map(jnp.mean, jax.vmap(one)(mean[None] + noise))
-        weights = jax.tree.leaves(variational["mean"]["network"])
+        weights = jax.tree.leaves(params["mean"]["network"])
         spread = jax.tree.leaves(tree(variance)["network"])
-        scales = leaf_scales(model.prior, weights, model.scales(variational["mean"]))
+        scales = leaf_scales(model.prior, weights, model.scales(params["mean"]))
         each = zip(weights, spread, (jnp.asarray(scale, mean.dtype) for scale in scales), strict=True)
         prior = sum(jnp.sum(-0.5 * (m**2 + v) / p**2 - jnp.log(p) - 0.5 * LOG_2PI) for m, v, p in each)
         return likelihood, -entropy - prior - own
