@@ -21,6 +21,7 @@ import numpy as np
 import dubito
 from dubito import datasets
 from dubito._jax import prng
+from dubito.methods.variational.bayes_by_backprop import IndependentNormals
 from dubito.models.model import Batch
 
 BATCHES, EPOCHS, LAYERS = (16, 64, 256), 30, ("layer_0", "layer_1", "layer_2")
@@ -31,7 +32,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "gradient_variance.md"
 @partial(jax.jit, static_argnames=("noise", "rows"))
 def gradients(model, noise, rows, x, y, posterior, keys):
     """For each key, the μ-gradients and ρ-gradients of the weights of each layer, for ``rows`` rows chosen by the key."""
-    method = dubito.BayesByBackprop(noise="draw" if noise is None else noise)
+    method = dubito.BayesByBackprop(gradient_estimator="draw" if noise is None else noise)
 
     def one(key):
         key_rows, key_noise, key_draw = jax.random.split(key, 3)
@@ -42,7 +43,8 @@ def gradients(model, noise, rows, x, y, posterior, keys):
             if noise is None:
                 return -model.log_likelihood(mean, batch) / rows
             scale = jax.tree.map(jax.nn.softplus, rho)
-            return -method.estimate(model, mean, scale, batch, key_noise, key_draw)[0] / rows
+            q = IndependentNormals(mean, scale)
+            return -method.estimate(model, q, batch, (key_noise, key_draw))[0] / rows
 
         rho = jax.tree.map(lambda s: jnp.log(jnp.expm1(s)), posterior.scale)
         return [

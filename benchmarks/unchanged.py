@@ -30,7 +30,7 @@ SHORT = {"epochs": 8}
 def methods():
     """{name: method} with little training."""
     point, short = dubito.MAP(**SHORT), SHORT
-    chains = {"chains": 2, "draws": 8, "warmup": 12, "descent": 10}
+    chains = {"chains": 2, "draws": 8, "warmup": 12, "warm_start_steps": 10}
     return {
         "maximum-likelihood": dubito.MaximumLikelihood(**short),
         "map": point,
@@ -40,7 +40,7 @@ def methods():
         "variational-dropout": dubito.VariationalDropout(**short),
         "sparse-variational-dropout": dubito.SparseVariationalDropout(**short),
         "bayes-by-backprop": dubito.BayesByBackprop(**short),
-        "practical-vi": dubito.BayesByBackprop(noise="fisher", **short),
+        "practical-vi": dubito.BayesByBackprop(gradient_estimator="fisher", **short),
         "laplace": dubito.LaplaceApproximation(point),
         "natural-gradient-vi": dubito.NaturalGradientVI(**short),
         "variational-gaussian": dubito.VariationalGaussian(**short),
@@ -49,7 +49,7 @@ def methods():
         "committee": dubito.Committee(point, 3),
         "hmc": dubito.HMC(**chains),
         "nuts": dubito.NUTS(**chains),
-        "mclmc": dubito.MCLMC(chains=2, draws=8, warmup=120, descent=10),
+        "mclmc": dubito.MCLMC(chains=2, draws=8, warmup=120, warm_start_steps=10),
         "randomized-map": dubito.Ensemble(dubito.RandomizedMAP(**short), 3),
         "swag": dubito.SWAG(**short),
         "multi-swag": dubito.Ensemble(dubito.SWAG(**short), 2),

@@ -92,13 +92,14 @@ def test_gradients_of_the_elbo_equal_those_of_the_reparametrized_objective(kind)
     rows = 6
     prior = dubito.ScaleMixture(0.4, 1.3, 0.2) if kind == "mixture" else dubito.Normal(1.3)
     model = dubito.Model(dubito.mlp(3, (2,), 2, activation="tanh"), dubito.Gaussian(precision=TAU, targets=2), prior)
-    method = dubito.BayesByBackprop(noise="draw")
+    method = dubito.BayesByBackprop(gradient_estimator="draw")
     data, key = batch(X[:rows], Y[:rows], scale=4.0), fast(jax.random.key(2))
     mean = model.init(jax.random.key(3))
     rho = jax.tree.map(lambda m: -0.5 + 0.3 * jnp.cos(7 * m), mean)
 
     def objective(mean, rho):
-        likelihood, kl = method.estimate(model, mean, jax.tree.map(jax.nn.softplus, rho), data, *jax.random.split(key))
+        q = bayes_by_backprop.IndependentNormals(mean, jax.tree.map(jax.nn.softplus, rho))
+        likelihood, kl = method.estimate(model, q, data, jax.random.split(key))
         return kl - likelihood
 
     found = jax.jit(jax.grad(objective, argnums=(0, 1)))(mean, rho)
@@ -150,7 +151,8 @@ def test_sampled_divergence_averages_to_the_closed_form():
 
     def divergence(prior, key):
         model = dubito.Model(network, dubito.Gaussian(precision=1.0), prior)
-        return bayes_by_backprop.divergence(model, mean, scale, bayes_by_backprop.perturb(key, mean, scale))
+        q = bayes_by_backprop.IndependentNormals(mean, scale)
+        return bayes_by_backprop.divergence(model, q, bayes_by_backprop.perturb(key, *q))
 
     keys = jax.random.split(fast(jax.random.key(4)), 4000)
     same = dubito.ScaleMixture(mixing=0.5, scale=1.3, narrow=1.3)
@@ -190,7 +192,7 @@ def test_precision_from_weight_decay_gives_the_gradient_of_the_other_objective(c
     method = dubito.MCDropout(rate=RATE, input_rate=RATE, optimizer="sgd", learning_rate=1.0, schedule="constant")
     key = fast(jax.random.key(5))
     state = method.init(model, None, jax.random.key(6))
-    clock = SimpleNamespace(progress=jnp.float32(0), brake=jnp.float32(1))
+    clock = SimpleNamespace(progress=jnp.float32(0), step_factor=jnp.float32(1))
     moved, _ = jax.jit(lambda s: method.step(model, s, batch(y=Y3), clock, key))(state)
     weight = state.params["network"]["w"]
     library = np.asarray(weight - moved.params["network"]["w"], float)

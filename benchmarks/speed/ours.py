@@ -42,7 +42,7 @@ def dropout_fits(fits, epochs):
 def backprop_fits(fits, epochs, noise):
     """Bayes by Backprop on the same table and network, one draw per step."""
     x, y = data.table()
-    method = dubito.BayesByBackprop(noise=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
+    method = dubito.BayesByBackprop(gradient_estimator=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
     method = method if fits == 1 else dubito.Ensemble(method, fits)
     return data.Task(
         fitted(table_model(), x, y, method), lambda posterior: half_squared_error(posterior, x, y), fits * epochs * 4
@@ -58,7 +58,7 @@ def image_fit(rows, epochs, kind):
         method = dubito.MaximumLikelihood(**settings(epochs))
     else:
         noise = "local" if kind == "local" else "draw"
-        method = dubito.BayesByBackprop(noise=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
+        method = dubito.BayesByBackprop(gradient_estimator=noise, initial_scale=data.INITIAL_SCALE, **settings(epochs))
     return data.Task(
         fitted(model, x, y, method), lambda posterior: cross_entropy(posterior, x, y), epochs * -(-rows // 128)
     )

@@ -23,8 +23,8 @@ from .inspection import report as report
 from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
-from .methods.by_name import default_method as default_method
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
+from .methods.default import default_method as default_method
 from .methods.dropout.concrete_dropout import ConcreteDropout as ConcreteDropout
 from .methods.dropout.mc_dropout import MCDropout as MCDropout
 from .methods.dropout.mc_dropout import precision_from_weight_decay as precision_from_weight_decay

@@ -180,7 +180,7 @@ def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
     """A sampler too, which runs its own schedule; here on the first of the tables, and on few rows of it."""
     first = demo.jobs()[0]
     monkeypatch.setattr(demo, "jobs", lambda: [replace(first, train=tuple(part[:60] for part in first.train))])
-    monkeypatch.setitem(by_name.METHODS, "nuts", dubito.NUTS(draws=40, warmup=200, chains=2, descent=250))
+    monkeypatch.setitem(by_name.METHODS, "nuts", dubito.NUTS(draws=40, warmup=200, chains=2, warm_start_steps=250))
     lines = demo.run(tmp_path / "new", ["nuts", "map"], say=lambda line: None)
     page = (tmp_path / "new" / "report.html").read_text()
     assert "Conclusions" in page and "diabetes, nuts: 2 chains of 40 draws" in page
@@ -362,10 +362,10 @@ def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
 
 def test_methods_have_their_names_from_one_place():
     """``--method`` knows each method, and ``--set`` each of its fields, by the dataclasses alone."""
-    assert by_name.named("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
-    assert by_name.named("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
-    assert by_name.named("auto", ["folds=5"], size=100).folds == 5
-    assert by_name.named("auto") is None
+    assert by_name.get_method("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
+    assert by_name.get_method("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
+    assert by_name.get_method("auto", ["folds=5"], size=100).folds == 5
+    assert by_name.get_method("auto") is None
     assert {command.name or command.callback.__name__ for command in commands.app.registered_commands} == set(
         "demo fit predict evaluate calibrate explain compare".split()
     )

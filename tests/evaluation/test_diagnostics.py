@@ -11,8 +11,8 @@ from scipy.signal import lfilter
 
 import dubito
 from dubito import diagnostics
-from dubito.methods.ensembles.cross_fit import mixed, with_noise
-from dubito.methods.ensembles.ensemble import joined
+from dubito.methods.ensembles.cross_fit import combine_folds, with_noise
+from dubito.methods.ensembles.ensemble import combine
 from dubito.posteriors.predictive import Predictive
 
 # --- R-hat and effective sample size
@@ -208,10 +208,10 @@ def test_draws_of_the_noise_stand_beside_their_point():
 
 
 def test_an_ensemble_and_a_cross_fit_count_their_runs():
-    assert isinstance(mixed([samples(6, 2)] * 3), dubito.Mixture)  # chains of folds have no target in common
-    assert isinstance(mixed([samples(1)] * 3), dubito.Samples)
+    assert isinstance(combine_folds([samples(6, 2)] * 3), dubito.Mixture)  # chains of folds have no target in common
+    assert isinstance(combine_folds([samples(1)] * 3), dubito.Samples)
     parts = [samples(6, 2), samples(6, 2), samples(6, 2)]
-    assert joined(parts).chains == 6 and joined([samples(1)] * 4).chains == 4
+    assert combine(parts).chains == 6 and joined([samples(1)] * 4).chains == 4
     assert with_noise(parts[0].model, parts[0], {"w": jnp.zeros(1)}).chains == 2
 
 

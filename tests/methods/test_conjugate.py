@@ -27,9 +27,11 @@ def test_map_and_its_ensemble_are_the_posterior_mean(problem, method):
     np.testing.assert_allclose(found, np.broadcast_to(problem.mean, found.shape), atol=2e-5)
 
 
-@pytest.mark.parametrize("noise", ["local", "draw"])
+@pytest.mark.parametrize("estimator", ["local", "draw"])
 def test_bayes_by_backprop_is_the_mean_field_optimum(problem, noise):
-    method = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, noise=noise, draws=32)
+    method = dubito.BayesByBackprop(
+        epochs=2000, batch_size=None, learning_rate=0.02, gradient_estimator=estimator, draws=32
+    )
     found = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0))
     scale = 1 / np.sqrt(np.diag(problem.precision))
     np.testing.assert_allclose(found.scale["network"]["w"][:, 0], scale, rtol=0.02)

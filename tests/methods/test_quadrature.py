@@ -218,7 +218,7 @@ WRONG = {
     "swag without mini-batches": (long(dubito.SWAG, learning_rate=0.05), lambda: point(1.0), 0.1),
     "mean field": (long(dubito.BayesByBackprop, draws=4), lambda: variational(full=False), 0.06),
     "natural gradient": (long(dubito.NaturalGradientVI, draws=4), lambda: variational(full=False), 0.06),
-    "practical vi": (long(dubito.BayesByBackprop, draws=8, noise="fisher"), practical, 0.06),
+    "practical vi": (long(dubito.BayesByBackprop, draws=8, gradient_estimator="fisher"), practical, 0.06),
     "full covariance": (long(dubito.VariationalGaussian, covariance="full"), lambda: variational(full=True), 0.06),
     "low rank": (long(dubito.VariationalGaussian, rank=1, draws=16), lambda: variational(full=True), 0.06),
     "laplace": (dubito.LaplaceApproximation(MODE, structure="dense"), laplace, 0.05),

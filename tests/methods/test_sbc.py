@@ -19,8 +19,8 @@ import dubito
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.sampling import mcmc
 from dubito.models.model import Batch
-from dubito.training import optimizers
-from dubito.training.chunk import Clock
+from dubito.training.method import Clock
+from dubito.training.packing import unpack
 
 SETS, ROWS, BINS = 512, 8, 8
 
@@ -82,8 +82,8 @@ def run(method, model, key, y):
 
     state, _ = jax.lax.scan(one, method.init(model, batch(y), key_init), jnp.arange(total))
     if method.batch_size is None:
-        return mcmc.parameters(model, state.draws, key)
-    return jax.vmap(optimizers.unpacked)(state.draws)
+        return mcmc.to_params(model, state.draws, key)
+    return jax.vmap(unpack)(state.draws)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -108,8 +108,8 @@ def p_values(method, model=MODEL):
 
 
 SAMPLERS = {
-    "hmc": dubito.HMC(draws=31, warmup=100, thin=6, chains=1, descent=0, max_steps=16, acceptance=0.9),
-    "nuts": dubito.NUTS(draws=31, warmup=100, thin=6, chains=1, descent=0, max_depth=4, acceptance=0.9),
+    "hmc": dubito.HMC(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_steps=16, acceptance=0.9),
+    "nuts": dubito.NUTS(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_depth=4, acceptance=0.9),
     # At a step that gives all directions nearly their variance, so many that draws are nearly independent; SGLD is the same with
     # friction=1, and needs ten times as many.
     "sghmc": dubito.SGHMC(draws=31, epochs=20_000, learning_rate=2e-3, burn_in=0.1, chains=1),
@@ -155,5 +155,5 @@ register_dataclass(Accepting)
 
 @pytest.mark.slow
 def test_no_accept_step_is_caught():
-    method = Accepting(draws=31, warmup=100, thin=6, chains=1, descent=0, max_steps=16, acceptance=0.6)
+    method = Accepting(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_steps=16, acceptance=0.6)
     assert min(p_values(method)) < 1e-6

@@ -143,7 +143,7 @@ def moments_at(width, draws):
 def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):
     """And of a narrow one its own, ten errors away from that. By HMC, whose coordinates make the prior N(0, 1): there the
     posterior of a wide network is near the prior."""
-    method = dubito.HMC(draws=600, warmup=200, chains=2, descent=0)
+    method = dubito.HMC(draws=600, warmup=200, chains=2, warm_start_steps=0)
     found = dubito.fit(wide(width), INPUTS, TARGETS, method, key=jax.random.key(3))
     f = np.asarray(dubito.predict(found, X, key=jax.random.key(4)).z["mean"][:, :, 0], float)
     mean, covariance = gaussian_process()

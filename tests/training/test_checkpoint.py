@@ -24,8 +24,8 @@ METHODS = [
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
-    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
-    monkeypatch.setattr(fit, "SECONDS", 0.0)  # chunks of a block: a run ends within epochs
+    monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
+    monkeypatch.setattr(fit, "SECONDS", 0.0)  # chunks of a step: a run ends within epochs
 
 
 def data(rows=100):
@@ -116,8 +116,8 @@ def test_a_checkpoint_of_other_states_is_refused(tmp_path):
     path = tmp_path / "fit.checkpoint"
     dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
     config, arrays = archive.read(path, checkpoint._expected)
-    arrays["1.0.carry"] = arrays["1.0.carry"][:-3]
-    config["shapes"]["1.0.carry"] = [len(arrays["1.0.carry"])]
+    arrays["1.0.state"] = arrays["1.0.state"][:-3]
+    config["shapes"]["1.0.state"] = [len(arrays["1.0.state"])]
     archive.write(path, config, arrays)
     with pytest.raises(dubito.CheckpointError, match="of another version"):
         dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
@@ -154,7 +154,7 @@ def test_functions_of_the_users_own_count_by_name():
 SCRIPT = """
 import sys, jax, numpy as np, dubito
 from dubito.training import checkpoint, fit
-checkpoint.EVERY, fit.SECONDS = 0.0, 0.002
+checkpoint.WRITE_INTERVAL, fit.SECONDS = 0.0, 0.002
 X = np.random.default_rng(0).normal(size=(200, 2))
 model = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=400), 2), hidden=(8,), random_state=0)
 print("go", flush=True)

@@ -8,8 +8,9 @@ import pytest
 
 import dubito
 from dubito._jax import prng
-from dubito.training import chunk, fit, optimizers
-from dubito.training.data import Member, check_rows
+from dubito.training import chunk, descent, fit, optimizers, packing
+from dubito.training.data import check_rows
+from dubito.training.members import Member
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def same(a, b):
 
 
 def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
-    """Chunks of 40 and of 7 epochs, and of single blocks, early stopping included."""
+    """Chunks of 40 and of 7 epochs, and of single steps, early stopping included."""
     model, x, y = problem
     method = dubito.BayesByBackprop(epochs=40, batch_size=16)
     runs = []
@@ -57,13 +58,13 @@ def test_epochs_left_open_are_by_the_rows_trained_on(problem):
         dubito.fit(model, x, y, method, key=jax.random.key(0), weight=given, progress=reports.append)
         assert {report.epochs for report in reports} == {expected}
         assert len(fit.history(reports)[0]) == expected
-    assert optimizers.scheduled(dubito.BayesByBackprop(), 10**6).epochs == 400
+    assert optimizers.with_epochs(dubito.BayesByBackprop(), 10**6).epochs == 400
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 640, 70_000])
 def test_a_permutation_holds_every_row_once_and_those_of_no_weight_last(n, key):
     used = np.arange(n) % 3 != 1
-    order = np.asarray(jax.jit(chunk.permutation)(prng.fast(key), used))
+    order = np.asarray(jax.jit(chunk.random_order)(prng.fast(key), used))
     assert np.array_equal(np.sort(order), np.arange(n))
     assert used[order[: used.sum()]].all()
     if n == 70_000:  # two rounds of 14 bits: neighbors part
@@ -73,7 +74,7 @@ def test_a_permutation_holds_every_row_once_and_those_of_no_weight_last(n, key):
 def test_permutations_are_equally_likely(key):
     """χ² over the 24 orders of four rows."""
     keys = jax.random.split(prng.fast(key), 24_000)
-    orders = np.asarray(jax.vmap(lambda k: chunk.permutation(k, jnp.ones(4, bool)))(keys))
+    orders = np.asarray(jax.vmap(lambda k: chunk.random_order(k, jnp.ones(4, bool)))(keys))
     counts = np.unique(orders, axis=0, return_counts=True)[1]
     chi2 = np.sum((counts - 1000) ** 2) / 1000
     assert len(counts) == 24 and abs(chi2 - 23) / np.sqrt(46) < 4.6
@@ -108,10 +109,10 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     member = Member(key, rows.train, rows.valid)
     stopping = chunk.Stopping(np.int32(0), np.float32(0))
     end = fit.train(model, method, members=[member], rows=rows, stopping=stopping).states[0]
-    end = optimizers.unpacked(end.params)["network"]
+    end = packing.unpack(end.params)["network"]
     start = model.init(jax.random.split(key)[0])["network"]
     target = jax.grad(lambda p: 0.5 * jnp.mean((model.network.apply(p, rows.x) - rows.y) ** 2))(start)
-    moved = jax.tree.map(lambda a, b: (b - a) / (3 * rate), end, start)  # 130 rows in blocks of 50: 3 steps
+    moved = jax.tree.map(lambda a, b: (b - a) / (3 * rate), end, start)  # 130 rows in batches of 50: 3 steps
     error = sum(float(jnp.sum((m - t) ** 2)) for m, t in zip(*map(jax.tree.leaves, (moved, target)), strict=True))
     size = sum(float(jnp.sum(t**2)) for t in jax.tree.leaves(target))
     assert (np.sqrt(error / size) < 0.01) == (factor == 1.0)
@@ -194,7 +195,7 @@ def test_small_parts_are_vectors_in_training():
     small = {"w": jnp.asarray(rng.normal(size=(3, 4)), jnp.float32), "b": jnp.asarray(rng.normal(size=4), jnp.float32)}
     large = {"w": jnp.zeros((200, 200)), "b": jnp.zeros(200)}
     mixed = {"w": small["w"], "b": small["b"].astype(jnp.bfloat16)}
-    packed = optimizers.packed(method, {"network": small, "likelihood": {}})
+    packed = descent.start_descent(method, {"network": small, "likelihood": {}}).params
     assert [leaf.shape for leaf in jax.tree.leaves(packed)] == [(16,)]
     for chosen, network, as_it_is in (
         (method, small, False),
@@ -203,8 +204,8 @@ def test_small_parts_are_vectors_in_training():
         (own, small, True),
     ):
         params = {"network": network, "likelihood": {"log_precision": jnp.float32(1)}}
-        packed = optimizers.packed(chosen, params)
+        packed = descent.start_descent(chosen, params).params
         assert (packed["network"] is network) == as_it_is
-        back = optimizers.unpacked(packed)
+        back = packing.unpack(packed)
         assert jax.tree.structure(back) == jax.tree.structure(params)
         assert all(map(np.array_equal, jax.tree.leaves(back), jax.tree.leaves(params)))

@@ -11,8 +11,8 @@ import pytest
 import dubito
 from dubito._jax import jaxpr
 from dubito.models.model import Batch
-from dubito.training import optimizers
-from dubito.training.chunk import Clock
+from dubito.training import descent, optimizers, packing
+from dubito.training.method import Clock
 
 THETA = np.array([1.0, -2.0, 0.5])
 CURVES = np.array([3.0, 0.5, 2.0])
@@ -106,14 +106,14 @@ RATES = {
 }
 
 
-def clock(progress=0.0, brake=1.0):
-    return Clock(jnp.int32(0), jnp.asarray(progress, float), jnp.bool_(False), jnp.asarray(brake, float))
+def clock(progress=0.0, step_factor=1.0):
+    return Clock(jnp.int32(0), jnp.asarray(progress, float), jnp.bool_(False), jnp.asarray(step_factor, float))
 
 
 def descended(method, gradient, start: Any = THETA, at=lambda step: clock()):
     """The library's steps from ``start``, a tree of float64 arrays, each as a tree of NumPy arrays."""
     params = jax.tree.map(jnp.asarray, start)
-    state, found = optimizers.start(method, params), []
+    state, found = optimizers.init_state(method, params), []
     for step in range(STEPS):
         params, state = optimizers.descend(method, gradient(params), params, state, at(step))
         found.append(jax.tree.map(np.asarray, params))
@@ -148,9 +148,9 @@ def test_schedules_by_hand(name):
     method = dubito.MAP(learning_rate=0.2, optimizer="sgd", schedule=name)
     with jax.enable_x64(True):
         for progress, factor in zip((0, 0.25, 0.5, 1), FACTORS[name], strict=True):
-            for brake in (1.0, 0.5):
-                found = optimizers.step_size(method, clock(progress, brake))
-                np.testing.assert_allclose(found, -0.2 * factor * brake, rtol=0, atol=1e-16)
+            for step_factor in (1.0, 0.5):
+                found = optimizers.step_size(method, clock(progress, step_factor))
+                np.testing.assert_allclose(found, -0.2 * factor * step_factor, rtol=0, atol=1e-16)
 
 
 @pytest.mark.parametrize(("clip", "factor"), [(2.0, 2 / 13), (13.5, 1.0), (None, 1.0)])
@@ -200,11 +200,11 @@ def test_max_norm_scales_the_weights_into_each_hidden_unit(packed):
     method = dubito.MAP(max_norm=2.0) if packed else dubito.MAP(max_norm=2.0, optimizer=optax.sgd(0.1))
     params = {"network": jax.tree.map(jnp.float32, w), "likelihood": {}}
     x = np.zeros((3, 32), np.float32)
-    held = optimizers.packed(method, params)
-    assert isinstance(held["network"], optimizers.Vector) == packed
-    limited = optimizers.limited(method, model, held, x)
-    assert isinstance(limited["network"], optimizers.Vector) == packed
-    found = optimizers.unpacked(limited)["network"]
+    held = descent.start_descent(method, params).params
+    assert isinstance(held["network"], packing.FlatParams) == packed
+    limited = optimizers.limit_norms(method, model, held, x)
+    assert isinstance(limited["network"], packing.FlatParams) == packed
+    found = packing.unpack(limited)["network"]
     exact = {"conv": projected(w["conv"], 2.0, (0, 1, 2)), "turned": projected(w["turned"], 2.0, 1)}
     for name in w:
         np.testing.assert_allclose(found[name], exact.get(name, w[name]), rtol=2e-7, atol=1e-7)
@@ -266,7 +266,7 @@ def test_steps_under_max_norm_by_hand():
     method = dubito.MaximumLikelihood(learning_rate=0.3, optimizer="sgd", schedule="constant", max_norm=0.8)
     batch = Batch(jnp.float32(x), jnp.float32(y), jnp.ones(2), jnp.float32(1), jnp.float32(2))
     state = method.init(model, batch, jax.random.key(1))
-    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), optimizers.unpacked(state.params)["network"])
+    p = jax.tree.map(lambda leaf: np.asarray(leaf, float), packing.unpack(state.params)["network"])
     first, last = p["layer_0"], p["layer_1"]
     now = Clock(jnp.int32(0), jnp.float32(0), jnp.bool_(False), jnp.float32(1))
     limits = 0
@@ -279,7 +279,7 @@ def test_steps_under_max_norm_by_hand():
         w = first["w"] - 0.3 * x.T @ below
         limits += np.sum(np.linalg.norm(w, axis=0) > 0.8)
         first = {"w": projected(w, 0.8, 0), "b": first["b"] - 0.3 * below.sum(0)}
-        found = optimizers.unpacked(state.params)["network"]
+        found = packing.unpack(state.params)["network"]
         for a, b in zip(jax.tree.leaves(found), jax.tree.leaves({"layer_0": first, "layer_1": last}), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert 0 < limits < STEPS * 4

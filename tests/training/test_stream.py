@@ -25,7 +25,7 @@ ROWS = 230
 @pytest.fixture
 def small(monkeypatch):
     """Pieces of 64 rows: the data are four."""
-    monkeypatch.setattr(stream, "ROWS", 64)
+    monkeypatch.setattr(stream, "PIECE_ROWS", 64)
 
 
 def data(rows=ROWS):
@@ -81,7 +81,9 @@ def test_an_epochs_gradients_average_to_the_full_batch(small, block, wrong, monk
     x, y, weight = data()
     plain_model = dubito.Model(dubito.mlp(2, (8,)), dubito.Gaussian(precision=1.0), None)
     rate = 3e-4
-    method = dubito.MaximumLikelihood(1, block, rate, optimizer="sgd", schedule="constant")
+    method = dubito.MaximumLikelihood(
+        epochs=1, batch_size=block, learning_rate=rate, optimizer="sgd", schedule="constant"
+    )
     jax.clear_caches()
     fitted = dubito.fit(plain_model, in_parts(x, y, weight), None, method, key=jax.random.key(1))
     end = jax.tree.map(lambda leaf: leaf[0], fitted.params["network"])
@@ -116,7 +118,7 @@ def stops(after):
 )
 def test_resumed_between_and_within_pieces(small, method, tmp_path, monkeypatch):
     """Interrupted again and again, in the middle of epochs and of pieces: the bits and the history of one run."""
-    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
     monkeypatch.setattr(fit, "SECONDS", 0.0)
     monkeypatch.setattr(fit, "FIRST", 3)
     x, y, weight = data()
@@ -173,18 +175,22 @@ def test_after_a_divergence_the_epoch_begins_with_its_first_piece(small, monkeyp
     """NaN in the third piece, once: the fit is that of half the rate from the start."""
     x, y, _ = data()
     source = in_parts(x, y)
-    half = dubito.fit(model(), source, None, dubito.MAP(3, 16, 0.005), key=jax.random.key(1))
+    half = dubito.fit(
+        model(), source, None, dubito.MAP(epochs=3, batch_size=16, learning_rate=0.005), key=jax.random.key(1)
+    )
     plain = dubito.MAP.step
 
     def step(self, model, state, batch, clock, key):
         state, info = plain(self, model, state, batch, clock, key)
         return state, info | {
-            "likelihood": jnp.where((clock.brake == 1) & (clock.step == 9), jnp.nan, info["likelihood"])
+            "likelihood": jnp.where((clock.step_factor == 1) & (clock.step == 9), jnp.nan, info["likelihood"])
         }
 
     monkeypatch.setattr(dubito.MAP, "step", step)
     jax.clear_caches()
-    braked = dubito.fit(model(), source, None, dubito.MAP(3, 16, 0.01), key=jax.random.key(1))
+    braked = dubito.fit(
+        model(), source, None, dubito.MAP(epochs=3, batch_size=16, learning_rate=0.01), key=jax.random.key(1)
+    )
     jax.clear_caches()
     assert same(bits(half), bits(braked))
 
@@ -198,7 +204,7 @@ def test_the_next_piece_is_read_ahead_and_readers_end():
             made.append(number)
             yield number
 
-    found = stream.ahead(items())
+    found = stream.prefetch(items())
     assert [next(found), next(found)] == [0, 1]
     found.close()
     assert made == [0, 1, 2]

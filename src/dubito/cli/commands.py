@@ -77,13 +77,13 @@ def say(text):
 def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws=None):
     """An estimator for the task from the options."""
     import dubito
-    from dubito.methods.by_name import named
+    from dubito.methods.by_name import get_method
 
     try:
         widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden is widths separated by commas, as in 50,50; got {hidden!r}") from None
-    chosen = named(method, settings, size=rows, task=kind)
+    chosen = get_method(method, settings, size=rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
@@ -290,7 +290,7 @@ def compare(
     from dubito.methods import by_name
 
     inputs, y, kind = read_to_fit(table, target, implied(likelihood) if task is None else task, categorical, say)
-    names = by_name.chosen(methods)
+    names = by_name.parse_names(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
@@ -323,7 +323,7 @@ def demo(
     from dubito.cli.demo import run
     from dubito.methods import by_name
 
-    for line in run(output, by_name.chosen(methods), say):
+    for line in run(output, by_name.parse_names(methods), say):
         grids.print_text(line)
 
 

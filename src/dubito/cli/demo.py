@@ -22,7 +22,7 @@ from dubito.inspection import report
 from dubito.inspection.plots import predictions as plots
 from dubito.methods.by_name import METHODS
 from dubito.tables import datasets
-from dubito.training.stream import innermost
+from dubito.training.method import Wrapper, base_method
 
 SEED = 0
 YEAR = 1990  # the CO2 record is learned up to here
@@ -93,7 +93,7 @@ def jobs():
 def fitted(stop, job, name):
     """The ``Result`` of the method called ``name``; the fit ends early once ``stop`` is set."""
     method: Any = shortened(METHODS[name], job.epochs)
-    stopping = method is None or hasattr(innermost(method), "score")
+    stopping = method is None or base_method(method).score is not None
     patience = 10 if method is None else 30  # each of the default's members has a fold of its own to stop on
     model = job.make(method, early_stopping=stopping, n_iter_no_change=patience, random_state=SEED)
     model.fit(*job.train, progress=stop_fit(stop))
@@ -103,9 +103,9 @@ def fitted(stop, job, name):
 
 def shortened(method, epochs):
     """The method with so many epochs, or the one inside it, if it is one that can stop early: others run their own schedule."""
-    if hasattr(method, "method"):
+    if isinstance(method, Wrapper):
         return replace(method, method=shortened(method.method, epochs))
-    return replace(method, epochs=epochs) if hasattr(method, "score") else method
+    return method if method is None or method.score is None else replace(method, epochs=epochs)
 
 
 def run(folder, names, say=print):

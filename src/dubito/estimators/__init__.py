@@ -2,6 +2,7 @@
 
 - ``base``: what a fitted estimator answers.
 - ``files``: fitted estimators as one safe file.
+- ``table_network``: the network for a table.
 - ``regressor``: BayesianRegressor and BayesianClassifier.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.

@@ -15,9 +15,11 @@ from dubito._jax import prng
 from dubito._process.threads import check_process
 from dubito.estimators.base import Answering
 from dubito.estimators.files import model_file
+from dubito.estimators.table_network import table_network
 from dubito.evaluation.conformal import ConformalRule, cv_plus
-from dubito.methods.by_name import default_method, method_params, replaced, table_network
-from dubito.methods.ensembles.committee import Committee, assigned
+from dubito.methods.by_name import method_params, with_setting
+from dubito.methods.default import default_method
+from dubito.methods.ensembles.committee import Committee
 from dubito.models.model import Model
 from dubito.models.priors import Normal, Prior
 from dubito.posteriors.function_samples import check_draws
@@ -25,6 +27,7 @@ from dubito.tables import targets
 from dubito.tables.files import learn_table, table_pieces
 from dubito.tables.schema import Schema, check_target, check_weight, taken
 from dubito.training.fit import fit, history
+from dubito.training.splits import interleaved_folds
 
 
 class _Estimator(Answering, BaseEstimator):
@@ -78,7 +81,7 @@ class _Estimator(Answering, BaseEstimator):
         nested = {name: params.pop(name) for name in list(params) if name.startswith("method__")}
         BaseEstimator.set_params(self, **params)
         for name, value in nested.items():
-            self.method = replaced(self.method, name.split("__")[1:], value)
+            self.method = with_setting(self.method, name.split("__")[1:], value)
         return self
 
     def _table(self, X, sample_weight):
@@ -151,7 +154,7 @@ class _Estimator(Answering, BaseEstimator):
         truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
         try:
             answer = self._raw(self._functions(), x).columnwise
-            return cv_plus(answer, truth, assigned(y, self.method_.folds))
+            return cv_plus(answer, truth, interleaved_folds(y, self.method_.folds))
         except ValueError as error:
             warnings.warn(f"intervals and sets are not CV+: {error}", stacklevel=4)
             return None

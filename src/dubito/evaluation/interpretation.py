@@ -10,6 +10,7 @@ from typing import NamedTuple
 from scipy import special, stats
 
 from dubito.posteriors.base import Samples
+from dubito.training.method import Wrapper
 
 TAIL = 0.01  # probability of a false claim on either side
 NORMAL = float(special.ndtri(1 - TAIL))  # so many standard errors
@@ -198,7 +199,7 @@ def draws_setting(unsure, estimator):
     method, methods, path = estimator.method_, [], ""
     while method is not None:
         methods.append((method, path))
-        method, path = getattr(method, "method", None), f"{path}method."
+        method, path = method.method if isinstance(method, Wrapper) else None, f"{path}method."
     if unsure.kind == "chains":
         return _chain_setting(unsure, *methods[-1])
     if unsure.kind == "independent":  # of a finite posterior there are no others
@@ -207,15 +208,15 @@ def draws_setting(unsure, estimator):
         return None if useless else Setting(f"{owner}(draws={value})", f"--draws {value}")
     if estimator.method is None or unsure.needed > min(MEMBERS, estimator.summary_["rows"] // 2):
         return None  # the default's folds go with a network of its own
-    found = ((method, path, name) for method, path in methods for name in ("size", "folds") if hasattr(method, name))
+    found = ((method, path, method.runs_field) for method, path in methods[:-1] if method.runs_field is not None)
     return next((_setting(*one, unsure.needed) for one in found), None)
 
 
 def _chain_setting(unsure, method, path):
     """Longer chains where they do not agree, else more draws of each."""
     if not unsure.agree:
-        return _setting(method, path, "thin", 4 * method.thin) if hasattr(method, "thin") else None
-    cycles = int(getattr(method, "cycles", 1))  # of which draws are a multiple
+        return _setting(method, path, "thin", 4 * method.thin) if method.thin is not None else None
+    cycles = int(method.cycles)  # of which draws are a multiple
     value = -(-unsure.needed // cycles) * cycles
     return _setting(method, path, "draws", value) if value <= DRAWS else None
 

@@ -21,9 +21,11 @@ from dubito.models.model import Batch
 from dubito.training import chunk as epochs
 from dubito.training import optimizers
 from dubito.training.chunk import RETRIES, Stopping
-from dubito.training.data import bucket, check_rows, padded, part
-from dubito.training.fit import Trained, diverged, floats
-from dubito.training.stream import in_memory
+from dubito.training.data import check_rows, pad_rows, padded_fraction, padded_size
+from dubito.training.fit import divergence_error, float32_leaves
+from dubito.training.members import Trained
+from dubito.training.method import ScheduledMethod
+from dubito.training.stream import memory_pieces
 
 POINTS = 51  # a side
 ROWS = 512  # at a time
@@ -191,7 +193,7 @@ def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, object
         for given, ends in zip((first, second), plane.box, strict=True)
     )
     grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2)
-    found = log_densities(floats(model), rows, plane, grid)
+    found = log_densities(float32_leaves(model), rows, plane, grid)
     total = found.sum(axis=1) if objective == "joint" else found[:, 0]
     values = -total.reshape(len(second), len(first)) / float(np.sum(rows.train, dtype=np.float64))
     return Landscape(plane, first, second, values, objective)
@@ -199,9 +201,9 @@ def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, object
 
 def log_densities(model, rows, plane, grid):
     """log p(D | θ) and log p(θ), in nats, at each of ``grid`` (n, 2): (n, 2)."""
-    size = min(bucket(len(rows.x)), ROWS)
+    size = min(padded_size(len(rows.x)), ROWS)
     total = -(-len(rows.x) // size) * size
-    x, y, weight = (padded(array, total) for array in (rows.x, rows.y, rows.train))
+    x, y, weight = (pad_rows(array, total) for array in (rows.x, rows.y, rows.train))
     cuts = range(0, total, size)
     one = jnp.float32(1)
     batches = [
@@ -253,31 +255,33 @@ def descent_path(model, x, y, method, *, key, weight=None, points=50):
     weights its means. Methods with one ``key`` start from one point and see the same rows in the same order. Raises
     ValueError for methods of several members, and as ``fit`` does.
     """
-    if hasattr(method, "method") or not hasattr(method, "optimizer"):
+    if not isinstance(method, ScheduledMethod):
         raise ValueError(f"a path is one descent's, with an optimizer; got {type(method).__name__}")
     rows = check_rows(model, x, y, weight)
     method.check(model)
     _, key_members, key_finish = jax.random.split(prng.fast(key), 3)
     (member,) = method.members(rows, key_members)
-    model, method = floats(model), floats(optimizers.scheduled(method, int(np.sum(member.train > 0))))
-    most = bucket(len(rows.x))
+    model, method = float32_leaves(model), float32_leaves(optimizers.with_epochs(method, int(np.sum(member.train > 0))))
+    most = padded_size(len(rows.x))
     block = most if method.batch_size is None else min(method.batch_size, most)
-    piece = next(in_memory(rows, block, jax.device_put)(member))
-    held = epochs.Arrays(*(np.zeros((part(most, 0) + block, *a.shape[1:]), a.dtype) for a in (*rows[:2], member.valid)))
-    carry, order = epochs.begin(model, method, piece.rows, block, None, member.key)
-    run = partial(
-        epochs.chunk, model, method, held, block, None, member.key, Stopping(np.int32(0), np.float32(0)), piece
+    piece = next(memory_pieces(rows, block, jax.device_put)(member))
+    held = epochs.DeviceRows(
+        *(np.zeros((padded_fraction(most, 0) + block, *a.shape[1:]), a.dtype) for a in (*rows[:2], member.valid))
     )
-    blocks, total = int(piece.blocks), int(method.epochs)
+    loop_state, order = epochs.begin(model, method, piece.rows, block, None, member.key)
+    stopping = Stopping(np.int32(0), np.float32(0))
+    run = epochs.Run(model=model, method=method, held=held, key=member.key, stopping=stopping, batch_rows=block)
+    blocks, total = int(piece.steps), int(method.epochs)
     steps = np.unique(np.round(np.linspace(0, total * blocks, points + 1)).astype(int))
     states, fresh = [], True
     for step in steps:
-        while (left := step - int(carry.epoch) * blocks - int(carry.number)) > 0:
-            carry, order = run(epochs.Plan(np.int32(left), np.int32(total), np.bool_(fresh)), carry, order)
+        while (left := step - int(loop_state.epoch) * blocks - int(loop_state.number)) > 0:
+            limits = epochs.ChunkLimits(np.int32(left), np.int32(total), np.bool_(fresh))
+            loop_state, order = epochs.chunk(run, piece, limits, loop_state, order)
             fresh = False
-            if int(carry.retries) > RETRIES:
-                raise diverged(model, method, rows, carry)
-        states.append(jax.tree.map(np.array, carry.running))  # copies: the carry is given away
+            if int(loop_state.retries) > RETRIES:
+                raise divergence_error(model, method, rows, loop_state)
+        states.append(jax.tree.map(np.array, loop_state.running))  # copies: its memory is reused
     trained = partial(Trained, (member,), numbers=(0,), count=1, rows=rows)
     ends = [network_view.point(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states]
     return Path(steps, jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *ends))

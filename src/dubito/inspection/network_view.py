@@ -15,6 +15,7 @@ from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.outcomes import label_codes
 from dubito.tables.columns import DataError, check_target
+from dubito.training.method import Wrapper
 
 
 def posterior_of(fitted):
@@ -34,7 +35,7 @@ def member_of(fitted, member=None):
     """
     posterior = posterior_of(fitted)
     if member is None:
-        if not isinstance(posterior, Mixture) and not hasattr(getattr(fitted, "method_", None), "method"):
+        if not isinstance(posterior, Mixture) and not isinstance(getattr(fitted, "method_", None), Wrapper):
             return _looked_at(posterior), None, 1
         member = 0
     size = len(posterior.parts) if isinstance(posterior, Mixture) else 1

@@ -13,7 +13,6 @@ from dubito.inspection.network_view import member_of, moments, rows_of
 from dubito.posteriors.base import Samples, unwrapped
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal, LowRankNormal
-from dubito.training import optimizers
 from dubito.training.fit import DivergenceError
 
 FEW = 16  # made-up rows where there is no table
@@ -104,7 +103,5 @@ def divergence_explained():
     try:
         yield
     except DivergenceError as error:
-        state, rows = error.state, error.rows
-        params = optimizers.unpacked(state.params if hasattr(state, "params") else state.mean)
-        found = health(error.model, params, rows.x, rows.y)
+        found = health(error.model, error.params, error.rows.x, error.rows.y)
         raise ValueError(f"{error}\nThe gradients at the last finite state:\n{found}") from error

@@ -1,6 +1,7 @@
 """How is it inferred: one file, one method, one paper.
 
 - ``weight_noise``: noise on the parameters of any network, where it costs the least variance.
+- ``posterior_descent``: what methods share that descend on an objective and end with a distribution.
 - ``variational``: Gaussians over weights.
 - ``dropout``: fixed and learned dropout.
 - ``map``: maximum likelihood and maximum a posteriori.
@@ -9,8 +10,10 @@
 - ``sampling``: Markov chain Monte Carlo.
 - ``ensembles``: several fits.
 - ``conjugate_noise``: the noise precision of a Gaussian integrated out.
-- ``by_name``: all methods by name, and the estimators' default.
+- ``default``: the method that estimators use unless told otherwise.
+- ``by_name``: the registry of methods, and their settings as text.
 
-A method is a frozen dataclass of numbers with ``init``, ``step``, ``score``, ``members`` and ``finish``, which the training
-loop calls.
+A method is a final class of one of the abstract ones in ``training.method``, ``training.descent`` or here. To add one: write
+its file, and add its import and its entry to ``by_name.METHODS``; the command line, the model file and the contract test
+read that table.
 """

@@ -1,12 +1,17 @@
-"""Methods as users choose them: by name, by default for a table with the network beside it, and fields by their path."""
+"""The registry of methods: by name, with fields by their path.
+
+``METHODS`` is what the command line, the model file, the contract test and the documentation read. A new method is one file
+beside this one, its import here, and its entry.
+"""
 
 import ast
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
-from numbers import Integral
 from typing import Any
 
 from dubito._check import did_you_mean
 from dubito.methods.conjugate_noise import ConjugateNoise
+from dubito.methods.default import default_method
 from dubito.methods.dropout.concrete_dropout import ConcreteDropout
 from dubito.methods.dropout.mc_dropout import MCDropout
 from dubito.methods.dropout.variational_dropout import SparseVariationalDropout, VariationalDropout
@@ -25,9 +30,9 @@ from dubito.methods.swag import SWAG
 from dubito.methods.variational.bayes_by_backprop import BayesByBackprop
 from dubito.methods.variational.natural_gradient import NaturalGradientVI
 from dubito.methods.variational.variational_gaussian import VariationalGaussian
-from dubito.models.networks import mlp
+from dubito.training.method import Method, Wrapper
 
-METHODS = {
+METHODS: dict[str, Method | None] = {
     "auto": None,  # ``default_method``, by task and rows
     "maximum-likelihood": MaximumLikelihood(),
     "map": MAP(),
@@ -37,7 +42,7 @@ METHODS = {
     "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
     "laplace": LaplaceApproximation(),
-    "practical-vi": BayesByBackprop(noise="fisher"),  # Graves 2011 but for the prior, which he fits beside
+    "practical-vi": BayesByBackprop(gradient_estimator="fisher"),  # Graves 2011 but for the prior, which he fits beside
     "natural-gradient-vi": NaturalGradientVI(),
     "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),
@@ -55,48 +60,20 @@ METHODS = {
 }
 
 
-# What a likelihood asked for by name says of the noise that cross-fitting finds, where that is not Student's of each row.
-NOISES = {"gaussian": {"noise": "constant", "df": None}, "heteroscedastic": {"df": None}}
+def method_classes() -> tuple[type[Method], ...]:
+    """All classes of the registry, those inside wrappers too; each once."""
+    found = [type(one) for method in METHODS.values() for one in with_wrapped(method)]
+    return tuple(dict.fromkeys(found))
 
 
-def default_method(size, task="regression", likelihood=None):
-    """The cross-fitted ensemble that the committed benchmark shows best, for ``size`` rows; ``likelihood``: its name, if any.
-
-    A member sees some 300,000 rows in training (550,000 of a large table; 120,000 with classes, where dropout keeps it
-    from overfitting), whatever the size, within limits.
-    """
-    small = size < 4000
-    seen = 120_000 if task == "classification" else 300_000 if small else 550_000
-    least, most = (100, 600) if small and task == "regression" else (20, 200)
-    member = MaximumLikelihood(
-        epochs=min(max(seen // size, least), most),
-        batch_size=64 if small else 256,
-        learning_rate=3e-3 if task == "classification" else 1e-2,
-        clip=5.0,
-        dropout=0.2 if task == "classification" else None,
-    )
-    return CrossFit(member, 10, **(NOISES.get(likelihood, {}) if isinstance(likelihood, str) else {}))
+def with_wrapped(method: Method | None) -> Iterator[Method]:
+    """The method, and those that it wraps."""
+    while method is not None:
+        yield method
+        method = method.method if isinstance(method, Wrapper) else None
 
 
-def table_network(schema, outputs, recipe, hidden=None, activation=None, periodic=None):
-    """The network for a table: of ``recipe`` (hidden, activation, periodic) where the method is the default, else (None)
-    one layer of 50 rectified units; what is given comes first."""
-    usual = ((50,), "relu", 0) if recipe is None else recipe
-    if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral) or hasattr(hidden, "__iter__")):
-        raise ValueError(f"hidden is the width of a hidden layer or a sequence of widths, as (50, 50); got {hidden!r}")
-    widths: Any = (hidden,) if isinstance(hidden, Integral) else hidden
-    return mlp(
-        schema.width,
-        usual[0] if widths is None else tuple(widths),
-        outputs,
-        usual[1] if activation is None else activation,
-        periodic=usual[2] if periodic is None else periodic,
-        numeric=schema.numeric,
-        last_variance=1.0 if recipe is None else 0.1,
-    )
-
-
-def method_params(method, prefix):
+def method_params(method: Any, prefix: str) -> dict[str, Any]:
     """``method__rate`` and so on, for scikit-learn's get_params; wrapped methods too."""
     found = {}
     for field in fields(method):
@@ -107,7 +84,7 @@ def method_params(method, prefix):
     return found
 
 
-def replaced(method, path, value):
+def with_setting(method: Any, path: Sequence[str], value: Any) -> Any:
     """``method`` with the field at ``path`` (a list of names) set to ``value``."""
     if method is None:
         raise ValueError(
@@ -115,15 +92,31 @@ def replaced(method, path, value):
         )
     if not is_dataclass(method) or path[0] not in {field.name for field in fields(method)}:
         raise ValueError(f"Invalid parameter {path[0]!r} for method {method!r}.")
-    inner = value if len(path) == 1 else replaced(getattr(method, path[0]), path[1:], value)
+    inner = value if len(path) == 1 else with_setting(getattr(method, path[0]), path[1:], value)
     return replace(method, **{path[0]: inner})  # type: ignore[type-var]
 
 
-def named(name, settings=(), *, size=1000, task="regression"):
-    """The method called ``name``, with texts FIELD=VALUE set (``rate=0.1``; ``method.rate=0.1`` in a wrapped method).
+def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, task: str = "regression") -> Method | None:
+    """The method of a name, with settings.
 
-    None for "auto" without settings, the estimators' default; with them it is that for ``size`` rows. Raises ValueError for unknown names and
-    for values that are not of the field's kind.
+    Parameters
+    ----------
+    name : str
+        Of ``METHODS``.
+    settings : sequence of str
+        Texts FIELD=VALUE (``rate=0.1``; ``method.rate=0.1`` in a wrapped method).
+    size, task
+        The rows and the task for which "auto" with settings is made.
+
+    Returns
+    -------
+    Method or None
+        None for "auto" without settings, the estimators' default.
+
+    Raises
+    ------
+    ValueError
+        For unknown names, and for values that are not of the field's kind.
     """
     if name not in METHODS:
         raise ValueError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} Choose one of {', '.join(METHODS)}.")
@@ -134,26 +127,26 @@ def named(name, settings=(), *, size=1000, task="regression"):
         path, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"a setting is FIELD=VALUE, got {setting!r}")
-        names, given = path.split("."), value(text)
+        names, given = path.split("."), parse_value(text)
         usual = method_params(method, "").get("__".join(names))
         if isinstance(usual, int | float) and isinstance(given, str):
             raise ValueError(f"{path} is a number, as {usual!r}; got {text!r}")
-        method = replaced(method, names, given)
+        method = with_setting(method, names, given)
     return method
 
 
-def chosen(text):
+def parse_names(text: str) -> list[str]:
     """The names in a list with commas, or all. Raises ValueError for one that is unknown, and for one named twice."""
     names = [*METHODS] if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
-        named(name)
+        get_method(name)
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ValueError(f"method {twice!r} is named twice: name each once")
     return names
 
 
-def value(text):
+def parse_value(text: str) -> Any:
     """A number, tuple, None or truth value written as in Python; any other text as it is."""
     try:
         return ast.literal_eval(text)

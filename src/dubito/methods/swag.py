@@ -6,93 +6,128 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.map import MAP, MaximumLikelihood, Point
+from dubito._jax.types import Key, Params
+from dubito.methods.map import check_l1, l1_strengths, smooth_log_prior
+from dubito.models.model import Batch, Model
 from dubito.posteriors.normals import LowRankNormal
-from dubito.training import optimizers
-from dubito.training.fit import one_member
+from dubito.training.descent import Descent, DescentState, objective_step, start_descent
+from dubito.training.members import Trained, one_member
+from dubito.training.method import Clock
+from dubito.training.packing import unpack
 
 
-class State(NamedTuple):
+class SWAGState(NamedTuple):
+    """The descent, and moments of the points collected so far.
+
+    Attributes
+    ----------
+    params, optimizer : pytree
+        As in ``DescentState``.
+    count : float32 scalar
+        Points collected.
+    mean, squares : pytree
+        The mean θ̄ of the points, and Σ (θ − θ̄)².
+    deviations : pytree
+        Of the last ``rank`` points from the mean of their time.
+    """
+
     params: Any
     optimizer: Any
-    count: Any  # of points collected
+    count: Any
     mean: Any
-    squares: Any  # Σ (θ − mean)²
-    deviations: Any  # from the mean of their time: of the last ``rank`` points
+    squares: Any
+    deviations: Any
 
 
 @register_dataclass
-@dataclass(frozen=True)
-class SWAG:
+@dataclass(frozen=True, kw_only=True)
+class SWAG(Descent):
     """q(θ) = N(θ̄, ½ diag σ² + ½ D Dᵀ/(K − 1)) of the points θ_t at the ends of epochs (Maddox et al. 2019, section 3.2):
 
         θ ← θ − α g,    g the gradient of −log p(D, θ)/N in nats per example from a mini-batch,
 
     where θ̄ and σ² are the points' mean and variances and D the deviations of the last K from the mean of their time.
-    Points are collected after the share ``start`` of the steps. Until then the rate is constant; from then on ``schedule``
-    lets it fall over each epoch anew ("constant": it stays; "cosine", "linear": cycles, Izmailov et al. 2018).
-    ``optimizer``: "sgd", "momentum" or "nesterov". ``rank``: K. ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
+    ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
 
-    What the spread is: the stationary distribution of the descent, not the posterior. With curvature H and gradient
+    The spread is that of the stationary distribution of the descent, not of the posterior. With curvature H and gradient
     covariance C per example and n rows a batch drawn independently, HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with
     momentum 0.9 of ten times the α: where C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch
     here, as usual, takes each row once, so that most of this noise cancels within it, and Σ is narrower still where αH is far
-    below n/N. To choose for the mean, which predicts better than the last point, and a first idea of the doubt at the cost of
-    one fit; score it on held-out rows.
+    below n/N. Use it for the mean, which predicts better than the last point, and a first estimate of epistemic uncertainty
+    at the cost of one fit; score it on held-out rows.
+
+    Parameters
+    ----------
+    start : float
+        Points are collected after this fraction of the steps.
+    rank : int
+        K.
+    optimizer : {"momentum", "sgd", "nesterov"}
+    schedule : {"constant", "cosine", "linear"}
+        Until ``start`` the rate is constant; from then on it falls over each epoch anew ("constant": it stays; the others:
+        cycles, Izmailov et al. 2018).
+    epochs, batch_size, learning_rate, clip
+        As in ``MAP``.
     """
 
     epochs: int | None = 400
-    batch_size: int | None = static(default=64)
-    learning_rate: float | None = 1e-2
     start: float = 0.5
     rank: int = static(default=20)
     optimizer: str = static(default="momentum")
     schedule: str = static(default="constant")
-    clip: float | None = None
 
-    dropout = max_norm = None
     members = one_member
-    log_prior = MAP.log_prior
-    threshold = MAP.threshold
 
-    def check(self: Any, model):
-        MAP.check(self, model)
+    def check(self, model: Model) -> None:
+        check_l1(self, model)
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
             raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
-        check_whole("rank", self.rank, 2)
-        if not (0 <= self.start < 1 and (self.epochs or optimizers.EPOCHS) * (1 - self.start) >= 2):
+        if not (isinstance(self.rank, int) and self.rank >= 2):
+            raise ValueError(f"rank must be a whole number of at least 2, got {self.rank!r}")
+        if not (0 <= self.start < 1 and (self.epochs or self.least_epochs) * (1 - self.start) >= 2):
             raise ValueError(
                 f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "
                 f"epochs={self.epochs!r}, start={self.start!r}"
             )
 
-    def init(self: Any, model, batch, key):
-        point = MaximumLikelihood.init(self, model, batch, key)
+    def init(self, model: Model, batch: Batch, key: Key) -> SWAGState:
+        del batch
+        point = start_descent(self, model.init(key))
         zeros = jax.tree.map(jnp.zeros_like, point.params)
         deviations = jax.tree.map(lambda leaf: jnp.zeros((self.rank, *leaf.shape), leaf.dtype), point.params)
-        return State(*point, jnp.float32(0), zeros, zeros, deviations)
+        return SWAGState(*point, jnp.float32(0), zeros, zeros, deviations)
 
-    def step(self: Any, model, state, batch, clock, key):
+    def step(self, model: Model, state: SWAGState, batch: Batch, clock: Clock, key: Key) -> tuple[SWAGState, Any]:
+        del key
         blocks = batch.scale.astype(jnp.int32)
         within = (clock.step % blocks).astype(jnp.float32) / batch.scale
         late = clock.progress >= self.start
         rate = clock._replace(progress=jnp.where(late, within, 0.0))
-        point = Point(state.params, state.optimizer)
-        point, info = MaximumLikelihood.step(self, model, point, batch, rate, key)
-        return collected(state, point, late & clock.epoch_end), info
 
-    def finish(self, model, trained, key, run):
+        def objective(packed):
+            params = unpack(packed)
+            return model.log_likelihood(params, batch), -smooth_log_prior(model, params)
+
+        strengths = l1_strengths(model, state.params, batch.size)
+        point = DescentState(state.params, state.optimizer)
+        point, info = objective_step(self, objective, point, rate, batch.size, strengths)
+        return collect(state, point, late & clock.epoch_end), info
+
+    def point(self, model: Model, state: SWAGState) -> Params:
+        del model
+        return unpack(state.params)
+
+    def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> LowRankNormal:
         del key, run
         state = trained.states[0]
         if not state.count >= 2:
             raise KeyboardInterrupt("stopped before two points were collected")
-        return LowRankNormal(model, *moments(state, jnp.float32(self.rank)))
+        return LowRankNormal(model, *low_rank_moments(state, jnp.float32(self.rank)))
 
 
-def collected(state, point, due):
+def collect(state: SWAGState, point: DescentState, due: Any) -> SWAGState:
     """The state at another point, which counts if it is ``due``.
 
     Its deviation is written in any case: in the place of the next one, where it stands if no other point comes.
@@ -101,7 +136,7 @@ def collected(state, point, due):
     place = state.count.astype(jnp.int32) % len(jax.tree.leaves(state.deviations)[0])
     mean = jax.tree.map(lambda m, p: m + (p - m) / count, state.mean, point.params)
     deviation = jax.tree.map(jnp.subtract, point.params, mean)
-    return State(
+    return SWAGState(
         point.params,
         point.optimizer,
         state.count + weight,
@@ -114,9 +149,9 @@ def collected(state, point, due):
 
 
 @programs.jit
-def moments(state, rank):
+def low_rank_moments(state: SWAGState, rank: Any) -> Any:
     """Mean, scale and directions of the low-rank normal; directions that no point has filled are 0."""
     held = jnp.minimum(state.count, rank)
     scale = jax.tree.map(lambda s: jnp.sqrt(0.5 * s / state.count), state.squares)
     directions = jax.tree.map(lambda d: d * jax.lax.rsqrt(2 * (held - 1)), state.deviations)
-    return optimizers.unpacked(state.mean), optimizers.unpacked(scale), jax.vmap(optimizers.unpacked)(directions)
+    return unpack(state.mean), unpack(scale), jax.vmap(unpack)(directions)

@@ -18,7 +18,9 @@ stay, the variance of a gradient and the cost change.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +29,7 @@ from dubito._check import check_choice
 from dubito._jax.jaxpr import analyze, bind, dot_axis, trace_program
 from dubito._jax.prng import coarse, normals
 from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key, Params
 
 PRODUCTS = ("local", "flipout", "separate")
 TEMPERATURE = 0.1  # of concrete masks
@@ -34,7 +37,7 @@ TEMPERATURE = 0.1  # of concrete masks
 
 @register_dataclass
 @dataclass(frozen=True)
-class Gaussian:
+class GaussianNoise:
     """The leaf is N(its value in params, scale²), entries independent; ``scale`` ≥ 0 has the leaf's shape."""
 
     scale: jax.Array
@@ -77,7 +80,7 @@ def _only(shape, axes):
 
 
 def _draw(leaf, noise, supply, number, inputs):
-    if isinstance(noise, Gaussian):
+    if isinstance(noise, GaussianNoise):
         return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")
@@ -96,12 +99,31 @@ def _random(center, variance, supply):
     return center + std.astype(center.dtype) * supply("normal", center.shape)
 
 
-def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
-    """The output of a product, convolution or bias addition whose leaf is noisy, and the variance that it still lacks.
+class NoisyStep(NamedTuple):
+    """A product, convolution or bias addition of the program whose leaf is noisy.
 
-    ``noise.scale`` is the operand's; ``variance`` is what the data lack, None: nothing; ``waits``: whether the output may
-    lack some.
+    Attributes
+    ----------
+    eqn, site
+        The step, and the place of the leaf in it.
+    treatment : str
+        How the leaf is treated.
+    noise : GaussianNoise or Masked
+        With the scale of the operand.
+    waits : bool
+        Whether the output may lack some variance, which is drawn with a bias's.
     """
+
+    eqn: Any
+    site: Any
+    treatment: str
+    noise: Any
+    waits: bool
+
+
+def _at_site(step, operands, variance, supply):
+    """The output of a ``NoisyStep``, and the variance that it still lacks; ``variance`` is what the data lack, None: nothing."""
+    eqn, site, treatment, noise, waits = step
     mean, data = operands[site.position], operands[1 - site.position]
 
     def product(data, leaf):
@@ -133,16 +155,34 @@ def _at_site(eqn, site, treatment, operands, noise, supply, variance, waits):
     return center + product(data * s, delta) * t, None
 
 
-def noisy(apply, params, noise, x, *, key, products="local"):
+def noisy(
+    apply: Callable[[Params, Any], Any], params: Params, noise: Any, x: Any, *, key: Key, products: str = "local"
+) -> Any:
     """``apply(params, x)`` with random parameters: the marginal of each example is that under drawn parameters.
 
-    ``apply``: the network, ``apply(params, x) -> f``; rows of x and f are examples. ``params``: a tree of arrays, means of
-    Gaussian leaves, weights of Masked ones. ``noise``: a tree like it with None (no noise), ``Gaussian`` or ``Masked`` at
-    each leaf. ``x``: an array, or a tree of arrays, of shape (n, ...). ``products``: what Gaussian leaves of products get,
-    "local" reparametrization or "flipout"; or "separate": every leaf, however used, is drawn anew for each example, which
-    takes the memory of n sets of parameters.
+    Parameters
+    ----------
+    apply : callable
+        The network, ``apply(params, x) -> f``; rows of x and f are examples.
+    params : pytree of arrays
+        Means of Gaussian leaves, weights of Masked ones.
+    noise : pytree like ``params``
+        None (no noise), ``GaussianNoise`` or ``Masked`` at each leaf.
+    x : array or pytree of arrays of shape (n, ...)
+    key : Key
+    products : {"local", "flipout", "separate"}
+        What Gaussian leaves of products get: local reparametrization or flipout; "separate": every leaf, however used, is
+        drawn anew for each example, which takes the memory of n sets of parameters.
 
-    Raises ValueError where a bias is Masked, the trees do not match or ``products`` is none of these.
+    Returns
+    -------
+    array or pytree of arrays
+        As ``apply`` gives it.
+
+    Raises
+    ------
+    ValueError
+        Where a bias is Masked, the trees do not match or ``products`` is none of these.
     """
     check_choice("products", products, PRODUCTS)
     leaves, tree = jax.tree.flatten(params)
@@ -150,10 +190,19 @@ def noisy(apply, params, noise, x, *, key, products="local"):
     program = trace_program(apply, params, x)
     found, sites, separate = analyze(program, params, x)
     if products == "separate" and separate:
-        return _separate(apply, leaves, tree, noises, found, x, key)
+        return _separate(apply, params, zip(noises, found, strict=True), x, key)
     if products == "flipout":  # a product is then a use at one place
         found = [replace(use, treatment="places") if use.treatment == "product" else use for use in found]
-    return _at_once(lambda supply: _run(program, noises, found, sites, leaves, jax.tree.leaves(x), supply), key)
+    values, noisy_leaves = [*leaves, *jax.tree.leaves(x)], NoisyLeaves(noises, found, sites)
+    return _at_once(lambda supply: _run(program, noisy_leaves, values, supply), key)
+
+
+class NoisyLeaves(NamedTuple):
+    """For each leaf of the parameters its noise (None: none), its use in the program, and where one operation has it."""
+
+    noises: list[Any]
+    uses: list[Any]
+    sites: list[Any]
 
 
 def _at_once(run, key):
@@ -177,8 +226,10 @@ def _at_once(run, key):
     return run(lambda kind, shape: next(drawn[kind]))
 
 
-def _separate(apply, leaves, tree, noises, found, x, key):
+def _separate(apply, params, noises_uses, x, key):
     """``apply`` to each example alone, with all noisy leaves drawn for it."""
+    leaves, tree = jax.tree.flatten(params)
+    noises, found = zip(*noises_uses, strict=True)
 
     def one(row, key):
         def run(supply):
@@ -191,14 +242,16 @@ def _separate(apply, leaves, tree, noises, found, x, key):
     return jax.vmap(one)(x, jax.random.split(key, len(jax.tree.leaves(x)[0])))
 
 
-def _run(program, noises, found, sites, leaves, inputs_x, supply):
-    """The program with noise put in; ``supply(kind, shape)`` gives it."""
+def _run(program, noisy_leaves, values, supply):
+    """The program with noise put in, of the leaves' and the inputs' ``values``; ``supply(kind, shape)`` gives the noise."""
+    noises, found, sites = noisy_leaves
+    leaves, inputs_x = values[: len(noises)], values[len(noises) :]
     env, scales, at = dict(program.values), {}, {}
     for i, (leaf, kind, use, site) in enumerate(zip(leaves, noises, found, sites, strict=True)):
         env[i] = jnp.asarray(leaf)
         if kind is not None and site is not None:
             at[site.step] = i
-            if isinstance(kind, Gaussian):
+            if isinstance(kind, GaussianNoise):
                 scales[i] = kind.scale
         elif kind is not None and use.treatment == "draw":
             env[i] = _draw(env[i], kind, supply, i, use.inputs)
@@ -209,10 +262,10 @@ def _run(program, noises, found, sites, leaves, inputs_x, supply):
         if number in at:
             i = at[number]
             slot = inputs[sites[i].position]
-            kind = Gaussian(scales[slot]) if slot in scales else noises[i]
+            kind = GaussianNoise(scales[slot]) if slot in scales else noises[i]
             variance, waits = variances.get(inputs[1 - sites[i].position]), outputs[0] in waiting
-            site = (eqn, sites[i], found[i].treatment, operands, kind, supply, variance, waits)
-            result, variances[outputs[0]] = _at_site(*site)
+            step = NoisyStep(eqn, sites[i], found[i].treatment, kind, waits)
+            result, variances[outputs[0]] = _at_site(step, operands, variance, supply)
             results = [result]
         else:
             results = bind(eqn, *operands)
@@ -234,7 +287,7 @@ def _waiting(program, noises, sites, at):
     found = set()
     for number, i in at.items():
         eqn, inputs, _ = program.steps[number]
-        if eqn.primitive.name == "add" and isinstance(noises[i], Gaussian):
+        if eqn.primitive.name == "add" and isinstance(noises[i], GaussianNoise):
             position = sites[i].position
             mean, data = (eqn.invars[p].aval.shape for p in (position, 1 - position))
             if _spread(sites[i], mean, data) == data and readers[inputs[1 - position]] == 1:

@@ -71,8 +71,8 @@ class Model:
     """
 
     network: Any
-    likelihood: Likelihood
-    prior: Prior | None = Normal()
+    likelihood: Any  # a Likelihood; methods read the fields of the class that they have checked for
+    prior: Any = Normal()  # a Prior, or None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", as_network(self.network))

@@ -1,7 +1,11 @@
-"""One chunk of steps as one compiled program. Everything that decides (score, best state, patience, divergence) is in it,
-on traced numbers of rows, blocks and epochs, so results do not depend on how a run is cut into chunks. A chunk may end
-within an epoch, so that the host answers Ctrl-C though an epoch be long."""
+"""One chunk of steps as one compiled program.
 
+Everything that decides (score, best state, patience, divergence) is in it, on traced numbers of rows, steps and epochs, so
+results do not depend on how a run is cut into chunks. A chunk may end within an epoch, so that the host reacts to Ctrl-C
+while a long epoch runs.
+"""
+
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,166 +13,196 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Int
 
 from dubito._jax import programs
+from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key
 from dubito.models.model import Batch
+from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState, Stopping
+from dubito.training.method import Clock
 
 CHUNK = 50  # epochs a compiled call runs at most
 RETRIES = 3
 MOVED = 4096  # rows at a time
 
 
-class Clock(NamedTuple):
-    """``step`` counts from 0; ``progress`` runs from 0 to 1; ``brake`` halves the step after a divergence."""
+@register_dataclass
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What all chunks of a member's run, or of all members', have in common.
 
-    step: Any
-    progress: Any
-    epoch_end: Any
-    brake: Any
-
-
-class Stopping(NamedTuple):
-    """When to stop: after ``patience`` epochs whose score did not improve by ``tol``. 0 means never."""
-
-    patience: Any
-    tol: Any
-
-
-class Carry(NamedTuple):
-    state: Any  # the last one whose epoch was finite
-    best: Any  # the state with the best validation score; the last one without validation
-    epoch: Any
-    step: Any
-    score: Any
-    stale: Any
-    brake: Any
-    retries: Any
-    done: Any
-    log: Any  # of this chunk's epochs: likelihood, penalty, score
-    running: Any  # the state within the epoch
-    number: Any  # the epoch's blocks that it has seen
-    info: Any  # the sums of their likelihoods and penalties
-
-
-class Arrays(NamedTuple):
-    """Arrays on the device, padded: x, y and the rows' weights."""
-
-    x: Any
-    y: Any
-    weight: Any
-
-
-class Piece(NamedTuple):
-    """Rows of one epoch, all or some: its blocks ``first`` to ``end`` of the epoch's ``blocks``, rows of weight 0 left out.
-
-    ``size``: the sum of the weights of all of the epoch's rows.
+    Attributes
+    ----------
+    model : Model
+    method : LoopMethod
+    held : DeviceRows
+        The validation rows, those with a weight first.
+    key : Key
+    stopping : Stopping
+    batch_rows : int
+        Rows of a batch, padding included.
+    mesh : jax.sharding.Mesh, optional
+        The devices over which the rows of each step are spread.
     """
 
-    rows: Arrays
-    first: Any
-    end: Any
-    blocks: Any
-    size: Any
+    model: Any
+    method: Any
+    held: DeviceRows
+    key: Any
+    stopping: Stopping
+    batch_rows: int = static()
+    mesh: Any = static(default=None)
 
 
-class Plan(NamedTuple):
-    """How far a chunk goes: at most ``blocks`` steps, ``CHUNK`` epochs, the fit's ``epochs``, and no farther than its piece.
+class Epoch(NamedTuple):
+    """What the steps of one chunk in one epoch have in common.
 
-    ``fresh``: whether it is the first after a start or a resumption, so that the piece's order is not there yet.
+    Attributes
+    ----------
+    order : DeviceRows
+        The piece's rows in this epoch's order, those of weight 0 last.
+    used : int32 scalar
+        How many of them have a weight.
+    piece : DataPiece
+    epochs : int32 scalar
+        The number of epochs of the fit.
+    key : Key
+    step, step_factor : scalar
+        The steps of earlier epochs, and the factor of the step size.
     """
 
-    blocks: Any
+    order: DeviceRows
+    used: Any
+    piece: DataPiece
     epochs: Any
-    fresh: Any
+    key: Any
+    step: Any
+    step_factor: Any
+
+
+class EpochResult(NamedTuple):
+    """What came out of an epoch: mean likelihood and penalty (2,), whether there is a validation score, and the score."""
+
+    info: Any
+    scored: Any
+    score: Any
 
 
 @programs.jit(static_argnums=(3, 4))
-def begin(model, method, rows, block, mesh, key):
-    """A carry around the first state, and room for a piece's rows in an epoch's order."""
+def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
+    """The first ``LoopState``, and room for a piece's rows in an epoch's order."""
     key_init = jax.random.split(key)[0]
-    weight = jnp.ones(block, jnp.float32)
+    weight = jnp.ones(batch_rows, jnp.float32)
     state = method.init(
-        model, Batch(rows.x[:block], rows.y[:block], weight, jnp.float32(1), jnp.float32(block)), key_init
+        model,
+        Batch(rows.x[:batch_rows], rows.y[:batch_rows], weight, jnp.float32(1), jnp.float32(batch_rows)),
+        key_init,
     )
-    zero, one, info = jnp.int32(0), jnp.float32(1), jnp.zeros(2, jnp.float32)
-    log = jnp.full((CHUNK, 3), jnp.nan, jnp.float32)
-    carry = Carry(
-        state, state, zero, zero, jnp.float32(-jnp.inf), zero, one, zero, jnp.bool_(False), log, state, zero, info
+    zero = jnp.int32(0)
+    loop_state = LoopState(
+        state=state,
+        best=state,
+        epoch=zero,
+        step=zero,
+        score=jnp.float32(-jnp.inf),
+        stale=zero,
+        step_factor=jnp.float32(1),
+        retries=zero,
+        done=jnp.bool_(False),
+        log=jnp.full((CHUNK, 3), jnp.nan, jnp.float32),
+        running=state,
+        number=zero,
+        info=jnp.zeros(2, jnp.float32),
     )
-    return laid((carry, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
+    return with_sharding((loop_state, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
 
 
-@programs.jit(static_argnums=(3, 4), donate_argnums=(9, 10))
-def chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
-    """Steps from where ``carry`` is to where ``piece``, ``plan``, patience or retries end; ``order`` has the piece's rows.
+@programs.jit(donate_argnums=(3, 4))
+def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState, order: DeviceRows) -> Any:
+    """Steps from ``loop_state`` to where ``piece``, ``limits``, patience or retries end.
 
-    A piece that is a whole epoch serves epoch after epoch. ``piece.rows.weight`` is 0 for rows not trained on; ``held`` has
-    those of the validation, the used ones first. With a ``mesh`` each block's rows are spread over its devices.
+    Parameters
+    ----------
+    run : Run
+    piece : DataPiece
+        A piece that is a whole epoch serves epoch after epoch.
+    limits : ChunkLimits
+    loop_state : LoopState
+        Its memory is reused.
+    order : DeviceRows
+        The piece's rows in the epoch's order, or room for them; its memory is reused.
+
+    Returns
+    -------
+    tuple
+        The new ``loop_state`` and ``order``.
     """
-    key_run = jax.random.split(key)[1]
+    key_run = jax.random.split(run.key)[1]
     used = jnp.sum(piece.rows.weight > 0, dtype=jnp.int32)
-    first = carry.epoch
+    first = loop_state.epoch
 
     def more(loop):
-        carry, _, spent = loop
-        within = (carry.epoch < plan.epochs) & (carry.epoch - first < CHUNK)
-        here = (piece.first <= carry.number) & (carry.number < piece.end)
-        return (spent < plan.blocks) & within & here & ~carry.done
+        at, _, spent = loop
+        within = (at.epoch < limits.epochs) & (at.epoch - first < CHUNK)
+        here = (piece.first <= at.number) & (at.number < piece.end)
+        return (spent < limits.steps) & within & here & ~at.done
 
-    def part(loop):
-        carry, order, spent = loop
-        keys = jax.random.split(jax.random.fold_in(key_run, carry.epoch), 3)
-        due = (carry.number == piece.first) | (plan.fresh & (spent == 0))
+    def part_of_epoch(loop):
+        at, order, spent = loop
+        keys = jax.random.split(jax.random.fold_in(key_run, at.epoch), 3)
+        due = (at.number == piece.first) | (limits.fresh & (spent == 0))
         key_order = choose(piece.first == 0, keys[0], jax.random.fold_in(keys[0], piece.first))
-        order = shuffled(piece.rows, key_order, order, due)
-        end = jnp.minimum(piece.end, carry.number + plan.blocks - spent)
-        body = partial(one_block, model, method, block, mesh, order, used, piece, plan, keys[1], carry)
-        running, info = jax.lax.fori_loop(carry.number, end, body, (carry.running, carry.info), unroll=1)
-        spent = spent + end - carry.number
-        carry = carry._replace(running=running, info=info, number=end)
+        order = shuffle_rows(piece.rows, key_order, order, due)
+        end = jnp.minimum(piece.end, at.number + limits.steps - spent)
+        epoch = Epoch(order, used, piece, limits.epochs, keys[1], at.step, at.step_factor)
+        body = partial(one_step, run, epoch)
+        running, info = jax.lax.fori_loop(at.number, end, body, (at.running, at.info), unroll=1)
+        spent = spent + end - at.number
+        at = at._replace(running=running, info=info, number=end)
 
         def close():
-            mean, scored, score = info / piece.blocks.astype(jnp.float32), jnp.bool_(False), jnp.float32(jnp.nan)
-            if hasattr(method, "score"):
-                scored, score = jnp.any(held.weight > 0), validate(model, method, held, block, running, keys[2])
-            return decide(carry, mean, score, scored, stopping, piece.blocks, first)
+            mean, scored, score = info / piece.steps.astype(jnp.float32), jnp.bool_(False), jnp.float32(jnp.nan)
+            if run.method.score is not None:
+                scored, score = jnp.any(run.held.weight > 0), validate(run, running, keys[2])
+            return decide(at, EpochResult(mean, scored, score), run.stopping, piece.steps, first)
 
-        carry = jax.lax.cond(end == piece.blocks, close, lambda: carry)
-        return carry, order, spent
+        at = jax.lax.cond(end == piece.steps, close, lambda: at)
+        return at, order, spent
 
-    carry, order, _ = jax.lax.while_loop(more, part, (carry, order, jnp.int32(0)))
-    return laid((carry, order), mesh, PartitionSpec())
+    loop_state, order, _ = jax.lax.while_loop(more, part_of_epoch, (loop_state, order, jnp.int32(0)))
+    return with_sharding((loop_state, order), run.mesh, PartitionSpec())
 
 
 @programs.jit(static_argnums=(3, 4))
-def begin_all(model, method, rows, block, mesh, key):
+def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
     """``begin`` of several members, whose targets, weights and keys have a leading axis."""
 
     def one(rows, key):
-        return begin(model, method, rows, block, mesh, key)
+        return begin(model, method, rows, batch_rows, mesh, key)
 
-    return jax.vmap(one, (Arrays(None, 0, 0), 0))(rows, key)
-
-
-@programs.jit(static_argnums=(3, 4), donate_argnums=(9, 10))
-def chunk_all(model, method, held, block, mesh, key, stopping, piece, plan, carry, order):
-    """``chunk`` of several members: a leading axis in all but the model, the method, the rows and the plan."""
-
-    def one(held, key, piece, carry, order):
-        return chunk(model, method, held, block, mesh, key, stopping, piece, plan, carry, order)
-
-    pieces = Piece(Arrays(None, 0, 0), None, 0, 0, 0)
-    return jax.vmap(one, (0, 0, pieces, 0, 0))(held, key, piece, carry, order)
+    return jax.vmap(one, (DeviceRows(None, 0, 0), 0))(rows, key)
 
 
-def shuffled(rows, key, order, due):
+@programs.jit(donate_argnums=(3, 4))
+def chunk_all(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState, order: DeviceRows) -> Any:
+    """``chunk`` of several members: a leading axis in all but the model, the method, the rows and the limits."""
+
+    def one(held, key, piece, loop_state, order):
+        return chunk(replace(run, held=held, key=key), piece, limits, loop_state, order)
+
+    pieces = DataPiece(DeviceRows(None, 0, 0), None, 0, 0, 0)
+    return jax.vmap(one, (0, 0, pieces, 0, 0))(run.held, run.key, piece, loop_state, order)
+
+
+def shuffle_rows(rows: DeviceRows, key: Key, order: DeviceRows, due: Any) -> DeviceRows:
     """If it is ``due``, ``order`` overwritten with the rows in an epoch's order, those of weight 0 last.
 
     Some at a time, which XLA writes in place: all at once, it would need room for them once more and copy them.
     """
     total = len(rows.weight)
     some = min(MOVED, total)
-    index = jax.lax.cond(due, lambda: permutation(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
+    index = jax.lax.cond(due, lambda: random_order(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
 
     def move(number, order):
         start = jnp.minimum(number * some, total - some)
@@ -176,12 +210,12 @@ def shuffled(rows, key, order, due):
         moved = (
             jax.lax.dynamic_update_slice_in_dim(to, a[chosen], start, 0) for to, a in zip(order, rows, strict=True)
         )
-        return Arrays(*moved)
+        return DeviceRows(*moved)
 
     return jax.lax.fori_loop(0, jnp.where(due, -(-total // some), 0), move, order)
 
 
-def permutation(key, first):
+def random_order(key: Key, first: Bool[Array, "rows"]) -> Int[Array, "rows"]:
     """The numbers from 0 to n − 1 in random order, those where ``first`` (n,) is true before the others.
 
     Each number is sorted as the low bits of one word, which XLA does five times faster than it sorts pairs; where the
@@ -199,79 +233,80 @@ def permutation(key, first):
     return order.astype(jnp.int32)
 
 
-def one_block(model, method, block, mesh, order, used, piece, plan, key, carry, number, state_info):
-    """A step on the epoch's block ``number``; a piece's blocks are balanced and contiguous, rows past a block's end weigh 0."""
+def one_step(run: Run, epoch: Epoch, number: Any, state_info: tuple[Any, Any]) -> tuple[Any, Any]:
+    """The epoch's step ``number``; a piece's steps have equally many rows, which are contiguous; rows past its end weigh 0."""
     state, info = state_info
+    piece = epoch.piece
     count, place = piece.end - piece.first, number - piece.first
-    least, more = used // count, used % count
+    least, more = epoch.used // count, epoch.used % count
     start = place * least + jnp.minimum(place, more)
     rows = least + (place < more).astype(jnp.int32)
-    x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, block) for a in order)
-    weight = jnp.where(jnp.arange(block, dtype=jnp.int32) < rows, weight, 0.0)
-    x, y, weight = laid((x, y, weight), mesh, PartitionSpec(mesh and mesh.axis_names))
-    batch = Batch(x, y, weight, piece.blocks.astype(jnp.float32), piece.size)
-    step = carry.step + number
-    progress = step.astype(jnp.float32) / (plan.epochs * piece.blocks).astype(jnp.float32)
-    clock = Clock(step, progress, number == piece.blocks - 1, carry.brake)
-    state, new = method.step(model, state, batch, clock, jax.random.fold_in(key, number))
+    x, y, weight = (jax.lax.dynamic_slice_in_dim(a, start, run.batch_rows) for a in epoch.order)
+    weight = jnp.where(jnp.arange(run.batch_rows, dtype=jnp.int32) < rows, weight, 0.0)
+    x, y, weight = with_sharding((x, y, weight), run.mesh, PartitionSpec(run.mesh and run.mesh.axis_names))
+    batch = Batch(x, y, weight, piece.steps.astype(jnp.float32), piece.size)
+    step = epoch.step + number
+    progress = step.astype(jnp.float32) / (epoch.epochs * piece.steps).astype(jnp.float32)
+    clock = Clock(step, progress, number == piece.steps - 1, epoch.step_factor)
+    state, new = run.method.step(run.model, state, batch, clock, jax.random.fold_in(epoch.key, number))
     return state, info + jnp.stack([new["likelihood"], new["penalty"]]).astype(jnp.float32)
 
 
-def laid(tree, mesh, spec):
-    """The arrays of a tree laid over a mesh; XLA finds out what its devices must tell one another."""
+def with_sharding(tree: Any, mesh: Any, spec: PartitionSpec) -> Any:
+    """The arrays of a tree spread over a mesh; XLA derives what its devices exchange."""
     if mesh is None:
         return tree
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, NamedSharding(mesh, spec)), tree)
 
 
-def validate(model, method, held, block, state, key):
-    """The mean score of the held-out rows, nats per example; only the blocks that hold some are computed."""
-    count = jnp.sum(held.weight > 0, dtype=jnp.int32)
+def validate(run: Run, state: Any, key: Key) -> Any:
+    """The mean score of the held-out rows, in nats per example; only the batches that hold some are computed."""
+    count = jnp.sum(run.held.weight > 0, dtype=jnp.int32)
 
     def add(number, sums):
-        x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * block, block) for a in held)
-        row = method.score(model, state, Batch(x, y, weight, 1.0, 1.0), jax.random.fold_in(key, number))
+        x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * run.batch_rows, run.batch_rows) for a in run.held)
+        row = run.method.score(run.model, state, Batch(x, y, weight, 1.0, 1.0), jax.random.fold_in(key, number))
         return sums + jnp.stack([jnp.sum(jnp.where(weight > 0, weight * row, 0.0)), jnp.sum(weight)])
 
-    sums = jax.lax.fori_loop(0, -(-count // block), add, jnp.zeros(2, jnp.float32))
+    sums = jax.lax.fori_loop(0, -(-count // run.batch_rows), add, jnp.zeros(2, jnp.float32))
     return sums[0] / sums[1]
 
 
-def decide(carry, info, score, scored, stopping, blocks, first):
-    """Accept the epoch, or go back to the last finite state with half the step; keep the best; run out of patience."""
-    state = carry.running
+def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, first: Any) -> LoopState:
+    """Accept the epoch, or go back to the last finite state with half the step; keep the best; count patience down."""
+    state, (info, scored, score) = at.running, result
     finite = jnp.all(jnp.isfinite(info)) & all_finite(state) & (~scored | ~jnp.isnan(score))
-    better = finite & (~scored | (score > carry.score))
-    gained = finite & scored & (score > carry.score + stopping.tol)
-    stale = jnp.where(gained, 0, carry.stale + finite.astype(jnp.int32))
-    retries = carry.retries + (~finite).astype(jnp.int32)
+    better = finite & (~scored | (score > at.score))
+    gained = finite & scored & (score > at.score + stopping.tol)
+    stale = jnp.where(gained, 0, at.stale + finite.astype(jnp.int32))
+    retries = at.retries + (~finite).astype(jnp.int32)
     patient = (stopping.patience == 0) | ~scored | (stale < stopping.patience)
-    place = carry.epoch - first
+    place = at.epoch - first
     row = jnp.concatenate([info, score[None]])
-    kept = choose(finite, state, carry.state)
-    return Carry(
+    kept = choose(finite, state, at.state)
+    return LoopState(
         state=kept,
-        best=choose(better, state, carry.best),
-        epoch=carry.epoch + finite.astype(jnp.int32),
-        step=carry.step + jnp.where(finite, blocks, 0),
-        score=jnp.where(better & scored, score, carry.score),
+        best=choose(better, state, at.best),
+        epoch=at.epoch + finite.astype(jnp.int32),
+        step=at.step + jnp.where(finite, steps, 0),
+        score=jnp.where(better & scored, score, at.score),
         stale=stale,
-        brake=jnp.where(finite, carry.brake, carry.brake * 0.5),
+        step_factor=jnp.where(finite, at.step_factor, at.step_factor * 0.5),
         retries=retries,
         done=~patient | (retries > RETRIES),
-        log=carry.log.at[place].set(jnp.where(finite, row, carry.log[place])),
+        log=at.log.at[place].set(jnp.where(finite, row, at.log[place])),
         running=kept,
         number=jnp.int32(0),
         info=jnp.zeros_like(info),
     )
 
 
-def choose(condition, new, old):
-    """A cond, not a select of each leaf, which would be a kernel each to compile."""
+def choose(condition: Any, new: Any, old: Any) -> Any:
+    """``new`` where the condition holds, else ``old``: by a cond, not a select of each leaf, which would be a kernel each to compile."""
     return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
-def all_finite(tree):
+def all_finite(tree: Any) -> Any:
     """Whether every float is finite."""
     floats = [leaf.ravel() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.isfinite(jnp.concatenate(floats)))

@@ -1,17 +1,28 @@
-"""The data of a fit on the host: checked at the door, held out, padded to few sizes."""
+"""The rows of a fit on the host: validated, converted to float32, padded to few sizes."""
 
 import math
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Int
 
-from dubito._check import DataError, check_weight_sum, in_rows, is_number
+from dubito._check import DataError, check_weight_sum, in_rows
+from dubito._jax.types import Key
 from dubito.models.likelihoods.by_name import target_error
+from dubito.models.model import Model
 
 
 class Rows(NamedTuple):
-    """The data set on the host: x (N, D), y (N, K) or (N,), weights for training and validation (N,)."""
+    """The data set on the host, N rows.
+
+    Attributes
+    ----------
+    x : (N, D) float32 array
+    y : (N, K) float32 array, or (N,) int32 array of class indices
+    train, valid : (N,) float32 array
+        Weights for training and validation; 0 leaves a row out.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -19,21 +30,9 @@ class Rows(NamedTuple):
     valid: np.ndarray
 
 
-class Member(NamedTuple):
-    """A key and two weight vectors over the same rows: what it trains on, what it is validated on.
-
-    ``y``: targets of its own, like the rows' (None: theirs).
-    """
-
-    key: Any
-    train: np.ndarray
-    valid: np.ndarray
-    y: np.ndarray | None = None
-
-
-def check_rows(model, x, y, weight):
-    """``checked``, and that there are rows whose weights sum to a usable number."""
-    rows = checked(model, x, y, weight)
+def check_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
+    """``float32_rows``, with a check that there are rows and that their weights sum to a usable number."""
+    rows = float32_rows(model, x, y, weight)
     if len(rows.x) == 0 and np.size(weight) > 1:
         raise ValueError(f"weight must have a number above 0; all {len(weight)} are 0")
     if len(rows.x) == 0:
@@ -42,9 +41,26 @@ def check_rows(model, x, y, weight):
     return rows
 
 
-def checked(model, x, y, weight):
-    """Float32 arrays of the rows whose weight is above 0, ready for the loop. Raises ValueError for wrong shapes, and
-    DataError that names rows for values that are missing, infinite or none of the model's targets."""
+def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
+    """Validate the data of a fit and convert them for the loop; rows of weight 0 are left out.
+
+    Parameters
+    ----------
+    model : Model
+        Decides what targets are valid.
+    x : array_like of shape (N, D, ...)
+    y : array_like of shape (N, ...)
+        Targets, or class indices (N,).
+    weight : array_like of shape (N,), optional
+        Sample weights; None: 1.
+
+    Raises
+    ------
+    ValueError
+        For shapes or types that do not fit.
+    DataError
+        For values that are missing, infinite or invalid as the model's targets; it names their rows.
+    """
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2:
         raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
@@ -75,31 +91,13 @@ def checked(model, x, y, weight):
     return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
 
 
-def hold_out(rows, fraction, key):
-    """Move a random ``fraction`` of the rows (stratified for classes) from training to validation."""
-    if not (is_number(fraction) and 0 < fraction < 1):
-        raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
-    used = np.flatnonzero(rows.train > 0)
-    order = used[permutation(key, len(used))]
-    if rows.y.ndim == 1:
-        order = order[np.argsort(rows.y[order], kind="stable")]
-        chosen = order[np.unique(np.linspace(0, len(order) - 1, max(1, round(fraction * len(used)))).astype(int))]
-    else:
-        chosen = order[: max(1, round(fraction * len(used)))]
-    if len(chosen) == len(used):
-        raise ValueError(f"early_stopping needs at least 2 rows, got {len(used)}")
-    valid = np.zeros_like(rows.train)
-    valid[chosen] = rows.train[chosen]
-    return rows._replace(valid=valid, train=np.where(valid > 0, 0, rows.train).astype(np.float32))
-
-
-def bucket(count):
+def padded_size(count: int) -> int:
     """The padded size for a number of rows: 2^k or 1.5·2^k, at least 16, so that few shapes are compiled."""
     power = max(16, 1 << (count - 1).bit_length())
     return power * 3 // 4 if 16 < count <= power * 3 // 4 else power
 
 
-def part(size, count):
+def padded_fraction(size: int, count: int) -> int:
     """The padded size for ``count`` of ``size`` rows: halved as often as they fit, so that tables of one size that hold
     the same share out have one size of it too."""
     while size // 2 >= max(count, 1):
@@ -107,15 +105,16 @@ def part(size, count):
     return size
 
 
-def permutation(key, count):
+def permutation(key: Key, count: int) -> Int[np.ndarray, "count"]:
     """``jax.random.permutation``, bit for bit, sorted on the host: random bits of few sizes are all that is compiled."""
     order = np.arange(count)
     for _ in range(math.ceil(3 * math.log(max(count, 2)) / math.log(2**32 - 1))):
         key, key_bits = jax.random.split(key)
-        bits = np.asarray(jax.random.bits(key_bits, (bucket(count),), np.uint32))[:count]
+        bits = np.asarray(jax.random.bits(key_bits, (padded_size(count),), np.uint32))[:count]
         order = order[np.argsort(bits, kind="stable")]
     return order
 
 
-def padded(array, total):
+def pad_rows(array: np.ndarray, total: int) -> np.ndarray:
+    """``array`` with zeros after its rows, ``total`` rows in all."""
     return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))

@@ -1,26 +1,26 @@
 """Gradient descent by name: optax does the work, with the papers' defaults; and the proximal step that makes exact zeros.
 
-Rates stand outside optax: an update is ``learning_rate · schedule(progress) · brake`` times the optimizer's direction, so
-that another learning rate compiles nothing new and the engine's brake needs no cooperation from the optimizer. An optax
-transformation of the user's own brings its own rate; then only schedule and brake multiply it.
+Rates stand outside optax: an update is ``learning_rate · schedule(progress) · step_factor`` times the optimizer's direction,
+so that another learning rate compiles nothing new and the loop can halve the step of any optimizer. An optax transformation
+of the user's own brings its own rate; then only schedule and step factor multiply it.
 """
 
 import difflib
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from dubito._check import is_number, is_whole
 from dubito._jax import jaxpr
-from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Params
+from dubito.models.model import Model
+from dubito.training.method import Clock, LoopMethod, ScheduledMethod
+from dubito.training.packing import pack_like, unpack
 
-SMALL = 2**15  # parameters: up to here arithmetic on them is done on one vector
-EPOCHS, SEEN = 400, 400_000  # where a method leaves its epochs open: so many, and enough to see so many rows
+SEEN = 400_000  # rows that a fit shows at least where the method leaves its epochs open
 
 
 class Optimizer(NamedTuple):
@@ -73,10 +73,12 @@ SCHEDULES = {
 }
 
 
-def check(method):
-    """Refuse an unknown optimizer or schedule, or numbers no descent can use; called once, when a fit begins."""
-    for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-        value = getattr(method, name)
+def check_descent(method: ScheduledMethod) -> None:
+    """Raise ValueError for an unknown optimizer or schedule, or numbers that no descent can use. Called once, before a fit."""
+    for name, value, table in (
+        ("optimizer", method.optimizer, OPTIMIZERS),
+        ("schedule", method.schedule, SCHEDULES),
+    ):
         if isinstance(value, str) and value not in table:
             near = difflib.get_close_matches(value, table, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -85,8 +87,7 @@ def check(method):
         raise ValueError(
             f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"
         )
-    for name in ("clip", "max_norm"):
-        limit = getattr(method, name, None)
+    for name, limit in (("clip", method.clip), ("max_norm", method.max_norm)):
         if limit is not None and not (is_number(limit) and limit > 0):
             raise ValueError(f"{name} must be positive or None (no limit), got {limit!r}")
     if method.epochs is not None and not is_whole(method.epochs, 1):
@@ -97,71 +98,44 @@ def check(method):
         )
 
 
-def scheduled(method, rows):
+def with_epochs(method: LoopMethod, rows: int) -> Any:
     """The method with a number of epochs for so many rows, if it leaves that open (None)."""
-    least = getattr(method, "least_epochs", EPOCHS)
-    return replace(method, epochs=max(least, SEEN // rows)) if method.epochs is None else method
+    if method.epochs is not None:
+        return method
+    return replace(method, epochs=max(method.least_epochs, SEEN // rows))  # type: ignore[type-var]
 
 
-def _transformation(method):
+def _transformation(method: ScheduledMethod) -> Any:
     return OPTIMIZERS[method.optimizer].direction if isinstance(method.optimizer, str) else method.optimizer
 
 
-@register_dataclass
-@dataclass(frozen=True)
-class Vector:
-    """A tree of small arrays as one vector, so that what is done to each of its numbers is one kernel, not one a leaf.
-
-    It is kept as such from step to step: where leaves are put together in the midst of arithmetic, XLA's kernel looks up
-    for every number which leaf it is of.
-    """
-
-    values: jax.Array
-    tree: Any = static()
-    shapes: tuple = static()
-
-
-def packed(method, params):
-    """``params`` = {"network": θ, "likelihood": φ} for training, each part as a ``Vector``.
-
-    A part that is large stays as it is, and so do all with an optimizer of the user's own, which may look at leaves.
-    """
-    return {name: _packed(part) if isinstance(method.optimizer, str) else part for name, part in params.items()}
-
-
-def _packed(tree):
-    leaves, structure = jax.tree.flatten(tree)
-    if len(leaves) < 2 or sum(leaf.size for leaf in leaves) > SMALL or len({leaf.dtype for leaf in leaves}) > 1:
-        return tree
-    return Vector(jnp.concatenate([leaf.ravel() for leaf in leaves]), structure, tuple(leaf.shape for leaf in leaves))
-
-
-def alike(tree, other):
-    """``tree`` as a ``Vector`` where ``other``, of the same structure, is one."""
-    return _packed(tree) if isinstance(other, Vector) else tree
-
-
-def unpacked(params):
-    """What ``packed`` was given."""
-    return {name: _unpacked(part) if isinstance(part, Vector) else part for name, part in params.items()}
-
-
-def _unpacked(vector):
-    ends = np.cumsum([math.prod(shape) for shape in vector.shapes])
-    leaves = jnp.split(vector.values, ends[:-1])
-    return vector.tree.unflatten([leaf.reshape(shape) for leaf, shape in zip(leaves, vector.shapes, strict=True)])
-
-
-def start(method, params):
+def init_state(method: ScheduledMethod, params: Params) -> Any:
     """The optimizer's state for a tree of parameters."""
     with jax.numpy_dtype_promotion("standard"):  # optax counts in int32
         return _transformation(method).init(params)
 
 
-def descend(method, gradient, params, state, clock, strengths=None):
-    """One step down: new params and optimizer state. ``gradient`` is of the objective per example.
+def descend(
+    method: ScheduledMethod, gradient: Params, params: Params, state: Any, clock: Clock, strengths: Params | None = None
+) -> tuple[Params, Any]:
+    """One step of descent.
 
-    ``strengths``, a tree like ``params`` (0: none), asks for the proximal step of Σ strength·|w|.
+    Parameters
+    ----------
+    method : ScheduledMethod
+        Optimizer, learning rate, schedule and clip.
+    gradient, params : pytree
+        The gradient of the objective per example, and where it was taken.
+    state : pytree
+        The optimizer's, of ``start``.
+    clock : Clock
+    strengths : pytree like ``params``, optional
+        Adds the proximal step of Σ strength·|w|; 0 leaves a number without it.
+
+    Returns
+    -------
+    tuple
+        The new parameters, and the optimizer's new state.
     """
     with jax.numpy_dtype_promotion("standard"):
         if method.clip is not None:
@@ -173,20 +147,20 @@ def descend(method, gradient, params, state, clock, strengths=None):
     return (params if strengths is None else soft_threshold(method, params, strengths, state, clock)), state
 
 
-def step_size(method, clock):
-    """learning_rate · schedule · brake with descent's sign; an optimizer of the user's own has rate and sign in it."""
-    factor, rate = SCHEDULES[method.schedule](clock.progress) * clock.brake, learning_rate(method)
+def step_size(method: ScheduledMethod, clock: Clock) -> Any:
+    """−learning_rate · schedule · step_factor; without −learning_rate for an optimizer of the user's own, which has rate and sign."""
+    factor, rate = SCHEDULES[method.schedule](clock.progress) * clock.step_factor, learning_rate(method)
     return factor if rate is None else -rate * factor
 
 
-def learning_rate(method):
-    """The method's, or where it is None its optimizer's usual one; None for an optimizer of the user's own, which has its own."""
+def learning_rate(method: ScheduledMethod) -> Any:
+    """The method's learning rate, or its optimizer's usual one where that is None; None for an optimizer of the user's own."""
     if not isinstance(method.optimizer, str):
         return None
     return OPTIMIZERS[method.optimizer].rate if method.learning_rate is None else method.learning_rate
 
 
-def soft_threshold(method, params, strengths, state, clock):
+def soft_threshold(method: ScheduledMethod, params: Params, strengths: Params, state: Any, clock: Clock) -> Params:
     """The proximal step of Σ strength·|w| after a step of descent: exact zeros (mathematics: L1).
 
     The threshold is the optimizer's own step: α·strength for SGD, /(1 − momentum) with a heavy ball, /(√v̂ + ε) per
@@ -205,7 +179,7 @@ def soft_threshold(method, params, strengths, state, clock):
     return jax.tree.map(shrink, strengths, params, steps)
 
 
-def limited(method, model, params, x):
+def limit_norms(method: ScheduledMethod, model: Model, params: Params, x: Any) -> Params:
     """``params`` with the weights into each hidden unit scaled to norm ``max_norm`` where theirs is larger.
 
     Max-norm (Srivastava et al., JMLR 2014, section 5.1): a projection after each step. Biases and the weights into the
@@ -213,7 +187,7 @@ def limited(method, model, params, x):
     """
     if method.max_norm is None:
         return params
-    plain = unpacked(params)
+    plain = unpack(params)
     uses = jaxpr.uses(model.network.apply, plain["network"], x)
     into_hidden = jax.tree.map(lambda w, use: w.ndim > 1 and use.multiplies and use.hidden, plain["network"], uses)
     if not any(jax.tree.leaves(into_hidden)):
@@ -226,4 +200,4 @@ def limited(method, model, params, x):
         return w * jnp.minimum(1.0, method.max_norm / norm).astype(w.dtype)  # a norm of 0 gives min(1, ∞)
 
     network = jax.tree.map(scaled, plain["network"], into_hidden, uses)
-    return {**params, "network": alike(network, params["network"])}
+    return {**params, "network": pack_like(network, params["network"])}

@@ -6,6 +6,7 @@ while one is trained on.
 
 import contextlib
 import hashlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,57 +14,61 @@ import jax
 import numpy as np
 
 from dubito._check import check_weight_sum
-from dubito.training.chunk import Arrays, Piece
-from dubito.training.data import Rows, bucket, checked, padded
+from dubito.models.model import Model
+from dubito.training.data import Rows, float32_rows, pad_rows, padded_size
+from dubito.training.loop_state import DataPiece, DeviceRows
+from dubito.training.method import Method, Wrapper, base_method
 
-ROWS = 2**16  # of a piece at most
-BYTES = 2**26  # of its inputs at most
-
-
-def innermost(method):
-    """The method that trains, inside wrappers that multiply it."""
-    while hasattr(method, "method"):
-        method = method.method
-    return method
+PIECE_ROWS = 2**16  # of a piece at most
+PIECE_BYTES = 2**26  # of its inputs at most
 
 
-def in_memory(rows, block, put):
+def memory_pieces(rows: Rows, batch_rows: int, put: Callable[[Any], Any]) -> Callable[..., Generator[DataPiece]]:
     """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights and targets."""
-    total = bucket(len(rows.x)) + block  # a block is a contiguous slice: room for the last one to reach past the end
-    x, y = put(padded(rows.x, total)), put(padded(rows.y, total))
+    total = padded_size(len(rows.x)) + batch_rows  # a batch is a slice: room for the last one to reach past the end
+    x, y = put(pad_rows(rows.x, total)), put(pad_rows(rows.y, total))
 
     def pieces(*members):
-        weight = np.stack([padded(member.train, total) for member in members])
-        own = [y if member.y is None else put(padded(member.y, total)) for member in members]
+        weight = np.stack([pad_rows(member.train, total) for member in members])
+        own = [y if member.y is None else put(pad_rows(member.y, total)) for member in members]
         weight, targets = (weight[0], own[0]) if len(members) == 1 else (weight, put(np.stack(own)))
-        blocks = (-(-np.sum(weight > 0, axis=-1) // block)).astype(np.int32)
+        steps = (-(-np.sum(weight > 0, axis=-1) // batch_rows)).astype(np.int32)
         size = np.sum(weight, axis=-1, dtype=np.float64).astype(np.float32)
-        piece = Piece(Arrays(x, targets, put(weight)), np.int32(0), blocks, blocks, size)
+        piece = DataPiece(DeviceRows(x, targets, put(weight)), np.int32(0), steps, steps, size)
         while True:
             yield piece
 
     return pieces
 
 
-def streamed(stream, block):
+def stream_pieces(stream: "Stream", batch_rows: int) -> Callable[..., Generator[DataPiece]]:
     """For a member the endless pieces of a stream, which it reads for itself."""
-    length = max(block, len(stream.first.x) // block * block)  # so that all blocks but the epoch's last are full
-    total = bucket(length) + block
+    length = max(
+        batch_rows, len(stream.first.x) // batch_rows * batch_rows
+    )  # so that all batches but the epoch's last are full
+    total = padded_size(length) + batch_rows
 
     def pieces():
         for rows, before in stream.epochs(length):
-            arrays = Arrays(*(jax.device_put(padded(array, total)) for array in rows[:3]))
-            first, end, blocks = (np.int32(-(-n // block)) for n in (before, before + len(rows.x), stream.count))
-            yield Piece(arrays, first, end, blocks, np.float32(stream.size))
+            arrays = DeviceRows(*(jax.device_put(pad_rows(array, total)) for array in rows[:3]))
+            first, end, steps = (np.int32(-(-n // batch_rows)) for n in (before, before + len(rows.x), stream.count))
+            yield DataPiece(arrays, first, end, steps, np.float32(stream.size))
 
-    return lambda member: ahead(pieces())
+    return lambda member: prefetch(pieces())
 
 
-def opened(model, method, source, y, weight, whole, identified):
-    """(rows, None) of a source whose rows are one piece, which then are in memory; otherwise (its first piece, a Stream).
+def check_source(method: Method, source: Any, y: Any, weight: Any, refused: Mapping[str, bool]) -> None:
+    """Raise ValueError for a fit of a stream that is none, or that wants all rows in memory.
 
-    ``whole``: by name whether things that need all rows in memory are wanted; they are refused. ``identified``: whether
-    the Stream's digest is needed. Raises ValueError for these, and as Stream does.
+    Parameters
+    ----------
+    method : Method
+    source : callable
+        Given as x.
+    y, weight : None
+        They come from the source.
+    refused : mapping
+        By name whether things that need all rows in memory are wanted.
     """
     if not callable(source):
         raise ValueError(
@@ -72,19 +77,24 @@ def opened(model, method, source, y, weight, whole, identified):
         )
     if y is not None or weight is not None:
         raise ValueError("y and weight must be None where x is a callable: its iterator gives (x, y) or (x, y, weight)")
-    wrapper = method
-    while True:
-        needs = hasattr(wrapper, "folds") or getattr(wrapper, "every_row", False)
-        whole = whole | {type(wrapper).__name__: needs}
-        if not hasattr(wrapper, "method"):
-            break
-        wrapper = wrapper.method
-    for name in [name for name, wanted in whole.items() if wanted]:
+    wanted, inner = dict(refused), method
+    while isinstance(inner, Wrapper):
+        wanted[type(inner).__name__] = inner.every_row
+        inner = inner.method
+    wanted[type(inner).__name__] = inner.every_row
+    for name in [name for name, needed in wanted.items() if needed]:
         raise ValueError(f"{name} needs all rows in memory: leave it out, or give arrays as x and y")
+
+
+def open_source(model: Model, method: Method, source: Any, identified: bool) -> "tuple[Rows, Stream | None]":
+    """(rows, None) of a source whose rows are one piece, which then are in memory; otherwise (its first piece, a Stream).
+
+    ``identified``: whether the Stream's digest is needed. Raises ValueError where all rows make one step, and as Stream does.
+    """
     stream = Stream(model, source, identified)
     if len(stream.first.x) == stream.count:
         return stream.first, None
-    if wrapper.batch_size is None:
+    if base_method(method).batch_size is None:
         raise ValueError(
             f"batch_size=None is a step of all {stream.count} rows, too many for memory: give a batch_size"
         )
@@ -94,12 +104,22 @@ def opened(model, method, source, y, weight, whole, identified):
 class Stream:
     """The rows that ``source()`` gives: an iterator, a new one at each call, of (x, y) or (x, y, weight) of any lengths.
 
-    Made by reading all of them once: ``count`` rows of weight above 0 (others are left out), the sum ``size`` of their
-    weights, the ``first`` piece, and if ``identified`` a ``digest`` of all. Raises ValueError that names the piece whose
-    rows do not fit the model or the piece before.
+    All are read once when it is made. Raises ValueError that names the piece whose rows do not fit the model or the piece
+    before.
+
+    Attributes
+    ----------
+    count : int
+        Rows of weight above 0; others are left out.
+    size : float
+        The sum of their weights.
+    first : Rows
+        The first piece.
+    digest : str
+        Of all rows, if ``identified``.
     """
 
-    def __init__(self, model, source, identified=False):
+    def __init__(self, model: Model, source: Callable[[], Any], identified: bool = False):
         self.model, self.source = model, source
         self.count, self.size = 0, 0.0
         self.first: Any = None
@@ -115,17 +135,17 @@ class Stream:
         check_weight_sum(self.size, "weight")
         self.digest = digest.hexdigest()
 
-    def parts(self):
+    def checked_rows(self) -> Iterator[Rows]:
         """One reading as it comes: ``Rows`` of weight above 0, checked."""
         found = self.source()
-        if not hasattr(found, "__iter__"):
+        if not isinstance(found, Iterable):
             raise ValueError(f"the pieces' callable must return an iterator of (x, y), got {type(found).__name__}")
         like = None
         for number, part in enumerate(found):
             if not (isinstance(part, tuple | list) and len(part) in (2, 3)):
                 raise ValueError(f"piece {number} must be a tuple (x, y) or (x, y, weight), got {type(part).__name__}")
             try:
-                rows = checked(self.model, part[0], part[1], part[2] if len(part) == 3 else None)
+                rows = float32_rows(self.model, part[0], part[1], part[2] if len(part) == 3 else None)
             except ValueError as error:
                 raise ValueError(f"piece {number} (counted from 0): {error}") from error
             kind = [(array.shape[1:], str(array.dtype)) for array in rows[:2]]
@@ -137,21 +157,21 @@ class Stream:
             if len(rows.x):
                 yield rows
 
-    def pieces(self, length=None):
+    def pieces(self, length: int | None = None) -> Iterator[Rows]:
         """One reading in pieces of ``length`` rows (None: as many as a piece may have), the last with the rest."""
         waiting, count = [], 0
-        for rows in self.parts():
-            length = length or max(1, min(ROWS, BYTES * len(rows.x) // max(1, rows.x.nbytes)))
+        for rows in self.checked_rows():
+            length = length or max(1, min(PIECE_ROWS, PIECE_BYTES * len(rows.x) // max(1, rows.x.nbytes)))
             waiting.append(rows)
             count += len(rows.x)
             while count >= length:
-                whole = joined(waiting)
+                whole = concatenate_rows(waiting)
                 yield Rows(*(array[:length] for array in whole))
                 waiting, count = [Rows(*(array[length:] for array in whole))], count - length
         if count:
-            yield joined(waiting)
+            yield concatenate_rows(waiting)
 
-    def epochs(self, length):
+    def epochs(self, length: int) -> Iterator[tuple[Rows, int]]:
         """One reading after another, without end: pairs of a piece and the number of rows before it.
 
         Raises ValueError where a reading has not as many rows as the first.
@@ -173,12 +193,12 @@ class Stream:
         )
 
 
-def joined(parts):
+def concatenate_rows(parts: list[Rows]) -> Rows:
     """``Rows`` one after another."""
     return parts[0] if len(parts) == 1 else Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def ahead(items):
+def prefetch(items: Any) -> Generator[Any]:
     """The items of an endless iterator, each next one made on a thread while the one before is used."""
     with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, items)

@@ -131,7 +131,7 @@ def not_finite(config, arrays):
 
 
 def broken_state(config, arrays):
-    arrays["1.0.carry"][0] = np.float32(np.nan).view(np.uint32)
+    arrays["1.0.state"][0] = np.float32(np.nan).view(np.uint32)
 
 
 def other_version(config, arrays):

@@ -93,7 +93,7 @@ CASES = {
         (table()[0], counts().clip(1, 3)),
     ),
     "chains": (
-        regressor(dubito.NUTS(draws=4, warmup=60, chains=2, max_depth=3, descent=25), hidden=(2,)),
+        regressor(dubito.NUTS(draws=4, warmup=60, chains=2, max_depth=3, warm_start_steps=25), hidden=(2,)),
         table(),
     ),
     "swag": (regressor(dubito.Ensemble(dubito.SWAG(epochs=5, rank=3), 2)), table()),

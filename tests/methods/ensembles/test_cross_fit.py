@@ -9,6 +9,7 @@ import scipy.stats
 import dubito
 from dubito._jax import prng
 from dubito.methods.ensembles import cross_fit
+from dubito.training import splits
 from dubito.training.data import Rows, check_rows
 
 
@@ -32,21 +33,21 @@ def rows(n, y=None, weight=None):
 def test_folds_are_balanced_and_leave_out_rows_without_weight(key):
     weight = np.ones(53, np.float32)
     weight[:3] = 0
-    fold = cross_fit.assigned(rows(53, weight=weight), 10, key)
+    fold = splits.random_folds(rows(53, weight=weight), 10, key)
     assert np.array_equal(fold == -1, weight == 0)
     assert np.array_equal(np.bincount(fold[3:]), np.full(10, 5))
 
 
 def test_folds_are_stratified(key):
     y = np.repeat(np.arange(3, dtype=np.int32), [40, 20, 10])
-    fold = cross_fit.assigned(rows(70, y), 10, key)
+    fold = splits.random_folds(rows(70, y), 10, key)
     for k, size in ((0, 4), (1, 2), (2, 1)):
         assert np.array_equal(np.bincount(fold[y == k]), np.full(10, size))
 
 
 def test_one_row_is_refused(key):
     with pytest.raises(ValueError, match="n_samples = 1"):
-        cross_fit.assigned(rows(1), 10, key)
+        splits.random_folds(rows(1), 10, key)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=1.0), dubito.Normal(scale=0.5))
     method = dubito.CrossFit(dubito.MAP(epochs=1, batch_size=None, learning_rate=0.5), 3, noise="constant", df=None)
     _, key_members, _ = jax.random.split(prng.fast(jax.random.key(3)), 3)
-    fold = cross_fit.assigned(check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
+    fold = splits.random_folds(check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
 
     def fitted(y):
         params = dubito.fit(model, x, y, method, key=jax.random.key(3)).params["network"]
@@ -123,7 +124,7 @@ def test_temperature_undoes_logits_that_are_too_large():
     folds = np.zeros((2, 3000), np.float32)
     folds[0, ::2] = folds[1, 1::2] = 1
     data = Rows(x, y, np.ones(3000, np.float32), np.zeros(3000, np.float32))
-    found = cross_fit.tempered(model, [part, part], folds, data, jax.random.key(0))
+    found = cross_fit.with_temperature(model, [part, part], folds, data, jax.random.key(0))
     information = np.sum((p * x**2).sum(1) - (p * x).sum(1) ** 2)  # of log T at T = 3, in f = x
     error = np.log(found.model.likelihood.temperature / 3) * np.sqrt(information)
     assert abs(error) < 4.6
@@ -143,7 +144,7 @@ def test_rows_that_are_all_right_leave_a_doubt(margin):
     folds = np.zeros((2, 40), np.float32)
     folds[0, ::2] = folds[1, 1::2] = 1
     data = Rows(x, (x[:, 0] > 0).astype(np.int32), np.ones(40, np.float32), np.zeros(40, np.float32))
-    found = cross_fit.tempered(part.model, [part, part], folds, data, jax.random.key(0))
+    found = cross_fit.with_temperature(part.model, [part, part], folds, data, jax.random.key(0))
     wrong = 1 / (1 + np.exp(margin / found.model.likelihood.temperature))
     np.testing.assert_allclose(wrong, 1 / 82, rtol=1e-3)
 

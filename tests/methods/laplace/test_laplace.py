@@ -15,9 +15,9 @@ import dubito
 from dubito import network_view as fitted_
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.evidence import Evidence
-from dubito.methods.map import Point
-from dubito.training import fit
-from dubito.training.data import Member, check_rows
+from dubito.training.data import check_rows
+from dubito.training.descent import DescentState
+from dubito.training.members import Member, Trained
 
 N, D, TAU = 40, 3, 4.0
 MODE = dubito.MAP(epochs=2000, batch_size=None, learning_rate=0.05)
@@ -50,8 +50,8 @@ def around(model, x, y, params=None, **settings):
     method.check(model)
     rows = check_rows(model, x, y, None)
     member = Member(jax.random.key(0), rows.train, rows.valid)
-    point = Point(model.init(jax.random.key(5)) if params is None else params, None)
-    trained = fit.Trained((member,), (point,), (0,), 1, rows)
+    point = DescentState(model.init(jax.random.key(5)) if params is None else params, None)
+    trained = Trained((member,), (point,), (0,), 1, rows)
     return method.finish(model, trained, jax.random.key(1), None)
 
 
@@ -142,7 +142,7 @@ def test_weights_are_rows_so_many_times_and_blocks_do_not_matter(monkeypatch):
     weight = np.arange(N) % 3
     a = fitted(LINEAR, np.repeat(X, weight, axis=0), np.repeat(Y, weight, axis=0))
     b = fitted(LINEAR, X, Y, weight=weight)
-    monkeypatch.setattr(curvature, "ROWS", 7)
+    monkeypatch.setattr(curvature, "BLOCK_ROWS", 7)
     c = fitted(LINEAR, X, Y, weight=weight)
     for other in (b, c):
         np.testing.assert_allclose(covariance(other), covariance(a), rtol=1e-3, atol=1e-6)
@@ -288,7 +288,7 @@ def test_tuning_finds_the_maximum_of_bayesian_ridge():
     ridge = BayesianRidge(fit_intercept=False, compute_score=True, tol=1e-9, max_iter=1000).fit(x, y[:, 0])
     network = dubito.Network(lambda key: {"w": 0.1 * jax.random.normal(key, (D, 1))}, lambda p, x: x @ p["w"])
     learned = dubito.Model(network, dubito.Gaussian(shape=1e-6, rate=1e-6), dubito.Normal(3.0))
-    posterior = fitted(learned, x, y, structure="dense", tune=8)
+    posterior = fitted(learned, x, y, structure="dense", prior_updates=8)
     tau = posterior.part.shape / posterior.part.rate
     np.testing.assert_allclose(tau, ridge.alpha_, rtol=1e-4)
     np.testing.assert_allclose((3.0 * posterior.prior_factor) ** -2, ridge.lambda_, rtol=1e-3)
@@ -396,7 +396,7 @@ def test_draws_through_the_network_itself_doubt_a_hundred_times_too_much():
 
 def test_an_ensemble_of_it_is_a_mixture_of_one_model():
     x, y = table(60)
-    inner = dubito.LaplaceApproximation(dubito.MAP(epochs=100), tune=1)
+    inner = dubito.LaplaceApproximation(dubito.MAP(epochs=100), prior_updates=1)
     model = dubito.Model(dubito.mlp(D, (16,)), dubito.Gaussian())
     ensemble = dubito.fit(model, x, y, dubito.Ensemble(inner, 2), key=jax.random.key(0))
     assert isinstance(ensemble, dubito.Mixture) and len(ensemble.parts) == 2
@@ -438,9 +438,9 @@ def test_classes_are_linearized_and_doubt_far_away_is_larger():
         ({"structure": "full"}, {}, "structure='full' is unknown. Choose one of dense, kronecker"),
         ({"curvature": "hessian"}, {}, "curvature='hessian' is unknown"),
         ({"method": dubito.MCDropout()}, {}, "around a point"),
-        ({"method": dubito.MaximumLikelihood(), "tune": 1}, {}, "wrap MAP"),
+        ({"method": dubito.MaximumLikelihood(), "prior_updates": 1}, {}, "wrap MAP"),
         ({"method": dubito.MAP(epochs=0)}, {}, "epochs must be"),
-        ({"tune": -1}, {}, "tune is a whole number of at least 0, got -1"),
+        ({"prior_updates": -1}, {}, "prior_updates is a whole number of at least 0, got -1"),
         ({"structure": "low-rank", "rank": 4}, {}, "rank=4 must be below the network's 4 parameters"),
         ({}, {"prior": dubito.Laplace()}, "needs a Normal prior"),
         ({}, {"prior": None}, "needs a Normal prior"),

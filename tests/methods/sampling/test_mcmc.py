@@ -40,10 +40,10 @@ def z_scores(values, chains, exact, batches=25):
 
 
 METHODS = {
-    "hmc": dubito.HMC(draws=1500, warmup=300, chains=2, descent=50),
-    "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, descent=0, mass="dense", anneal=50),
-    "nuts": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50),
-    "nuts dense": dubito.NUTS(draws=1500, warmup=300, chains=2, descent=50, mass="dense"),
+    "hmc": dubito.HMC(draws=1500, warmup=300, chains=2, warm_start_steps=50),
+    "hmc dense": dubito.HMC(draws=1500, warmup=300, chains=2, warm_start_steps=0, mass="dense", anneal=50),
+    "nuts": dubito.NUTS(draws=1500, warmup=300, chains=2, warm_start_steps=50),
+    "nuts dense": dubito.NUTS(draws=1500, warmup=300, chains=2, warm_start_steps=50, mass="dense"),
 }
 
 
@@ -59,7 +59,7 @@ def test_mean_and_covariance_of_the_conjugate_posterior(name):
     assert np.all(np.abs(z_scores(products, 2, covariance.ravel())) < 4.6)
 
 
-MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, descent=0)
+MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, warm_start_steps=0)
 LEARNING = {"hmc": METHODS["hmc"], "nuts": METHODS["nuts"], "mclmc": MICROCANONICAL}
 
 
@@ -96,14 +96,14 @@ def test_divergent_transitions_are_warned_of(name):
 def test_a_chain_that_never_moves_is_warned_of():
     model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
     one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(9.0)[:, None] * np.ones(D), count=9, faults=0)
-    mcmc.merged(MICROCANONICAL, model, [one, one], key)
-    mcmc.merged(MICROCANONICAL, model, [one._replace(count=1)], key)
+    mcmc.merge_chains(MICROCANONICAL, model, [one, one], key)
+    mcmc.merge_chains(MICROCANONICAL, model, [one._replace(count=1)], key)
     with pytest.warns(dubito.SamplingWarning, match="1 of 2 chains never moved.*: lower energy"):
-        mcmc.merged(MICROCANONICAL, model, [one, one._replace(draws=np.ones((9, D)))], key)
+        mcmc.merge_chains(MICROCANONICAL, model, [one, one._replace(draws=np.ones((9, D)))], key)
 
 
 def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
-    """Also without a descent before it, whose steps would have told density and gradient."""
+    """Also without a warm start, whose steps would have set density and gradient."""
     started = []
 
     def tune(kernel, steps, state, *rest):
@@ -113,7 +113,7 @@ def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
     monkeypatch.setattr("blackjax.adaptation.mclmc_adaptation.mclmc_find_L_and_step_size", tune)
     chain = mcmc.Chain(jnp.ones(D), 0.0, jnp.zeros(D), (), mclmc.Tuned(jnp.ones(D), 1.0, 1.0, jnp.ones(D)), (), 0, 0)
     with pytest.raises(InterruptedError):
-        mclmc.tuned(MICROCANONICAL, lambda u: -0.5 * jnp.sum(u**2), chain, jax.random.key(0))
+        mclmc.tune_chain(MICROCANONICAL, lambda u: -0.5 * jnp.sum(u**2), chain, jax.random.key(0))
     assert float(started[0].logdensity) == -0.5 * D and np.all(np.asarray(started[0].logdensity_grad) == -1)
 
 
@@ -129,9 +129,9 @@ def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
         chain = mcmc.Chain(
             0.1 * jnp.ones(D), 0.0, jnp.zeros(D), (), tuned, jnp.zeros((4, D)), jnp.int32(0), jnp.int32(0)
         )
-        chain = mcmc.opened(density, chain)
+        chain = mcmc.with_density(density, chain)
         for key in jax.random.split(jax.random.key(0), 4):
-            chain = mclmc.moved(MICROCANONICAL, density, chain, key)
+            chain = mclmc.move_chain(MICROCANONICAL, density, chain, key)
         return chain.count, chain.faults, chain.draws
 
     for step, faults in ((0.01, 0), (30.0, 4 * MICROCANONICAL.thin)):
@@ -145,12 +145,12 @@ def test_one_divergent_transition_in_a_hundred_is_no_reason_to_warn():
     model, key = linear(dubito.Gaussian(precision=TAU)), jax.random.key(0)
     one = mcmc.Chain(0, 0, 0, 0, 0, draws=np.arange(150.0)[:, None] * np.ones(D), count=100, faults=2)
     every, third = dubito.HMC(), dubito.HMC(thin=3)
-    mcmc.merged(every, model, [one, one._replace(faults=0)], key)
-    mcmc.merged(third, model, [one, one._replace(faults=4)], key)
+    mcmc.merge_chains(every, model, [one, one._replace(faults=0)], key)
+    mcmc.merge_chains(third, model, [one, one._replace(faults=4)], key)
     with pytest.warns(dubito.SamplingWarning, match="3 of 200 transitions"):
-        mcmc.merged(every, model, [one, one._replace(faults=1)], key)
+        mcmc.merge_chains(every, model, [one, one._replace(faults=1)], key)
     with pytest.warns(dubito.SamplingWarning, match="7 of 600 transitions"):
-        mcmc.merged(third, model, [one, one._replace(faults=5)], key)
+        mcmc.merge_chains(third, model, [one, one._replace(faults=5)], key)
 
 
 def test_coordinates_make_the_prior_standard():
@@ -171,19 +171,19 @@ def test_coordinates_make_the_prior_standard():
 def test_chains_start_where_the_density_is_high():
     """The descents end at the mode: there log p(D, θ)/N is that of the closed form."""
     reports = []
-    method = dubito.HMC(draws=1, warmup=100, chains=1, descent=1500)
+    method = dubito.HMC(draws=1, warmup=100, chains=1, warm_start_steps=1500)
     dubito.fit(linear(dubito.Gaussian(precision=TAU)), X, Y, method, key=jax.random.key(0), progress=reports.append)
     likelihood, penalty, _ = np.concatenate([np.stack([r.likelihood, r.penalty, r.score]) for r in reports], axis=1)
     mode = np.linalg.solve(np.eye(D) / 0.49 + TAU * X.T @ X, TAU * X.T @ Y)
     exact = np.sum(scipy.stats.norm.logpdf(Y, X @ mode, TAU**-0.5)) + np.sum(scipy.stats.norm.logpdf(mode, scale=0.7))
-    np.testing.assert_allclose((likelihood - penalty)[mcmc.descents(method) - 1], exact / N, atol=1e-4)
+    np.testing.assert_allclose((likelihood - penalty)[mcmc.warm_start_epochs(method) - 1], exact / N, atol=1e-4)
 
 
 def test_draws_are_every_thin_th_after_the_warmup():
     """With another thinning the chain is the same one: its draws are a part of the other's."""
     model = linear(dubito.Gaussian(precision=TAU))
     all_of_them, some = (
-        dubito.fit(model, X, Y, dubito.HMC(draws, 40, 1, thin=thin, descent=0), key=jax.random.key(4)).params[
+        dubito.fit(model, X, Y, dubito.HMC(draws, 40, 1, thin=thin, warm_start_steps=0), key=jax.random.key(4)).params[
             "network"
         ]["w"]
         for draws, thin in ((30, 1), (10, 3))
@@ -199,7 +199,7 @@ def test_an_interrupted_run_gives_as_many_draws_of_each_chain_as_all_have():
             for _ in once:
                 signal.raise_signal(signal.SIGINT)
 
-    method = dubito.HMC(draws=10**5, warmup=20, chains=2, descent=0)
+    method = dubito.HMC(draws=10**5, warmup=20, chains=2, warm_start_steps=0)
     model = linear(dubito.Gaussian())
     found = dubito.fit(model, X, Y, method, key=jax.random.key(0), progress=stop, keep_on_interrupt=True)
     each = len(found) // found.chains
@@ -218,7 +218,7 @@ def test_an_interrupted_run_gives_as_many_draws_of_each_chain_as_all_have():
         (dubito.HMC(acceptance=1.0), "acceptance is a rate strictly between 0 and 1, got 1.0"),
         (dubito.HMC(trajectory=0.0), "trajectory and max_steps must be positive"),
         (dubito.MCLMC(warmup=10), "warmup must be at least 100 steps"),
-        (dubito.MCLMC(energy=0.0), "energy, an error's variance, must be positive"),
+        (dubito.MCLMC(energy_variance=0.0), "energy_variance must be positive"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -260,8 +260,8 @@ x = rng.normal(size=(30, 2))
 model = dubito.Model(dubito.mlp(2, (3,), activation="tanh"), dubito.Gaussian())
 seen = []
 from dubito.methods.sampling import mcmc
-plain = mcmc.kept
-mcmc.kept = lambda chain, *rest: (seen.append({str(chain.position.dtype), str(chain.density.dtype)}), plain(chain, *rest))[1]
+plain = mcmc.store_draw
+mcmc.store_draw = lambda chain, *rest: (seen.append({str(chain.position.dtype), str(chain.density.dtype)}), plain(chain, *rest))[1]
 for method in (dubito.HMC(draws=20, warmup=30, chains=1), dubito.MCLMC(draws=20, warmup=100, chains=1)):
     found = dubito.fit(model, x, np.sin(x[:, :1]), method, key=jax.random.key(0))
 print(set.union(*seen), jax.tree.leaves(found.params)[0].dtype)

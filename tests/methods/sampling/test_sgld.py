@@ -270,7 +270,7 @@ def test_few_steps_give_few_draws_and_none_are_an_interruption(key):
 def test_chains_that_were_interrupted_keep_as_many_draws_as_the_shortest():
     """Places 0 and 2 of the one are filled, all of the other: the last two of each."""
     states = [
-        sgld.State(
+        sgld.SGLDState(
             {"network": {"w": 0}, "likelihood": {}},
             (),
             {"network": {"w": jnp.arange(3.0) + start}, "likelihood": {}},
@@ -281,7 +281,7 @@ def test_chains_that_were_interrupted_keep_as_many_draws_as_the_shortest():
         )
         for start, filled in ((0, [True, False, True]), (10, [True, True, True]))
     ]
-    found = sgld.merged(MODEL, states)
+    found = sgld.merge_sgld_chains(MODEL, states)
     np.testing.assert_array_equal(found.params["network"]["w"], [0, 2, 11, 12])
     assert found.chains == 2
 

@@ -9,6 +9,7 @@ import pytest
 
 import dubito
 from dubito._jax import prng
+from dubito.methods.variational.bayes_by_backprop import IndependentNormals
 from dubito.models.model import Batch
 
 ROWS, DRAWS = 8, 2000
@@ -22,12 +23,12 @@ RHO = jax.tree.map(lambda m: 0.3 * jnp.cos(7 * m) - 1, MEAN)
 
 def gradients(noise, times):
     """DRAWS gradients of the likelihood per example, each row taken ``times`` times: of the first layer's μ and all ρ."""
-    method, n = dubito.BayesByBackprop(noise=noise), times * ROWS
+    method, n = dubito.BayesByBackprop(gradient_estimator=noise), times * ROWS
     batch = Batch(jnp.tile(X, (times, 1)), jnp.tile(Y, (times, 1)), jnp.ones(n), jnp.float32(1), jnp.float32(n))
 
     def objective(mean, rho, key):
         scale = jax.tree.map(jax.nn.softplus, rho)
-        return method.estimate(MODEL, mean, scale, batch, *jax.random.split(key))[0] / n
+        return method.estimate(MODEL, IndependentNormals(mean, scale), batch, jax.random.split(key))[0] / n
 
     gradient = jax.vmap(jax.grad(objective, argnums=(0, 1)), (None, None, 0))
     keys = jax.random.split(prng.fast(jax.random.key(2)), DRAWS)
@@ -85,4 +86,4 @@ def test_all_estimate_one_gradient(found, part):
 @pytest.mark.parametrize("noise", ["Local", "", "weights"])
 def test_an_unknown_estimator_is_refused(noise):
     with pytest.raises(ValueError, match="local, flipout, separate, draw, fisher"):
-        dubito.BayesByBackprop(noise=noise).check(MODEL)
+        dubito.BayesByBackprop(gradient_estimator=noise).check(MODEL)

@@ -70,7 +70,7 @@ def test_full_is_the_exact_posterior_and_its_elbo_the_log_evidence():
 
 def elbos(method, variational):
     keys = jax.random.split(fast(jax.random.key(4)), 1000)
-    both = jax.jit(jax.vmap(lambda key: method.estimate(MODEL, variational, BATCH, key)))(keys)
+    both = jax.jit(jax.vmap(lambda key: method.objective(MODEL, variational, BATCH, key)))(keys)
     return np.asarray(both[0] - both[1], float)
 
 
@@ -99,7 +99,7 @@ def test_learned_noise_is_in_the_kl():
     free = jnp.float32(0.3 * RNG.normal(size=(D + 1, D + 1)))
     keys = jax.random.split(fast(jax.random.key(5)), 200)
     variational = {"mean": mean, "factor": free}
-    found = np.asarray(jax.jit(jax.vmap(lambda key: method.estimate(model, variational, BATCH, key)[1]))(keys), float)
+    found = np.asarray(jax.jit(jax.vmap(lambda key: method.objective(model, variational, BATCH, key)[1]))(keys), float)
     factor = np.tril(np.asarray(free, float), -1) + np.diag(np.logaddexp(0, np.diag(free)))
     center, covariance = np.asarray(ravel_pytree(mean)[0], float), factor @ factor.T
     q = scipy.stats.multivariate_normal(center, covariance)

@@ -11,12 +11,9 @@ import numpy as np
 
 from dubito._process.archive import ModelFileError, expect
 from dubito.evaluation import calibration, conformal
-from dubito.methods import conjugate_noise, map, swag
-from dubito.methods.dropout import concrete_dropout, mc_dropout, variational_dropout
-from dubito.methods.ensembles import committee, cross_fit, ensemble, randomized_map
+from dubito.methods import by_name as methods
+from dubito.methods.ensembles import cross_fit
 from dubito.methods.laplace import laplace
-from dubito.methods.sampling import hmc, mclmc, nuts, sghmc, sgld
-from dubito.methods.variational import bayes_by_backprop, natural_gradient, variational_gaussian
 from dubito.models import model, networks, priors
 from dubito.models.likelihoods import by_name
 
@@ -26,18 +23,7 @@ LARGEST = 2**31  # a whole number is smaller
 FAR = 1e30  # a number of a setting, which is in standardized units, lies between −FAR and FAR
 FREEDOM = 1000  # degrees of freedom: the cdf is a sum of half as many terms, and beyond it the noise is Gaussian
 
-
-POINTS = (map.MaximumLikelihood, map.MAP, randomized_map.RandomizedMAP)
-SAMPLERS = (hmc.HMC, nuts.NUTS, mclmc.MCLMC, sgld.SGLD, sghmc.SGHMC)
-DROPPING = (mc_dropout.MCDropout, concrete_dropout.ConcreteDropout, variational_dropout.VariationalDropout)
-VARIATIONAL = (
-    bayes_by_backprop.BayesByBackprop,
-    natural_gradient.NaturalGradientVI,
-    variational_dropout.SparseVariationalDropout,
-    variational_gaussian.VariationalGaussian,
-)
-METHODS = (*POINTS, *SAMPLERS, *DROPPING, *VARIATIONAL, laplace.LaplaceApproximation, swag.SWAG)
-METHODS += (ensemble.Ensemble, committee.Committee, cross_fit.CrossFit, conjugate_noise.ConjugateNoise)
+METHODS = methods.method_classes()
 NETWORKS = (networks.MLP, cross_fit.MeanAndNoiseNetwork, laplace.Linearized)  # an estimator has no other
 LIKELIHOODS: tuple[Any, ...] = tuple(
     type(entry.make(2)) for entry in by_name.LIKELIHOODS.values()

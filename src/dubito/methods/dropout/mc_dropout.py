@@ -1,57 +1,55 @@
 """MC dropout: dropout as a Bayesian approximation (Gal & Ghahramani, ICML 2016)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from dubito._check import check_choice, is_number
 from dubito._jax import jaxpr
-from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.pytree import register_dataclass
+from dubito._jax.types import Key, Params
 from dubito.methods import weight_noise
+from dubito.methods.posterior_descent import PosteriorDescent
+from dubito.models.model import Batch, Model
 from dubito.models.priors import Normal, leaf_scales
-from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.training import optimizers
-from dubito.training.fit import one_member
-
-
-class State(NamedTuple):
-    params: Any
-    optimizer: Any
+from dubito.training.packing import pack_like, unpack
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class MCDropout:
+class MCDropout(PosteriorDescent):
     """q(θ): every weight's inputs are dropped with probability r; biases are points. The objective, in nats:
 
         Σ_i log p(y_i | f_i) − Σ_layers [ℓ²/(2(1 − r)) ‖w‖² + ℓ²/2 ‖b‖²],    ℓ = 1/(the Normal prior's scale)
 
     for scaled masks m/(1 − r), as everywhere here (w = (1 − r)M in the paper's notation). τ belongs to the likelihood and
-    the weight decay follows from it: λ = ℓ²/(2(1 − r)Nτ) beside a mean half squared error.
+    the weight decay follows from it: λ = ℓ²/(2(1 − r)Nτ) beside a mean half squared error. Training masks each example by
+    itself; a draw in prediction is one function. It is cheap, but its epistemic uncertainty does not shrink with more data
+    as a posterior's does.
 
-    ``rate``: the probability that a unit is dropped; a tuple gives one for each masked weight, in the order of the
-    params. ``input_rate`` is for the weights that see the raw inputs. ``max_norm``: the largest norm of the w into a hidden
-    unit, (1 − r) times that of the paper's unscaled masks. Training masks each example by itself; a draw in
-    prediction is one function. Cheap, and its doubt does not shrink with the data as a posterior's does.
+    Parameters
+    ----------
+    rate : float or tuple of float
+        The probability that a unit is dropped; a tuple gives one for each masked weight, in the order of the parameters.
+    input_rate : float, optional
+        The same for the weights that see the raw inputs; None: no masks there.
+    max_norm : float, optional
+        The largest norm of the w into a hidden unit, (1 − r) times that of the paper's unscaled masks.
+    epochs, batch_size, learning_rate, schedule, optimizer, clip
+        As in ``MAP``; ``epochs=None`` is the default.
     """
 
     rate: Any = 0.05
     input_rate: float | None = None
-    epochs: int | None = None
-    batch_size: int | None = static(default=64)
-    learning_rate: float | None = 1e-2
-    optimizer: Any = static(default="adam")
-    schedule: str = static(default="cosine")
-    clip: float | None = None
     max_norm: float | None = None
 
-    members = one_member
-
-    def check(self, model):
-        optimizers.check(self)
+    def check(self, model: Model) -> None:
+        optimizers.check_descent(self)
         rates = self.rate if isinstance(self.rate, tuple) else (self.rate,)
         for rate in (*rates, 0.0 if self.input_rate is None else self.input_rate):
             if not (is_number(rate) and 0 <= rate < 1):
@@ -59,57 +57,44 @@ class MCDropout:
         if not isinstance(model.prior, Normal):
             raise ValueError(f"MCDropout ties its penalty to a Normal prior; got {type(model.prior).__name__}")
 
-    def init(self, model, batch, key):
+    def initial(self, model: Model, batch: Batch, key: Key) -> Params:
         del batch
-        params = optimizers.packed(self, model.init(key))
-        return State(params, optimizers.start(self, params))
+        return model.init(key)
 
-    def step(self, model, state, batch, clock, key):
-        def objective(packed):
-            params = optimizers.unpacked(packed)
-            rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
-            z = dropped_outputs(model, params, batch.x, rates, key)
-            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch) / batch.size
-            penalty = weight_penalty(model, packed, rates) / batch.size
-            return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
+    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> tuple[Any, Any]:
+        plain = unpack(params)
+        rates = drop_rates(model, plain, batch.x, self.rate, self.input_rate)
+        z = masked_outputs(model, plain, batch.x, rates, key)
+        return model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch), weight_penalty(model, params, rates)
 
-        gradient, info = jax.grad(objective, has_aux=True)(state.params)
-        params, optimizer = optimizers.descend(self, gradient, state.params, state.optimizer, clock)
-        return State(optimizers.limited(self, model, params, batch.x), optimizer), info
-
-    def score(self, model, state, batch, key):
-        params = optimizers.unpacked(state.params)
-        rates = drop_rates(model, params, batch.x, self.rate, self.input_rate)
-        return log_mean_prob(dropped(model, params, batch.x, rates), batch, key)
-
-    def finish(self, model, trained, key, run):
-        del key, run
-        params, x = optimizers.unpacked(trained.states[0].params), trained.rows.x[:1]
-        return dropped(model, params, x, drop_rates(model, params, x, self.rate, self.input_rate))
+    def posterior(self, model: Model, params: Params, x: Any) -> DropoutPosterior:
+        return dropout_posterior(model, params, x, drop_rates(model, params, x, self.rate, self.input_rate))
 
 
-def weight_penalty(model, params, rates, cost=lambda rate: 1 / (1 - rate)):
+def weight_penalty(
+    model: Model, params: Params, rates: Any, cost: Callable[[Any], Any] = lambda rate: 1 / (1 - rate)
+) -> Any:
     """−log p(φ) + Σ cost(r) ℓ²/2 ‖w‖², in nats, with a factor of 1 where nothing is dropped; ``params`` may be packed."""
-    network, params = params["network"], optimizers.unpacked(params)
+    network, params = params["network"], unpack(params)
     leaves, tree = jax.tree.flatten(params["network"])
     scales = leaf_scales(model.prior, leaves, model.scales(params))
     precisions = [
         jnp.full_like(leaf, 0 if scale is None else (1 if rate is None else cost(rate)) / scale**2)
         for leaf, scale, rate in zip(leaves, scales, tree.flatten_up_to(rates), strict=True)
     ]
-    precisions = optimizers.alike(tree.unflatten(precisions), network)
+    precisions = pack_like(tree.unflatten(precisions), network)
     squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)
     return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(params["likelihood"])
 
 
-def dropped(model, params, x, rates, masks="bernoulli"):
+def dropout_posterior(model: Model, params: Params, x: Any, rates: Any, masks: str = "bernoulli") -> DropoutPosterior:
     """The posterior of these weights, with masks on what their products sum over."""
     uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
     weights = {name: params[name] for name in ("network", "likelihood")}
     return DropoutPosterior(model, weights, rates, tuple(use.inputs for use in uses), masks)
 
 
-def drop_rates(model, params, x, rate, input_rate):
+def drop_rates(model: Model, params: Params, x: Any, rate: Any, input_rate: Any) -> Any:
     """The rate of each leaf of ``params["network"]``: weights of a product, by the traced program; None for the others."""
     uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
     leaves, tree = jax.tree.flatten(params["network"])
@@ -128,25 +113,51 @@ def drop_rates(model, params, x, rate, input_rate):
     return jax.tree.unflatten(tree, rates)
 
 
-def dropped_outputs(model, params, x, rates, key, masks="bernoulli"):
-    """z for rows x with masks of their own for each example, of the kind of ``noisy.Masked``."""
+def masked_outputs(model: Model, params: Params, x: Any, rates: Any, key: Key, masks: str = "bernoulli") -> Any:
+    """z for rows x with masks of their own for each example, of the kind of ``weight_noise.Masked``."""
     noise = jax.tree.map(lambda r: None if r is None else weight_noise.Masked(r, masks), rates, is_leaf=_is_none)
     f = weight_noise.noisy(model.network.apply, params["network"], noise, x, key=key)
     return model.likelihood.join(f, params["likelihood"])
 
 
-def precision_from_weight_decay(weight_decay, *, rate, length_scale, size, convention, outputs=1):
-    """The noise precision τ that a network trained elsewhere with dropout and weight decay implies (Gal 2016, eq. 7).
+def precision_from_weight_decay(
+    weight_decay: float, *, rate: float, length_scale: float, size: float, convention: str, outputs: int = 1
+) -> float:
+    """The noise precision τ that a network trained elsewhere with dropout and weight decay implies.
 
-    ``convention`` names what stands beside the criterion (mean over the N = ``size`` rows):
+    Parameters
+    ----------
+    weight_decay : float
+    rate : float
+        The dropout rate r.
+    length_scale : float
+        ℓ, 1/(the scale of the Normal prior).
+    size : float
+        The number of rows N.
+    convention : str
+        What stands beside the criterion, a mean over the rows:
 
-    - ``"half-squared-error"``: ½‖y − ŷ‖² + λ‖w‖², scaled masks: τ = ℓ²/(2(1 − r)Nλ)
-    - ``"half-squared-error-unscaled"``: the same with unscaled masks (the lecture's): τ = (1 − r)ℓ²/(2Nλ)
-    - ``"mse"``: un-halved error, mean over K = ``outputs`` too (MSELoss, Keras mse) + λ'‖w‖²: λ = λ'K/2
-    - ``"mse-decay"``: that with an optimizer's coupled decay d (g += d·w; PyTorch's usual pair): λ = dK/4
-    - ``"half-squared-error-decay"``: ½‖y − ŷ‖² with coupled decay d: λ = d/2
+        - ``"half-squared-error"``: ½‖y − ŷ‖² + λ‖w‖², scaled masks: τ = ℓ²/(2(1 − r)Nλ)
+        - ``"half-squared-error-unscaled"``: the same with unscaled masks: τ = (1 − r)ℓ²/(2Nλ)
+        - ``"mse"``: un-halved error, mean over K = ``outputs`` too (MSELoss, Keras mse) + λ'‖w‖²: λ = λ'K/2
+        - ``"mse-decay"``: that with an optimizer's coupled decay d (g += d·w; PyTorch's usual pair): λ = dK/4
+        - ``"half-squared-error-decay"``: ½‖y − ŷ‖² with coupled decay d: λ = d/2
+    outputs : int
+        The number of targets K.
 
-    τ is in units of 1/(the target as trained)². Raises ValueError for an unknown convention or non-positive numbers.
+    Returns
+    -------
+    float
+        τ, in units of 1/(the target as trained)².
+
+    Raises
+    ------
+    ValueError
+        For an unknown convention or numbers that are not positive.
+
+    References
+    ----------
+    Gal, "Uncertainty in Deep Learning", 2016, eq. 7.
     """
     factors = {
         "half-squared-error": 1.0,

@@ -1,26 +1,32 @@
 """Variational dropout (Kingma, Salimans & Welling, NeurIPS 2015), and its sparse form (Molchanov, Ashukha & Vetrov, ICML 2017)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from dubito._jax import jaxpr
-from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.dropout.concrete_dropout import ConcreteDropout, sum_over_inputs
+from dubito._jax.pytree import register_dataclass
+from dubito._jax.types import Params
+from dubito.methods.dropout.concrete_dropout import LearnedRates, sum_over_inputs
 from dubito.methods.dropout.mc_dropout import weight_penalty
-from dubito.methods.variational.bayes_by_backprop import BayesByBackprop, negative_entropy, normal_kl, normals
+from dubito.methods.variational.bayes_by_backprop import (
+    FactorizedGaussian,
+    check_variational,
+    independent_normals,
+    negative_entropy,
+    normal_kl,
+)
+from dubito.models.model import Model
 from dubito.models.priors import Normal, leaf_scales
-from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.normals import DiagonalNormal
-from dubito.training import optimizers
-from dubito.training.fit import one_member
+from dubito.training.packing import unpack
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class VariationalDropout:
+class VariationalDropout(LearnedRates):
     """Gaussian dropout with a variance α learned for each layer (type A: one noise for all the weights of an input).
 
     Each input of a layer is multiplied by z ~ N(1, α), so W = diag(z)·w. The objective, in nats:
@@ -31,79 +37,67 @@ class VariationalDropout:
     k is known up to a constant, the objective is no bound of an evidence, and the weights w have no prior. Biases, weights
     whose inputs have no noise and the likelihood's parameters are points under the model's prior.
 
-    Rates say α as dropout's r would, α = r/(1 − r); ``rate`` and ``input_rate`` are those at the start, as in ``MCDropout``
-    (None: no noise on the raw inputs). In training each example has noise of its own, a posterior's draw has one set
-    of masks for all rows. What it gets wrong: nothing draws a large α back but the likelihood, and as in all dropout
-    doubt has one level a layer. Choose ``ConcreteDropout`` for a proper prior.
+    In training each example has noise of its own, a posterior's draw has one set of masks for all rows. Limits: only the
+    likelihood keeps α from growing, and as in all dropout epistemic uncertainty has one level for a layer. Choose
+    ``ConcreteDropout`` for a proper prior.
+
+    Parameters
+    ----------
+    rate : float or tuple of float
+        At the start, as in ``MCDropout``: α = r/(1 − r).
+    input_rate : float, optional
+        The same for the raw inputs; None: no noise there.
+    epochs, batch_size, learning_rate, schedule, optimizer, clip
+        As in ``MAP``; ``epochs=None`` is the default.
     """
 
-    rate: Any = 0.1
-    input_rate: float | None = None
-    epochs: int | None = None
-    batch_size: int | None = static(default=64)
-    learning_rate: float | None = 1e-2
-    optimizer: Any = static(default="adam")
-    schedule: str = static(default="cosine")
-    clip: float | None = None
+    training_masks: ClassVar[str] = "normal"
+    masks: ClassVar[str] = "normal"
 
-    members = one_member
-    relaxed = masks = "normal"
-    check = ConcreteDropout.check
-    init = ConcreteDropout.init
-    step = ConcreteDropout.step
-    score = ConcreteDropout.score
-    posterior = ConcreteDropout.posterior
-    finish = ConcreteDropout.finish
-
-    def penalty(self, model, packed, params, x):
+    def penalty(self, model: Model, params: Params, x: Any) -> Any:
         """−log p(φ) + Σ_layers D k(log α) + Σ ℓ²/2 ‖b‖², in nats; the logit of r is log α."""
-        kl = sum_over_inputs(model, params, x, log_uniform_kl, params["logits"])
-        return weight_penalty(model, packed, params["logits"], lambda _: 0.0) + kl
+        plain = unpack(params)
+        kl = sum_over_inputs(model, plain, x, log_uniform_kl, plain["logits"])
+        return weight_penalty(model, params, plain["logits"], lambda _: 0.0) + kl
 
 
 @register_dataclass
-@dataclass(frozen=True)
-class SparseVariationalDropout:
+@dataclass(frozen=True, kw_only=True)
+class SparseVariationalDropout(FactorizedGaussian):
     """Bayes by Backprop under a log-uniform prior, by which most weights become exactly 0. In nats:
 
         E_q[log p(D | θ)] − Σ_j k(log α_j) − KL of the biases,    q(θ_j) = N(θ_j; μ_j, σ_j²),  α_j = σ_j²/μ_j²
 
-    with k of ``log_uniform_kl``: a weight that the data do not hold gets all noise and no mean, and costs nothing. The posterior has
-    neither mean nor scale where log α > ``threshold``; ``sparsity`` tells their share. The prior takes the place of the
-    model's for weights of products; biases and the likelihood's parameters keep the model's, a Normal. It is improper, so
-    the objective is no bound of an evidence and must not be compared with one.
+    with k of ``log_uniform_kl``: a weight that the data do not determine gets all noise and no mean, and costs nothing. The
+    prior takes the place of the model's for weights of products; biases and the likelihood's parameters keep the model's, a
+    Normal. It is improper, so the objective is no bound of an evidence and must not be compared with one.
 
-    ``initial_scale``, ``noise`` and ``draws`` are those of ``BayesByBackprop``. What it gets wrong: the posterior under this prior need
-    not be proper either (Hron, Matthews & Ghahramani 2018), and with few rows for the network's size all weights may be cut
-    before they have learned. Choose it for small networks after training; for doubt choose a proper prior.
+    Limits: the posterior under this prior need not be proper either (Hron, Matthews & Ghahramani 2018), and with few rows for
+    the network's size all weights may be removed before they have learned. Choose it for small networks after training; for
+    uncertainty choose a proper prior.
+
+    Parameters
+    ----------
+    threshold : float
+        The posterior has neither mean nor scale where log α is larger; ``sparsity`` gives their fraction.
+    initial_scale, gradient_estimator, draws
+        As in ``BayesByBackprop``.
+    epochs, batch_size, learning_rate, schedule, optimizer, clip
+        As in ``MAP``; ``epochs=None`` is the default.
     """
 
-    epochs: int | None = None
-    batch_size: int | None = static(default=64)
-    learning_rate: float | None = 1e-2
-    optimizer: Any = static(default="adam")
-    initial_scale: float = 0.02
     threshold: float = 3.0
-    noise: str = static(default="local")
-    draws: int = static(default=1)
-    schedule: str = static(default="cosine")
-    clip: float | None = None
 
-    members = one_member
-    init = BayesByBackprop.init
-    step = BayesByBackprop.step
-    estimate = BayesByBackprop.estimate
-
-    def check(self, model):
-        BayesByBackprop.check(self, model)  # type: ignore[arg-type]
+    def check(self, model: Model) -> None:
+        check_variational(self, model)
         if not isinstance(model.prior, Normal):
             raise ValueError(
                 f"SparseVariationalDropout wants a Normal prior for the biases; got {type(model.prior).__name__}"
             )
 
-    def divergence(self, model, mean, scale, draw, x):
+    def divergence(self, model: Model, q: Any, draw: Params, x: Any) -> Any:
         """KL in nats: k(log α) for weights of products, closed form for the other leaves, at the draw for φ."""
-        mean, scale = optimizers.unpacked(mean), optimizers.unpacked(scale)
+        mean, scale = unpack(q.mean), unpack(q.scale)
         own = negative_entropy(scale["likelihood"]) - model.likelihood.log_prior(draw["likelihood"])
         means, tree = jax.tree.flatten(mean["network"])
         priors = leaf_scales(model.prior, means, model.scales(mean))
@@ -113,12 +107,9 @@ class SparseVariationalDropout:
             for m, s, p, w in each
         )
 
-    def score(self, model, state, batch, key):
-        return log_mean_prob(self.posterior(model, state, batch.x), batch, key)
-
-    def posterior(self, model, state, x):
+    def posterior(self, model: Model, params: Params, x: Any) -> DiagonalNormal:
         """Independent normals, with neither mean nor scale where log α is above the threshold."""
-        full = normals(model, state)
+        full = independent_normals(model, params)
         means, tree = jax.tree.flatten(full.mean["network"])
         scales, chosen = tree.flatten_up_to(full.scale["network"]), of_products(model, full.mean, x)
         kept = [
@@ -132,24 +123,20 @@ class SparseVariationalDropout:
         mean, scale = (full.mean | {"network": cut(means)}), (full.scale | {"network": cut(scales)})
         return DiagonalNormal(model, mean, scale)
 
-    def finish(self, model, trained, key, run):
-        del key, run
-        return self.posterior(model, trained.states[0], trained.rows.x[:1])
 
-
-def of_products(model, params, x):
-    """For each leaf of the network whether it is a weight that multiplies: a list."""
+def of_products(model: Model, params: Params, x: Any) -> list[bool]:
+    """For each leaf of the network whether it is a weight that multiplies."""
     uses = jaxpr.uses(model.network.apply, params["network"], x)
     leaves, tree = jax.tree.flatten(params["network"])
     return [w.ndim > 1 and use.multiplies for w, use in zip(leaves, tree.flatten_up_to(uses), strict=True)]
 
 
-def log_alpha(mean, scale):
+def log_alpha(mean: Any, scale: Any) -> Any:
     """log α = log(σ²/μ²); the mean's square is held above 1e-16, where the KL is flat."""
     return 2 * jnp.log(scale) - jnp.log(mean**2 + 1e-16)
 
 
-def log_uniform_kl(log_alpha):
+def log_uniform_kl(log_alpha: Any) -> Any:
     """KL of N(θ, αθ²) to the log-uniform prior, p(|w|) ∝ 1/|w|, in nats up to the constant that makes it 0 for α → ∞.
 
     0.63576·sigmoid(−1.87320 − 1.48695 log α) + ½ log(1 + 1/α): within 0.01 of the integral (Molchanov et al. 2017, eq. 14).

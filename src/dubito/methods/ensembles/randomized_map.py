@@ -1,30 +1,38 @@
 """Randomized MAP: points of perturbed data and prior, each a draw (Bardsley et al. 2014; Osband et al., NeurIPS 2018)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.map import MaximumLikelihood, Point
+from dubito._jax.pytree import register_dataclass
+from dubito._jax.types import Key, Params
+from dubito.methods.map import one_sample, point_score
 from dubito.models.likelihoods.gaussian import Gaussian, GaussianNoise, gaussian_log_prob
+from dubito.models.model import Batch, Model
 from dubito.models.priors import Prior, check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
-from dubito.training.data import Member, bucket
+from dubito.training.data import Rows, padded_size
+from dubito.training.descent import Descent, DescentState, objective_step, start_descent
+from dubito.training.members import Member, Trained
+from dubito.training.method import Clock
+from dubito.training.packing import unpack
 
 
-class State(NamedTuple):
+class RandomizedMAPState(NamedTuple):
+    """A descent, and its ``anchor``, a draw of the prior like params["network"]."""
+
     params: Any
     optimizer: Any
-    anchor: Any  # a draw of the prior, like params["network"]
+    anchor: Any
 
 
 @register_dataclass
-@dataclass(frozen=True)
-class RandomizedMAP:
+@dataclass(frozen=True, kw_only=True)
+class RandomizedMAP(Descent):
     """One draw by optimization: argmax of the joint density with data and prior perturbed, in nats:
 
         Σ_i log p(ỹ_i | θ) + log p(θ − a),    ỹ_i ~ N(y_i, 1/(w_i τ)),    a ~ p(θ),    w_i the sample weights
@@ -39,66 +47,73 @@ class RandomizedMAP:
     instead (the weighted likelihood bootstrap, Newton & Raftery 1994), which agrees with the posterior to first order in
     1/N only where the model is right. Not exact for networks: members find different modes, and around each the
     curvature of the perturbed problem stands in for that of the posterior. One member alone is a poor point estimate.
+
+    Parameters
+    ----------
+    epochs, batch_size, learning_rate, schedule, optimizer, clip
+        As in ``MAP``; ``epochs=None`` is the default.
     """
 
-    epochs: int | None = None
-    batch_size: int | None = static(default=64)
-    learning_rate: float | None = 1e-2
-    optimizer: Any = static(default="adam")
-    schedule: str = static(default="cosine")
-    clip: float | None = None
+    every_row: ClassVar[bool] = True  # each has a perturbation, the same in all epochs
 
-    dropout = max_norm = None
-    every_row = True  # of memory: each has a perturbation, the same in all epochs
-
-    def check(self, model):
-        optimizers.check(self)
+    def check(self, model: Model) -> None:
+        optimizers.check_descent(self)
         check_proper(self, model)
 
-    def members(self, rows, key):
+    def members(self, rows: Rows, key: Key) -> list[Member]:
         """A member's y holds beside the targets as many standard normals; class indices stay, and their weights vary."""
         key, key_noise = jax.random.split(key)
-        shape = (bucket(len(rows.x)), *rows.y.shape[1:])
+        shape = (padded_size(len(rows.x)), *rows.y.shape[1:])
         if rows.y.ndim == 1:
             weight = np.asarray(jax.random.exponential(key_noise, shape, jnp.float32))[: len(rows.x)]
             return [Member(key, rows.train * weight, rows.valid)]
         noise = np.asarray(jax.random.normal(key_noise, shape, jnp.float32))[: len(rows.x)]
         return [Member(key, rows.train, rows.valid, np.concatenate([rows.y.astype(np.float32), noise], axis=1))]
 
-    def init(self: Any, model, batch, key):
+    def init(self, model: Model, batch: Batch, key: Key) -> RandomizedMAPState:
+        del batch
         key_start, key_anchor = jax.random.split(key)
-        start = MaximumLikelihood.init(self, model, batch, key_start)
-        network = optimizers.unpacked(start.params)["network"]
+        params = model.init(key_start)
+        network = params["network"]
         anchor = model.prior.sample(key_anchor, network, model.scales({"network": network}))
-        return State(*start, anchor)
+        return RandomizedMAPState(*start_descent(self, params), anchor)
 
-    def log_prior(self, model, params):
-        return model.log_prior(params)
-
-    threshold = MaximumLikelihood.threshold
-
-    def step(self: Any, model, state, batch, clock, key):
+    def step(
+        self, model: Model, state: RandomizedMAPState, batch: Batch, clock: Clock, key: Key
+    ) -> tuple[RandomizedMAPState, Any]:
+        del key
         model = replace(model, prior=Anchored(model.prior, state.anchor))
         if batch.y.ndim > 1:
-            model, batch = perturbed(model, batch)
-        point, info = MaximumLikelihood.step(self, model, Point(state.params, state.optimizer), batch, clock, key)
-        return State(*point, state.anchor), info
+            model, batch = perturb_batch(model, batch)
 
-    score = MaximumLikelihood.score
+        def objective(packed):
+            params = unpack(packed)
+            return model.log_likelihood(params, batch), -model.log_prior(params)
 
-    def finish(self, model, trained, key, run):
+        point, info = objective_step(self, objective, DescentState(state.params, state.optimizer), clock, batch.size)
+        return RandomizedMAPState(*point, state.anchor), info
+
+    def point(self, model: Model, state: RandomizedMAPState) -> Params:
+        del model
+        return unpack(state.params)
+
+    def score(self, model: Model, state: RandomizedMAPState, batch: Batch, key: Key) -> Any:
+        del key
+        return point_score(model, DescentState(state.params, state.optimizer), batch)
+
+    def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Samples:
         del run
-        params = optimizers.unpacked(trained.states[0].params)
+        params = unpack(trained.states[0].params)
         likelihood = model.likelihood
         if isinstance(likelihood, Gaussian) and likelihood.precision is None:
             shape = jnp.float32(likelihood.shape + 0.5 * float(np.sum(trained.members[0].train)))
             mode = params["likelihood"]["log_precision"]
             drawn = mode + jax.random.loggamma(key, shape, mode.shape, mode.dtype) - jnp.log(shape)
             params = {**params, "likelihood": {"log_precision": drawn}}
-        return Samples(model, jax.tree.map(lambda leaf: leaf[None], params))
+        return one_sample(model, params)
 
 
-def perturbed(model, batch):
+def perturb_batch(model: Model, batch: Batch) -> tuple[Model, Batch]:
     """The model and the batch whose log likelihood is the perturbed one; ``batch.y`` is targets beside standard normals."""
     y, noise = jnp.split(batch.y, 2, axis=1)
     if isinstance(model.likelihood, Gaussian):

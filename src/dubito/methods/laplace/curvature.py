@@ -10,6 +10,7 @@ in it as large as the rounding of its largest entry, which a product of curvatur
 """
 
 import math
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,12 +19,13 @@ import numpy as np
 
 from dubito._jax import programs
 from dubito._jax.jaxpr import analyze, bind, dot_axis, trace_program
-from dubito.models.model import Batch
-from dubito.training.data import bucket
+from dubito._jax.types import Params
+from dubito.models.model import Batch, Model
+from dubito.training.data import padded_size
 
-ROWS = 512  # of a block at most
-NUMBERS = 2**24  # that a block may make
-SIDE = 4096  # of a product's factors at most
+BLOCK_ROWS = 512  # at most
+BLOCK_NUMBERS = 2**24  # that a block may make
+LARGEST_SIDE = 4096  # of a product's factors at most
 
 
 class Data(NamedTuple):
@@ -34,6 +36,14 @@ class Data(NamedTuple):
     y: np.ndarray
     weight: np.ndarray
     all: int
+
+
+class Block(NamedTuple):
+    """Some of the rows, filled up with rows of weight 0."""
+
+    x: Any
+    y: Any
+    weight: Any
 
 
 class Product(NamedTuple):
@@ -50,30 +60,30 @@ class Product(NamedTuple):
     turned: bool = False
 
 
-def blocks(rows, numbers):
-    """(x, y, weight) of blocks of equally many rows, the last filled up with rows of weight 0; each row makes ``numbers``."""
+def blocks(rows: Data, numbers: int) -> Iterator[Block]:
+    """``Block``s of equally many rows; each row makes ``numbers``."""
     x, y, weight, total = rows
-    size = bucket(total)
-    while size > 1 and (size > ROWS or size * numbers > NUMBERS):
+    size = padded_size(total)
+    while size > 1 and (size > BLOCK_ROWS or size * numbers > BLOCK_NUMBERS):
         size //= 2
     for start in range(0, len(x), size):
         some = x[start : start + size], y[start : start + size], weight[start : start + size]
         missing = size - len(some[0])
         filled = [np.pad(a, [(0, missing)] + [(0, 0)] * (a.ndim - 1), mode="edge") for a in some]
         filled[2][size - missing :] = 0
-        yield tuple(filled)
+        yield Block(*filled)
 
 
-def summed(function, rows, numbers):
-    """function(x, y, weight), a tree of arrays, summed over blocks in float64."""
+def sum_over_blocks(function: Callable[[Block], Any], rows: Data, numbers: int) -> Any:
+    """function(block), a tree of arrays, summed over blocks in float64."""
     total: Any = None
     for block in blocks(rows, numbers):
-        found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), function(*block))
+        found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), function(block))
         total = found if total is None else jax.tree.map(np.add, total, found)
     return total
 
 
-def roots(model, params, f, y, weight, curvature):
+def roots(model: Model, params: Params, f: Any, block: Block, curvature: str) -> Any:
     """√w L of each example's H = L Lᵀ in its outputs f (n, K): (n, K, R)."""
 
     def log_prob(f, y):
@@ -81,15 +91,15 @@ def roots(model, params, f, y, weight, curvature):
         return model.likelihood.log_prob(z, y[None])[0]
 
     if curvature == "fisher":
-        found = jax.vmap(jax.grad(log_prob))(f, y)[:, :, None]
+        found = jax.vmap(jax.grad(log_prob))(f, block.y)[:, :, None]
     else:
-        values, vectors = jnp.linalg.eigh(-jax.vmap(jax.hessian(log_prob))(f, y))
+        values, vectors = jnp.linalg.eigh(-jax.vmap(jax.hessian(log_prob))(f, block.y))
         found = vectors * jnp.sqrt(jnp.maximum(values, 0))[:, None, :]
-    return jnp.sqrt(weight)[:, None, None] * found
+    return jnp.sqrt(block.weight)[:, None, None] * found
 
 
-@programs.jit(static_argnums=(5, 6))
-def root_rows(model, params, x, y, weight, curvature, chosen):
+@programs.jit(static_argnums=(3, 4))
+def root_rows(model: Model, params: Params, block: Block, curvature: str, chosen: tuple) -> Any:
     """√w Lᵀ J of each example for the ``chosen`` leaves of the network, one after another: (n·R, P) with G = its square."""
     leaves, tree = jax.tree.flatten(params["network"])
 
@@ -102,25 +112,25 @@ def root_rows(model, params, x, y, weight, curvature, chosen):
         (slopes,) = jax.vmap(pull)(root.T)
         return jnp.concatenate([slope.reshape(len(slope), -1) for slope in slopes], axis=1)
 
-    found = roots(model, params, model.network.apply(params["network"], x), y, weight, curvature)
-    rows = jax.vmap(row)(x, found)
+    found = roots(model, params, model.network.apply(params["network"], block.x), block, curvature)
+    rows = jax.vmap(row)(block.x, found)
     return rows.reshape(-1, rows.shape[-1])
 
 
-@programs.jit(static_argnums=6)
-def times(model, params, x, y, weight, direction, curvature):
+@programs.jit(static_argnums=4)
+def times(model: Model, params: Params, block: Block, direction: Params, curvature: str) -> Params:
     """G·``direction`` from one block, trees like the network's parameters."""
 
     def apply(network):
-        return model.network.apply(network, x)
+        return model.network.apply(network, block.x)
 
     f, moved = jax.jvp(apply, (params["network"],), (direction,))
-    found = roots(model, params, f, y, weight, curvature)
+    found = roots(model, params, f, block, curvature)
     _, pull = jax.vjp(apply, params["network"])
     return pull(jnp.einsum("nkr,njr,nj->nk", found, found, moved))[0]
 
 
-def products(program, params, x):
+def products(program: Any, params: Params, x: Any) -> tuple[Product, ...]:
     """The ``Product``s of a network's traced program. Leaves in none are used many times, in a loop, or in another way."""
     uses, sites, _ = analyze(program, params, x)
     made, readers = {}, [slot for step in program.steps for slot in step.inputs] + program.outputs
@@ -149,21 +159,21 @@ def products(program, params, x):
                 made[before] = product._replace(leaves=(*product.leaves, k), shape=shape)
             else:
                 made[outputs[0]] = Product((k,), (1, size), site.step, None)
-    return tuple(product for product in made.values() if max(product.shape) <= SIDE)
+    return tuple(product for product in made.values() if max(product.shape) <= LARGEST_SIDE)
 
 
-@programs.jit(static_argnums=(5, 6))
-def factors(model, params, x, y, weight, curvature, chosen):
+@programs.jit(static_argnums=(3, 4))
+def factors(model: Model, params: Params, block: Block, curvature: str, chosen: tuple) -> list[Any]:
     """Of the products of the ``chosen`` leaves (Σ w a aᵀ, Σ g gᵀ) over a block: a a product's inputs, with a 1 for the bias, g
     √w Lᵀ times the derivatives of f in its outputs. G of its matrix is about their Kronecker product / Σ w (Martens & Grosse 2015).
     """
-    program = trace_program(model.network.apply, params["network"], x)
-    all_products = {p.leaves: p for p in products(program, params["network"], x)}
+    program = trace_program(model.network.apply, params["network"], block.x)
+    all_products = {p.leaves: p for p in products(program, params["network"], block.x)}
     found = [all_products[leaves] for leaves in chosen]
     shapes = {p.step: program.steps[p.step].eqn.outvars[0].aval for p in found}
 
     def run(added):
-        env = dict(program.values) | dict(enumerate([*jax.tree.leaves(params["network"]), x]))
+        env = dict(program.values) | dict(enumerate([*jax.tree.leaves(params["network"]), block.x]))
         for number, (eqn, inputs, outputs) in enumerate(program.steps):
             results = bind(eqn, *(env[slot] for slot in inputs))
             results = [results[0] + added[number]] if number in added else results
@@ -171,21 +181,21 @@ def factors(model, params, x, y, weight, curvature, chosen):
         return env[program.outputs[0]], {p.step: env[p.data] for p in found if p.data is not None}
 
     f, pull, data = jax.vjp(run, {step: jnp.zeros(a.shape, a.dtype) for step, a in shapes.items()}, has_aux=True)
-    (slopes,) = jax.vmap(pull, in_axes=-1)(roots(model, params, f, y, weight, curvature))
+    (slopes,) = jax.vmap(pull, in_axes=-1)(roots(model, params, f, block, curvature))
     sums = []
     for p in found:
-        ones = jnp.ones((len(x), 1), x.dtype)
+        ones = jnp.ones((len(block.x), 1), block.x.dtype)
         parts = ([] if p.data is None else [data[p.step]]) + ([ones] if p.data is None or len(p.leaves) == 2 else [])
-        a = jnp.sqrt(weight)[:, None] * jnp.concatenate(parts, axis=1)
+        a = jnp.sqrt(block.weight)[:, None] * jnp.concatenate(parts, axis=1)
         g = slopes[p.step].reshape(-1, p.shape[0 if p.turned else 1])
         sums.append((a.T @ a, g.T @ g))
     return sums
 
 
 @programs.jit
-def sums(model, params, x, y, weight):
+def sums(model: Model, params: Params, block: Block) -> tuple[Any, list[Any]]:
     """Over a block: the log likelihood, and the diagonal of its second derivative in the likelihood's own parameters φ."""
-    batch = Batch(x, y, weight, jnp.ones((), jnp.float32), jnp.sum(weight))
+    batch = Batch(*block, jnp.ones((), jnp.float32), jnp.sum(block.weight))
 
     def log_likelihood(phi):
         return model.log_likelihood({**params, "likelihood": phi}, batch)
@@ -194,16 +204,16 @@ def sums(model, params, x, y, weight):
 
 
 @programs.jit
-def prior_sums(model, params):
+def prior_sums(model: Model, params: Params) -> tuple[Any, list[Any]]:
     """log p(φ), and the diagonal of its second derivative."""
     phi = params["likelihood"]
     return model.likelihood.log_prior(phi), _second(model.likelihood.log_prior, phi)
 
 
 @programs.jit
-def squares(model, params, x, y, weight):
+def squares(model: Model, params: Params, block: Block) -> Any:
     """Σ w (y − f)² over a block, for each target (K,)."""
-    return jnp.sum(weight[:, None] * (y - model.network.apply(params["network"], x)) ** 2, axis=0)
+    return jnp.sum(block.weight[:, None] * (block.y - model.network.apply(params["network"], block.x)) ** 2, axis=0)
 
 
 def _second(function, tree):

@@ -15,7 +15,7 @@ from scipy.optimize import brentq
 
 from dubito.models.likelihoods.base import LOG_2PI
 
-REACH = 25.0  # of the logarithms of u and t
+LOG_RANGE = 25.0  # of the logarithms of u and t
 
 
 class Noise(NamedTuple):
@@ -28,7 +28,7 @@ class Noise(NamedTuple):
     shape: float
     rate: float
 
-    def gamma(self, determined):
+    def gamma(self, determined: float) -> tuple[np.ndarray, np.ndarray]:
         """(shape, rate), each (K,), of the Gamma of τ when ``determined`` parameters are: as many rows less, half of them at most.
 
         No more than all can be determined, but a diagonal or Kronecker-factored Λ may count more, and τ would go to 0.
@@ -48,11 +48,11 @@ class Evidence:
     noise: Any
     own: float
 
-    def determined(self, u, t):
+    def determined(self, u: float, t: float) -> float:
         """γ = tr(G Λ⁻¹): how many parameters the data determine."""
         return float(np.sum(u * t * self.values / (1 + u * t * self.values)))
 
-    def optimum(self, u=None):
+    def optimum(self, u: float | None = None) -> tuple[float, float]:
         """(u, t) of the maximum; with ``u`` given (u, t) of that over t. t is 1 if no noise is learned."""
         best, t = 1.0 if u is None else u, 1.0
         for _ in range(200):  # each in turn, which never lowers the evidence
@@ -70,7 +70,7 @@ class Evidence:
         shape, rate = self.noise.gamma(self.determined(u, t))
         return 2 * float(np.sum(t * self.noise.tau * rate - shape))
 
-    def log(self, u, t):
+    def log(self, u: float, t: float) -> float:
         """log p(D) in nats, a learned τ integrated over by the curvature in log τ."""
         values = u * t * self.values
         total = self.log_likelihood - 0.5 * self.norm / u - 0.5 * float(np.sum(np.log1p(values))) + self.own
@@ -87,9 +87,9 @@ class Evidence:
 
 def _root(function):
     """Where an increasing function of a positive number is 0, or the end of the reach where it is nowhere."""
-    if function(math.exp(-REACH)) >= 0:
-        return math.exp(-REACH)
-    if function(math.exp(REACH)) <= 0:
-        return math.exp(REACH)
-    found: Any = brentq(lambda log: function(math.exp(log)), -REACH, REACH, xtol=1e-12)
+    if function(math.exp(-LOG_RANGE)) >= 0:
+        return math.exp(-LOG_RANGE)
+    if function(math.exp(LOG_RANGE)) <= 0:
+        return math.exp(LOG_RANGE)
+    found: Any = brentq(lambda log: function(math.exp(log)), -LOG_RANGE, LOG_RANGE, xtol=1e-12)
     return math.exp(found)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,25 @@ import numpy as np
 
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key, Params
 from dubito._process.archive import expect
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.curvature import Data
 from dubito.methods.laplace.evidence import Evidence, Noise
-from dubito.methods.laplace.structures import LARGEST, STRUCTURES, Problem
+from dubito.methods.laplace.structures import LARGEST, STRUCTURES, EigenCurvature, LaplaceProblem
 from dubito.methods.map import MAP, MaximumLikelihood
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.likelihoods.robust import LaplaceNoise
+from dubito.models.model import Model
 from dubito.models.priors import Normal, leaf_scales
 from dubito.posteriors.base import Posterior, Samples, unwrapped
 from dubito.posteriors.file_layout import FileLayout, float32_shape
 from dubito.posteriors.noise import GammaNoisePosterior
-from dubito.training.fit import floats
+from dubito.training.data import Rows
+from dubito.training.fit import float32_leaves
+from dubito.training.members import Member, Trained
+from dubito.training.method import Wrapper
 
 
 @register_dataclass
@@ -48,7 +53,7 @@ class Linearized:
         return f + moved
 
 
-def plain(network):
+def inner_params(network: Params) -> Params:
     """The parameters of the network itself in those of one that may be ``Linearized``."""
     return network["center"] if isinstance(network, dict) and set(network) == {"center", "offset"} else network
 
@@ -56,10 +61,17 @@ def plain(network):
 @register_dataclass
 @dataclass(frozen=True)
 class LaplacePosterior(Posterior):
-    """``part``, a normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
+    """A normal around θ*: its draws as offsets in a ``Linearized`` network, or as they are in a plain one.
 
-    ``log_evidence``: log p(D), in nats, as the approximation has it; ``prior_factor``: how many times the scale of the
-    model's prior the evidence chose (1 without ``tune``).
+    Parameters
+    ----------
+    model : Model
+    part : posterior
+        The normal, or one with a distribution of τ beside it.
+    log_evidence : float32 scalar
+        log p(D), in nats, by the approximation.
+    prior_factor : float32 scalar
+        How many times the scale of the model's prior the evidence chose (1 without ``prior_updates``).
     """
 
     model: Any
@@ -78,13 +90,13 @@ class LaplacePosterior(Posterior):
         return {**drawn, "network": {"center": self.center, "offset": offset}}
 
     @property
-    def center(self):
+    def center(self) -> Params:
         """θ*, the network's parameters."""
         return self._normal.mean["network"]
 
     @property
-    def point(self):
-        """The network itself with θ*: a posterior without doubt."""
+    def point(self) -> Samples:
+        """The network itself with θ*: a posterior of one point."""
         return Samples(self._normal.model, jax.tree.map(lambda leaf: leaf[None], self._normal.mean))
 
     @property
@@ -94,69 +106,85 @@ class LaplacePosterior(Posterior):
     @classmethod
     def file_layout(cls, params, parts, values):
         del values
-        expect(parts == [{**params, "network": plain(params["network"])}], "a posterior stands around another network")
+        expected = {**params, "network": inner_params(params["network"])}
+        expect(parts == [expected], "a posterior stands around another network")
         return FileLayout({"log_evidence": float32_shape(), "prior_factor": float32_shape()}, {})
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class LaplaceApproximation:
-    """A normal around the point θ* that ``method`` (MAP) finds, and its evidence, in nats:
+class LaplaceApproximation(Wrapper):
+    """A normal around the point θ* that a point estimate finds, and its evidence, in nats:
 
         q(θ) = N(θ*, Λ⁻¹),   Λ = G + S⁻²,   log p(D) ≈ log p(D | θ*) + log p(θ*) + (P/2) log 2π − ½ log det Λ,
 
-    S the scales of the model's Normal prior, G the curvature of the log likelihood, in nats. ``curvature="ggn"``: Σ J_iᵀ H_i J_i
-    with H = −∂² log p/∂f² of the likelihood, without H's negative eigenvalues where it has such (Student's t, σ(x));
-    ``"fisher"``: the empirical Fisher, Σ of squared gradients. What is kept of G is the ``structure``:
-
-    - ``"dense"``: all, of up to 10,000 parameters (thousands take seconds, all of them minutes);
-    - ``"kronecker"``: for each product's weights, with their bias, a Kronecker product (factors of up to 4,096); the diagonal
-      of other parameters (convolutions, tied weights, periodic features);
-    - ``"diagonal"``: the variances; doubt is far too wide where the network has many more parameters than the data need;
-    - ``"last-layer"``: all of the weights into the outputs; the others are points, and the evidence is given them;
-    - ``"low-rank"``: the ``rank`` largest directions of S G S; all others keep the prior's variance, so a small rank doubts
-      what the data do say.
-
-    Predictions are of the linearized network f(θ*) + J(θ*)δ, whose posterior q is. ``linearized=False`` sends draws through
-    the network itself, where those that the data leave free in the linearized one fit them no more.
+    S the scales of the model's Normal prior, G the curvature of the log likelihood, in nats.
 
     A Gaussian's learned τ is Gamma(a + ½(N − γ/K), b + ½Σ(y − f)²), γ = tr(G Λ⁻¹) the number of parameters that the data
     determine: the maximum of the evidence (half of the rows stay at least), and exact for a linear network, a flat prior and
     one target; K targets share γ. Other φ are independent normals by their own curvature, points where it is not positive.
-    ``tune`` times the prior's scale is multiplied by what maximizes the evidence (MacKay 1992, γ = ‖θ*/S‖²; Immer et al., ICML
-    2021) and the network is trained again with it and with the evidence's τ. ``log_evidence`` and ``prior_factor`` of the
-    posterior have what came out.
 
-    It knows one mode, and is right as far as θ* is one (full batches and enough epochs: ``MAP(epochs=None)`` for a small network,
-    whose usual 200 end before) and the network is about linear over the posterior's width; the evidence is of that mode alone.
-    Choose it for calibrated doubt after one cheap training, for the evidence, and in an ``Ensemble`` for several modes. It needs
-    all rows in memory.
+    It describes one mode, and is accurate as far as θ* is one (full batches and enough epochs: ``MAP(epochs=None)`` for a small
+    network, whose usual 200 end before) and the network is about linear over the posterior's width; the evidence is of that
+    mode alone. Choose it for calibrated uncertainty after one cheap training, for the evidence, and in an ``Ensemble`` for
+    several modes.
+
+    Parameters
+    ----------
+    method : MAP or MaximumLikelihood
+        Finds θ*.
+    structure : str
+        What is kept of G:
+
+        - ``"dense"``: all, of up to 10,000 parameters (thousands take seconds, all of them minutes);
+        - ``"kronecker"``: for each product's weights, with their bias, a Kronecker product (factors of up to 4,096); the
+          diagonal of other parameters (convolutions, tied weights, periodic features);
+        - ``"diagonal"``: the variances; epistemic uncertainty is far too wide where the network has many more parameters
+          than the data need;
+        - ``"last-layer"``: all of the weights into the outputs; the others are points, and the evidence is given them;
+        - ``"low-rank"``: the ``rank`` largest directions of S G S; all others keep the prior's variance, so with a small
+          rank uncertainty stays where the data determine the function.
+    curvature : {"ggn", "fisher"}
+        "ggn": Σ J_iᵀ H_i J_i with H = −∂² log p/∂f² of the likelihood, without H's negative eigenvalues where it has such
+        (Student's t, σ(x)); "fisher": the empirical Fisher, Σ of squared gradients.
+    linearized : bool
+        Predict with the linearized network f(θ*) + J(θ*)δ, whose posterior q is. False sends draws through the network
+        itself, where those in directions that the data leave free in the linearized network fit the data no more.
+    prior_updates : int
+        So many times the prior's scale is multiplied by what maximizes the evidence (MacKay 1992, γ = ‖θ*/S‖²; Immer et al.,
+        ICML 2021) and the network is trained again with it and with the evidence's τ. ``log_evidence`` and ``prior_factor``
+        of the posterior have what came out.
+    rank : int
+        Of ``"low-rank"``.
     """
 
     method: Any = MAP()
     structure: str = static(default="kronecker")
     curvature: str = static(default="ggn")
     linearized: bool = static(default=True)
-    tune: int = static(default=0)
+    prior_updates: int = static(default=0)
     rank: int = static(default=20)
 
-    every_row = True  # the curvature is of all of them
+    every_row: ClassVar[bool] = True  # the curvature is of all of them
 
-    def check(self, model):
-        for name, known in (("structure", STRUCTURES), ("curvature", ("ggn", "fisher"))):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name}={getattr(self, name)!r} is unknown. Choose one of {', '.join(known)}.")
+    def check(self, model: Model) -> None:
+        for name, value, known in (
+            ("structure", self.structure, STRUCTURES),
+            ("curvature", self.curvature, ("ggn", "fisher")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name}={value!r} is unknown. Choose one of {', '.join(known)}.")
         if not isinstance(self.method, MAP | MaximumLikelihood):
             raise ValueError(
                 f"LaplaceApproximation is made around a point, of MAP or MaximumLikelihood; got "
                 f"{type(self.method).__name__}. An ensemble goes around it: Ensemble(LaplaceApproximation(...))."
             )
         self.method.check(model)
-        for name, least in (("tune", 0), ("rank", 1)):
-            if not (isinstance(getattr(self, name), int) and getattr(self, name) >= least):
-                raise ValueError(f"{name} is a whole number of at least {least}, got {getattr(self, name)!r}")
-        if self.tune and not isinstance(self.method, MAP):
-            raise ValueError("tune trains again with another prior, and MaximumLikelihood has none: wrap MAP")
+        for name, value, least in (("prior_updates", self.prior_updates, 0), ("rank", self.rank, 1)):
+            if not (isinstance(value, int) and value >= least):
+                raise ValueError(f"{name} is a whole number of at least {least}, got {value!r}")
+        if self.prior_updates and not isinstance(self.method, MAP):
+            raise ValueError("prior_updates trains again with another prior, and MaximumLikelihood has none: wrap MAP")
         if self.curvature == "ggn" and isinstance(model.likelihood, LaplaceNoise):
             raise ValueError("LaplaceNoise has no second derivative in f for curvature='ggn': use curvature='fisher'")
         linear = isinstance(model.network, Linearized)  # a loaded posterior's
@@ -173,16 +201,16 @@ class LaplaceApproximation:
                 f"rank={self.rank} must be below the network's {size} parameters: lower it, or use structure='dense'"
             )
 
-    def members(self, rows, key):
+    def members(self, rows: Rows, key: Key) -> list[Member]:
         return self.method.members(rows, key)
 
-    def finish(self, model, trained, key, run):
-        keys = prng.keys(key, self.tune + 1)
+    def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> LaplacePosterior:
+        keys = prng.keys(key, self.prior_updates + 1)
         kept, evidence = self.around(model, trained, keys[0], run)
         u = 1.0
         for k in keys[1:]:
             u, t = evidence.optimum()
-            again = tuned(model, math.sqrt(u), evidence.noise, evidence.determined(u, t))
+            again = with_prior_factor(model, math.sqrt(u), evidence.noise, evidence.determined(u, t))
             trained = run(again, self.method, members=trained.members)
             kept, evidence = self.around(model, trained, k, run)
         u, t = evidence.optimum(u)
@@ -194,37 +222,59 @@ class LaplaceApproximation:
         numbers = (jnp.asarray(value, jnp.float32) for value in (evidence.log(u, t), math.sqrt(u)))
         return LaplacePosterior(final, part, *numbers)
 
-    def around(self, model, trained, key, run):
-        """What is kept of the curvature at the point, and the evidence there: (Kept, Evidence)."""
+    def around(self, model: Model, trained: Trained, key: Key, run: Any) -> tuple[EigenCurvature, Evidence]:
+        """What is kept of the curvature at the point, and the evidence there."""
         key_point, key_own = jax.random.split(key)
         point = self.method.finish(model, trained, key_point, run).params
         params = jax.tree.map(lambda leaf: np.asarray(leaf)[0], point)
         member = trained.members[0]
         used, y = member.train > 0, trained.rows.y if member.y is None else member.y
-        rows, model = Data(trained.rows.x[used], y[used], member.train[used], len(used)), floats(model)
+        rows, model = Data(trained.rows.x[used], y[used], member.train[used], len(used)), float32_leaves(model)
         leaves = jax.tree.leaves(params["network"])
         scales = [
             np.broadcast_to(np.asarray(s, np.float64), leaf.shape)
             for s, leaf in zip(leaf_scales(model.prior, leaves, model.scales(params)), leaves, strict=True)
         ]
-        noise, sd, own, log_likelihood = around_phi(model, params, rows)
-        kept = STRUCTURES[self.structure](Problem(model, params, rows, scales, sd, self.curvature, self.rank, key_own))
+        phi = around_phi(model, params, rows)
+        kept = STRUCTURES[self.structure](
+            LaplaceProblem(model, params, rows, scales, phi.sd, self.curvature, self.rank, key_own)
+        )
         norm = sum(float(np.sum((np.float64(leaves[k]) / scales[k]) ** 2)) for k in kept.leaves)
-        return kept, Evidence(kept.values, norm, log_likelihood, noise, own)
+        return kept, Evidence(kept.values, norm, phi.log_likelihood, phi.noise, phi.evidence)
 
 
-def around_phi(model, params, rows):
-    """Of the likelihood's parameters φ: (a Gaussian's ``Noise`` or None, standard deviations, what they add to the evidence
-    in nats), and the log likelihood."""
+class AroundPhi(NamedTuple):
+    """At the point, of the likelihood's parameters φ.
+
+    Attributes
+    ----------
+    noise : Noise, optional
+        Of a Gaussian that learns its precision.
+    sd : list of array
+        Standard deviations, for each leaf of φ.
+    evidence : float
+        What they add to the log evidence, in nats.
+    log_likelihood : float
+        log p(D | θ*, φ), in nats.
+    """
+
+    noise: Noise | None
+    sd: list[np.ndarray]
+    evidence: float
+    log_likelihood: float
+
+
+def around_phi(model: Model, params: Params, rows: Data) -> AroundPhi:
+    """Noise and curvature of the likelihood's parameters."""
     likelihood, phi = model.likelihood, jax.tree.leaves(params["likelihood"])
     width = 2 * likelihood.width + 1
     one = partial(curvature.sums, model, params)
-    log_likelihood, second = curvature.summed(one, rows, width)
+    log_likelihood, second = curvature.sum_over_blocks(one, rows, width)
     if isinstance(likelihood, Gaussian) and phi:
-        squares = curvature.summed(partial(curvature.squares, model, params), rows, width)
+        squares = curvature.sum_over_blocks(partial(curvature.squares, model, params), rows, width)
         tau, size = np.exp(np.float64(phi[0])), float(np.sum(rows.weight, dtype=np.float64))
         noise = Noise(tau, squares, size, float(likelihood.shape), float(likelihood.rate))
-        return noise, [np.zeros(phi[0].shape)], 0.0, float(log_likelihood)
+        return AroundPhi(noise, [np.zeros(phi[0].shape)], 0.0, float(log_likelihood))
     log_prior, own = curvature.prior_sums(model, params)
     precision = [-(a + b) for a, b in zip(second, own, strict=True)]
     sd = [
@@ -232,11 +282,11 @@ def around_phi(model, params, rows):
         for p, v in zip(precision, phi, strict=True)
     ]
     volume = sum(float(np.sum(np.where(s > 0, 0.5 * LOG_2PI + np.log(np.where(s > 0, s, 1)), 0))) for s in sd)
-    return None, sd, float(log_prior) + volume, float(log_likelihood)
+    return AroundPhi(None, sd, float(log_prior) + volume, float(log_likelihood))
 
 
-def check_prior(prior, network):
-    """Refuse a prior without a curvature of its own."""
+def check_prior(prior: Any, network: Any) -> None:
+    """Raise ValueError for a prior that has no curvature for every parameter."""
     if not isinstance(prior, Normal):
         raise ValueError(
             f"LaplaceApproximation needs a Normal prior, whose curvature it adds; got {type(prior).__name__}"
@@ -248,7 +298,7 @@ def check_prior(prior, network):
         )
 
 
-def tuned(model, factor, noise, determined):
+def with_prior_factor(model: Model, factor: float, noise: Noise, determined: float) -> Model:
     """The model to train with: the prior's scale times ``factor``; a learned τ, whose mode is (a + ½N)/(b + ½Σ(y − f)²), with
     an a that makes it the evidence's."""
     prior, likelihood = model.prior, model.likelihood

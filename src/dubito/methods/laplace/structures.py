@@ -22,9 +22,25 @@ from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal
 LARGEST = 10_000  # parameters with all their correlations
 
 
-class Problem(NamedTuple):
-    """A point and what is known there. ``scales``: S of each leaf of the network, of its shape;
-    ``phi``: the standard deviation of each leaf of the likelihood's parameters; ``kind`` of curvature."""
+class LaplaceProblem(NamedTuple):
+    """A point and what is known there.
+
+    Attributes
+    ----------
+    model : Model
+    params : pytree
+        The point, on the host.
+    rows : curvature.Data
+    scales : list of array
+        S of each leaf of the network, of its shape.
+    phi : list of array
+        The standard deviation of each leaf of the likelihood's parameters.
+    kind : {"ggn", "fisher"}
+        Of curvature.
+    rank : int
+    key : Key
+        Of the first vector of Lanczos.
+    """
 
     model: Any
     params: Any
@@ -36,27 +52,36 @@ class Problem(NamedTuple):
     key: Any
 
     @property
-    def width(self):
+    def width(self) -> int:
         """How many outputs the network has."""
         return self.model.likelihood.width
 
     @property
-    def like(self):
+    def like(self) -> jax.ShapeDtypeStruct:
         """A block of rows to trace the network with."""
         x = self.rows.x
-        return jax.ShapeDtypeStruct((curvature.ROWS, *x.shape[1:]), x.dtype)
+        return jax.ShapeDtypeStruct((curvature.BLOCK_ROWS, *x.shape[1:]), x.dtype)
 
 
-class Kept(NamedTuple):
-    """``values`` λ; the ``leaves`` of the network that are not points; and ``build(factor, ratio)``, the normal with the
-    prior's scale ``factor``·S and 1 + ratio·λ for 1 + λ, as a function of a model."""
+class EigenCurvature(NamedTuple):
+    """A curvature in coordinates where it is diagonal.
+
+    Attributes
+    ----------
+    values : (P,) array
+        λ.
+    leaves : tuple of int
+        The leaves of the network that are not points.
+    build : callable
+        ``build(model, factor, ratio)`` gives the normal with the prior's scale ``factor``·S and 1 + ratio·λ for 1 + λ.
+    """
 
     values: np.ndarray
     leaves: tuple
     build: Callable
 
 
-def dense(problem):
+def dense_curvature(problem: LaplaceProblem) -> EigenCurvature:
     """All of G."""
     values, kept = _eigen(problem, tuple(range(len(problem.scales))))
 
@@ -65,10 +90,10 @@ def dense(problem):
         sd = [np.diag(each.ravel()) for each in problem.phi]
         return FullCovarianceNormal(model, _device(problem.params), _device(block_diag(*sd, network)))
 
-    return Kept(values, tuple(range(len(problem.scales))), build)
+    return EigenCurvature(values, tuple(range(len(problem.scales))), build)
 
 
-def last_layer(problem):
+def last_layer(problem: LaplaceProblem) -> EigenCurvature:
     """G of the leaves that no later product multiplies."""
     found = jaxpr.uses(problem.model.network.apply, problem.params["network"], problem.like)
     uses = jax.tree.leaves(found, is_leaf=_is_use)
@@ -84,10 +109,10 @@ def last_layer(problem):
         one = np.full((1, size), factor) / np.sqrt(1 + ratio * values)
         return _rotated(problem, model, [(chosen, one, None, kept)])
 
-    return Kept(values, chosen, build)
+    return EigenCurvature(values, chosen, build)
 
 
-def diagonal(problem):
+def diagonal(problem: LaplaceProblem) -> EigenCurvature:
     """The diagonal of G."""
     leaves = tuple(range(len(problem.scales)))
     values = _variances(problem, leaves)
@@ -96,10 +121,10 @@ def diagonal(problem):
         sd = [factor * s / np.sqrt(1 + ratio * v) for s, v in zip(problem.scales, values, strict=True)]
         return DiagonalNormal(model, _device(problem.params), _device(_like(problem, sd, problem.phi)))
 
-    return Kept(np.concatenate([each.ravel() for each in values]), leaves, build)
+    return EigenCurvature(np.concatenate([each.ravel() for each in values]), leaves, build)
 
 
-def kronecker(problem):
+def kronecker(problem: LaplaceProblem) -> EigenCurvature:
     """For the weights of each product, with its bias, G ≈ (Σ w a aᵀ / Σ w) ⊗ Σ g gᵀ; the diagonal of other leaves.
 
     Of the products' inputs a and the derivatives g in their outputs (Martens & Grosse 2015; Botev et al. 2017). The prior is
@@ -113,8 +138,8 @@ def kronecker(problem):
     if found:
         numbers = problem.width * sum(max(p.shape) for p in found)
         one = partial(curvature.factors, problem.model, problem.params)
-        sums = curvature.summed(
-            lambda *block: one(*block, problem.kind, tuple(p.leaves for p in found)), problem.rows, numbers
+        sums = curvature.sum_over_blocks(
+            lambda block: one(block, problem.kind, tuple(p.leaves for p in found)), problem.rows, numbers
         )
         for p, (a, g) in zip(found, sums, strict=True):
             s = np.concatenate([np.full(side, problem.scales[k].flat[0]) for k, side in _sides(p)])
@@ -132,17 +157,19 @@ def kronecker(problem):
         return _rotated(problem, model, groups)
 
     values = [v.ravel() for _, v, *_ in each] + [v.ravel() for _, v in others]
-    return Kept(np.concatenate(values), tuple(range(len(problem.scales))), build)
+    return EigenCurvature(np.concatenate(values), tuple(range(len(problem.scales))), build)
 
 
-def low_rank(problem):
+def low_rank(problem: LaplaceProblem) -> EigenCurvature:
     """The largest ``rank`` eigenvalues of S G S with their directions, by Lanczos."""
     s = np.concatenate([each.ravel() for each in problem.scales])
     product = partial(curvature.times, problem.model, problem.params)
 
     def times(v):
         direction = _network(problem, _cut(problem, s * v.ravel()))
-        found = curvature.summed(lambda *block: product(*block, direction, problem.kind), problem.rows, problem.width)
+        found = curvature.sum_over_blocks(
+            lambda block: product(block, direction, problem.kind), problem.rows, problem.width
+        )
         return s * np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found)])
 
     start = np.asarray(jax.random.normal(problem.key, s.shape), float)
@@ -157,11 +184,11 @@ def low_rank(problem):
         kept = _device(1 / np.sqrt(1 + ratio * values))
         return LowRankPrecisionNormal(model, _device(problem.params), sd, _device(along), kept)
 
-    return Kept(values, tuple(range(len(problem.scales))), build)
+    return EigenCurvature(values, tuple(range(len(problem.scales))), build)
 
 
 STRUCTURES = {
-    "dense": dense,
+    "dense": dense_curvature,
     "kronecker": kronecker,
     "diagonal": diagonal,
     "last-layer": last_layer,
@@ -173,7 +200,7 @@ def _rows(problem, chosen):
     """(the number of numbers a row makes, a function of a block: √w Lᵀ J of these leaves, (n·R, P))."""
     size = sum(problem.scales[k].size for k in chosen)
     one = partial(curvature.root_rows, problem.model, problem.params)
-    return size * problem.width, lambda *block: one(*block, problem.kind, chosen)
+    return size * problem.width, lambda block: one(block, problem.kind, chosen)
 
 
 def _eigen(problem, chosen):
@@ -182,7 +209,7 @@ def _eigen(problem, chosen):
     s = np.concatenate([problem.scales[k].ravel() for k in chosen])
     total = np.zeros((len(s), len(s)))
     for block in curvature.blocks(problem.rows, numbers):
-        found = np.asarray(rows(*block), np.float64) * s[None]
+        found = np.asarray(rows(block), np.float64) * s[None]
         total += found.T @ found
     values, vectors = np.linalg.eigh(total)
     return np.maximum(values, 0), s[:, None] * vectors
@@ -191,7 +218,7 @@ def _eigen(problem, chosen):
 def _variances(problem, chosen):
     """S² diag G of the chosen leaves, of their shapes."""
     numbers, rows = _rows(problem, chosen)
-    total = curvature.summed(lambda *block: jnp.sum(rows(*block) ** 2, axis=0), problem.rows, numbers)
+    total = curvature.sum_over_blocks(lambda block: jnp.sum(rows(block) ** 2, axis=0), problem.rows, numbers)
     sizes = [problem.scales[k].size for k in chosen]
     parts = np.split(total, np.cumsum(sizes)[:-1])
     return [

@@ -1,6 +1,7 @@
 """Markov chain Monte Carlo, with full and with stochastic gradients.
 
-- ``mcmc``: shared by the samplers: coordinates, warm start, stored draws, adaptation.
+- ``mcmc``: shared by the samplers: whitened coordinates, warm start, stored draws.
+- ``hamiltonian``: shared by HMC and NUTS: Stan's adaptation.
 - ``hmc``: Hamiltonian Monte Carlo.
 - ``nuts``: the no-U-turn sampler.
 - ``mclmc``: microcanonical Langevin Monte Carlo.

@@ -3,15 +3,19 @@
 For networks from an ensemble of optimized starts, as Sommer et al. do ("Microcanonical Langevin ensembles", ICLR 2025).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from dubito._jax.pytree import register_dataclass, static
+from dubito._jax.types import Key
 from dubito.methods.sampling import mcmc
-from dubito.methods.sampling.hmc import HMC
+from dubito.methods.sampling.mcmc import MCMC, Chain
+from dubito.models.model import Batch, Model
+from dubito.training.method import Clock
 
 
 class Tuned(NamedTuple):
@@ -25,42 +29,51 @@ class Tuned(NamedTuple):
 
 @register_dataclass
 @dataclass(frozen=True)
-class MCLMC:
+class MCLMC(MCMC):
     """Draws from p(θ | D) by motion at a constant speed, whose direction ∇ log p(D, θ) turns and noise scatters:
 
         dθ = u dt,    du = (I − uuᵀ)(∇ log p(D, θ)/(P − 1) dt + √(2/L)-noise),    P parameters
 
-    No step is ever rejected, so each costs two gradients of all rows whatever P is; what a finite step size brings is a bias, held
-    small by an energy error of variance ``energy`` for each parameter and step. Each chain descends by Adam first (``descent``
-    steps), so that the chains are an ensemble of optimized networks; tunes step size, mass and L in ``warmup`` steps, which the
-    engine sees as one; and keeps every ``thin``-th step after.
+    No step is ever rejected, so each costs two gradients of all rows whatever P is; a finite step size brings a bias, held
+    small by the variance of the energy error. Chains start with ``warm_start_steps`` of Adam, so that they are an ensemble of
+    optimized networks; then they tune step size, mass and L.
 
     Cheaper than NUTS where parameters are many; the draws are not exact, and chains stay in the modes in which they start.
+
+    Parameters
+    ----------
+    draws, chains : int
+        Draws that each chain stores, and chains.
+    warmup : int
+        Steps of the tuning, one epoch of the loop.
+    thin : int
+        Every ``thin``-th step is stored.
+    energy_variance : float
+        Of the energy error for each parameter and step, to which the step size is tuned.
+    warm_start_steps : int
+        Steps of Adam before the warmup.
     """
 
     draws: int = static(default=250)
     warmup: int = static(default=3000)
-    chains: int = static(default=4)
-    thin: int = static(default=20)
-    energy: float = 5e-4
-    descent: int = static(default=1000)
+    thin: int = static(default=20, kw_only=True)
+    energy_variance: float = 5e-4
+    warm_start_steps: int = static(default=1000, kw_only=True)
 
-    batch_size = None
-    members = mcmc.members
-    finish = HMC.finish
+    cure: ClassVar[str] = "lower energy_variance"
 
     @property
-    def epochs(self):
-        return mcmc.descents(self) + 1 + self.draws
+    def epochs(self) -> int:
+        return mcmc.warm_start_epochs(self) + 1 + self.draws
 
-    def check(self, model):
-        mcmc.check(self, model)
+    def check(self, model: Model) -> None:
+        mcmc.check_chains(self, model)
         if self.warmup < 100:
             raise ValueError(f"warmup must be at least 100 steps, to find the step size in; got {self.warmup}")
-        if not self.energy > 0:
-            raise ValueError(f"energy, an error's variance, must be positive, got {self.energy!r}")
+        if not self.energy_variance > 0:
+            raise ValueError(f"energy_variance must be positive, got {self.energy_variance!r}")
 
-    def init(self, model, batch, key):
+    def init(self, model: Model, batch: Batch, key: Key) -> Chain:
         del batch
         mcmc.blackjax_parts()
         key_model, key_momentum = jax.random.split(key)
@@ -70,38 +83,38 @@ class MCLMC:
             one = jnp.ones((), momentum.dtype)
             return Tuned(momentum / jnp.linalg.norm(momentum), one, one, jnp.ones_like(momentum))
 
-        return mcmc.first(self, model, key_model, start)
+        return mcmc.first_chain(self, model, key_model, start)
 
-    def step(self, model, state, batch, clock, key):
+    def step(self, model: Model, state: Chain, batch: Batch, clock: Clock, key: Key) -> tuple[Chain, Any]:
         where = mcmc.coordinates(model, jax.eval_shape(model.init, key))
         density = mcmc.log_density(model, where, batch, 1.0)
-        number = clock.step - mcmc.descents(self)
+        number = clock.step - mcmc.warm_start_epochs(self)
 
         def move(chain):
-            tune, sample = (lambda chain, f=f: f(self, density, chain, key) for f in (tuned, moved))
+            tune, sample = (lambda chain, f=f: f(self, density, chain, key) for f in (tune_chain, move_chain))
             return jax.lax.cond(number == 0, tune, sample, chain)
 
-        chain = mcmc.descended(self, density, state, batch, clock, move)
-        return chain, mcmc.told(model, where, chain, batch)
+        chain = mcmc.warm_start_or(move, self, density, state, batch.size, clock.step)
+        return chain, mcmc.log_info(model, where, chain, batch)
 
 
-def tuned(method, density, chain, key):
+def tune_chain(method: MCLMC, density: Callable[[Any], Any], chain: Chain, key: Key) -> Chain:
     """The chain with step size, mass and L, after ``warmup`` steps in which BlackJAX has found them."""
     from blackjax.adaptation.mclmc_adaptation import mclmc_find_L_and_step_size
     from blackjax.mcmc import mclmc
 
-    chain = mcmc.opened(density, chain)  # without a descent before it nobody has
-    with mcmc.loose():
+    chain = mcmc.with_density(density, chain)  # without a warm start they are not known
+    with mcmc.mixed_types():
         tune: Any = mclmc_find_L_and_step_size
         state, found, _ = tune(
-            mclmc.build_kernel(), method.warmup, state_of(chain), key, density, 0.3, 0.3, 0.3, method.energy
+            mclmc.build_kernel(), method.warmup, state_of(chain), key, density, 0.3, 0.3, 0.3, method.energy_variance
         )
     length, step_size = (jnp.asarray(value, chain.position.dtype) for value in (found.L, found.step_size))
-    return placed(chain, state, Tuned(state.momentum, length, step_size, found.inverse_mass_matrix))
+    return with_state(chain, state, Tuned(state.momentum, length, step_size, found.inverse_mass_matrix))
 
 
-def moved(method, density, chain, key):
-    """The chain ``thin`` steps on, its last position kept."""
+def move_chain(method: MCLMC, density: Callable[[Any], Any], chain: Chain, key: Key) -> Chain:
+    """The chain ``thin`` steps on, its last position stored."""
     from blackjax.mcmc import mclmc
 
     learned: Tuned = chain.adaptation
@@ -109,25 +122,26 @@ def moved(method, density, chain, key):
 
     def one(number, loop):
         state, faults = loop
-        with mcmc.loose():
+        with mcmc.mixed_types():
             state, info = kernel(
                 jax.random.fold_in(key, number), state, density, learned.inverse_mass, learned.length, learned.step_size
             )
         return state, faults + (~info.nonans).astype(jnp.int32)
 
     state, faults = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.int32(0)))
-    chain = placed(chain, state, learned._replace(momentum=state.momentum))
-    return mcmc.kept(chain, True, faults)
+    chain = with_state(chain, state, learned._replace(momentum=state.momentum))
+    return mcmc.store_draw(chain, True, faults)
 
 
-def state_of(chain):
+def state_of(chain: Chain) -> Any:
     """BlackJAX's state."""
     from blackjax.mcmc.integrators import IntegratorState
 
     return IntegratorState(chain.position, chain.adaptation.momentum, chain.density, chain.gradient)
 
 
-def placed(chain, state, learned):
+def with_state(chain: Chain, state: Any, learned: Tuned) -> Chain:
+    """The chain at BlackJAX's ``state``."""
     return chain._replace(
         position=state.position, density=state.logdensity, gradient=state.logdensity_grad, adaptation=learned
     )

@@ -1,12 +1,13 @@
-"""What chains of Markov chain Monte Carlo share: coordinates, the descent before, what is kept, and Stan's adaptation.
+"""Shared by the MCMC methods: whitened coordinates, the Adam warm start, storage of draws.
 
 A chain moves in one vector u of all parameters, θ = s ∘ u with s the prior's scales: there the prior is N(0, 1) in every
-direction, so that one step size serves all of them before anything has been learned. An epoch of the engine is one draw of all rows.
+direction, so that one step size serves all of them before anything has been learned. An epoch of the loop is one draw.
 """
 
 import warnings
-from functools import partial
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,17 @@ from jax.flatten_util import ravel_pytree
 
 from dubito._check import check_whole
 from dubito._jax import prng, programs
+from dubito._jax.pytree import static
+from dubito._jax.types import Key, Params
+from dubito.models.model import Batch, Model
 from dubito.models.priors import Laplace, Normal, check_proper, leaf_scales
 from dubito.posteriors.base import Samples
-from dubito.training.data import Member
+from dubito.training.data import Rows
+from dubito.training.members import Member, Trained
+from dubito.training.method import LoopMethod
 
-DESCENTS = 25  # steps of Adam an epoch
-RATE = 0.02  # of Adam, in prior standard deviations
-STEP = 0.1  # the first step size, in prior standard deviations
-COLDEST = 7.0  # −log of the likelihood's power where annealing begins
+ADAM_STEPS = 25  # in an epoch of the warm start
+ADAM_RATE = 0.02  # in prior standard deviations
 FAULTS = 0.01  # of the transitions after the warmup that may diverge without a warning
 INSTALL = "This method needs BlackJAX: pip install 'dubito[samplers]'"
 
@@ -33,27 +37,32 @@ class SamplingWarning(UserWarning):
 
 
 class Chain(NamedTuple):
-    """One chain: where it is, with log p(D, θ) in nats and its gradient there; Adam's moments; what it has learned of the
-    target's shape; the draws kept so far (as vectors u), and how many; ``faults``, how many transitions after the warmup were
-    divergent."""
+    """The state of one chain.
+
+    Attributes
+    ----------
+    position : (P,) array
+        u.
+    density, gradient : scalar, (P,) array
+        log p(D, θ) in nats and its gradient there.
+    adam : pytree
+        The moments of the warm start.
+    adaptation : pytree
+        What has been learned of the target's shape.
+    draws : (draws, P) array
+        The positions stored so far.
+    count, faults : int32 scalar
+        How many draws are stored; divergent transitions after the warmup.
+    """
 
     position: Any
     density: Any
     gradient: Any
-    descent: Any
+    adam: Any
     adaptation: Any
     draws: Any
     count: Any
     faults: Any
-
-
-class Adaptation(NamedTuple):
-    """Stan's: the step size by dual averaging, the inverse mass matrix by the covariance of a window's positions."""
-
-    averaging: Any
-    covariance: Any
-    step_size: Any
-    inverse_mass: Any
 
 
 class Coordinates(NamedTuple):
@@ -63,7 +72,7 @@ class Coordinates(NamedTuple):
     params: Any
 
 
-def coordinates(model, like):
+def coordinates(model: Model, like: Params) -> Coordinates:
     """The ``Coordinates`` of a model whose parameters are a tree like ``like``."""
     leaves, tree = jax.tree.flatten(like["network"])
     if isinstance(model.prior, Normal | Laplace):
@@ -80,30 +89,67 @@ def coordinates(model, like):
     return Coordinates(vector, lambda u: unravel(u * scale))
 
 
-def check(method, model):
-    """What all chains ask for; called once, when a fit begins."""
-    for name in ("draws", "chains", "thin"):
-        check_whole(name, getattr(method, name), 1)
-    for name in ("warmup", "descent", "anneal"):
-        check_whole(name, getattr(method, name, 0), 0)
+@dataclass(frozen=True)
+class MCMC(LoopMethod):
+    """Chains in whitened coordinates, on all rows, from an Adam warm start. An epoch is one draw, or 25 steps of Adam.
+
+    Parameters
+    ----------
+    draws, warmup, chains : int
+        Draws that each chain stores, draws or steps of adaptation before, and chains.
+    thin : int
+        Every ``thin``-th draw is stored.
+    warm_start_steps : int
+        Steps of Adam before the warmup.
+
+    Attributes
+    ----------
+    cure : str
+        What to do where transitions diverge.
+    """
+
+    draws: int = static(default=1000)
+    warmup: int = static(default=500)
+    chains: int = static(default=4)
+    thin: int = static(default=1, kw_only=True)
+    warm_start_steps: int = static(default=500, kw_only=True)
+
+    batch_size: ClassVar[None] = None
+    cure: ClassVar[str]
+
+    def members(self, rows: Rows, key: Key) -> list[Member]:
+        return chain_members(self.chains, rows, key)
+
+    def point(self, model: Model, state: Chain) -> Params:
+        data = jax.ShapeDtypeStruct((2,), np.uint32)
+        like = jax.eval_shape(lambda data: model.init(prng.fast(data)), data)
+        return coordinates(model, like).params(state.position)
+
+    def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Samples:
+        del run
+        return merge_chains(self, model, trained.states, key)
+
+
+def check_chains(method: MCMC, model: Model) -> None:
+    """Raise ValueError for settings or a prior with which no chain can run."""
+    for name, value in (("draws", method.draws), ("chains", method.chains), ("thin", method.thin)):
+        check_whole(name, value, 1)
+    for name, value in (("warmup", method.warmup), ("warm_start_steps", method.warm_start_steps)):
+        check_whole(name, value, 0)
     check_proper(method, model)
 
 
-def members(self, rows, key):
-    """One for each chain."""
-    return [Member(k, rows.train, rows.valid) for k in prng.keys(key, self.chains)]
+def chain_members(chains: int, rows: Rows, key: Key) -> list[Member]:
+    """One member for each chain."""
+    return [Member(k, rows.train, rows.valid) for k in prng.keys(key, chains)]
 
 
-def epochs(method):
-    """How many the engine runs: descents, warmup, and ``thin`` for each draw."""
-    return descents(method) + method.anneal + method.warmup + method.thin * method.draws
+def warm_start_epochs(method: MCMC) -> int:
+    """Epochs of the loop that the warm start takes."""
+    return -(-method.warm_start_steps // ADAM_STEPS)
 
 
-def descents(method):
-    return -(-method.descent // DESCENTS)
-
-
-def log_density(model, where, batch, power):
+def log_density(model: Model, where: Coordinates, batch: Batch, power: Any) -> Callable[[Any], Any]:
     """u ↦ power · log p(D | θ) + log p(θ) in nats."""
     real = jax.dtypes.canonicalize_dtype(float)
     y = batch.y.astype(real) if jnp.issubdtype(batch.y.dtype, jnp.floating) else batch.y
@@ -113,51 +159,53 @@ def log_density(model, where, batch, power):
     return lambda u: model.log_joint(where.params(u), batch).astype(real)
 
 
-def first(method, model, key, adaptation):
+def first_chain(method: MCMC, model: Model, key: Key, adaptation: Callable[[int], Any]) -> Chain:
     """The chain at a random start. ``adaptation``: a function of the number of parameters."""
     like = model.init(key)
     position = coordinates(model, like).vector(like)
     zero = jnp.zeros((), position.dtype)
-    with loose():
-        descent = optax.scale_by_adam().init(position)
+    with mixed_types():
+        adam = optax.scale_by_adam().init(position)
     learned, draws = adaptation(len(position)), jnp.zeros((method.draws, len(position)), position.dtype)
-    return Chain(position, zero, jnp.zeros_like(position), descent, learned, draws, jnp.int32(0), jnp.int32(0))
+    return Chain(position, zero, jnp.zeros_like(position), adam, learned, draws, jnp.int32(0), jnp.int32(0))
 
 
-def descend(density, chain, size, progress):
-    """``DESCENTS`` steps of Adam up log p(D, θ), the rate falling to 0 as ``progress`` goes to 1: chains start where it is high."""
+def warm_start(density: Callable[[Any], Any], chain: Chain, size: Any, progress: Any) -> Chain:
+    """``ADAM_STEPS`` steps of Adam up log p(D, θ), the rate falling to 0 as ``progress`` goes to 1: chains start where it is high."""
 
     def one(_, state):
-        u, descent = state
-        with loose():
-            found: Any = optax.scale_by_adam().update(-jax.grad(density)(u) / size, descent)
-        direction, descent = found
-        rate = jnp.asarray(RATE * 0.5 * (1 + jnp.cos(jnp.pi * progress)), u.dtype)
-        return u - rate * direction, descent
+        u, adam = state
+        with mixed_types():
+            found: Any = optax.scale_by_adam().update(-jax.grad(density)(u) / size, adam)
+        direction, adam = found
+        rate = jnp.asarray(ADAM_RATE * 0.5 * (1 + jnp.cos(jnp.pi * progress)), u.dtype)
+        return u - rate * direction, adam
 
-    position, descent = jax.lax.fori_loop(0, DESCENTS, one, (chain.position, chain.descent))
-    return chain._replace(position=position, descent=descent)
+    position, adam = jax.lax.fori_loop(0, ADAM_STEPS, one, (chain.position, chain.adam))
+    return chain._replace(position=position, adam=adam)
 
 
-def descended(method, density, chain, batch, clock, move):
-    """The chain after the engine's step: of descents as long as these last, then what ``move`` makes of it."""
-    before = descents(method)
+def warm_start_or(
+    move: Callable[[Chain], Chain], method: MCMC, density: Callable[[Any], Any], chain: Chain, size: Any, step: Any
+) -> Chain:
+    """The chain after the loop's ``step``: of the warm start as long as it lasts, then what ``move`` makes of it."""
+    before = warm_start_epochs(method)
 
     def begin(chain):
-        progress = (clock.step + 1).astype(jnp.float32) / max(before, 1)
-        return opened(density, descend(density, chain, batch.size, progress))
+        progress = (step + 1).astype(jnp.float32) / max(before, 1)
+        return with_density(density, warm_start(density, chain, size, progress))
 
-    return jax.lax.cond(clock.step < before, begin, move, chain) if before else move(chain)
+    return jax.lax.cond(step < before, begin, move, chain) if before else move(chain)
 
 
-def opened(density, chain):
+def with_density(density: Callable[[Any], Any], chain: Chain) -> Chain:
     """The chain with density and gradient of where it is."""
     value, gradient = jax.value_and_grad(density)(chain.position)
     return chain._replace(density=value, gradient=gradient)
 
 
-def kept(chain, due, faults):
-    """The chain with its position among the draws, if one is ``due``. ``faults``: how many divergent transitions there are to count."""
+def store_draw(chain: Chain, due: Any, faults: Any) -> Chain:
+    """The chain with its position among the draws, if one is ``due``; ``faults``: divergent transitions to count."""
     count = jnp.minimum(chain.count, len(chain.draws) - 1)
     taken = jnp.asarray(due).astype(jnp.int32)
     return chain._replace(
@@ -167,53 +215,7 @@ def kept(chain, due, faults):
     )
 
 
-def adaptation(method):
-    """(init, update) of an ``Adaptation``: init of the number of parameters; update with a draw and its acceptance rate."""
-    averaging, windows, schedule = blackjax_parts()
-    start, average, averaged = averaging.dual_averaging_adaptation(method.acceptance)
-    begin, add, close = windows.mass_matrix_adaptation(method.mass == "diagonal")
-    with jax.ensure_compile_time_eval(), loose():
-        plan = np.asarray(schedule(method.warmup), np.int32).reshape(-1, 2)
-
-    def fixed(state):  # BlackJAX's counters are Python's numbers at first
-        return jax.tree.map(jnp.asarray, state)
-
-    def init(size):
-        with loose():
-            covariance = fixed(begin(size))
-            first = jnp.asarray(STEP, covariance.inverse_mass_matrix.dtype)
-            return Adaptation(
-                fixed(start(first))._replace(log_step_size_avg=jnp.log(first), avg_error=jnp.zeros_like(first)),
-                covariance,
-                first,
-                covariance.inverse_mass_matrix,
-            )
-
-    def end_of_window(state):
-        covariance = close(state.covariance)
-        again = start(averaged(state.averaging))
-        again = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), again, state.averaging)
-        return Adaptation(again, covariance, jnp.exp(again.log_step_size), covariance.inverse_mass_matrix)
-
-    def update(state, position, acceptance, number):
-        slow, last = (jnp.asarray(plan)[jnp.clip(number, 0, len(plan) - 1), column] == 1 for column in (0, 1))
-        with loose():
-            averaged_on = average(state.averaging, acceptance)
-            covariance = jax.lax.cond(slow, lambda: add(state.covariance, position), lambda: state.covariance)
-            state = Adaptation(averaged_on, covariance, jnp.exp(averaged_on.log_step_size), state.inverse_mass)
-            state = jax.lax.cond(last, end_of_window, lambda same: same, state)
-            final = jnp.exp(state.averaging.log_step_size_avg)
-        return state._replace(step_size=jnp.where(number == len(plan) - 1, final, state.step_size))
-
-    def adapted(state, position, acceptance, number):
-        if len(plan) == 0:
-            return state
-        return jax.lax.cond(number < len(plan), update, lambda state, *_: state, state, position, acceptance, number)
-
-    return init, adapted
-
-
-def blackjax_parts():
+def blackjax_parts() -> tuple[Any, Any, Any]:
     """BlackJAX's dual averaging, its mass matrices, and Stan's schedule; ImportError that says what to install."""
     try:
         from blackjax.adaptation import mass_matrix, step_size
@@ -223,43 +225,14 @@ def blackjax_parts():
     return step_size, mass_matrix, build_schedule
 
 
-def hamiltonian(method, model, chain, batch, clock, key):
-    """A step of the engine for a Hamiltonian method: descents, or a transition by its kernel and what is learned of it.
-
-    ``method.kernel(key, (position, density, gradient), density function, step size, inverse mass)`` gives BlackJAX's state and info.
-    """
-    where = coordinates(model, jax.eval_shape(model.init, key))
-    number = clock.step - descents(method) - method.anneal  # of the draw, from 0 where the warmup begins
-    annealing = (clock.step >= descents(method)) & (number < 0)
-    power = jnp.where(annealing, jnp.exp(COLDEST * number.astype(jnp.float32) / max(method.anneal, 1)), 1.0)
-    density = log_density(model, where, batch, power)
-
-    def move(chain):
-        chain = jax.lax.cond(number <= 0, partial(opened, density), lambda same: same, chain)
-        with loose():
-            state = (chain.position, chain.density, chain.gradient)
-            learned = chain.adaptation
-            (position, value, gradient), info = method.kernel(
-                key, state, density, learned.step_size, learned.inverse_mass
-            )
-        learned = adaptation(method)[1](learned, position, info.acceptance_rate, number)
-        chain = chain._replace(position=position, density=value, gradient=gradient, adaptation=learned)
-        after = number - method.warmup
-        due = (after >= 0) & (after % method.thin == method.thin - 1)
-        return kept(chain, due, ((after >= 0) & info.is_divergent).astype(jnp.int32))
-
-    chain = descended(method, density, chain, batch, clock, move)
-    return chain, told(model, where, chain, batch)
-
-
-def told(model, where, chain, batch):
-    """What the engine logs: log likelihood and −log prior, in nats per example."""
+def log_info(model: Model, where: Coordinates, chain: Chain, batch: Batch) -> dict[str, Any]:
+    """What the loop logs: log likelihood and −log prior, in nats per example."""
     penalty = -model.log_prior(where.params(chain.position)).astype(chain.density.dtype)
     size = batch.size.astype(chain.density.dtype)
     return {"likelihood": (chain.density + penalty) / size, "penalty": penalty / size}
 
 
-def merged(method, model, states, key):
+def merge_chains(method: MCMC, model: Model, states: Any, key: Key) -> Samples:
     """The chains' draws, one chain's after another's; of chains interrupted, where they have some, as many of each as all have."""
     states = [state for state in states if int(state.count) > 0]
     if not states:
@@ -273,19 +246,20 @@ def merged(method, model, states, key):
     elif still:
         wrong = f"{still} of {len(chains)} chains never moved, as their steps were too long for any to be taken"
     if wrong is not None:
-        cure = "raise acceptance (to 0.95)" if hasattr(method, "acceptance") else "lower energy"
-        warnings.warn(f"{wrong}: {cure}, or use shorter steps and a longer warmup", SamplingWarning, stacklevel=3)
-    return Samples(model, parameters(model, np.concatenate(chains), key), len(states))
+        warnings.warn(
+            f"{wrong}: {method.cure}, or use shorter steps and a longer warmup", SamplingWarning, stacklevel=3
+        )
+    return Samples(model, to_params(model, np.concatenate(chains), key), len(states))
 
 
 @programs.jit
-def parameters(model, u, key):
+def to_params(model: Model, u: Any, key: Key) -> Params:
     """The trees of parameters of vectors u (S, P)."""
     like = jax.eval_shape(model.init, key)
     params = jax.vmap(coordinates(model, like).params)(u)
     return jax.tree.map(lambda leaf, one: leaf.astype(one.dtype), params, like)
 
 
-def loose():
-    """BlackJAX's and optax's own arithmetic mixes types and ranks."""
+def mixed_types() -> Any:
+    """A context for BlackJAX's and optax's own arithmetic, which mixes types and ranks."""
     return jax.numpy_dtype_promotion("standard")

@@ -9,30 +9,50 @@ from jax.scipy import special
 
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.variational.bayes_by_backprop import divergence
+from dubito._jax.types import Key, Params
+from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
+from dubito.models.model import Batch, Model
 from dubito.models.priors import Normal, is_proper, leaf_scales
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
-from dubito.training.fit import one_member
+from dubito.training.members import Trained, one_member
+from dubito.training.method import Clock, ScheduledMethod
+from dubito.training.packing import pack, unpack
 
 
-class State(NamedTuple):
+class NaturalGradientState(NamedTuple):
+    """q(θ) q(τ) and what its steps average.
+
+    Attributes
+    ----------
+    mean : pytree
+        m, packed.
+    hessian, delta, momentum : pytree like ``mean``
+        h, of the negative log likelihood per example; the prior's precision; and g.
+    count : float32 scalar
+        Steps.
+    shape, rate : (targets,) array
+        Of the Gamma of τ; empty where none is learned.
+    size : float32 scalar
+        N.
+    """
+
     mean: Any
-    hessian: Any  # of the negative log likelihood per example, its diagonal
-    delta: Any  # the prior's precision per example
+    hessian: Any
+    delta: Any
     momentum: Any
-    count: Any  # steps
-    shape: Any  # of the Gamma of τ
+    count: Any
+    shape: Any
     rate: Any
-    size: Any  # N
+    size: Any
 
 
 @register_dataclass
-@dataclass(frozen=True)
-class NaturalGradientVI:
+@dataclass(frozen=True, kw_only=True)
+class NaturalGradientVI(ScheduledMethod):
     """q(θ) q(τ) = Π N(m_j, σ_j²) Π Gamma(τ_k; a, b_k) by natural gradients, with σ² = 1/(N(h + δ)). In nats:
 
         ELBO = E_q[log p(D | θ, τ)] − KL(q(θ) ‖ p) − KL(q(τ) ‖ p)
@@ -44,14 +64,25 @@ class NaturalGradientVI:
 
         ĥ = ĝ ε/σ,  h ← βh + (1 − β)ĥ + ½(1 − β)²(h − ĥ)²/(h + δ),  g ← γg + (1 − γ)ĝ,  m ← m − α(g/(1 − γᵗ) + δm)/(h + δ)
 
-    with γ = ``momentum``, β = ``hessian_decay``, α the learning rate (1 is Newton's step) times the schedule, h₀ =
-    ``initial_hessian``. Another likelihood's own parameters are among θ. Mean-field, so it doubts too little between clusters
-    of data; and with few rows for the network's size the first steps, scaled by a curvature not yet known, may end at the prior, from
-    which nothing leads back (the likelihood is then that of a constant). Choose it for regression with a τ that is integrated out.
+    with α the learning rate (1 is Newton's step) times the schedule. Another likelihood's own parameters are among θ. It is
+    mean-field, so it underestimates epistemic uncertainty between clusters of data; and with few rows for the network's size
+    the first steps, scaled by a curvature not yet known, may end at the prior, from which nothing leads back (the likelihood
+    is then that of a constant). Choose it for regression with a τ that is integrated out.
+
+    Parameters
+    ----------
+    momentum, hessian_decay : float
+        γ and β.
+    initial_hessian : float
+        h at the start.
+    forgetting, delay : float
+        Of ρ_t.
+    draws : int
+        Draws for each step.
+    epochs, batch_size, learning_rate, schedule
+        As in ``MAP``; ``epochs=None`` is the default.
     """
 
-    epochs: int | None = None
-    batch_size: int | None = static(default=64)
     learning_rate: float | None = 0.1
     momentum: float = 0.9
     hessian_decay: float = 0.99
@@ -59,13 +90,11 @@ class NaturalGradientVI:
     forgetting: float = 0.7
     delay: float = 1.0
     draws: int = static(default=1)
-    schedule: str = static(default="cosine")
 
     members = one_member
-    optimizer = "sgd"  # plain descent, in the geometry of q
 
-    def check(self, model):
-        optimizers.check(self)
+    def check(self, model: Model) -> None:
+        optimizers.check_descent(self)
         if not (0 <= self.momentum < 1 and 0 <= self.hessian_decay < 1):
             raise ValueError(
                 f"momentum and hessian_decay must be in [0, 1), got {self.momentum!r} and {self.hessian_decay!r}"
@@ -82,7 +111,7 @@ class NaturalGradientVI:
         if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
             raise ValueError("NaturalGradientVI needs a Normal prior with a scale for its biases")
 
-    def init(self, model, batch, key):
+    def init(self, model: Model, batch: Batch, key: Key) -> NaturalGradientState:
         del batch
         one = jnp.ones(model.likelihood.targets if learns_precision(model) else 0, jnp.float32)
         params = given_precision(model, one, one).init(key)
@@ -90,22 +119,24 @@ class NaturalGradientVI:
         weights, tree = jax.tree.flatten(params["network"])
         priors = [jnp.full_like(w, 1 / jnp.asarray(p, w.dtype) ** 2) for w, p in zip(weights, scales, strict=True)]
         own = jax.tree.map(jnp.zeros_like, params["likelihood"])  # their prior is no Normal: it is part of the loss
-        mean = optimizers.packed(self, params)
+        mean = pack(params)
         zero = jax.tree.map(jnp.zeros_like, mean)
-        delta = optimizers.packed(self, {"network": tree.unflatten(priors), "likelihood": own})
+        delta = pack({"network": tree.unflatten(priors), "likelihood": own})
         hessian = jax.tree.map(lambda m: jnp.full_like(m, self.initial_hessian), mean)
-        return State(mean, hessian, delta, zero, jnp.float32(0), one, one, jnp.float32(1))
+        return NaturalGradientState(mean, hessian, delta, zero, jnp.float32(0), one, one, jnp.float32(1))
 
-    def step(self, model, state, batch, clock, key):
+    def step(
+        self, model: Model, state: NaturalGradientState, batch: Batch, clock: Clock, key: Key
+    ) -> tuple[NaturalGradientState, Any]:
         size, count = batch.size, state.count + 1
-        shape, rate = self.started(model, state, size)
+        shape, rate = self.gamma(model, state, size)
         known = given_precision(model, shape, rate)
         delta = jax.tree.map(lambda d: d / size, state.delta)
         curvature = jax.tree.map(jnp.add, state.hessian, delta)
         scale = jax.tree.map(lambda c: 1 / jnp.sqrt(size * c), curvature)
 
         def loss(mean, noise):
-            params = optimizers.unpacked(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
+            params = unpack(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
             z = known.outputs(params, batch.x)
             likelihood = known.weighted_sum(known.likelihood.log_prob(z, batch.y), batch)
             return -(likelihood + known.likelihood.log_prior(params["likelihood"])) / size, (likelihood, z, params)
@@ -114,7 +145,7 @@ class NaturalGradientVI:
         gradients, (likelihoods, z, drawn) = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))(state.mean, noise)
         gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
         estimate = jax.tree.map(lambda g, e, s: jnp.mean(g * e, axis=0) / s, gradients, noise, scale)
-        info = self.report(model, state._replace(shape=shape, rate=rate), scale, likelihoods, drawn, size)
+        info = self.report(model, state._replace(shape=shape, rate=rate, size=size), scale, likelihoods, drawn)
         decay, kept = 1 - jnp.asarray(self.hessian_decay, jnp.float32), jnp.asarray(self.momentum, jnp.float32)
         # h + δ is multiplied by 1 + u + u²/2 > 0 with u = (1 − β)(ĥ − h)/(h + δ): it stays positive
         hessian = jax.tree.map(
@@ -125,41 +156,49 @@ class NaturalGradientVI:
         mean = jax.tree.map(
             lambda m, g, h, d: m + move * (g / whole + d * m) / (h + d), state.mean, momentum, hessian, delta
         )
-        rate = self.updated(model, rate, z, batch, count) if learns_precision(model) else rate
-        return State(mean, hessian, state.delta, momentum, count, shape, rate, size), info
+        rate = self.next_rate(model, rate, z["mean"], batch, count) if learns_precision(model) else rate
+        return NaturalGradientState(mean, hessian, state.delta, momentum, count, shape, rate, size), info
 
-    def started(self, model, state, size):
+    def gamma(self, model: Model, state: NaturalGradientState, size: Any) -> tuple[Any, Any]:
         """(a, b) of τ's Gamma, with E τ = 1 before the first step; as they are where there is none."""
         if not learns_precision(model):
             return state.shape, state.rate
         shape = jnp.full_like(state.shape, model.likelihood.shape) + 0.5 * size
         return shape, jnp.where(state.count == 0, shape, state.rate)
 
-    def updated(self, model, rate, z, batch, count):
+    def next_rate(self, model: Model, rate: Any, mean: Any, batch: Batch, count: Any) -> Any:
         """b after a step: (1 − ρ) b + ρ [b₀ + ½ (N/n) Σ E_q(y − f)²]."""
-        squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
+        squares = jnp.mean((batch.y[None] - mean) ** 2, axis=0)
         target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(squares)
         rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
         return (1 - rho) * rate + rho * target
 
-    def report(self, model, state, scale, likelihoods, drawn, size):
+    def report(
+        self, model: Model, state: NaturalGradientState, scale: Any, likelihoods: Any, drawn: Any
+    ) -> dict[str, Any]:
         """The likelihood and the KL per example, from the step's draws."""
+        size, q = state.size, IndependentNormals(state.mean, scale)
         likelihood = jnp.mean(likelihoods)
         known = given_precision(model, state.shape, state.rate)
-        kl = jnp.mean(jax.vmap(lambda one: divergence(known, state.mean, scale, one))(drawn))
+        kl = jnp.mean(jax.vmap(lambda one: divergence(known, q, one))(drawn))
         if learns_precision(model):  # E log τ is not log E τ
             a, b, a0, b0 = state.shape, state.rate, model.likelihood.shape, model.likelihood.rate
             likelihood = likelihood + 0.5 * size * jnp.sum(special.digamma(a) - jnp.log(a))
             kl = kl + jnp.sum(gamma_kl(a, b, a0, b0))
         return {"likelihood": likelihood / size, "penalty": kl / size}
 
-    def score(self, model, state, batch, key):
+    def point(self, model: Model, state: NaturalGradientState) -> Params:
+        del model
+        return unpack(state.mean)
+
+    def score(self, model: Model, state: NaturalGradientState, batch: Batch, key: Key) -> Any:
         return log_mean_prob(self.posterior(model, state), batch, key)
 
-    def posterior(self, model, state):
+    def posterior(self, model: Model, state: NaturalGradientState) -> DiagonalNormal | GammaNoisePosterior:
+        """The posterior of a state; of Student's t predictive where τ is learned."""
         curvature = jax.tree.map(lambda h, d: state.size * h + d, state.hessian, state.delta)
-        scale = optimizers.unpacked(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
-        mean = optimizers.unpacked(state.mean)
+        scale = unpack(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
+        mean = unpack(state.mean)
         if not learns_precision(model):
             return DiagonalNormal(model, mean, scale)
         # of log τ: the part is a posterior of its own
@@ -167,24 +206,24 @@ class NaturalGradientVI:
         scale["likelihood"] = {"log_precision": jnp.sqrt(special.polygamma(1, state.shape))}
         return GammaNoisePosterior(model, DiagonalNormal(model, mean, scale), state.shape, state.rate)
 
-    def finish(self, model, trained, key, run):
+    def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> DiagonalNormal | GammaNoisePosterior:
         del key, run
         return self.posterior(model, trained.states[0])
 
 
-def learns_precision(model):
+def learns_precision(model: Model) -> bool:
     """Whether the likelihood is a Gaussian whose noise precision is learned."""
     return type(model.likelihood) is Gaussian and model.likelihood.precision is None
 
 
-def given_precision(model, shape, rate):
+def given_precision(model: Model, shape: Any, rate: Any) -> Model:
     """The model with E τ = a/b for the noise precision, and no parameters of the likelihood's own; or as it is."""
     if not learns_precision(model):
         return model
     return replace(model, likelihood=replace(model.likelihood, precision=shape / rate))
 
 
-def gamma_kl(a, b, a0, b0):
+def gamma_kl(a: Any, b: Any, a0: Any, b0: Any) -> Any:
     """KL(Gamma(a, b) ‖ Gamma(a₀, b₀)) in nats, b and b₀ rates."""
     a0, b0 = jnp.asarray(a0, a.dtype), jnp.asarray(b0, a.dtype)
     levels = special.gammaln(a0) - special.gammaln(a) + a0 * (jnp.log(b) - jnp.log(b0))
