@@ -142,7 +142,7 @@ def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
     note = "Categories not seen at fit, taken as none of the known: 3 of 'town'."
     outs = []
-    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("explain",)):
+    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",)):
         out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
         assert note in " ".join(said.split())
         outs.append(out)
@@ -150,7 +150,7 @@ def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
     model = dubito.load(folder / "m.dubito").set_params(handle_unknown="ignore")
     truth = model.predict(pyarrow.table({"x": [0.1] * 5, "town": towns}))
     np.testing.assert_array_equal([float(row["mean"]) for row in csv.DictReader(outs[0].splitlines())], truth)
-    for command in ("predict", "evaluate", "explain"):
+    for command in ("predict", "evaluate", "inspect"):
         _, said = run(command, folder / "m.dubito", path, "--unknown", "error", code=1)
         assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
         assert "handle_unknown" not in said

@@ -125,7 +125,7 @@ def test_threads_keep_the_order():
 
 
 def read(path, schema, rows=2, **more):
-    return [(start, table.to_pydict()) for table, start in files.read_batches(path, schema, rows=rows, **more)]
+    return [(start, table.to_pydict()) for table, start in files.read_blocks(path, schema, rows=rows, **more)]
 
 
 @pytest.fixture(scope="module")

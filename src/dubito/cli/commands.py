@@ -1,4 +1,4 @@
-"""The command line: demo, fit, predict, evaluate, calibrate, explain, compare. JAX is imported inside the commands, never for --help."""
+"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside them, never for --help."""
 
 import contextlib
 import importlib.metadata
@@ -19,8 +19,8 @@ except ImportError:
     ) from None
 
 from dubito._process import interrupts, output_files
-from dubito.cli import compilation_cache, grids, progress
-from dubito.cli.terminal import escape_control
+from dubito.cli import compilation_cache, progress
+from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -121,15 +121,15 @@ def fit(
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
     from dubito.cli.command_tables import check_task, fill_inputs, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
-    from dubito.inspection.summary import divergence_explained
+    from dubito.inspection.summary import report_divergence
 
     values, task = None, implied(likelihood) if task is None else task
     if stream:
-        from dubito.tables.files import kind_in_file
+        from dubito.tables.files import target_kind_of_file
 
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
-        kind = check_task(kind_in_file(table, target) if task is None else task)
+        kind = check_task(target_kind_of_file(table, target) if task is None else task)
         model = estimator(kind, method, settings or (), hidden, seed, None, likelihood, draws)
         fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
@@ -138,7 +138,7 @@ def fit(
             inputs, values = fill_inputs(inputs, say)
         model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
         fitting = partial(model.fit, inputs, y)
-    with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
+    with progress.bar(None if state["quiet"] else errors) as report, report_divergence():
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
@@ -204,9 +204,9 @@ def evaluate(
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
-    Console().print(grids.of_scores(card))
+    Console().print(score_table(card))
     conformal = getattr(getattr(answer, "conformal", None), "coverage", None)
-    grids.print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
+    print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
     setting = draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
@@ -240,7 +240,7 @@ def calibrate(
 
 
 @app.command()
-def explain(
+def inspect(
     model: Annotated[Path, typer.Argument(help="A model file.")],
     table: Annotated[
         str | None, typer.Argument(metavar="TABLE", help="Rows, with the target for its gradients.")
@@ -251,14 +251,14 @@ def explain(
 ):
     """The model's parameters and computation graph; with TABLE also the health of its gradients."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
-    from dubito.inspection.summary import explained
+    from dubito.inspection.summary import inspect_model
 
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture is .svg or .dot")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found = load_model(model, unknown)
     inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
-    text, graph = explained(found, inputs, y, unfold or ())
+    text, graph = inspect_model(found, inputs, y, unfold or ())
     print(escape_control(text))
     if output is not None:
         drawing = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
@@ -300,10 +300,10 @@ def compare(
 
         rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=fill)
     if as_json:
-        print(json.dumps({row.name: row.card() for row in rows}))
+        print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:
-        Console().print(grids.of_methods(rows))
-        grids.print_text(cross_validation.interpretation(rows))
+        Console().print(comparison_table(rows))
+        print_text(cross_validation.interpretation(rows))
     if report is not None:
         from dubito.inspection.report import comparison_report
 
@@ -323,7 +323,7 @@ def demo(
     from dubito.methods import by_name
 
     for line in run(output, by_name.chosen(methods), say):
-        grids.print_text(line)
+        print_text(line)
 
 
 def main():

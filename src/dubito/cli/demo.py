@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 from dubito._process import threads
 from dubito._process.output_files import write_atomically
 from dubito._process.threads import start_jobs, stop_fit
-from dubito.estimators.regressor import BayesianClassifier, BayesianRegressor
+from dubito.estimators.classifier import BayesianClassifier
+from dubito.estimators.regressor import BayesianRegressor
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import draws_setting, interpret_comparison, listed

@@ -74,9 +74,9 @@ def answers(found, table, coverage=0.9, skip=0):
     import pyarrow
 
     from dubito.cli.command_tables import FILLED, UNKNOWN
-    from dubito.estimators.base import check_answers
-    from dubito.tables.files import read_batches
-    from dubito.tables.schema import fill_missing
+    from dubito.estimators.checks import check_predictions
+    from dubito.tables.files import read_blocks
+    from dubito.tables.frames import fill_missing
 
     values, notes = found.summary_.get("impute"), []
     booleans = {column.name for column in found.schema_.columns if column.kind == "boolean"}
@@ -85,7 +85,7 @@ def answers(found, table, coverage=0.9, skip=0):
 
     def blocks():
         target = found.summary_.get("target")
-        for block, start in read_batches(table, found.schema_, target, found.block_rows, skip):
+        for block, start in read_blocks(table, found.schema_, target, found.block_rows, skip):
             filled = {}
             if values is not None:
                 block, _, filled = fill_missing(block, values)
@@ -97,7 +97,7 @@ def answers(found, table, coverage=0.9, skip=0):
         columns = classes(found, answer) if answer.task == "classification" else numbers(answer, coverage)
         for values in columns.values():
             if isinstance(values, np.ndarray):
-                check_answers(values)
+                check_predictions(values)
         return pyarrow.table(columns)
 
     for place, answer in enumerate(found.stream(blocks(), reading)):

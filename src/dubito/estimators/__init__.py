@@ -1,8 +1,11 @@
-"""scikit-learn: fit a table, ask, save.
+"""scikit-learn: fit a table, predict, save.
 
-- ``base``: what a fitted estimator answers.
+- ``checks``: whether predictions are finite.
 - ``files``: fitted estimators as one safe file.
-- ``regressor``: BayesianRegressor and BayesianClassifier.
+- ``base``: what both estimators share.
+- ``regressor``: BayesianRegressor.
+- ``classifier``: BayesianClassifier.
+- ``loading``: estimators read from files.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.
 """

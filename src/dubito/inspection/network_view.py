@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._check import DataError
 from dubito.methods.laplace.laplace import LaplacePosterior
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.likelihoods.by_name import refusal
 from dubito.models.networks import MLP
 from dubito.posteriors.base import Dropped, Mixture, Normals, Samples
 from dubito.posteriors.outcomes import label_codes
-from dubito.tables.columns import DataError, check_target
+from dubito.tables.validation import check_target
 
 
 def posterior_of(fitted):

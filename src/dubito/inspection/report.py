@@ -122,7 +122,7 @@ def draws_text(unsure):
 
 def comparison_report(path, title, rows, *, settings, seed):
     """Write the report of ``comparison.compare``'s ``rows``, the best first."""
-    cards = [(row.name, row.card()) for row in rows]
+    cards = [(row.name, row.to_dict()) for row in rows]
     table = scorecard_table(cards)
     gaps = ["–", *[rounded(row.difference.value, row.difference.se) for row in rows[1:]]]
     lines = [

@@ -46,7 +46,7 @@ def parameters(model, params, x):
     return aligned(rows)
 
 
-def explained(model, inputs=None, y=None, unfold=()):
+def inspect_model(model, inputs=None, y=None, unfold=()):
     """(text, graph) of a fitted estimator. With a table and its target the graph is that of −log p(D, θ) per example, and the
     text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
     numbers."""
@@ -97,7 +97,7 @@ def costs(found):
 
 
 @contextlib.contextmanager
-def divergence_explained():
+def report_divergence():
     """Add to a fit's divergence what the gradients were like at the last finite state."""
     try:
         yield

@@ -20,7 +20,7 @@ class QuoteScanner:
     """Follows the quoted cells of a CSV's bytes, ``feed`` by ``feed``. Both methods raise DataError that names the row whose
     quoted cell is not closed, or is closed on a later line in the midst of another cell.
 
-    Rows count from 0 after the header, as in all messages.
+    RowNumbers count from 0 after the header, as in all messages.
     """
 
     def __init__(self, source, delimiter):

@@ -121,7 +121,9 @@ def fit(
     CheckpointError where the file is of another fit.
     """
     check_process()
-    if callable(x) or y is None:
+    if isinstance(x, Rows):  # an estimator has checked them
+        rows, stream = x, None
+    elif callable(x) or y is None:
         whole = {"early_stopping": early_stopping, "mesh": mesh is not None}
         rows, stream = opened(model, method, x, y, weight, whole, identified=checkpoint is not None)
     else:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import dubito
 from dubito import landscape, plots
-from dubito.estimators.size_sweep import Swept
+from dubito.estimators.size_sweep import SizeResult
 from dubito.inspection.landscape import Landscape, Path, Plane
 from dubito.posteriors.base import Samples
 
@@ -43,7 +43,7 @@ def swept():
     rng = np.random.default_rng(0)
     wide = {1: (1.0, 1.1), 4: (0.5, 0.6), 16: (0.3, 0.5), 64: (0.1, 0.9)}
     return [
-        Swept((width,), train + 0.01 * rng.normal(size=4), validation + 0.01 * rng.normal(size=4), 1.0)
+        SizeResult((width,), train + 0.01 * rng.normal(size=4), validation + 0.01 * rng.normal(size=4), 1.0)
         for width, (train, validation) in wide.items()
     ]
 
@@ -154,7 +154,7 @@ def test_size_curves_show_every_seed_their_mean_and_both_sides():
     ],
 )
 def test_the_axis_is_what_the_sizes_differ_in(hidden, label, scale):
-    rows = [Swept(one, row.train, row.validation, 1.0) for one, row in zip(hidden, swept(), strict=False)]
+    rows = [SizeResult(one, row.train, row.validation, 1.0) for one, row in zip(hidden, swept(), strict=False)]
     ax = plots.size_curves(rows)
     assert (ax.get_xlabel(), ax.get_xscale()) == (label, scale)
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
-from dubito.estimators.size_sweep import sides
+from dubito.estimators.size_sweep import fit_verdicts
 from dubito.inspection import network_view
 from dubito.inspection.landscape import project
 from dubito.inspection.plots import predictions
@@ -126,7 +126,7 @@ def size_curves(rows, *, ax=None):
     """Training and validation NLL against the size of the network: what ``sweeps.sweep`` gives.
 
     Points are seeds, lines their means; what rises far above training's whole range leaves the picture. The size with the
-    best validation mean is marked, and where others are worse by more than the seeds' chance (``sweeps.sides``) it is said
+    best validation mean is marked, and where others are worse by more than the seeds' chance (``size_sweep.fit_verdicts``) it is said
     on which side they err. The axis is the hidden layers' width where all networks are equally deep, their number where all
     are equally wide, else the number of hidden units.
     """
@@ -151,7 +151,7 @@ def size_curves(rows, *, ax=None):
     means = [row.train.mean() for row in rows]
     top = min(top, rows[best].validation.mean() + 3 * np.ptp(means)) if np.ptp(means) > 0 else top
     ax.set_ylim(low - 0.05 * (top - low), top + 0.12 * (top - low))
-    found = np.array(sides(rows))
+    found = np.array(fit_verdicts(rows))
     for verdict in ("underfitting", "overfitting"):
         for places in _stretches(np.flatnonzero(found == verdict)):
             low, high = _around(size, places, logarithmic)
