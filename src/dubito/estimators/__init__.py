@@ -1,6 +1,7 @@
 """scikit-learn: fit a table, predict, save.
 
 - ``checks``: whether predictions are finite.
+- ``data``: the data of a fit.
 - ``files``: fitted estimators as one safe file.
 - ``base``: what both estimators share.
 - ``regressor``: BayesianRegressor.

@@ -6,11 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
-from jaxtyping import Float, Shaped
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _num_samples, check_is_fitted
@@ -20,6 +19,7 @@ from dubito._jax import prng
 from dubito._process.threads import check_process, in_threads
 from dubito._values import Column, Table
 from dubito.estimators.checks import PredictionError, check_predictions
+from dubito.estimators.data import Target
 from dubito.estimators.files import model_file
 from dubito.evaluation import calibration
 from dubito.evaluation.conformal import cv_plus
@@ -34,37 +34,7 @@ from dubito.tables.files import learn_table, table_pieces
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
-from dubito.training.data import Rows
 from dubito.training.fit import Report, fit, history
-
-
-class Target(NamedTuple):
-    """What a fit knows about the target.
-
-    Parameters
-    ----------
-    likelihood : the model's.
-    scaler : standardizes the targets of a regression; None for classes.
-    attributes : attributes of the estimator to set when the fit has succeeded.
-    """
-
-    likelihood: Any
-    scaler: TargetScaler | None
-    attributes: dict[str, Any]
-
-
-def used_rows(
-    x: Float[np.ndarray, "used width"], y: Shaped[np.ndarray, "used *targets"], weight: Float[np.ndarray, "rows"]
-) -> Rows:
-    """Checked rows as ``fit`` takes them, so that it does not check them again.
-
-    Parameters
-    ----------
-    x, y : encoded inputs and targets of the rows with a weight above zero.
-    weight : weights of all rows.
-    """
-    weight = weight[weight > 0]
-    return Rows(x, y, weight, np.zeros_like(weight))
 
 
 class BayesianEstimator(BaseEstimator, ABC):

@@ -10,7 +10,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from dubito._values import Column, Table
-from dubito.estimators.base import BayesianEstimator, Target, used_rows
+from dubito.estimators.base import BayesianEstimator
+from dubito.estimators.data import Target, used_rows
 from dubito.evaluation.conformal import Conformal, CVPlus
 from dubito.tables.schema import Schema
 from dubito.tables.targets import classification_likelihood

@@ -9,7 +9,8 @@ from jaxtyping import Float
 from sklearn.base import RegressorMixin
 
 from dubito._values import Column, Table
-from dubito.estimators.base import BayesianEstimator, Target, used_rows
+from dubito.estimators.base import BayesianEstimator
+from dubito.estimators.data import Target, used_rows
 from dubito.tables import targets
 from dubito.tables.schema import Schema
 from dubito.training.fit import Report
