@@ -9,13 +9,13 @@ def main():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while our handlers are imported, Ctrl-C leaves no traceback
     import dubito._process.interrupts as interrupts  # ``from dubito`` would ask the package's lazy names first
 
-    interrupts.start()
+    interrupts.watch_signals()
     try:
         from dubito.cli.commands import main as run
 
         run()
     finally:
-        interrupts.leave()
+        interrupts.exit_if_interrupted()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ class DataWarning(UserWarning):
     """The data can be used but is probably not what was meant."""
 
 
-def listed(names):
+def shorten_list(names):
     """The first few of ``names`` for a message."""
     return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 

@@ -226,7 +226,7 @@ class Estimator:
     def save(self, path):
         if self.fails(str(path)):
             raise dubito.ModelFileError(f"cannot write {str(path)!r}: No space left on device.")
-        archive.write(path, {}, {"a": np.zeros(1, np.float32)})
+        archive.write_archive(path, {}, {"a": np.zeros(1, np.float32)})
 
 
 def test_a_model_that_cannot_be_saved_is_saved_elsewhere(tmp_path, monkeypatch):

@@ -228,7 +228,7 @@ class Stop(BaseException):
 
 def interrupted(error, after, monkeypatch):
     """Predictions end with ``error`` after so many blocks."""
-    answers = predict_file.answers
+    answers = predict_file.predict_blocks
 
     def some(*arguments, **options):
         for place, answer in enumerate(answers(*arguments, **options)):
@@ -250,7 +250,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
         with pytest.raises(type(error)):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert not output.exists() and len(list(parts.glob("*.arrow"))) == 3
-    calls, answers = [], predict_file.answers
+    calls, answers = [], predict_file.predict_blocks
     monkeypatch.setattr(
         predict_file, "answers", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
     )
@@ -330,7 +330,7 @@ def test_predict_leaves_a_foreign_file_among_its_parts(folder, tmp_path, small, 
 
 def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small, monkeypatch):
     small(256, 512)
-    output, answers = tmp_path / "out.parquet", predict_file.answers
+    output, answers = tmp_path / "out.parquet", predict_file.predict_blocks
     told = []
 
     def some(*arguments, **options):
@@ -471,7 +471,7 @@ def test_the_oldest_programs_go_first(home, monkeypatch):
 def used(said):
     """Where JAX is told to keep programs, with what the user is told."""
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-    compilation_cache.use(said.append)
+    compilation_cache.enable(said.append)
     return os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 

@@ -33,11 +33,11 @@ class ModelFileError(ValueError):
     """The file is not a whole, unchanged model file of this library, or cannot be written or read."""
 
 
-def write(path, config, arrays):
+def write_archive(path, config, arrays):
     """Write ``config`` (plain JSON values) and ``arrays`` (name: float32, float64 or uint32) to ``path``, whole or not
     at all (``files.write_atomically``).
 
-    Raises ModelFileError where that is impossible, or where ``read`` would refuse the file; an old file is then still
+    Raises ModelFileError where that is impossible, or where ``read_archive`` would refuse the file; an old file is then still
     there.
     """
     document = canonical(config)
@@ -76,11 +76,11 @@ def digest(document, arrays):
     return total.hexdigest()
 
 
-def read(path, expected):
+def read_archive(path, expected):
     """(config, arrays) of the file at ``path``.
 
     ``expected(config)`` gives {name: (dtype, shape)} of the arrays that must be there, no more and no fewer; it is
-    asked before any array is read. Raises ModelFileError for anything that ``write`` would not have written.
+    asked before any array is read. Raises ModelFileError for anything that ``write_archive`` would not have written.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size

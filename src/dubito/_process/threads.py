@@ -61,14 +61,14 @@ def in_threads(function, items):
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > cores():
-                yield result(waiting.popleft())
+                yield wait_for(waiting.popleft())
         while waiting:
-            yield result(waiting.popleft())
+            yield wait_for(waiting.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def side_by_side(one, items, keep_on_interrupt, threads):
+def run_concurrently(one, items, keep_on_interrupt, threads):
     """one(item, stop) of each item on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
 
     The main thread only waits: an exception is raised in it where no JAX code runs. Of threads that ask for one program
@@ -80,7 +80,7 @@ def side_by_side(one, items, keep_on_interrupt, threads):
         futures = []
         try:
             futures += [pool.submit(one, item, stop) for item in items]
-            return results(futures)
+            return wait_for_all(futures)
         except BaseException as interrupt:  # Ctrl-C, SIGTERM, or the failure of one
             stop.set()
             if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
@@ -120,7 +120,7 @@ def stop_fit(stop):
     return progress
 
 
-def results(futures):
+def wait_for_all(futures):
     """What they return, waited for in naps, between which signals are read; the first exception at once."""
     waiting = set(futures)
     with interrupts.sigint_as_flag():
@@ -128,10 +128,10 @@ def results(futures):
             done, waiting = wait(waiting, timeout=NAP, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-            interrupts.check()
+            interrupts.raise_pending()
     return [future.result() for future in futures]
 
 
-def result(future):
-    """What one future returns; see ``results``."""
-    return results([future])[0]
+def wait_for(future):
+    """What one future returns; see ``wait_for_all``."""
+    return wait_for_all([future])[0]

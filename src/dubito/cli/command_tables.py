@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from dubito._check import DataError, listed
+from dubito._check import DataError, shorten_list
 from dubito._values import is_missing_in
 from dubito.estimators.loading import load
 from dubito.tables.files import read_labeled
@@ -40,7 +40,7 @@ def read_to_fit(
     inputs, y = split_target(frame, target)
     if kind == "classification":
         classes = np.unique(y).tolist()
-        say(f"Classification: {target!r} has {len(classes)} classes: {listed(classes)}.")
+        say(f"Classification: {target!r} has {len(classes)} classes: {shorten_list(classes)}.")
     return inputs, y, kind
 
 

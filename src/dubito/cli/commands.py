@@ -66,7 +66,7 @@ def options(
         raise typer.Exit
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compilation_cache.use(say)
+    compilation_cache.enable(say)
 
 
 def say(text):
@@ -88,7 +88,7 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
 
-def implied(likelihood):
+def task_of_likelihood(likelihood):
     """The task that a likelihood's name says, None without one: counts look like classes."""
     from dubito.models.likelihoods.by_name import known
 
@@ -123,7 +123,7 @@ def fit(
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
-    values, task = None, implied(likelihood) if task is None else task
+    values, task = None, task_of_likelihood(likelihood) if task is None else task
     if stream:
         from dubito.tables.files import target_kind_of_file
 
@@ -138,7 +138,7 @@ def fit(
             inputs, values = fill_inputs(inputs, say)
         model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
         fitting = partial(model.fit, inputs, y)
-    with progress.bar(None if state["quiet"] else errors) as report, report_divergence():
+    with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
@@ -288,7 +288,9 @@ def compare(
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
-    inputs, y, kind = read_to_fit(table, target, implied(likelihood) if task is None else task, categorical, say)
+    inputs, y, kind = read_to_fit(
+        table, target, task_of_likelihood(likelihood) if task is None else task, categorical, say
+    )
     names = by_name.chosen(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
@@ -328,8 +330,10 @@ def demo(
 
 def main():
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
-    started = interrupts.start()
-    warnings.showwarning = lambda message, *_: compilation_cache.forget(message) or say(f"dubito: note: {message}")
+    started = interrupts.watch_signals()
+    warnings.showwarning = lambda message, *_: (
+        compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")
+    )
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
     except Exception as error:
@@ -347,4 +351,4 @@ def main():
         raise
     finally:
         if started:
-            interrupts.stop()
+            interrupts.restore_signals()

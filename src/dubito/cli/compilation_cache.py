@@ -39,7 +39,7 @@ def folder():
         return None
 
 
-def use(say=lambda text: None):
+def enable(say=lambda text: None):
     """Tell JAX, which must not be imported yet, to keep programs; does nothing where that is impossible or not wanted.
 
     ``say`` is told where a folder is not used because others can write to it, or because it is not dubito's.
@@ -137,7 +137,7 @@ def _prune(own):
         total -= found.st_size
 
 
-def forget(message):
+def handle_warning(message):
     """Whether a warning is JAX's about the cache. A program that cannot be read would stay there: it is deleted."""
     text = str(message)
     if "persistent compilation cache" not in text:

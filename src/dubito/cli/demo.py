@@ -91,9 +91,9 @@ def jobs():
     return [diabetes, digits, co2]
 
 
-def fitted(stop, job, name):
+def fit_job(stop, job, name):
     """The ``Result`` of the method called ``name``; the fit ends early once ``stop`` is set."""
-    method: Any = shortened(METHODS[name], job.epochs)
+    method: Any = with_epochs(METHODS[name], job.epochs)
     stopping = method is None or hasattr(innermost(method), "score")
     patience = 10 if method is None else 30  # each of the default's members has a fold of its own to stop on
     model = job.make(method, early_stopping=stopping, n_iter_no_change=patience, random_state=SEED)
@@ -102,10 +102,10 @@ def fitted(stop, job, name):
     return Result(model, metrics.scorecard(answer, job.test[1]), answer)
 
 
-def shortened(method, epochs):
+def with_epochs(method, epochs):
     """The method with so many epochs, or the one inside it, if it is one that can stop early: others run their own schedule."""
     if hasattr(method, "method"):
-        return replace(method, method=shortened(method.method, epochs))
+        return replace(method, method=with_epochs(method.method, epochs))
     return replace(method, epochs=epochs) if hasattr(method, "score") else method
 
 
@@ -119,22 +119,22 @@ def run(folder, names, say=print):
     tables = jobs()
     say(f"Fitting {len(names)} methods on {len(tables)} tables ...")
     lines, points, sections, draws, settings, written = [], [], [], [], {}, []
-    with start_jobs(fitted, [(job, name) for job in tables for name in names]) as running:
+    with start_jobs(fit_job, [(job, name) for job in tables for name in names]) as running:
         for number, job in enumerate(tables):
-            results = {shown(name): threads.result(running.popleft()) for name in names}
+            results = {display_name(name): threads.wait_for(running.popleft()) for name in names}
             cards = [(name, one.card) for name, one in results.items()]
             said = conclusion(job, results)
             lines += ["", job.text, *text_table(cards), said]
             points.append(f"{job.name}: {said}")
-            pictures = drawn(job, results)
+            pictures = draw_pictures(job, results)
             for place, (_, _, picture) in enumerate(pictures):
                 path = folder / f"{job.name.lower()}{'_training' if place else ''}.png"
                 with write_atomically(path) as file:
                     file.write(picture)
                 written.append(path)
             sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), pictures))
-            draws += errors(job, results)
-            settings |= {f"{job.name}, {name}": report.describe(one.model) for name, one in results.items()}
+            draws += monte_carlo_errors(job, results)
+            settings |= {f"{job.name}, {name}": report.describe_settings(one.model) for name, one in results.items()}
             if number == 0:
                 predictions(folder / "predictions.csv", job, next(iter(results.values())).answer)
     first = report.Section("Conclusions", points=tuple(points))
@@ -145,7 +145,7 @@ def run(folder, names, say=print):
     return lines + [f"  {path}" for path in (page, folder / "predictions.csv", *written)]
 
 
-def shown(name):
+def display_name(name):
     return "auto (default)" if name == "auto" else name
 
 
@@ -159,7 +159,7 @@ def conclusion(job, results):
     return interpret_comparison([(name, result.card) for name, result in order], difference)
 
 
-def errors(job, results):
+def monte_carlo_errors(job, results):
     """(name, Monte Carlo error, setting that would make it small enough) of each method on a table, for the report."""
     found = []
     for name, result in results.items():
@@ -176,7 +176,7 @@ def text_table(cards):
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def drawn(job, results):
+def draw_pictures(job, results):
     """(caption, alternative text, PNG) of a table's pictures: the predictions, then the training."""
     caption, alt, draw = {
         "diabetes": (
@@ -201,11 +201,11 @@ def drawn(job, results):
     training = "Negative log likelihood during training, on the rows learned and on a tenth of them held out (median over members)."
     methods = listed(list(results))
     return (
-        (caption, f"{alt}: {methods}", report.png(draw(job, results))),
+        (caption, f"{alt}: {methods}", report.figure_png(draw(job, results))),
         (
             training,
             f"A panel per method: training and validation loss by epoch: {methods}",
-            report.png(losses(results)),
+            report.figure_png(losses(results)),
         ),
     )
 

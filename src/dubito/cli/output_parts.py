@@ -28,7 +28,7 @@ MARK = "parts of an output of dubito predict, which the same command continues"
 OWN = re.compile(r"[0-9a-f]{16}-\d{6}-[0-9a-f]{32}\.arrow|\.dubito-[0-9a-f]{16}")  # names of the files to delete
 
 
-class Parts:
+class ResumableOutput:
     """The answers so far: finished parts in a hidden folder beside ``output``, the rest in memory.
 
     As a context it leaves the folder after an interruption or a full disk, so that the same task can be continued, and

@@ -15,7 +15,7 @@ import numpy as np
 
 from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
-from dubito.cli.output_parts import Parts, add_counts
+from dubito.cli.output_parts import ResumableOutput, add_counts
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -29,11 +29,11 @@ def predict_file(model, table, output, coverage, say, safe_csv=False, unknown="i
     from dubito.cli.command_tables import load_model, say_counts
 
     found = load_model(model, unknown)
-    with interrupts.deferred(), Parts(output, task(model, table, coverage, unknown), say) as parts:
-        for answer, notes in answers(found, table, coverage, skip=parts.rows):
+    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, unknown), say) as parts:
+        for answer, notes in predict_blocks(found, table, coverage, skip=parts.rows):
             parts.add(answer, notes)
         say_counts(parts.notes, say)
-        write(parts.tables(), output, parts.made_folder, safe_csv)
+        write_tables(parts.tables(), output, parts.made_folder, safe_csv)
     return parts.rows
 
 
@@ -44,19 +44,19 @@ def predict_to_stdout(model, table, coverage, say, safe_csv=False, unknown="igno
     total = {}
 
     def tables():
-        for answer, notes in answers(load_model(model, unknown), table, coverage):
+        for answer, notes in predict_blocks(load_model(model, unknown), table, coverage):
             add_counts(total, notes)
             yield with_safe_texts(answer) if safe_csv else answer
 
     try:
-        stream(tables(), sys.stdout.buffer, ".csv")
+        write_stream(tables(), sys.stdout.buffer, ".csv")
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     say_counts(total, say)
 
 
-def task(model, table, coverage, unknown):
+def task_of(model, table, coverage, unknown):
     """What a part depends on, plain values; the table is None where it cannot be read again."""
     path = Path(table)
     found = path.stat() if path.is_file() else None
@@ -68,7 +68,7 @@ def task(model, table, coverage, unknown):
     }
 
 
-def answers(found, table, coverage=0.9, skip=0):
+def predict_blocks(found, table, coverage=0.9, skip=0):
     """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and notes, {what: {column: count}}, on
     values that were filled in and categories that are unknown."""
     import pyarrow
@@ -94,7 +94,9 @@ def answers(found, table, coverage=0.9, skip=0):
             yield block, start
 
     def reading(answer):
-        columns = classes(found, answer) if answer.task == "classification" else numbers(answer, coverage)
+        columns = (
+            class_columns(found, answer) if answer.task == "classification" else regression_columns(answer, coverage)
+        )
         for values in columns.values():
             if isinstance(values, np.ndarray):
                 check_predictions(values)
@@ -104,7 +106,7 @@ def answers(found, table, coverage=0.9, skip=0):
         yield answer, notes[place]
 
 
-def numbers(answer, coverage):
+def regression_columns(answer, coverage):
     """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
     answer = answer.columnwise
     names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
@@ -118,7 +120,7 @@ def numbers(answer, coverage):
     }
 
 
-def classes(found, answer):
+def class_columns(found, answer):
     """A classifier's answers by column."""
     import pyarrow
 
@@ -132,10 +134,10 @@ def classes(found, answer):
     return {"prediction": prediction} | columns | doubt
 
 
-def write(tables, output, folder=None, safe_csv=False):
+def write_tables(tables, output, folder=None, safe_csv=False):
     """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all; ``folder`` is for the temporary file."""
     with write_atomically(output, folder) as file:
-        stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
+        write_stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
 
 
 def with_safe_texts(table):
@@ -156,7 +158,7 @@ def with_safe_texts(table):
     return pyarrow.table([safe(column) for column in table.columns], names)
 
 
-def stream(tables, file, suffix):
+def write_stream(tables, file, suffix):
     """pyarrow Tables of one schema to an open file, as they come; it stays open."""
     import pyarrow
     from pyarrow import csv, parquet

@@ -6,7 +6,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @contextlib.contextmanager
-def bar(console):
+def progress_bar(console):
     """A callback for the engine's reports that moves a bar on ``console``, when that is a terminal; else None."""
     if console is None or not console.is_terminal:
         yield None

@@ -11,8 +11,8 @@ import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from dubito._check import DataWarning, listed
-from dubito._process.threads import result, start_jobs, stop_fit
+from dubito._check import DataWarning, shorten_list
+from dubito._process.threads import start_jobs, stop_fit, wait_for
 from dubito._values import Column, Table
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarlo, monte_carlo
@@ -143,7 +143,7 @@ def compare(
         f"{sum(count for (_, name), count in unknown.items() if name == column)} of {column!r}" for column in columns
     ]
     if counts:
-        text = f"categories that the training rows of a fold do not have are encoded as zeros: {listed(counts)}"
+        text = f"categories that the training rows of a fold do not have are encoded as zeros: {shorten_list(counts)}"
         warnings.warn(text, DataWarning, stacklevel=2)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
@@ -191,7 +191,7 @@ def score_fits(
     """
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
     for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
-        fitted, inputs, spent = result(fit)
+        fitted, inputs, spent = wait_for(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
         answer = fitted.predictive(inputs)
         for key, score in wanted.items():

@@ -8,7 +8,7 @@ from scipy import stats
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
-from dubito._process.threads import result
+from dubito._process.threads import wait_for
 from dubito._values import Column, Table
 from dubito.estimators.cross_validation import start_fits
 from dubito.evaluation import metrics
@@ -79,7 +79,7 @@ def sweep(
         for widths in hidden:
             scores, seconds = [], []
             for number, rows in enumerate(splits):
-                fitted, _, spent = result(fits.popleft())
+                fitted, _, spent = wait_for(fits.popleft())
                 scores.append([metrics.nll(fitted.predictive(take_rows(X, part)), y[part]).value for part in rows])
                 seconds.append(spent)
                 if done is not None:

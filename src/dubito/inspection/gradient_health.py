@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito._process.threads import check_process
-from dubito.inspection.graph.autodiff import Source, backward, read
-from dubito.inspection.graph.drawing import aligned
+from dubito.inspection.graph.autodiff import Source, backward, result_of
+from dubito.inspection.graph.drawing import align_columns
 from dubito.inspection.graph.graph import graph
 from dubito.models.model import Batch
 
@@ -51,7 +51,7 @@ class Health(NamedTuple):
         for layer in self.layers:
             shares = ["" if share is None else f"{100 * share:.0f} %" for share in layer[5:]]
             rows.append((layer.name, *("" if size is None else f"{size:.3g}" for size in layer[1:5]), *shares))
-        return "\n".join([aligned(rows), *(self.advice or ["Nothing is wrong with the gradients."])])
+        return "\n".join([align_columns(rows), *(self.advice or ["Nothing is wrong with the gradients."])])
 
 
 def health(model, params, x, y):
@@ -59,7 +59,7 @@ def health(model, params, x, y):
 
     ``params``: a tree as ``model.init`` gives it: a start, a point, the mean of a posterior, a draw.
     """
-    return of_graph(objective(model, params, x, y))
+    return health_of_graph(objective(model, params, x, y))
 
 
 def objective(model, params, x, y):
@@ -71,10 +71,10 @@ def objective(model, params, x, y):
     return graph(lambda params: -model.log_joint(params, batch) / size, params)
 
 
-def of_graph(found):
+def health_of_graph(found):
     """The ``Health`` read off an ``objective``."""
-    layers = parameters(found)
-    for name, (value, slope, derivative) in activations(found).items():
+    layers = parameter_layers(found)
+    for name, (value, slope, derivative) in activation_slopes(found).items():
         known = layers.get(name, Layer(name, None, None, None, None, None, None))
         top = np.max(np.abs(derivative), initial=1e-30)
         units = np.abs(np.atleast_1d(derivative))
@@ -88,7 +88,7 @@ def of_graph(found):
     return Health(list(layers.values()), advice(list(layers.values())))
 
 
-def parameters(found):
+def parameter_layers(found):
     """Name → Layer of the groups of the network's parameters, and of the results of the scopes that are called as they."""
     groups: dict[str, list] = {}
     for node in found.nodes:
@@ -116,7 +116,7 @@ def parameters(found):
     return layers
 
 
-def activations(found):
+def activation_slopes(found):
     """Name of the layer → (values, slopes, derivatives) of its activation's results."""
     groups: dict[str, list] = {}
     for node in found.nodes:
@@ -136,13 +136,15 @@ def activations(found):
     def derivatives(values):
         """Of each the slope of the sum of its results with respect to its inputs: its own derivative."""
         return {
-            name: read(backward(found.nodes, values, {last: jnp.ones_like(read(values, last))}, nodes), before)
+            name: result_of(
+                backward(found.nodes, values, {last: jnp.ones_like(result_of(values, last))}, nodes), before
+            )
             for name, (nodes, last, before) in plans.items()
         }
 
     slopes = jax.jit(derivatives)(found.values)
     return {
-        name: (read(found.values, last), slope_of(found, last.node), np.asarray(slopes[name], float))
+        name: (result_of(found.values, last), slope_of(found, last.node), np.asarray(slopes[name], float))
         for name, (_, last, _) in plans.items()
     }
 

@@ -279,7 +279,9 @@ def descent_path(model, x, y, method, *, key, weight=None, points=50):
                 raise diverged(model, method, rows, carry)
         states.append(jax.tree.map(np.array, carry.running))  # copies: the carry is given away
     trained = partial(Trained, (member,), numbers=(0,), count=1, rows=rows)
-    ends = [network_view.point(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states]
+    ends = [
+        network_view.point_params(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states
+    ]
     return Path(steps, jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *ends))
 
 

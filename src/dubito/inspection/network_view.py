@@ -51,7 +51,7 @@ def _looked_at(posterior):
     return posterior.point if isinstance(posterior, LaplacePosterior) else posterior
 
 
-def moments(posterior):
+def parameter_moments(posterior):
     """(mean, standard deviation) of every parameter, trees like the model's params; None as deviation of a point.
 
     Dropout's weights are points; its doubt is in its masks. ValueError where moments are not known in closed form.
@@ -71,23 +71,23 @@ def moments(posterior):
     )
 
 
-def point(fitted, member=None):
+def point_params(fitted, member=None):
     """One set of params to look at: a point estimate, the mean of a distribution over weights, dropout's own weights."""
-    return moments(member_of(fitted, member)[0])[0]
+    return parameter_moments(member_of(fitted, member)[0])[0]
 
 
-def layered(network, params):
+def mean_network(network, params):
     """The multilayer perceptron that predicts and its params; of one with a noise network beside it the mean's."""
     if isinstance(network, MLP):
         return network, params
     if hasattr(network, "mean") and "mean" in params:
-        return layered(network.mean, params["mean"])
+        return mean_network(network.mean, params["mean"])
     raise ValueError(f"this reads layers of multilayer perceptrons, as dubito.mlp makes them; got {network!r}")
 
 
-def hidden(network, params, x):
+def hidden_activations(network, params, x):
     """The activations of each hidden layer at rows x (n, D): a list of (n, units)."""
-    network, params = layered(network, params)
+    network, params = mean_network(network, params)
     name = network.activation
     function = ACTIVATIONS[name].function if isinstance(name, str) else name
     below = [replace(network, hidden=network.hidden[:k], outputs=width) for k, width in enumerate(network.hidden)]
@@ -103,15 +103,17 @@ def unit_correlation(fitted, X, *, member=None):
     tests), since each unit must then say what others may be kept from saying.
     """
     posterior = member_of(fitted, member)[0]
-    x = X if fitted is posterior_of(fitted) else rows_of(fitted, X)
+    x = X if fitted is posterior_of(fitted) else encode_rows(fitted, X)
     x = np.asarray(x, np.float32)
     if x.ndim != 2 or len(x) < 3:
         raise ValueError(f"a correlation needs at least 3 rows, (n, D); got shape {x.shape}")
-    return np.array([_mean_correlation(layer) for layer in hidden(posterior.model.network, _network(posterior), x)])
+    return np.array(
+        [_mean_correlation(layer) for layer in hidden_activations(posterior.model.network, _network(posterior), x)]
+    )
 
 
 def _network(posterior):
-    return moments(posterior)[0]["network"]
+    return parameter_moments(posterior)[0]["network"]
 
 
 def _mean_correlation(values):
@@ -125,7 +127,7 @@ def _mean_correlation(values):
     return (size.sum() - np.trace(size)) / (count * (count - 1))
 
 
-def rows_of(estimator, X, y=None):
+def encode_rows(estimator, X, y=None):
     """(x, y) as the network of a fitted estimator sees them: encoded columns, standardized targets or classes' numbers; x
     alone without ``y``. Raises DataError for rows that are none, or that the likelihood cannot have made."""
     x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)

@@ -49,7 +49,7 @@ class Table:
 @dataclass(frozen=True)
 class Section:
     """``text`` has paragraphs between empty lines; ``points`` are the items of a list below it; ``pictures`` are (caption,
-    alternative text, a Matplotlib figure or what ``png`` made of one)."""
+    alternative text, a Matplotlib figure or what ``figure_png`` made of one)."""
 
     title: str
     text: str = ""
@@ -124,9 +124,10 @@ def comparison_report(path, title, rows, *, settings, seed):
     """Write the report of ``comparison.compare``'s ``rows``, the best first."""
     cards = [(row.name, row.to_dict()) for row in rows]
     table = scorecard_table(cards)
-    gaps = ["–", *[rounded(row.difference.value, row.difference.se) for row in rows[1:]]]
+    gaps = ["–", *[round_to_error(row.difference.value, row.difference.se) for row in rows[1:]]]
     lines = [
-        (*line, gap, rounded(row.seconds, math.nan)) for line, gap, row in zip(table.rows, gaps, rows, strict=True)
+        (*line, gap, round_to_error(row.seconds, math.nan))
+        for line, gap, row in zip(table.rows, gaps, rows, strict=True)
     ]
     table = replace(
         table,
@@ -163,7 +164,7 @@ def scorecard_table(rows):
     """
     keys = [key for key in predictions.SCORES if any(key in card for _, card in rows)]
     lines = [
-        (str(name), *[rounded(card.get(key, np.nan), card.get(f"{key}_se", np.nan)) for key in keys])
+        (str(name), *[round_to_error(card.get(key, np.nan), card.get(f"{key}_se", np.nan)) for key in keys])
         for name, card in rows
     ]
     best = {(row, 1 + column) for column, key in enumerate(keys) for row in _best(rows, key)}
@@ -187,7 +188,7 @@ def _best(rows, key):
     return np.flatnonzero(np.round(values, places) == np.round(values[winner], places)).tolist()
 
 
-def rounded(value, se):
+def round_to_error(value, se):
     """``value ± se`` to the digits that ``se`` leaves; three significant ones without; – for nan."""
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
@@ -218,19 +219,21 @@ def versions():
     return found | {"Python": platform.python_version(), "machine": platform.machine()}
 
 
-def png(figure):
+def figure_png(figure):
     """The bytes of a figure as a PNG of twice the pixels that it is laid out for."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def describe(value):
+def describe_settings(value):
     """A fitted estimator's or a dataclass's settings in short: fields that are not at their default, columns as their number."""
     if hasattr(value, "posterior_"):
         model = value.posterior_.model
         calibrated = [] if value.calibration_ is None else [f"calibrated: {type(value.calibration_).__name__}"]
-        return "; ".join([*map(describe, (value.method_, model.network, model.likelihood, model.prior)), *calibrated])
+        return "; ".join(
+            [*map(describe_settings, (value.method_, model.network, model.likelihood, model.prior)), *calibrated]
+        )
     if not is_dataclass(value):
         return repr(value)
     given = [(one.name, getattr(value, one.name)) for one in fields(value) if _differs(getattr(value, one.name), one)]
@@ -242,11 +245,11 @@ def _differs(value, field):
 
 
 def _short(name, value):
-    return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe(value)
+    return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe_settings(value)
 
 
 def _inline(caption, alt, picture):
     """(caption, alternative text, data URL of a PNG, width in CSS pixels)."""
-    picture = picture if isinstance(picture, bytes) else png(picture)
+    picture = picture if isinstance(picture, bytes) else figure_png(picture)
     width = int.from_bytes(picture[16:20], "big")  # where the PNG format puts it
     return caption, alt, "data:image/png;base64," + base64.b64encode(picture).decode(), width // 2

@@ -6,10 +6,10 @@ import jax
 
 from dubito._jax import jaxpr, prng
 from dubito.evaluation.elbo import elbo
-from dubito.inspection.gradient_health import ROWS, health, objective, of_graph
-from dubito.inspection.graph.drawing import aligned, amount, shape_text
+from dubito.inspection.gradient_health import ROWS, health, health_of_graph, objective
+from dubito.inspection.graph.drawing import align_columns, amount, shape_text
 from dubito.inspection.graph.graph import graph
-from dubito.inspection.network_view import member_of, moments, rows_of
+from dubito.inspection.network_view import encode_rows, member_of, parameter_moments
 from dubito.posteriors.base import Dense, Dropped, LowRank, Normals, Samples
 from dubito.training import optimizers
 from dubito.training.fit import DivergenceError
@@ -23,16 +23,16 @@ TREATMENTS = {
 }
 
 
-def center(estimator, key):
+def center_params(estimator, key):
     """One set of parameters that stands for a posterior, of an ensemble for its first member's: the means, the weights
     without masks, or else a draw."""
     posterior = member_of(estimator)[0]
     if isinstance(posterior, Normals | Dropped | Samples):
-        return posterior.model, moments(posterior)[0]
+        return posterior.model, parameter_moments(posterior)[0]
     return posterior.model, jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
 
 
-def parameters(model, params, x):
+def parameter_table(model, params, x):
     """A table of the network's parameters: path, shape, numbers, and how a Bayesian method's noise enters there."""
     uses = jaxpr.uses(model.network.apply, params["network"], x)
     leaves = jax.tree_util.tree_leaves_with_path(params["network"])
@@ -43,7 +43,7 @@ def parameters(model, params, x):
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         rows.append((name, shape_text(leaf.shape), f"{leaf.size:,}", TREATMENTS[use.treatment]))
     rows.append(("", "", f"{sum(leaf.size for _, leaf in leaves):,}", ""))
-    return aligned(rows)
+    return align_columns(rows)
 
 
 def inspect_model(model, inputs=None, y=None, unfold=()):
@@ -51,29 +51,29 @@ def inspect_model(model, inputs=None, y=None, unfold=()):
     text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
     numbers."""
     key_center, key_rows, key_bound = jax.random.split(prng.fast(model.key_), 3)
-    inner, params = center(model, key_center)
-    rows = None if y is None else rows_of(model, inputs, y)
+    inner, params = center_params(model, key_center)
+    rows = None if y is None else encode_rows(model, inputs, y)
     if rows is not None:
         x, y = (each[:ROWS] for each in rows)
     elif inputs is not None:
-        x = rows_of(model, inputs)[:ROWS]
+        x = encode_rows(model, inputs)[:ROWS]
     else:
         x = jax.random.normal(key_rows, (FEW, model.schema_.width))
-    lines = [model.description, "", parameters(inner, params, x), ""]
+    lines = [model.description, "", parameter_table(inner, params, x), ""]
     if y is None:
         found = graph(inner.network.apply, params["network"], x)
         lines.append(f"The network on {len(x)} rows{' of standard normal numbers' if inputs is None else ''}:")
     else:
         found = objective(inner, params, x, y)
         lines.append(f"−log p(D, θ) per example on {len(x)} rows, and the slopes of it:")
-    lines += [found.table(unfold), "", costs(found)]
+    lines += [found.table(unfold), "", cost_line(found)]
     if y is not None:
-        lines += ["", str(of_graph(found))]
-    lines += worth(model.posterior_, rows, key_bound)
+        lines += ["", str(health_of_graph(found))]
+    lines += evidence_lines(model.posterior_, rows, key_bound)
     return "\n".join(lines), found
 
 
-def worth(posterior, rows, key):
+def evidence_lines(posterior, rows, key):
     """Lines with the evidence, where the posterior has one, or with a bound of that of ``rows``, all of the table's."""
     if hasattr(posterior, "log_evidence"):
         value = float(posterior.log_evidence)
@@ -86,7 +86,7 @@ def worth(posterior, rows, key):
     return []
 
 
-def costs(found):
+def cost_line(found):
     """A line on what the function and its derivatives cost."""
     cost = found.costs
     return (

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dubito._check import DataError, listed
+from dubito._check import DataError, shorten_list
 from dubito._values import as_array, is_missing
 
 
@@ -89,7 +89,7 @@ def class_codes(y, rows, count, classes=None):
             f"{_plain(flat[code])!r}): give either labels or codes"
         )
     row = int(np.flatnonzero(neither)[0])
-    wanted = [] if classes is None else [f"one of the classes {listed(classes.tolist())}"]
+    wanted = [] if classes is None else [f"one of the classes {shorten_list(classes.tolist())}"]
     wanted += [f"a code from 0 to {count - 1}"] if count else []
     raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(wanted)}")
 
@@ -117,7 +117,9 @@ def _distinct(values) -> tuple[list[Any], Any]:
         place = [seen.setdefault(value, len(seen)) for value in values]
     except TypeError:
         kinds = sorted({type(value).__name__ for value in values})
-        raise DataError(f"y has values of type {listed(kinds)}: a class is a text, a number or a truth value") from None
+        raise DataError(
+            f"y has values of type {shorten_list(kinds)}: a class is a text, a number or a truth value"
+        ) from None
     return list(seen), np.array(place, int)
 
 
@@ -139,4 +141,4 @@ def _refuse_missing(missing):
 def count_rows(which):
     """How many rows, and the first of them, in words."""
     rows = np.flatnonzero(which)
-    return f"{len(rows)} of {len(which)} rows (row{'s' if len(rows) > 1 else ''} {listed(rows.tolist())})"
+    return f"{len(rows)} of {len(which)} rows (row{'s' if len(rows) > 1 else ''} {shorten_list(rows.tolist())})"

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from narwhals.exceptions import DuplicateError
 from sklearn.utils.validation import check_array
 
-from dubito._check import SHOWN, DataError, DataWarning, in_rows, listed
+from dubito._check import SHOWN, DataError, DataWarning, in_rows, shorten_list
 from dubito._values import Table, is_missing
 from dubito.tables.texts import is_plain_number, means_missing
 
@@ -40,7 +40,7 @@ class ColumnValues(NamedTuple):
 def warn_about_columns(what: str, names: Sequence[str]) -> None:
     """Issue one DataWarning for all columns with the same problem; none without columns."""
     if names:
-        warnings.warn(f"{what}: {listed(names)}.", DataWarning, stacklevel=3)
+        warnings.warn(f"{what}: {shorten_list(names)}.", DataWarning, stacklevel=3)
 
 
 def _without_missing_texts(name, values, rows):

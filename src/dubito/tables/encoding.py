@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dubito._check import DataError, listed
+from dubito._check import DataError, shorten_list
 from dubito.tables.columns import ColumnValues, RowNumbers
-from dubito.tables.scaling import Moments, column_moments, merge_moments, standardize
+from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
 from dubito.tables.texts import count_numbers, is_plain_number, means_missing
 
 MOST_CATEGORIES = 10_000  # more in one column is an id, not a category; one-hot encoding would fill the memory
@@ -73,7 +73,7 @@ class ColumnEncoding:
             row = int((found < 0).argmax())
             raise DataError(
                 f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit; it had "
-                f"{listed([repr(value) for value in self.categories])}.",
+                f"{shorten_list([repr(value) for value in self.categories])}.",
                 "Replace it, or set handle_unknown='ignore'.",
                 "Replace it, or leave out --unknown error.",
             )
@@ -90,7 +90,7 @@ class ColumnStatistics:
 
     def __init__(self, name: str):
         self.name, self.kind = name, "numeric"
-        self.moments: Moments | None = None
+        self.moments: ColumnMoments | None = None
         self.declared: tuple | None = None
         self.counts: Counter[Any] = Counter()  # number of rows of each category
         self.first: dict[Any, int] = {}  # first row of each category
@@ -153,7 +153,7 @@ class ColumnStatistics:
         strange = sorted({type(value).__name__ for value in values if not isinstance(value, str | bool | int)})
         if strange:
             raise DataError(
-                f"Column {self.name!r} has categories of type {listed(strange)}: convert them to text or integers."
+                f"Column {self.name!r} has categories of type {shorten_list(strange)}: convert them to text or integers."
             )
         self._check_number_of_categories(len(values))
         categories = tuple(sorted(values, key=lambda value: (type(value).__name__, value)))

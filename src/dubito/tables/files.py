@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dubito._check import DataError, in_rows, listed
+from dubito._check import DataError, in_rows, shorten_list
 from dubito._values import is_missing_in
 from dubito.tables.columns import ColumnValues, open_table, read_columns
 from dubito.tables.csv_quotes import CheckedFile
@@ -226,7 +226,9 @@ def parquet_pieces(
         raise DataError(f"{path} cannot be read: {error}") from error
     for name in columns:
         if name not in schema.names:
-            raise DataError(f"{path} has no column {name!r}. The columns are {listed([*map(repr, schema.names)])}.")
+            raise DataError(
+                f"{path} has no column {name!r}. The columns are {shorten_list([*map(repr, schema.names)])}."
+            )
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise DataError(f"{path}: column {name!r} is of {kind}, not of numbers.")

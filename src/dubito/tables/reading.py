@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from dubito._check import DataError, listed
+from dubito._check import DataError, shorten_list
 from dubito._process.output_files import is_address
 from dubito.tables.csv_quotes import check_quotes
 from dubito.tables.texts import MISSING
@@ -105,4 +105,4 @@ def check_unique_names(source: str | Path, names: Sequence[str]) -> None:
     """Raise DataError if two columns have the same name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise DataError(f"{source}: several columns are named {listed(twice)}.")
+        raise DataError(f"{source}: several columns are named {shorten_list(twice)}.")

@@ -18,7 +18,7 @@ OUTLIER = 1e6  # sd of all other rows: a single value farther away makes them ne
 FARTHEST = 1e18  # standardized values are clipped here, so that squares and their sums stay finite in float32
 
 
-class Moments(NamedTuple):
+class ColumnMoments(NamedTuple):
     """Weighted moments of one column.
 
     Parameters
@@ -38,7 +38,7 @@ class Moments(NamedTuple):
     outlier: int | None
 
 
-def column_moments(values: Float[np.ndarray, "rows"], weight: Float[np.ndarray, "rows"]) -> Moments:
+def column_moments(values: Float[np.ndarray, "rows"], weight: Float[np.ndarray, "rows"]) -> ColumnMoments:
     """The moments of finite float64 values, all with weights above zero.
 
     They are computed in units of the power of two above the largest magnitude, which is exact and cannot overflow; a
@@ -57,21 +57,21 @@ def column_moments(values: Float[np.ndarray, "rows"], weight: Float[np.ndarray, 
     # a single value beside equal ones is a rare indicator, not an outlier
     absurd = len(others) and np.ptp(others) > 0 and abs(unit[row] - others.mean()) > OUTLIER * others.std()
     mean, outlier = np.ldexp(mean, exponent), row if absurd else None
-    return Moments(float(weight.sum()), float(mean), float(sd), float(largest), _constant(sd, largest), outlier)
+    return ColumnMoments(float(weight.sum()), float(mean), float(sd), float(largest), _constant(sd, largest), outlier)
 
 
 def _constant(sd, largest):
     return bool(sd <= CONSTANT * largest or sd < np.finfo(np.float64).tiny)
 
 
-def merge_moments(one: Moments, two: Moments) -> Moments:
+def merge_moments(one: ColumnMoments, two: ColumnMoments) -> ColumnMoments:
     """The moments of the union of two sets of rows, up to rounding (Chan et al. 1983). No square overflows."""
     weight, largest = one.weight + two.weight, max(one.largest, two.largest)
     share, half = two.weight / weight, 0.5 * two.mean - 0.5 * one.mean
     rest = 1 - share
     sd = math.hypot(math.sqrt(rest) * one.sd, math.sqrt(share) * two.sd, 2 * math.sqrt(share * rest) * half)
     outlier = two.outlier if one.outlier is None else one.outlier
-    return Moments(weight, one.mean + 2 * share * half, sd, largest, _constant(sd, largest), outlier)
+    return ColumnMoments(weight, one.mean + 2 * share * half, sd, largest, _constant(sd, largest), outlier)
 
 
 def standardize(
@@ -122,7 +122,7 @@ class TargetScaler:
         return cls.of([m if m.outlier is None else m._replace(outlier=int(rows[m.outlier])) for m in found])
 
     @classmethod
-    def of(cls, found: Sequence[Moments]) -> "TargetScaler":
+    def of(cls, found: Sequence[ColumnMoments]) -> "TargetScaler":
         """The same as ``fit``, from the moments of each target."""
         far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
         warn_about_columns(

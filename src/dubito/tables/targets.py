@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.exceptions import DataConversionWarning
 
-from dubito._check import DataError, DataWarning, listed
+from dubito._check import DataError, DataWarning, shorten_list
 from dubito._values import Column
 from dubito.models.likelihoods.base import Bernoulli, Categorical, Gaussian
 from dubito.models.likelihoods.by_name import Ordered, known, refusal
@@ -104,9 +104,11 @@ def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:
     )
     wanted = 2 if isinstance(chosen, Bernoulli) else getattr(chosen, "classes", count)
     if wanted != count:
-        raise DataError(f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {listed(list(labels))}.")
+        raise DataError(
+            f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {shorten_list(list(labels))}."
+        )
     if isinstance(chosen, Ordered) and labels.dtype.kind in "UO":
-        message = f"The classes are ordered as texts: {listed(list(labels))}. Use numbers for another order."
+        message = f"The classes are ordered as texts: {shorten_list(list(labels))}. Use numbers for another order."
         warnings.warn(message, DataWarning, stacklevel=4)
     return chosen
 

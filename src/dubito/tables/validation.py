@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from dubito._check import DataError, check_weight_sum, listed
+from dubito._check import DataError, check_weight_sum, shorten_list
 from dubito._values import Column, Table, as_array, is_missing
 from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers
 from dubito.tables.texts import count_numbers
@@ -110,7 +110,7 @@ def _labels(y, rows):
             kinds, texts = sorted({type(label).__name__ for label in labels}), all(isinstance(v, str) for v in labels)
             labels = labels if texts else np.array(labels.tolist())
             if len(kinds) > 1 or labels.ndim > 1 or not texts and labels.dtype.kind not in "biuf":
-                raise DataError(f"Unknown label type: {listed(kinds)}. Labels are of one type: text or integers.")
+                raise DataError(f"Unknown label type: {shorten_list(kinds)}. Labels are of one type: text or integers.")
         if labels.dtype.kind == "f":
             check_complete("y", [ColumnValues("numeric", labels)], ["y"], rows)
         if labels.dtype.kind not in "biufcUO":
@@ -178,4 +178,4 @@ def check_names_exist(names: Iterable[str], columns: Sequence[str], what: str) -
         if name not in columns:
             close = difflib.get_close_matches(name, columns, 1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise DataError(f"{what} {name!r}{hint} The columns are {listed([repr(each) for each in columns])}.")
+            raise DataError(f"{what} {name!r}{hint} The columns are {shorten_list([repr(each) for each in columns])}.")

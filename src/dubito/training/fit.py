@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from dubito._check import is_number, is_whole
 from dubito._jax import prng
 from dubito._process import interrupts
-from dubito._process.threads import SEATS, check_process, cores, side_by_side
+from dubito._process.threads import SEATS, check_process, cores, run_concurrently
 from dubito.training import chunk as epochs
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
@@ -208,8 +208,8 @@ def train(
 
     alone = prng.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
-    with interrupts.deferred(checkpoint is not None):
-        found = side_by_side(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
+    with interrupts.deferred_exit(checkpoint is not None):
+        found = run_concurrently(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
     carries = [carry for group in found for carry in group]
     lost = [k for k, carry in enumerate(carries) if int(carry.retries) > RETRIES]
     if len(lost) == len(members):

@@ -61,7 +61,7 @@ CARDS = [
 PICTURES = {
     "bands": lambda ax: plots.bands(np.arange(60.0), regression()[0], x_train=[1.0], y_train=[2.0], ax=ax),
     "reliability": lambda ax: plots.reliability(*classification(), ax=ax),
-    "risk_coverage": lambda ax: plots.risk_coverage(*classification(), ax=ax),
+    "risk_coverage_curve": lambda ax: plots.risk_coverage_curve(*classification(), ax=ax),
     "interval_coverage": lambda ax: plots.interval_coverage(*regression(), ax=ax),
     "loss_curves": lambda ax: plots.loss_curves(history(), ax=ax),
     "weights": lambda ax: plots.weights(draws(), ax=ax),
@@ -270,7 +270,7 @@ def test_loss_curves_are_negative_scores_with_their_median():
 
 def test_risk_coverage_is_the_curve_between_chance_and_the_best():
     predictive, y = regression()
-    ax = plots.risk_coverage(predictive, y)
+    ax = plots.risk_coverage_curve(predictive, y)
     curve = decisions.risk_coverage(predictive, y)
     at, risk = line(ax, "by doubt")
     np.testing.assert_array_equal([at, risk], [curve.coverage, curve.risk])
@@ -280,7 +280,7 @@ def test_risk_coverage_is_the_curve_between_chance_and_the_best():
     assert best == pytest.approx([np.sort(error)[: k + 1].mean() for k in range(len(error))])
     assert at[-1] == 1 and ax.get_ylabel() == "risk: mean squared error of these rows"
     assert ax.get_legend().get_title().get_text().startswith(f"area {curve.area.value:.3g} ± ")
-    labeled = plots.risk_coverage(*classification())
+    labeled = plots.risk_coverage_curve(*classification())
     assert labeled.get_ylabel() == "risk: error rate of these rows"
 
 

@@ -56,7 +56,7 @@ PRIORS = {"L2": posterior([0.5, -0.25]), "L1": posterior([1.0, 0.0])}
 PICTURES = {
     "contours": lambda ax: plots.contours(bowl(), WAYS, ax=ax),
     "size_curves": lambda ax: plots.size_curves(swept(), ax=ax),
-    "sparsity": lambda ax: plots.sparsity(PRIORS, ax=ax),
+    "weight_histograms": lambda ax: plots.weight_histograms(PRIORS, ax=ax),
     "network_diagram": lambda ax: plots.network_diagram(posterior([0.5, -0.5]), ax=ax),
     "surface": lambda ax: plots.surface(bowl(), WAYS, ax=ax),
 }
@@ -167,7 +167,7 @@ def test_exact_zeros_are_apart_from_the_bins():
     weights[:8] = 0
     tree["network"]["layer_0"]["w"] = weights
     one = Samples(model, jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree))
-    ax = plots.sparsity({"L1": one})
+    ax = plots.weight_histograms({"L1": one})
     share, edges, _ = ax.patches[0].get_data()
     everything = np.concatenate([weights.ravel(), np.ravel(tree["network"]["layer_1"]["w"])])
     np.testing.assert_allclose(share, np.histogram(everything[everything != 0], edges)[0] / 210)

@@ -62,7 +62,7 @@ def save(estimator, path):
         assembled(read, found, {kind.__name__: kind})
     except Exception as error:
         raise ModelFileError(f"the estimator cannot be saved: {error}") from error
-    archive.write(path, config, found)
+    archive.write_archive(path, config, found)
 
 
 def check_texts(schema, classes=None):
@@ -111,7 +111,7 @@ def save_or_fall_back(estimator, path):
 def read_estimator(path, kinds):
     """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
-        config, found = archive.read(path, lambda config: _expected(config, kinds))
+        config, found = archive.read_archive(path, lambda config: _expected(config, kinds))
         return assembled(config, found, kinds)
     except ModelFileError:
         raise

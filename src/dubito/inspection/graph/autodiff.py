@@ -37,7 +37,7 @@ class Node(NamedTuple):
     content: Any
 
 
-def read(table, source):
+def result_of(table, source):
     """What ``table``, with an entry for each node and in it one for each result, holds of a source."""
     return table[source.node][source.result]
 
@@ -46,7 +46,7 @@ def is_float(value):
     return jnp.issubdtype(jnp.result_type(value), jnp.inexact)
 
 
-def evaluate(nodes, leaves):
+def node_results(nodes, leaves):
     """Of each node the tuple of its results, from the values of the inputs, which are the first nodes."""
     values: list[Any] = []
     for node in nodes:
@@ -55,7 +55,7 @@ def evaluate(nodes, leaves):
         elif node.name == "constant":
             values.append((jnp.asarray(node.content),))
         else:
-            values.append(tuple(bind(node.content, *(read(values, source) for source in node.inputs))))
+            values.append(tuple(bind(node.content, *(result_of(values, source) for source in node.inputs))))
     return values
 
 
@@ -79,9 +79,9 @@ def backward(nodes, values, seeds, through=None):
 
 def pull(node, values, slopes):
     """Pairs (operand, its share of y's slope): the slopes of the node's results times the derivatives of its edges."""
-    operands = [read(values, source) for source in node.inputs]
+    operands = [result_of(values, source) for source in node.inputs]
     places = [position for position, operand in enumerate(operands) if is_float(operand)]
-    _, back = jax.vjp(local(node, operands, places), *(operands[position] for position in places))
+    _, back = jax.vjp(operation_at(node, operands, places), *(operands[position] for position in places))
     return list(
         zip(places, back([_slope(*pair) for pair in zip(slopes, values[node.number], strict=True)]), strict=True)
     )
@@ -91,18 +91,20 @@ def forward(nodes, values, tangents):
     """The tangent of every node's results, given those of the inputs by number; None where it is 0 or there is none."""
     moved: list[Any] = []
     for node in nodes:
-        places = [p for p, source in enumerate(node.inputs) if read(moved, source) is not None]
+        places = [p for p, source in enumerate(node.inputs) if result_of(moved, source) is not None]
         if not node.inputs or not places:
             moved.append((tangents.get(node.number),) + (None,) * (len(node.shapes) - 1))
             continue
-        operands = [read(values, source) for source in node.inputs]
+        operands = [result_of(values, source) for source in node.inputs]
         there = tuple(operands[position] for position in places)
-        _, ahead = jax.jvp(local(node, operands, places), there, tuple(read(moved, node.inputs[p]) for p in places))
+        _, ahead = jax.jvp(
+            operation_at(node, operands, places), there, tuple(result_of(moved, node.inputs[p]) for p in places)
+        )
         moved.append(tuple(t if is_float(v) else None for t, v in zip(ahead, values[node.number], strict=True)))
     return moved
 
 
-def local(node, operands, places):
+def operation_at(node, operands, places):
     """A node's operation as a function of its operands at ``places``, the others held."""
 
     def operation(*some):

@@ -41,7 +41,7 @@ class Box:
     output: bool = False
 
 
-def folded(graph, unfold=()):
+def fold_scopes(graph, unfold=()):
     """(boxes in topological order, links): links are (tail, head) -> texts of the derivatives, with boxes by number.
 
     ``unfold`` names scopes to open, as "layer_1" or "layer_1/activation", or is "all". What no input reaches, the
@@ -56,11 +56,11 @@ def folded(graph, unfold=()):
         raise ValueError(
             f"no scope is called {', '.join(map(repr, sorted(unknown)))}; the outermost are {', '.join(known) or 'none'}"
         )
-    kept = reached(graph)
+    kept = reached_nodes(graph)
     single: set[Any] = set()
     while True:
-        keys = {number: key(graph.nodes[number], opened, single) for number in kept}
-        order = ordered(graph, keys)
+        keys = {number: box_key(graph.nodes[number], opened, single) for number in kept}
+        order = topological_order(graph, keys)
         if isinstance(order, list):
             break
         single |= order
@@ -80,11 +80,11 @@ def folded(graph, unfold=()):
                 links.setdefault((place[keys[source.node]], place[keys[number]]), [])
     ends = {source.node for source in graph.outputs}
     for box in boxes.values():
-        described(graph, box, ends)
+        describe_box(graph, box, ends)
     return list(boxes.values()), links
 
 
-def reached(graph):
+def reached_nodes(graph):
     """The nodes that an input reaches, and the inputs that are read, by number."""
     found, used = set(), {source.node for node in graph.nodes for source in node.inputs}
     for node in graph.nodes:
@@ -93,7 +93,7 @@ def reached(graph):
     return sorted(found)
 
 
-def key(node, opened, single):
+def box_key(node, opened, single):
     """What a node is drawn in: its own number, or ("input" or "scope", the path of the scope it is folded into)."""
     kind = "input" if node.name == "input" else "scope"
     if "all" in opened or not node.scope:
@@ -108,7 +108,7 @@ def key(node, opened, single):
     return node.number if folded_into in single else folded_into
 
 
-def ordered(graph, keys):
+def topological_order(graph, keys):
     """The keys in topological order; or, where they read one another in a circle, the set of folded ones in it."""
     tails: dict[Any, set] = {one: set() for one in keys.values()}
     for number, one in keys.items():
@@ -125,7 +125,7 @@ def ordered(graph, keys):
     return order
 
 
-def described(graph, box, ends):
+def describe_box(graph, box, ends):
     """Give a box its kind and its lines of text."""
     nodes = [graph.nodes[number] for number in box.nodes]
     box.output = bool(ends & set(box.nodes))
@@ -180,29 +180,29 @@ def single_lines(graph, node):
 def table(graph, unfold=()):
     """A line for each box: its number, what it is, the boxes it reads, shape, arithmetic, the root mean square of its value
     and of the slope of the function's result there."""
-    boxes, links = folded(graph, unfold)
+    boxes, links = fold_scopes(graph, unfold)
     rows: list[Any] = [("", "what", "reads", "shape", "flops", "rms value", "rms slope")]
     for number, box in enumerate(boxes):
         reads = ", ".join(str(tail) for tail, head in links if head == number)
         parts = box.nodes if box.kind == "input" else box.nodes[-1:]
         sizes = [
-            rms([table[part][0] for part in parts])
+            rms_text([table[part][0] for part in parts])
             for table in [graph.values, *([graph.slopes] if graph.is_scalar else [])]
         ]
         cost = amount(sum(graph.nodes[node].cost for node in box.nodes))
         shape = "; ".join(box.lines[1:]) if len(parts) > 1 else shape_text(graph.nodes[parts[0]].shapes[0])
         rows.append((str(number), box.lines[0], reads, shape, cost, *[*sizes, ""][:2]))
-    return aligned(rows)
+    return align_columns(rows)
 
 
-def aligned(rows):
+def align_columns(rows):
     """Rows of texts as lines with their columns below one another."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def rms(arrays):
+def rms_text(arrays):
     """The root mean square of all numbers of some arrays, as text; of others than real ones none."""
     found = [np.ravel(np.asarray(one, float)) for one in arrays if one is not None and is_float(one)]
     return f"{np.sqrt(np.mean(np.square(np.concatenate(found)))):.3g}" if found else ""
@@ -210,33 +210,33 @@ def rms(arrays):
 
 def dot(graph, unfold=()):
     """The picture in Graphviz's language."""
-    boxes, links = folded(graph, unfold)
+    boxes, links = fold_scopes(graph, unfold)
     text = [
         "digraph {",
         '  rankdir=LR; node [fontname="Helvetica", fontsize=11, style=filled]; edge [fontname="Helvetica", fontsize=10];',
     ]
     for number, box in enumerate(boxes):
         shape = "ellipse" if box.kind == "operation" else "box"
-        label = "\\n".join(quoted(line) for line in box.lines)
+        label = "\\n".join(escape_quotes(line) for line in box.lines)
         text.append(f'  n{number} [label="{label}", shape={shape}, fillcolor="{layout.color(box)}"];')
     for (tail, head), texts in links.items():
-        text.append(f'  n{tail} -> n{head} [label="{quoted(", ".join(texts))}"];')
+        text.append(f'  n{tail} -> n{head} [label="{escape_quotes(", ".join(texts))}"];')
     return "\n".join([*text, "}"])
 
 
 def svg(graph, unfold=()):
     """The picture as SVG: laid out by Graphviz where its ``dot`` is installed, else by layers of our own."""
-    boxes, links = folded(graph, unfold)
+    boxes, links = fold_scopes(graph, unfold)
     if len(boxes) > MOST:
         raise ValueError(f"{len(boxes)} boxes are too many for a picture, {MOST} at most; unfold fewer scopes")
     program = shutil.which("dot")
     if program is None:
-        return layout.svg(boxes, links)
+        return layout.layered_svg(boxes, links)
     done = subprocess.run([program, "-Tsvg"], input=dot(graph, unfold), capture_output=True, text=True, timeout=60)
-    return done.stdout[done.stdout.index("<svg") :] if done.returncode == 0 else layout.svg(boxes, links)
+    return done.stdout[done.stdout.index("<svg") :] if done.returncode == 0 else layout.layered_svg(boxes, links)
 
 
-def quoted(text):
+def escape_quotes(text):
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 

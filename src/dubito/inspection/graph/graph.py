@@ -13,7 +13,17 @@ from jax.extend.core import Literal
 from dubito._jax.jaxpr import INLINED, body
 from dubito._process.threads import check_process
 from dubito.inspection.graph import drawing
-from dubito.inspection.graph.autodiff import Node, Source, backward, evaluate, forward, is_float, local, pull, read
+from dubito.inspection.graph.autodiff import (
+    Node,
+    Source,
+    backward,
+    forward,
+    is_float,
+    node_results,
+    operation_at,
+    pull,
+    result_of,
+)
 
 LARGEST = 10**7  # numbers of a Jacobian
 MOVES = set(  # operations that only move data
@@ -56,17 +66,17 @@ class Graph:
     @cached_property
     def values(self):
         """Of each node the arrays that are its results."""
-        return jax.jit(lambda leaves: evaluate(self.nodes, leaves))(jax.tree.leaves(self.arguments))
+        return jax.jit(lambda leaves: node_results(self.nodes, leaves))(jax.tree.leaves(self.arguments))
 
     @property
     def value(self):
         """What the function returns."""
-        return self.tree.unflatten([read(self.values, source) for source in self.outputs])
+        return self.tree.unflatten([result_of(self.values, source) for source in self.outputs])
 
     @property
     def is_scalar(self):
         """Whether the function returns one real number, so that there are slopes and a gradient."""
-        results = [read(self.values, source) for source in self.outputs]
+        results = [result_of(self.values, source) for source in self.outputs]
         return len(results) == 1 and results[0].shape == () and bool(is_float(results[0]))
 
     @cached_property
@@ -74,9 +84,9 @@ class Graph:
         """Of each node ∂y/∂results, None where y does not depend on them. Raises ValueError unless the function returns one
         real number y."""
         if not self.is_scalar:
-            shapes = [read(self.values, source).shape for source in self.outputs]
+            shapes = [result_of(self.values, source).shape for source in self.outputs]
             raise ValueError(f"a gradient is of one real number; the function returns arrays of shapes {shapes}")
-        seeds = {self.outputs[0]: jnp.ones_like(read(self.values, self.outputs[0]))}
+        seeds = {self.outputs[0]: jnp.ones_like(result_of(self.values, self.outputs[0]))}
         return jax.jit(lambda values, seeds: backward(self.nodes, values, seeds))(self.values, seeds)
 
     def gradient(self):
@@ -111,11 +121,11 @@ class Graph:
         Raises ValueError for more than 10⁷ numbers.
         """
         node = self.nodes[edge.head]
-        operands = [read(self.values, source) for source in node.inputs]
+        operands = [result_of(self.values, source) for source in node.inputs]
         shape = node.shapes[0] + operands[edge.position].shape
         if math.prod(shape) > LARGEST:
             raise ValueError(f"a derivative of shape {shape} is too large to write down; at most {LARGEST} numbers")
-        operation = local(node, operands, [edge.position])
+        operation = operation_at(node, operands, [edge.position])
         return jax.jacrev(lambda tail: operation(tail)[0])(operands[edge.position])
 
     @cached_property
@@ -125,7 +135,7 @@ class Graph:
             (source.node, node.number, position)
             for node in self.nodes
             for position, source in enumerate(node.inputs)
-            if is_float(read(self.values, source)) and is_float(self.values[node.number][0])
+            if is_float(result_of(self.values, source)) and is_float(self.values[node.number][0])
         ]
         heads = {head for tail, head, _ in found if self.values[tail][0].size == self.values[head][0].size == 1}
 
@@ -145,9 +155,11 @@ class Graph:
         leaves = jax.tree.leaves(self.arguments)
 
         def through(one_pass, size):
-            return counted(lambda leaves, seed: one_pass(evaluate(self.nodes, leaves), seed), leaves, jnp.zeros(size))
+            return count_flops(
+                lambda leaves, seed: one_pass(node_results(self.nodes, leaves), seed), leaves, jnp.zeros(size)
+            )
 
-        function = counted(lambda leaves: evaluate(self.nodes, leaves), leaves)
+        function = count_flops(lambda leaves: node_results(self.nodes, leaves), leaves)
         reverse = function + rows * (through(self._row, rows) - function)
         return Costs(function, reverse, rows, columns * through(self._column, columns), columns)
 
@@ -180,14 +192,16 @@ class Graph:
 
     def _row(self, values, seed):
         seeds: dict[Any, Any] = {}
-        for source, share in zip(self.outputs, parts(seed, [read(values, s) for s in self.outputs]), strict=True):
+        for source, share in zip(
+            self.outputs, split_vector(seed, [result_of(values, s) for s in self.outputs]), strict=True
+        ):
             seeds[source] = seeds[source] + share if source in seeds else share
-        return joined(backward(self.nodes, values, seeds), values, self._inputs)
+        return join_sources(backward(self.nodes, values, seeds), values, self._inputs)
 
     def _column(self, values, seed):
-        given = parts(seed, [read(values, source) for source in self._inputs])
+        given = split_vector(seed, [result_of(values, source) for source in self._inputs])
         tangents = {source.node: tangent for source, tangent in zip(self._inputs, given, strict=True)}
-        return joined(forward(self.nodes, values, tangents), values, self.outputs)
+        return join_sources(forward(self.nodes, values, tangents), values, self.outputs)
 
 
 def graph(function, *arguments):
@@ -228,7 +242,9 @@ def graph(function, *arguments):
                 found = walk(*body(eqn), inputs, scope)
             else:
                 name = eqn.primitive.name
-                number = add(name, called(eqn), inputs, scope, flops(eqn), [v.aval.shape for v in eqn.outvars], eqn)
+                number = add(
+                    name, operation_name(eqn), inputs, scope, flops(eqn), [v.aval.shape for v in eqn.outvars], eqn
+                )
                 found = [Source(number, result) for result in range(len(eqn.outvars))]
             known.update(zip(eqn.outvars, found, strict=True))
         return [source(atom, outer) for atom in jaxpr.outvars]
@@ -246,7 +262,7 @@ def graph(function, *arguments):
     return Graph(tuple(nodes), arguments, tuple(outputs), jax.tree.structure(shape))
 
 
-def called(eqn):
+def operation_name(eqn):
     """What a person calls an operation; of one with a derivative of its own the name of its function."""
     if not eqn.primitive.name.startswith("custom_"):
         return eqn.primitive.name
@@ -254,20 +270,20 @@ def called(eqn):
     return eqn.params.get("name") or (inner[0].params.get("name", "function") if len(inner) == 1 else "function")
 
 
-def parts(vector, like):
+def split_vector(vector, like):
     """The pieces of a vector as arrays of the shapes and types of ``like``."""
     ends = np.cumsum([0, *(one.size for one in like)])
     pieces = zip(ends[:-1], ends[1:], like, strict=True)
     return [vector[a:b].reshape(one.shape).astype(one.dtype) for a, b, one in pieces]
 
 
-def joined(table, values, sources):
+def join_sources(table, values, sources):
     """What ``table`` holds of the sources as one vector, with zeros for None."""
-    found = [(read(table, source), read(values, source)) for source in sources]
+    found = [(result_of(table, source), result_of(values, source)) for source in sources]
     return jnp.concatenate([(jnp.zeros_like(value) if one is None else one).ravel() for one, value in found])
 
 
-def counted(function, *arguments):
+def count_flops(function, *arguments):
     """Arithmetic operations of ``function``, as XLA counts them before it optimizes."""
     found = jax.jit(function).lower(*arguments).cost_analysis()
     return float((found or {}).get("flops", math.nan))
@@ -285,13 +301,13 @@ def flops(eqn):
         shape = eqn.invars[1].aval.shape
         return 2 * made * math.prod(shape) // shape[p["dimension_numbers"].rhs_spec[0]]
     if name == "scan":
-        return p["length"] * inside(p["jaxpr"].jaxpr)
+        return p["length"] * body_flops(p["jaxpr"].jaxpr)
     if name == "while":
-        return inside(p["cond_jaxpr"].jaxpr) + inside(p["body_jaxpr"].jaxpr)
+        return body_flops(p["cond_jaxpr"].jaxpr) + body_flops(p["body_jaxpr"].jaxpr)
     if name == "cond":
-        return max(inside(branch.jaxpr) for branch in p["branches"])
+        return max(body_flops(branch.jaxpr) for branch in p["branches"])
     if "call_jaxpr" in p or name in INLINED:
-        return inside(body(eqn)[0])
+        return body_flops(body(eqn)[0])
     if name in MOVES:
         return 0
     if name.startswith(("reduce_", "arg", "cum")):
@@ -299,5 +315,5 @@ def flops(eqn):
     return made
 
 
-def inside(jaxpr):
+def body_flops(jaxpr):
     return sum(map(flops, jaxpr.eqns))

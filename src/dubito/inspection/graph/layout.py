@@ -35,7 +35,7 @@ def layers(count, links):
     return layer
 
 
-def arranged(count, links):
+def arrange(count, links):
     """(the layers, lists of points; the chain of points of each link). The first ``count`` points are boxes, others bends."""
     layer = layers(count, links)
     chains, where = {}, list(layer)
@@ -88,9 +88,9 @@ def spread(wanted, heights):
     return np.concatenate([np.full(count, value) for value, count in pools]) + offset
 
 
-def svg(boxes, links):
+def layered_svg(boxes, links):
     """The drawing, a text of SVG that needs nothing else."""
-    rows, chains, before, after = arranged(len(boxes), links)
+    rows, chains, before, after = arrange(len(boxes), links)
     widths, heights = defaultdict(lambda: 0.0), defaultdict(lambda: 6.0)
     for number, box in enumerate(boxes):
         widths[number] = (
@@ -119,7 +119,7 @@ def svg(boxes, links):
             (ax, ay), (bx, by) = points[:2]
             spot = f'x="{(ax + bx) / 2:.1f}" y="{(ay + by) / 2 - 3:.1f}"'
             parts.append(f'<text {spot} class="edge">{html.escape(labels[pair])}</text>')
-    parts += [drawn(box, x[k], y[k] - low, widths[k], heights[k]) for k, box in enumerate(boxes)]
+    parts += [box_svg(box, x[k], y[k] - low, widths[k], heights[k]) for k, box in enumerate(boxes)]
     width, height = left - GAP + MARGIN, high - low
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
@@ -140,7 +140,7 @@ def curve(points):
     return text
 
 
-def drawn(box, x, y, width, height):
+def box_svg(box, x, y, width, height):
     """One box: an ellipse for an operation, a rectangle for inputs and scopes, with its lines of text."""
     style = f'fill="{color(box)}" stroke="#333"'
     if box.kind == "operation":

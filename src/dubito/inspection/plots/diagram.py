@@ -69,21 +69,21 @@ def network_diagram(network, *, member=None, key=None, ax=None):
 def _read(posterior, key):
     """The ``Drawing`` of a posterior: of its moments, or of one draw."""
     if key is None:
-        mean, sd = network_view.moments(posterior)
+        mean, sd = network_view.parameter_moments(posterior)
         note = ("mean weights",) if sd is not None else ()
     else:
         mean, sd = jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1)), None
         note = ("one draw of the weights",)
-    network, params = network_view.layered(posterior.model.network, mean["network"])
+    network, params = network_view.mean_network(posterior.model.network, mean["network"])
     depth = len(network.hidden) + 1
     weights = _matrices(params, depth)
     certainty: Any = None
     if sd is not None:
-        scales = _matrices(network_view.layered(posterior.model.network, sd["network"])[1], depth)
-        certainty = [sureness(w, s) for w, s in zip(weights, scales, strict=True)]
+        scales = _matrices(network_view.mean_network(posterior.model.network, sd["network"])[1], depth)
+        certainty = [sign_certainty(w, s) for w, s in zip(weights, scales, strict=True)]
     dropped: list[Any] = [np.zeros(len(w), bool) for w in weights] + [np.zeros(network.outputs, bool)]
     if isinstance(posterior, Dropped) and key is not None:
-        kept = _matrices(network_view.layered(posterior.model.network, posterior.params["network"])[1], depth)
+        kept = _matrices(network_view.mean_network(posterior.model.network, posterior.params["network"])[1], depth)
         dropped[:-1] = [~w.any(axis=1) & k.any(axis=1) for w, k in zip(weights, kept, strict=True)]
         for w, lost in zip(weights, dropped[1:], strict=True):
             w[:, lost] = 0.0  # what a dropped unit is told changes nothing
@@ -103,7 +103,7 @@ def _read(posterior, key):
     return Drawing(sizes, tuple(names), tuple(weights), certainty and tuple(certainty), tuple(dropped), joins, (), note)
 
 
-def sureness(mean, sd):
+def sign_certainty(mean, sd):
     """2Φ(|mean|/sd) − 1: the probability of the mean's sign less that of the other; 0 where both are 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(special.erf(np.abs(mean) / sd / np.sqrt(2)))
@@ -219,7 +219,12 @@ def _explained(ax, d, shown):
     if d.certainty is not None:
         marks += [
             Line2D(
-                [], [], color=BLUE, lw=WIDEST, alpha=max(FAINTEST, float(sureness(t, 1.0))), label=f"|mean|/sd = {t:g}"
+                [],
+                [],
+                color=BLUE,
+                lw=WIDEST,
+                alpha=max(FAINTEST, float(sign_certainty(t, 1.0))),
+                label=f"|mean|/sd = {t:g}",
             )
             for t in (0.25, 1.0)
         ]

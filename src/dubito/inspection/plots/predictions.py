@@ -126,7 +126,7 @@ def interval_coverage(predictive, y, *, ax=None):
     return _legend(ax, 2)
 
 
-def risk_coverage(predictive, y, *, score=None, loss=None, ax=None):
+def risk_coverage_curve(predictive, y, *, score=None, loss=None, ax=None):
     """What is lost in the mean when only the rows of the least doubt are answered, against the share of rows answered.
 
     ``score`` and ``loss`` as for ``decisions.risk_coverage``. The dashed line is the loss of doubt that knows nothing, the

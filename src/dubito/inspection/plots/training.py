@@ -200,7 +200,7 @@ def _around(size, places, logarithmic):
     return float(back(edges[places[0]])), float(back(edges[places[-1] + 1]))
 
 
-def sparsity(networks, *, ax=None):
+def weight_histograms(networks, *, ax=None):
     """Histograms of the weights (not biases) of several networks, a dict by name, with the exact zeros apart.
 
     A weight that is exactly 0 is in none of the bins: their share is the height of the marker at 0. ``networks`` are
@@ -209,7 +209,7 @@ def sparsity(networks, *, ax=None):
     ax = predictions._axes(ax, (6.0, 4.2))
     values = {}
     for name, network in networks.items():
-        leaves = jax.tree.leaves(network_view.point(network)["network"])
+        leaves = jax.tree.leaves(network_view.point_params(network)["network"])
         values[name] = np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in leaves if np.ndim(leaf) > 1])
     reach = max(np.abs(one).max() for one in values.values()) or 1.0
     edges = np.linspace(-reach, reach, 62)  # an odd number of bins: small weights of either sign are in one
