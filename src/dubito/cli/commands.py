@@ -48,7 +48,7 @@ Categorical = Annotated[
     list[str] | None, typer.Option("--categorical", metavar="COLUMN", help="A column to take as categories.")
 ]
 Unknown = Annotated[
-    str, typer.Option(help="Categories not seen at fit: ignore (count as none of the known) or error.", metavar="WHAT")
+    str, typer.Option(help="Categories not seen at fit: ignore (encode as zeros) or error.", metavar="WHAT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, as in 50,50.")]
@@ -125,7 +125,7 @@ def fit(
 
     values, task = None, task_of_likelihood(likelihood) if task is None else task
     if stream:
-        from dubito.tables.files import target_kind_of_file
+        from dubito.tables.parquet import target_kind_of_file
 
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")

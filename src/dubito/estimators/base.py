@@ -30,8 +30,8 @@ from dubito.models.priors import Normal
 from dubito.posteriors import predictive
 from dubito.posteriors.blocks import ROWS
 from dubito.posteriors.function_samples import check_draws, functions
-from dubito.tables.files import learn_table, table_pieces
 from dubito.tables.frames import take_rows
+from dubito.tables.parquet import learn_table, table_pieces
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 from dubito.training.fit import Report, fit, history

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -138,19 +139,24 @@ def compare(
         raise next(iter(refused.values()))
     for name, error in refused.items():
         warnings.warn(f"{name} is left out: {error}", stacklevel=2)
-    columns = sorted({column for _, column in unknown})
-    counts = [
-        f"{sum(count for (_, name), count in unknown.items() if name == column)} of {column!r}" for column in columns
-    ]
-    if counts:
-        text = f"categories that the training rows of a fold do not have are encoded as zeros: {shorten_list(counts)}"
-        warnings.warn(text, DataWarning, stacklevel=2)
+    if unknown:
+        _warn_of_unknown(unknown)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
         CrossValidationResult(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), *rest)
         for name, (scores, *rest) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
+
+
+def _warn_of_unknown(unknown):
+    """Warn of values of unknown categories, counted by (fold, column)."""
+    totals = Counter()
+    for (_, column), count in unknown.items():
+        totals[column] += count
+    counts = [f"{totals[column]} of {column!r}" for column in sorted(totals)]
+    text = f"categories that the training rows of a fold do not have are encoded as zeros: {shorten_list(counts)}"
+    warnings.warn(text, DataWarning, stacklevel=3)
 
 
 def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:

@@ -1,39 +1,45 @@
-"""What a fitted model is: its parameters, how noise enters at each, its computation graph, the health of its gradients."""
+"""A summary of a fitted model: its parameters, how noise enters at each, its computation graph, its gradients."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 
 from dubito._jax import jaxpr, prng
+from dubito._jax.types import ArrayLike, Key, Params
+from dubito._values import Column, Table
 from dubito.evaluation.elbo import elbo
 from dubito.inspection.gradient_health import ROWS, health, health_of_graph, objective
 from dubito.inspection.graph.drawing import align_columns, amount, shape_text
-from dubito.inspection.graph.graph import graph
+from dubito.inspection.graph.graph import Graph, graph
 from dubito.inspection.network_view import encode_rows, member_of, parameter_moments
 from dubito.posteriors.base import Dense, Dropped, LowRank, Normals, Samples
 from dubito.training import optimizers
 from dubito.training.fit import DivergenceError
 
-FEW = 16  # made-up rows where there is no table
+FEW = 16  # random rows where there is no table
 TREATMENTS = {
-    "product": "noise on its product, of each row its own",
+    "product": "noise on its product, independent for each row",
     "places": "noise by flipout",
     "draw": "one draw for all rows",
     "unused": "not used",
 }
 
 
-def center_params(estimator, key):
-    """One set of parameters that stands for a posterior, of an ensemble for its first member's: the means, the weights
-    without masks, or else a draw."""
+def center_params(estimator: Any, key: Key) -> tuple[Any, Params]:
+    """A model and one set of parameters that represents its posterior.
+
+    The parameters are means, weights without dropout masks, or else a draw with ``key``; of an ensemble its first member's.
+    """
     posterior = member_of(estimator)[0]
     if isinstance(posterior, Normals | Dropped | Samples):
         return posterior.model, parameter_moments(posterior)[0]
     return posterior.model, jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1))
 
 
-def parameter_table(model, params, x):
-    """A table of the network's parameters: path, shape, numbers, and how a Bayesian method's noise enters there."""
+def parameter_table(model: Any, params: Params, x: ArrayLike) -> str:
+    """A table of the network's parameters: path, shape, size, and how the noise of a Bayesian method enters there."""
     uses = jaxpr.uses(model.network.apply, params["network"], x)
     leaves = jax.tree_util.tree_leaves_with_path(params["network"])
     rows = [("parameters", "shape", "numbers", "noise, if the method has any")]
@@ -46,10 +52,23 @@ def parameter_table(model, params, x):
     return align_columns(rows)
 
 
-def inspect_model(model, inputs=None, y=None, unfold=()):
-    """(text, graph) of a fitted estimator. With a table and its target the graph is that of −log p(D, θ) per example, and the
-    text tells of the gradients; without a target that of the network; without a table on 16 rows of standard normal
-    numbers."""
+def inspect_model(
+    model: Any, inputs: Table | None = None, y: Column | None = None, unfold: Sequence[str] = ()
+) -> tuple[str, Graph]:
+    """A summary of a fitted estimator.
+
+    Parameters
+    ----------
+    model : fitted estimator.
+    inputs : table (rows, columns). None is 16 rows of standard normal numbers.
+    y : target. With it the graph is that of −log p(D, θ) per example, and the summary includes the health of the gradients;
+        without it that of the network.
+    unfold : scopes of the graph to open, as for ``Graph.svg``.
+
+    Returns
+    -------
+    The summary as text, and the computation graph.
+    """
     key_center, key_rows, key_bound = jax.random.split(prng.fast(model.key_), 3)
     inner, params = center_params(model, key_center)
     rows = None if y is None else encode_rows(model, inputs, y)
@@ -65,7 +84,7 @@ def inspect_model(model, inputs=None, y=None, unfold=()):
         lines.append(f"The network on {len(x)} rows{' of standard normal numbers' if inputs is None else ''}:")
     else:
         found = objective(inner, params, x, y)
-        lines.append(f"−log p(D, θ) per example on {len(x)} rows, and the slopes of it:")
+        lines.append(f"−log p(D, θ) per example on {len(x)} rows, and its gradients:")
     lines += [found.table(unfold), "", cost_line(found)]
     if y is not None:
         lines += ["", str(health_of_graph(found))]
@@ -73,8 +92,8 @@ def inspect_model(model, inputs=None, y=None, unfold=()):
     return "\n".join(lines), found
 
 
-def evidence_lines(posterior, rows, key):
-    """Lines with the evidence, where the posterior has one, or with a bound of that of ``rows``, all of the table's."""
+def evidence_lines(posterior: Any, rows: tuple | None, key: Key) -> list[str]:
+    """Lines with the posterior's evidence, or with the evidence lower bound of the encoded ``rows`` (x, y), or none."""
     if hasattr(posterior, "log_evidence"):
         value = float(posterior.log_evidence)
         return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]
@@ -86,8 +105,8 @@ def evidence_lines(posterior, rows, key):
     return []
 
 
-def cost_line(found):
-    """A line on what the function and its derivatives cost."""
+def cost_line(found: Graph) -> str:
+    """A line on the arithmetic operations of the function and its derivatives."""
     cost = found.costs
     return (
         f"Arithmetic operations: the function {amount(round(cost.function))}; its derivatives by reverse mode "
@@ -97,8 +116,8 @@ def cost_line(found):
 
 
 @contextlib.contextmanager
-def report_divergence():
-    """Add to a fit's divergence what the gradients were like at the last finite state."""
+def report_divergence() -> Iterator[None]:
+    """Add the health of the gradients at the last finite state to a fit's ``DivergenceError``."""
     try:
         yield
     except DivergenceError as error:

@@ -272,11 +272,11 @@ def test_risk_coverage_is_the_curve_between_chance_and_the_best():
     predictive, y = regression()
     ax = plots.risk_coverage_curve(predictive, y)
     curve = decisions.risk_coverage(predictive, y)
-    at, risk = line(ax, "by doubt")
+    at, risk = line(ax, "by uncertainty")
     np.testing.assert_array_equal([at, risk], [curve.coverage, curve.risk])
     error = (y[:, 0] - predictive.mean) ** 2
-    assert line(ax, "doubt by chance")[1] == pytest.approx([error.mean()] * 2)
-    at, best = line(ax, "perfect doubt")
+    assert line(ax, "random order")[1] == pytest.approx([error.mean()] * 2)
+    at, best = line(ax, "best order")
     assert best == pytest.approx([np.sort(error)[: k + 1].mean() for k in range(len(error))])
     assert at[-1] == 1 and ax.get_ylabel() == "risk: mean squared error of these rows"
     assert ax.get_legend().get_title().get_text().startswith(f"area {curve.area.value:.3g} ± ")
