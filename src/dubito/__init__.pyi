@@ -82,7 +82,7 @@ from .posteriors.laplace import Rotated as Rotated
 from .posteriors.predictive import Predictive as Predictive
 from .posteriors.predictive import predict as predict
 from .tables import datasets as datasets
-from .tables.parquet import parquet_pieces as parquet_pieces
+from .tables.streams import parquet_pieces as parquet_pieces
 from .training.checkpoint import CheckpointError as CheckpointError
 from .training.checkpoint import CheckpointWarning as CheckpointWarning
 from .training.fit import DivergenceError as DivergenceError

@@ -14,7 +14,7 @@ import dubito
 from dubito._process import archive, output_files
 from dubito.cli import terminal
 from dubito.estimators.files import model_file
-from dubito.tables import files, parquet, reading
+from dubito.tables import files, reading
 
 
 @pytest.fixture
@@ -169,14 +169,14 @@ def test_tables_are_never_read_from_an_address(scheme, ending):
 AUDIT = """
 import sys
 import dubito
-from dubito.tables import files, parquet, reading
+from dubito.tables import files, reading, streams
 heard = []
 sys.addaudithook(lambda event, args: heard.append(event) if event.startswith("socket.") else None)
 for read in (
     reading.read_table,
     lambda path: next(files.read_blocks(path, None)),
     lambda path: dubito.parquet_pieces(path, ["a"], "y"),
-    lambda path: parquet.learn_table(path, "y", "regression"),
+    lambda path: streams.learn_table(path, "y", "regression"),
 ):
     for name in ("s3://bucket/t.parquet", "gs://bucket/t.parquet", "http://127.0.0.1:9/t.parquet"):
         try:

@@ -15,7 +15,7 @@ import pytest
 
 import dubito
 from dubito._jax import prng
-from dubito.tables import frames, parquet, reading, scaling
+from dubito.tables import frames, reading, scaling, streams
 from dubito.tables.schema import Schema
 from dubito.training import checkpoint, chunk, fit, stream
 
@@ -340,7 +340,7 @@ def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
     path = table_file(tmp_path / "t.parquet")
     inputs, y = frames.split_target(reading.read_table(path), "y")
     whole, scale = Schema.fit(inputs), scaling.TargetScaler.fit(y[:, None])
-    schema, scaler, count = parquet.learn_table(path, "y", "regression")
+    schema, scaler, count = streams.learn_table(path, "y", "regression")
     assert count == 300 and schema.names == whole.names
     for found, truth in zip(schema.columns, whole.columns, strict=True):
         assert (found.kind, found.categories) == (truth.kind, truth.categories)
@@ -348,12 +348,12 @@ def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
             found.scale, truth.scale, rtol=1e-9
         )
     assert np.allclose([scaler.shift, scaler.scale], [scale.shift, scale.scale], rtol=1e-12)
-    parts = list(parquet.table_pieces(path, "y", schema, scaler)())
+    parts = list(streams.table_pieces(path, "y", schema, scaler)())
     assert [len(part[0]) for part in parts] == [64, 64, 64, 64, 44]
     np.testing.assert_allclose(np.concatenate([part[0] for part in parts]), whole.encode(inputs), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([part[1] for part in parts]), scale.transform(y[:, None]), atol=1e-6)
-    assert list(parquet.learn_table(path, "kind", "classification")[1]) == ["high", "low"]
-    assert [parquet.target_kind_of_file(path, name) for name in ("y", "n", "kind")] == ["regression"] + [
+    assert list(streams.learn_table(path, "kind", "classification")[1]) == ["high", "low"]
+    assert [streams.target_kind_of_file(path, name) for name in ("y", "n", "kind")] == ["regression"] + [
         "classification"
     ] * 2
 
@@ -385,12 +385,12 @@ def test_bad_files_are_refused(few, tmp_path):
         kept = reading.read_table(path).select(names)
         found = parquet_file(tmp_path / "found.parquet", **{name: kept.column(name) for name in names})
         if message is None:
-            assert parquet.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
+            assert streams.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
             continue
         with pytest.raises(dubito.DataError, match=message):
-            parquet.learn_table(found, target, task)
+            streams.learn_table(found, target, task)
     with pytest.raises(dubito.DataError, match=r"only a \.parquet table"):
-        parquet.learn_table(tmp_path / "t.csv", "y", "regression")
+        streams.learn_table(tmp_path / "t.csv", "y", "regression")
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e9, 1e300])

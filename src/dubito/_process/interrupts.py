@@ -17,7 +17,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from dubito._process.output_files import remove_temporary_files
 
@@ -38,7 +38,7 @@ class _State:
 _state = _State()
 
 
-def raise_pending():
+def raise_pending() -> None:
     """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
     if _state.number is None or not _in_main_thread():
         return
@@ -49,7 +49,7 @@ def raise_pending():
 
 
 @contextlib.contextmanager
-def deferred_exit(wanted=True):
+def deferred_exit(wanted: bool = True) -> Iterator[None]:
     """Where a signal must not end the command line at once, because the code calls ``raise_pending`` and has something to write."""
     with _state.lock:
         _state.deferrals += wanted
@@ -61,7 +61,7 @@ def deferred_exit(wanted=True):
 
 
 @contextlib.contextmanager
-def sigint_as_flag():
+def sigint_as_flag() -> Iterator[None]:
     """While the main thread waits: the first Ctrl-C is for ``raise_pending``, a second one raises KeyboardInterrupt at once.
 
     Does nothing in other threads, and where SIGINT has another handler than Python's own.
@@ -86,7 +86,7 @@ def sigint_as_flag():
         raise KeyboardInterrupt
 
 
-def watch_signals():
+def watch_signals() -> bool:
     """Handle the signals of a command line, until ``restore_signals``. A signal that is ignored, as SIGINT is by a script's background
     job, stays ignored. Returns whether it was this call that started it."""
     if not _in_main_thread() or _state.stop is not None:
@@ -112,13 +112,13 @@ def watch_signals():
     return True
 
 
-def restore_signals():
+def restore_signals() -> None:
     """Restore the handlers that were there before ``watch_signals``."""
     if _state.stop is not None:
         _state.stop()
 
 
-def exit_if_interrupted():
+def exit_if_interrupted() -> None:
     """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
     if _state.number is not None:
         for file in (sys.stdout, sys.stderr):

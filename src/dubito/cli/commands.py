@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
+from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import compilation_cache, progress
 from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
@@ -29,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 errors = Console(stderr=True)
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
 state: dict[str, bool] = {"debug": False, "quiet": False}
 
 TableFile = Annotated[
@@ -69,13 +72,23 @@ def options(
     compilation_cache.enable(say)
 
 
-def say(text):
+def say(text: object) -> None:
+    """Print a note to standard error, unless --quiet."""
     if not state["quiet"]:
         errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws=None):
-    """An estimator for the task from the options."""
+def estimator(
+    kind: str,
+    method: str,
+    settings: Sequence[str],
+    hidden: str | None,
+    seed: int,
+    rows: int | None,
+    likelihood: str | None = None,
+    draws: int | None = None,
+) -> Any:
+    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if it is known."""
     import dubito
     from dubito.methods.by_name import named
 
@@ -88,8 +101,8 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
 
-def task_of_likelihood(likelihood):
-    """The task that a likelihood's name says, None without one: counts look like classes."""
+def task_of_likelihood(likelihood: str | None) -> str | None:
+    """The task of a likelihood's name, None without one. Counts would be taken for classes otherwise."""
     from dubito.models.likelihoods.by_name import known
 
     return None if likelihood is None else known(likelihood).task
@@ -125,7 +138,7 @@ def fit(
 
     values, task = None, task_of_likelihood(likelihood) if task is None else task
     if stream:
-        from dubito.tables.parquet import target_kind_of_file
+        from dubito.tables.streams import target_kind_of_file
 
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
@@ -339,9 +352,11 @@ def main():
     except Exception as error:
         if state["debug"]:
             raise
-        usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
-        message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
-        message = f"{error.problem} {error.option}" if getattr(error, "option", "") else message  # type: ignore[attr-defined]
+        usage, message = 1, str(error)
+        if isinstance(error, USAGE_ERROR):
+            usage, message = error.exit_code, error.format_message()  # 2 for usage errors
+        elif isinstance(error, DataError) and error.option:
+            message = f"{error.problem} {error.option}"
         text = escape_control(f"dubito: {message or type(error).__name__}")
         errors.print(text, markup=False, highlight=False, soft_wrap=True)
         sys.exit(usage)

@@ -1,7 +1,7 @@
-"""Predictions of a table's file to a file, block by block: constant memory, whole or not at all, and to be continued.
+"""Predictions of a table's file, written to a file block by block: constant memory, whole or not at all, resumable.
 
-A block's answers are kept in memory until there is a part of them; the parts of a long table are files
-(``output_parts``), which become the one output at the end.
+Predictions stay in memory until they fill a part; the parts of a long table are files (``output_parts``), which become the
+one output at the end.
 """
 
 import hashlib
@@ -9,7 +9,9 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +22,32 @@ from dubito.cli.output_parts import ResumableOutput, add_counts
 FORMULA = r"^[=+\-@\t\r]"
 
 
-def predict_file(model, table, output, coverage, say, safe_csv=False, unknown="ignore"):
-    """Predict the rows of ``table`` with the model in the file ``model``, to ``output`` (.csv or .parquet).
+def predict_file(
+    model: Path,
+    table: str,
+    output: Path,
+    coverage: float,
+    say: Callable[[str], None],
+    safe_csv: bool = False,
+    unknown: str = "ignore",
+) -> int:
+    """Predict the rows of a table's file. The same call resumes an interrupted run.
 
-    An interrupted run is continued by the same call. ``say`` is told what the user should know; ``unknown`` is as for
-    ``command_tables.load_model``. Returns the number of rows. Raises DataError, ModelFileError and OSError.
+    Parameters
+    ----------
+    model, table, output : model file, table, and .csv or .parquet file to write.
+    coverage : probability of the intervals.
+    say : prints a note.
+    safe_csv : whether texts must not be formulas in a spreadsheet, see ``with_safe_texts``.
+    unknown : as for ``command_tables.load_model``.
+
+    Returns
+    -------
+    The number of rows.
+
+    Raises
+    ------
+    DataError, ModelFileError, OSError
     """
     from dubito.cli.command_tables import load_model, say_counts
 
@@ -37,8 +60,15 @@ def predict_file(model, table, output, coverage, say, safe_csv=False, unknown="i
     return parts.rows
 
 
-def predict_to_stdout(model, table, coverage, say, safe_csv=False, unknown="ignore"):
-    """The same as CSV to standard output as it comes; an end to whoever reads it is no error."""
+def predict_to_stdout(
+    model: Path,
+    table: str,
+    coverage: float,
+    say: Callable[[str], None],
+    safe_csv: bool = False,
+    unknown: str = "ignore",
+) -> None:
+    """The same as CSV to standard output, as it is computed; a closed pipe is no error."""
     from dubito.cli.command_tables import load_model, say_counts
 
     total = {}
@@ -56,8 +86,8 @@ def predict_to_stdout(model, table, coverage, say, safe_csv=False, unknown="igno
     say_counts(total, say)
 
 
-def task_of(model, table, coverage, unknown):
-    """What a part depends on, plain values; the table is None where it cannot be read again."""
+def task_of(model: Path, table: str, coverage: float, unknown: str) -> dict[str, Any]:
+    """What the predictions depend on, as plain values; the table is None where it cannot be read again."""
     path = Path(table)
     found = path.stat() if path.is_file() else None
     return {
@@ -68,9 +98,15 @@ def task_of(model, table, coverage, unknown):
     }
 
 
-def predict_blocks(found, table, coverage=0.9, skip=0):
-    """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and notes, {what: {column: count}}, on
-    values that were filled in and categories that are unknown."""
+def predict_blocks(
+    found: Any, table: str, coverage: float = 0.9, skip: int = 0
+) -> Iterator[tuple[Any, dict[str, dict[str, int]]]]:
+    """Predict a table's rows from row ``skip`` on, with a fitted estimator.
+
+    Yields
+    ------
+    A pyarrow Table, and notes {what: {column: count}} on values that were filled in and unknown categories.
+    """
     import pyarrow
 
     from dubito.cli.command_tables import FILLED, UNKNOWN
@@ -106,8 +142,8 @@ def predict_blocks(found, table, coverage=0.9, skip=0):
         yield answer, notes[place]
 
 
-def regression_columns(answer, coverage):
-    """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
+def regression_columns(answer: Any, coverage: float) -> dict[str, np.ndarray]:
+    """A regressor's predictions by column; with several targets the names end in _0, _1, ..."""
     answer = answer.columnwise
     names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
     parts = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.interval(coverage))
@@ -120,8 +156,8 @@ def regression_columns(answer, coverage):
     }
 
 
-def class_columns(found, answer):
-    """A classifier's answers by column."""
+def class_columns(found: Any, answer: Any) -> dict[str, Any]:
+    """A classifier's predictions by column."""
     import pyarrow
 
     probs = answer.probs
@@ -134,13 +170,13 @@ def class_columns(found, answer):
     return {"prediction": prediction} | columns | doubt
 
 
-def write_tables(tables, output, folder=None, safe_csv=False):
+def write_tables(tables: Iterable[Any], output: Path, folder: Path | None = None, safe_csv: bool = False) -> None:
     """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all; ``folder`` is for the temporary file."""
     with write_atomically(output, folder) as file:
         write_stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
 
 
-def with_safe_texts(table):
+def with_safe_texts(table: Any) -> Any:
     """A pyarrow Table whose names and texts no spreadsheet takes for a formula: an apostrophe stands before those that begin
     with one of = + - @, a tab or a carriage return."""
     import pyarrow
@@ -158,8 +194,8 @@ def with_safe_texts(table):
     return pyarrow.table([safe(column) for column in table.columns], names)
 
 
-def write_stream(tables, file, suffix):
-    """pyarrow Tables of one schema to an open file, as they come; it stays open."""
+def write_stream(tables: Iterable[Any], file: Any, suffix: str) -> None:
+    """Write pyarrow Tables of one schema to an open binary file, as they come; it stays open."""
     import pyarrow
     from pyarrow import csv, parquet
 

@@ -31,9 +31,9 @@ from dubito.posteriors import predictive
 from dubito.posteriors.blocks import ROWS
 from dubito.posteriors.function_samples import check_draws, functions
 from dubito.tables.frames import take_rows
-from dubito.tables.parquet import learn_table, table_pieces
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
+from dubito.tables.streams import learn_table, table_pieces
 from dubito.training.fit import Report, fit, history
 
 

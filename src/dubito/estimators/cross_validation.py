@@ -94,8 +94,7 @@ def compare(
     """Score several estimators on the same folds.
 
     Folds are stratified for classes. As many fits as there are cores run at once, to the same bits as one after another.
-    Warns of categories that the training rows of a fold do not have (they are encoded as zeros), and of estimators that
-    cannot be fitted, which are left out.
+    Warns of categories that a fold's training rows lack, and of estimators that cannot be fitted, which are left out.
 
     Parameters
     ----------

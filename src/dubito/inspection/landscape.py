@@ -1,8 +1,7 @@
 """The loss around a trained network: its values on a plane in the space of parameters, and the paths of optimizers.
 
 Li, Xu, Taylor, Studer & Goldstein, Visualizing the loss landscape of neural nets, NeurIPS 2018. ``parameter_plane``,
-``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it, ``descent_path`` the path of an
-optimizer, and ``plots`` draws them.
+``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it, ``descent_path`` an optimizer's path.
 """
 
 import math
@@ -232,8 +231,8 @@ def project(plane: Plane, params: Params) -> Float[np.ndarray, "points 2"]:
     -------
     (points, 2), the coordinates of the nearest points of the plane.
     """
-    rows = _matrix(params) - _vector(plane.origin)
-    directions = np.stack([_vector(direction) for direction in plane.directions])
+    rows = _matrix(params) - np.asarray(ravel_pytree(plane.origin)[0], float)
+    directions = np.stack([np.asarray(ravel_pytree(direction)[0], float) for direction in plane.directions])
     return np.linalg.solve(directions @ directions.T, directions @ rows.T).T
 
 
@@ -393,10 +392,6 @@ def _box(center, reach):
     if not reach > 0:
         raise ValueError(f"reach must be positive, got {reach!r}")
     return tuple((at - reach, at + reach) for at in center)
-
-
-def _vector(tree):
-    return np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in jax.tree.leaves(tree)])
 
 
 def _matrix(tree):

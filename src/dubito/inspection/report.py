@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 import numpy as np
 
 from dubito._process.output_files import write_atomically
+from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.cross_validation import interpretation
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
@@ -228,7 +229,7 @@ def figure_png(figure):
 
 def describe_settings(value):
     """A fitted estimator's or a dataclass's settings in short: fields that are not at their default, columns as their number."""
-    if hasattr(value, "posterior_"):
+    if isinstance(value, BayesianEstimator):
         model = value.posterior_.model
         calibrated = [] if value.calibration_ is None else [f"calibrated: {type(value.calibration_).__name__}"]
         return "; ".join(
@@ -236,7 +237,8 @@ def describe_settings(value):
         )
     if not is_dataclass(value):
         return repr(value)
-    given = [(one.name, getattr(value, one.name)) for one in fields(value) if _differs(getattr(value, one.name), one)]
+    own = vars(value)
+    given = [(one.name, own[one.name]) for one in fields(value) if _differs(own[one.name], one)]
     return f"{type(value).__name__}({', '.join(f'{name}={_short(name, one)}' for name, one in given)})"
 
 

@@ -10,7 +10,7 @@
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
 - ``reading``: a whole table from a file, with guessed types.
 - ``files``: a table's file some rows at a time.
-- ``parquet``: a Parquet table that need not fit into memory, to fit a model to.
+- ``streams``: a Parquet table that need not fit into memory, to fit a model to.
 - ``targets``: which likelihood a target gets, and how it is scaled.
 - ``datasets``: small tables that come with the library or with scikit-learn.
 """

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import jax
@@ -249,7 +250,7 @@ def graph(function, *arguments):
             known.update(zip(eqn.outvars, found, strict=True))
         return [source(atom, outer) for atom in jaxpr.outvars]
 
-    code = getattr(function, "__code__", None)
+    code = function.__code__ if isinstance(function, FunctionType | MethodType) else None
     names = code.co_varnames if code is not None and code.co_argcount >= len(arguments) else ()
     for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
         first = path[0].idx
