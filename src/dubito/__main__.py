@@ -3,7 +3,7 @@
 import signal
 
 
-def main():
+def main() -> None:
     """Run the command line in a process of its own."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # while our handlers are imported, Ctrl-C leaves no traceback

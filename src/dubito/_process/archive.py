@@ -33,7 +33,7 @@ PLAIN = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class ModelFileError(ValueError):
-    """The file is not a whole, unchanged model file of this library, or cannot be written or read."""
+    """A file is no complete, unchanged model file of this library, or cannot be written or read."""
 
 
 def write_archive(path: str | Path, config: dict[str, Any], arrays: Mapping[str, Any]) -> None:
@@ -127,7 +127,7 @@ def read_archive(
     return config, arrays
 
 
-def expect(fine: bool, what: str) -> None:
+def expect(fine: object, what: str) -> None:
     """Raise ModelFileError, which says ``what`` is wrong, unless ``fine``."""
     if not fine:
         raise ModelFileError(f"not a usable model file: {what}")

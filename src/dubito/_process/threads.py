@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from dubito._process import interrupts
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 NAP = 0.1  # seconds between two checks for a signal
 
 

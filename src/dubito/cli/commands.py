@@ -96,7 +96,7 @@ def estimator(
         widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden is widths separated by commas, as in 50,50; got {hidden!r}") from None
-    chosen = named(method, settings, size=rows, task=kind)
+    chosen = named(method, settings, size=1000 if rows is None else rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
@@ -341,7 +341,11 @@ def demo(
         print_text(line)
 
 
-def main():
+def _print_error(message):
+    errors.print(escape_control(f"dubito: {message}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
     started = interrupts.watch_signals()
     warnings.showwarning = lambda message, *_: (
@@ -349,17 +353,19 @@ def main():
     )
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
+    except USAGE_ERROR as error:
+        if state["debug"]:
+            raise
+        _print_error(error.format_message())
+        sys.exit(error.exit_code)
     except Exception as error:
         if state["debug"]:
             raise
-        usage, message = 1, str(error)
-        if isinstance(error, USAGE_ERROR):
-            usage, message = error.exit_code, error.format_message()  # 2 for usage errors
-        elif isinstance(error, DataError) and error.option:
+        message = str(error) or type(error).__name__
+        if isinstance(error, DataError) and error.option:
             message = f"{error.problem} {error.option}"
-        text = escape_control(f"dubito: {message or type(error).__name__}")
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(usage)
+        _print_error(message)
+        sys.exit(1)
     except SystemExit as end:
         if end.code in (130, 143):
             errors.print("Interrupted.")

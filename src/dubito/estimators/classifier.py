@@ -83,7 +83,12 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
         return self._fit(schema, used_rows(x, codes, weight), len(x), self._target(classes), progress, checkpoint)
 
     def predict(self, X: Table) -> Shaped[np.ndarray, "rows"]:
-        """The most probable class of each row."""
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : frame or array (rows, columns).
+        """
         check_is_fitted(self, "posterior_")
         return self.classes_[self.predict_proba(X).argmax(1)]
 

@@ -60,7 +60,7 @@ class Diagnosis:
 
     @property
     def gap(self) -> float:
-        """validation − train."""
+        """Validation − train, in nats per example."""
         return self.validation - self.train
 
     def __str__(self):

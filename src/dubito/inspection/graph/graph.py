@@ -1,6 +1,7 @@
 """The computation graph of any JAX function: its operations, values, derivatives and costs, as tables and pictures."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import FunctionType, MethodType
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
+from jaxtyping import Float
 
 from dubito._jax.jaxpr import INLINED, body
 from dubito._process.threads import check_process
@@ -34,8 +36,14 @@ MOVES = set(  # operations that only move data
 
 
 class Edge(NamedTuple):
-    """From node ``tail`` to node ``head``, as its operand ``position``. ``derivative``, of the head with respect to the tail,
-    is a number where both are one number, else None; ``Graph.local`` has it as an array."""
+    """An edge of a graph.
+
+    Parameters
+    ----------
+    tail, head : numbers of the nodes.
+    position : which operand of the head the tail is.
+    derivative : of the head with respect to the tail, if both are single numbers; ``Graph.local`` computes it as an array.
+    """
 
     tail: int
     head: int
@@ -44,8 +52,14 @@ class Edge(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Arithmetic operations as XLA counts them: of the function, of the whole gradient or Jacobian by reverse mode
-    (``rows`` passes, one for each output) and by forward mode (``columns`` passes, one for each input)."""
+    """Arithmetic operations, as XLA counts them.
+
+    Parameters
+    ----------
+    function : of the function.
+    reverse, rows : of the gradient or Jacobian by reverse mode, in ``rows`` passes, one for each output.
+    forward, columns : of the same by forward mode, in ``columns`` passes, one for each input.
+    """
 
     function: float
     reverse: float
@@ -56,54 +70,78 @@ class Costs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What ``graph`` returns. ``nodes`` are in topological order, the arguments' leaves first; ``values[i]`` are the results
-    of node i. In a notebook it shows itself as a picture."""
+    """A computation graph; in a notebook it displays as a picture.
 
-    nodes: tuple
+    Parameters
+    ----------
+    nodes : in topological order, the arguments' leaves first.
+    arguments : of the function.
+    outputs : the sources of the results.
+    tree : structure of the results.
+    """
+
+    nodes: tuple[Node, ...]
     arguments: tuple
-    outputs: tuple
+    outputs: tuple[Source, ...]
     tree: Any
 
     @cached_property
-    def values(self):
-        """Of each node the arrays that are its results."""
+    def values(self) -> list[Any]:
+        """The results of each node."""
         return jax.jit(lambda leaves: node_results(self.nodes, leaves))(jax.tree.leaves(self.arguments))
 
     @property
-    def value(self):
-        """What the function returns."""
+    def value(self) -> Any:
+        """The value of the function."""
         return self.tree.unflatten([result_of(self.values, source) for source in self.outputs])
 
     @property
-    def is_scalar(self):
-        """Whether the function returns one real number, so that there are slopes and a gradient."""
+    def is_scalar(self) -> bool:
+        """Whether the function returns one real number, so that it has a gradient."""
         results = [result_of(self.values, source) for source in self.outputs]
         return len(results) == 1 and results[0].shape == () and bool(is_float(results[0]))
 
     @cached_property
-    def slopes(self):
-        """Of each node ∂y/∂results, None where y does not depend on them. Raises ValueError unless the function returns one
-        real number y."""
+    def slopes(self) -> list[Any]:
+        """∂y/∂result of each result of each node; None where y does not depend on it.
+
+        Raises ValueError unless the function returns one real number y.
+        """
         if not self.is_scalar:
             shapes = [result_of(self.values, source).shape for source in self.outputs]
             raise ValueError(f"a gradient is of one real number; the function returns arrays of shapes {shapes}")
         seeds = {self.outputs[0]: jnp.ones_like(result_of(self.values, self.outputs[0]))}
         return jax.jit(lambda values, seeds: backward(self.nodes, values, seeds))(self.values, seeds)
 
-    def gradient(self):
-        """∂y/∂argument of the function's one real number y, by the four rules of ``autodiff``: a tree like the argument, or a
-        tuple of them where there are several; None for whole numbers. Raises ValueError for another result."""
+    def gradient(self) -> Any:
+        """The gradient of the function, by the four rules of ``autodiff``.
+
+        Returns
+        -------
+        A tree like the argument, or a tuple of trees for several; None for whole numbers.
+
+        Raises
+        ------
+        ValueError
+            Unless the function returns one real number.
+        """
         leaves, tree = jax.tree.flatten(self.arguments)
         zeros = [jnp.zeros_like(leaf) if is_float(leaf) else None for leaf in leaves]
         found = [slopes[0] for slopes in self.slopes[: len(leaves)]]
         trees = tree.unflatten([zero if slope is None else slope for slope, zero in zip(found, zeros, strict=True)])
         return trees[0] if len(trees) == 1 else trees
 
-    def jacobian(self, mode="reverse"):
-        """The derivatives of all results with respect to all floats of the arguments, flat, one after the other: (results,
-        inputs). ``mode``: "reverse", row by row, one pass for each result; "forward", column by column.
+    def jacobian(self, mode: str = "reverse") -> Float[np.ndarray, "results inputs"]:
+        """The derivatives of all results with respect to all real numbers of the arguments, flattened.
 
-        Raises ValueError for another mode, and for more than 10⁷ numbers.
+        Parameters
+        ----------
+        mode : "reverse", row by row, one pass for each result; "forward", column by column.
+
+        Raises
+        ------
+        ValueError
+            For another mode, and for more than 10⁷ numbers.
         """
         columns, rows = self._sizes
         if mode not in ("reverse", "forward"):
@@ -116,10 +154,21 @@ class Graph:
         ahead = jax.jit(self._column)
         return np.stack([ahead(self.values, seed) for seed in np.eye(columns, dtype=np.float32)], axis=1)
 
-    def local(self, edge):
-        """The derivative of ``edge``'s head (its first result) with respect to its tail, of shape head.shape + tail.shape.
+    def local(self, edge: Edge) -> jax.Array:
+        """The derivative of an edge's head (its first result) with respect to its tail.
 
-        Raises ValueError for more than 10⁷ numbers.
+        Parameters
+        ----------
+        edge : one of ``edges``.
+
+        Returns
+        -------
+        An array of shape head.shape + tail.shape.
+
+        Raises
+        ------
+        ValueError
+            For more than 10⁷ numbers.
         """
         node = self.nodes[edge.head]
         operands = [result_of(self.values, source) for source in node.inputs]
@@ -130,7 +179,7 @@ class Graph:
         return jax.jacrev(lambda tail: operation(tail)[0])(operands[edge.position])
 
     @cached_property
-    def edges(self):
+    def edges(self) -> tuple[Edge, ...]:
         """All edges between real numbers, in the order of their heads."""
         found = [
             (source.node, node.number, position)
@@ -150,8 +199,8 @@ class Graph:
         return tuple(Edge(*edge, slope) for edge, slope in zip(found, slopes, strict=True))
 
     @cached_property
-    def costs(self):
-        """``Costs`` of the function and of its derivatives by both modes."""
+    def costs(self) -> Costs:
+        """Arithmetic operations of the function and of its derivatives by both modes."""
         columns, rows = self._sizes
         leaves = jax.tree.leaves(self.arguments)
 
@@ -164,17 +213,23 @@ class Graph:
         reverse = function + rows * (through(self._row, rows) - function)
         return Costs(function, reverse, rows, columns * through(self._column, columns), columns)
 
-    def table(self, unfold=()):
+    def table(self, unfold: str | Sequence[str] = ()) -> str:
         """The graph as text, a line for each operation or folded scope; ``unfold`` as for ``svg``."""
         return drawing.table(self, unfold)
 
-    def dot(self, unfold=()):
+    def dot(self, unfold: str | Sequence[str] = ()) -> str:
         """The graph in Graphviz's language."""
         return drawing.dot(self, unfold)
 
-    def svg(self, unfold=()):
-        """The picture: a text of SVG. Scopes are folded to one box each but for those that ``unfold`` names ("layer_1", or
-        "layer_1/activation"; "all"). Edges between single numbers show their derivatives, joins their sums."""
+    def svg(self, unfold: str | Sequence[str] = ()) -> str:
+        """The picture of the graph, as the text of an SVG.
+
+        Edges between single numbers show their derivatives, and joins their sums.
+
+        Parameters
+        ----------
+        unfold : scopes to open, as "layer_1" or "layer_1/activation", or "all"; every other scope is one box.
+        """
         return drawing.svg(self, unfold)
 
     def _repr_svg_(self):
@@ -205,12 +260,16 @@ class Graph:
         return join_sources(forward(self.nodes, values, tangents), values, self.outputs)
 
 
-def graph(function, *arguments):
-    """Trace ``function(*arguments)`` into its computation graph, a ``Graph``.
+def graph(function: Callable[..., Any], *arguments: Any) -> Graph:
+    """Trace a function into its computation graph.
 
-    ``function``: anything JAX can trace: a network, a log joint, a function of one's own; ``arguments``: trees of arrays
-    and numbers, whose values are those the graph shows.
+    Parameters
+    ----------
+    function : anything JAX can trace: a network, a log joint density, a function of the user's.
+    *arguments : trees of arrays and numbers, whose values the graph shows.
 
+    Examples
+    --------
     >>> import dubito
     >>> picture = dubito.graph(lambda a, b: (a + b) * (b + 1), 2.0, 1.0)
     >>> float(picture.value), [float(slope) for slope in picture.gradient()]
