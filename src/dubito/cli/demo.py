@@ -1,9 +1,11 @@
-"""The main job on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
+"""A demonstration on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import csv
 import io
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -34,14 +36,22 @@ MARKS = "osD^vPX"
 
 @dataclass(frozen=True)
 class Job:
-    """A table, split: what is learned and what is predicted."""
+    """A table, split into training and held-out rows.
+
+    Parameters
+    ----------
+    name, text : of the table.
+    make : class of the estimator.
+    epochs : of the methods that can stop early.
+    train, test : (X, y).
+    """
 
     name: str
     text: str
     make: Any
     epochs: int
-    train: tuple
-    test: tuple
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class Result:
     answer: Any
 
 
-def jobs():
+def jobs() -> list[Job]:
     """The three tables."""
     x, y = datasets.diabetes()
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED)
@@ -91,7 +101,7 @@ def jobs():
     return [diabetes, digits, co2]
 
 
-def fit_job(stop, job, name):
+def fit_job(stop: Any, job: Job, name: str) -> Result:
     """The ``Result`` of the method called ``name``; the fit ends early once ``stop`` is set."""
     method: Any = with_epochs(METHODS[name], job.epochs)
     stopping = method is None or hasattr(innermost(method), "score")
@@ -102,17 +112,25 @@ def fit_job(stop, job, name):
     return Result(model, metrics.scorecard(answer, job.test[1]), answer)
 
 
-def with_epochs(method, epochs):
-    """The method with so many epochs, or the one inside it, if it is one that can stop early: others run their own schedule."""
+def with_epochs(method: Any, epochs: int) -> Any:
+    """The method, or the one it wraps, with so many epochs if it can stop early; others run their own schedule."""
     if hasattr(method, "method"):
         return replace(method, method=with_epochs(method.method, epochs))
     return replace(method, epochs=epochs) if hasattr(method, "score") else method
 
 
-def run(folder, names, say=print):
-    """Write report.html, predictions.csv and pictures to ``folder``; returns lines that name them and the comparison.
+def run(folder: Path, names: Sequence[str], say: Callable[[str], Any] = print) -> list[str]:
+    """Write report.html, predictions.csv and pictures to a folder.
 
-    ``names``: of methods, of ``recipes.METHODS``; the predictions are those of the first one.
+    Parameters
+    ----------
+    folder : where to write.
+    names : of methods, in ``by_name.METHODS``; the predictions are those of the first one.
+    say : prints a note.
+
+    Returns
+    -------
+    Lines with the comparison and the names of the files.
     """
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,12 +163,13 @@ def run(folder, names, say=print):
     return lines + [f"  {path}" for path in (page, folder / "predictions.csv", *written)]
 
 
-def display_name(name):
+def display_name(name: str) -> str:
+    """The name of a method as the demo shows it."""
     return "auto (default)" if name == "auto" else name
 
 
-def conclusion(job, results):
-    """What the scores of all methods on a table say."""
+def conclusion(job: Job, results: Mapping[str, Result]) -> str:
+    """Sentences that interpret the scores of all methods on a table."""
     order = sorted(results.items(), key=lambda item: np.nan_to_num(item[1].card["nll"], nan=np.inf))
     difference = None
     if len(order) > 1:
@@ -159,7 +178,7 @@ def conclusion(job, results):
     return interpret_comparison([(name, result.card) for name, result in order], difference)
 
 
-def monte_carlo_errors(job, results):
+def monte_carlo_errors(job: Job, results: Mapping[str, Result]) -> list[tuple[str, Any, Any]]:
     """(name, Monte Carlo error, setting that would make it small enough) of each method on a table, for the report."""
     found = []
     for name, result in results.items():
@@ -168,7 +187,7 @@ def monte_carlo_errors(job, results):
     return found
 
 
-def text_table(cards):
+def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """The scores of each method as aligned lines of text."""
     keys = [key for key in SHOWN if key in cards[0][1]]
     rows = [["", *keys], *[[name, *(f"{card[key]:.4g}" for key in keys)] for name, card in cards]]
@@ -176,7 +195,7 @@ def text_table(cards):
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def draw_pictures(job, results):
+def draw_pictures(job: Job, results: Mapping[str, Result]) -> tuple[tuple[str, str, bytes], ...]:
     """(caption, alternative text, PNG) of a table's pictures: the predictions, then the training."""
     caption, alt, draw = {
         "diabetes": (
@@ -210,15 +229,15 @@ def draw_pictures(job, results):
     )
 
 
-def panels(count, height):
-    """(figure, axes) of panels below each other, each as wide as a phone can show legibly."""
+def panels(count: int, height: float) -> tuple[Figure, Any]:
+    """A figure and its axes, one below another, each as wide as a phone can show legibly."""
     figure = Figure(figsize=(5, height * count + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(count, 1, squeeze=False).ravel()
 
 
-def share_legend(figure, axes, columns):
-    """One legend above all panels, of the entries of any, each once."""
+def share_legend(figure: Figure, axes: Iterable[Any], columns: int) -> Figure:
+    """The figure with one legend above all panels, with each entry once."""
     named = {}
     for ax in axes:
         named |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -230,7 +249,7 @@ def share_legend(figure, axes, columns):
     return figure
 
 
-def coverages(job, results):
+def coverages(job: Job, results: Mapping[str, Result]) -> Figure:
     """Interval coverage of all methods on one axes."""
     figure, (ax,) = panels(1, 5)
     nominal = np.linspace(0, 1, 101)
@@ -244,7 +263,7 @@ def coverages(job, results):
     return share_legend(figure, [ax], 2)
 
 
-def confidences(job, results):
+def confidences(job: Job, results: Mapping[str, Result]) -> Figure:
     """Accuracy against confidence of all methods on one axes, in groups of equally many rows."""
     figure, (ax,) = panels(1, 5)
     ax.plot((0, 1), (0, 1), color=plots.GRAY, lw=1, ls="--", label="calibrated")
@@ -262,7 +281,7 @@ def confidences(job, results):
     return share_legend(figure, [ax], 2)
 
 
-def extrapolations(job, results):
+def extrapolations(job: Job, results: Mapping[str, Result]) -> Figure:
     """The bands of each method over the last years that were learned and those that were not."""
     figure, axes = panels(len(results), 1.9)
     recent = job.train[0][:, 0] > YEAR - 10
@@ -278,7 +297,7 @@ def extrapolations(job, results):
     return share_legend(figure, axes, 2)
 
 
-def losses(results):
+def losses(results: Mapping[str, Result]) -> Figure:
     """The loss curves of each method."""
     figure, axes = panels(len(results), 1.6)
     for ax, (name, result) in zip(axes, results.items(), strict=True):
@@ -295,8 +314,8 @@ def losses(results):
     return share_legend(figure, axes, 2)
 
 
-def predictions(path, job, answer):
-    """The held-out rows of a regression with what was predicted for them."""
+def predictions(path: Path, job: Job, answer: Any) -> None:
+    """Write the held-out rows of a regression with their predictions."""
     lower, upper = answer.interval(0.9)
     columns = {
         "actual": job.test[1],

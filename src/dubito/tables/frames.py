@@ -1,4 +1,4 @@
-"""RowNumbers and columns of frames of any library: chosen, split off, and filled in where values are missing."""
+"""Rows and columns of frames of any library: chosen, split off, and filled in where values are missing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +13,7 @@ from dubito.tables.validation import check_names_exist
 
 
 def take_rows(X: Table, rows: RowNumbers | slice) -> Any:
-    """RowNumbers, by their numbers or as a slice, of an array or of any frame."""
+    """Rows, by their numbers or as a slice, of an array or of any frame."""
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]
 

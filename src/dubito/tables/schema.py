@@ -46,7 +46,7 @@ class Schema:
         Parameters
         ----------
         X : frame of any library, or array (rows, columns).
-        weight : sample weights (rows,), a number, or None. RowNumbers of weight zero may hold anything and are left out.
+        weight : sample weights (rows,), a number, or None. Rows of weight zero may hold anything and are left out.
 
         Returns
         -------

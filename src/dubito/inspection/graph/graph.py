@@ -322,34 +322,34 @@ def graph(function: Callable[..., Any], *arguments: Any) -> Graph:
     return Graph(tuple(nodes), arguments, tuple(outputs), jax.tree.structure(shape))
 
 
-def operation_name(eqn):
-    """What a person calls an operation; of one with a derivative of its own the name of its function."""
+def operation_name(eqn: Any) -> str:
+    """The usual name of an operation; of one with a custom derivative the name of its function."""
     if not eqn.primitive.name.startswith("custom_"):
         return eqn.primitive.name
     inner = body(eqn)[0].eqns
     return eqn.params.get("name") or (inner[0].params.get("name", "function") if len(inner) == 1 else "function")
 
 
-def split_vector(vector, like):
+def split_vector(vector: jax.Array, like: Sequence[Any]) -> list[jax.Array]:
     """The pieces of a vector as arrays of the shapes and types of ``like``."""
     ends = np.cumsum([0, *(one.size for one in like)])
     pieces = zip(ends[:-1], ends[1:], like, strict=True)
     return [vector[a:b].reshape(one.shape).astype(one.dtype) for a, b, one in pieces]
 
 
-def join_sources(table, values, sources):
-    """What ``table`` holds of the sources as one vector, with zeros for None."""
+def join_sources(table: Sequence[Any], values: Sequence[Any], sources: Sequence[Source]) -> jax.Array:
+    """The entries of ``table`` for the sources as one vector, with zeros for None."""
     found = [(result_of(table, source), result_of(values, source)) for source in sources]
     return jnp.concatenate([(jnp.zeros_like(value) if one is None else one).ravel() for one, value in found])
 
 
-def count_flops(function, *arguments):
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
     """Arithmetic operations of ``function``, as XLA counts them before it optimizes."""
     found = jax.jit(function).lower(*arguments).cost_analysis()
     return float((found or {}).get("flops", math.nan))
 
 
-def flops(eqn):
+def flops(eqn: Any) -> int:
     """Arithmetic operations of one equation: 2 for each multiplication with its addition in products, 1 for each number that
     any other operation makes or reduces, none for moving data."""
     name, p = eqn.primitive.name, eqn.params
@@ -375,5 +375,6 @@ def flops(eqn):
     return made
 
 
-def body_flops(jaxpr):
+def body_flops(jaxpr: Any) -> int:
+    """Arithmetic operations of all equations of a jaxpr."""
     return sum(map(flops, jaxpr.eqns))
