@@ -236,7 +236,7 @@ def interrupted(error, after, monkeypatch):
                 raise error
             yield answer
 
-    monkeypatch.setattr(predict_file, "answers", some)
+    monkeypatch.setattr(predict_file, "predict_blocks", some)
     return answers
 
 
@@ -252,7 +252,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
     assert not output.exists() and len(list(parts.glob("*.arrow"))) == 3
     calls, answers = [], predict_file.predict_blocks
     monkeypatch.setattr(
-        predict_file, "answers", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
+        predict_file, "predict_blocks", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
     )
     found, rows, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert calls == [1536] and rows == ROWS and found == expected
@@ -336,13 +336,13 @@ def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small
     def some(*arguments, **options):
         for place, answer in enumerate(answers(*arguments, **options)):
             if place == 7:  # three parts are written
-                monkeypatch.setattr(predict_file, "answers", answers)
+                monkeypatch.setattr(predict_file, "predict_blocks", answers)
                 with pytest.raises(ValueError, match=r"another run is writing .*out\.parquet now") as caught:
                     predicted(folder / "y.dubito", folder / "t.parquet", output)
                 told.append(caught.value)
             yield answer
 
-    monkeypatch.setattr(predict_file, "answers", some)
+    monkeypatch.setattr(predict_file, "predict_blocks", some)
     found, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert told and rows == ROWS and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
     assert found == predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "again.parquet")[0]
@@ -382,7 +382,7 @@ def test_safe_csv_marks_texts_that_spreadsheets_run(kind):
 
 def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
     small(1000, ROWS)
-    monkeypatch.setattr(predict_file.Parts, "_flush", None)
+    monkeypatch.setattr(predict_file.ResumableOutput, "_flush", None)
     predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
 
 
@@ -391,12 +391,12 @@ import sys, time
 from dubito import BayesianRegressor
 from dubito.cli import output_parts, predict_file
 BayesianRegressor.block_rows, output_parts.PART = 100, 300
-add = predict_file.Parts.add
+add = predict_file.ResumableOutput.add
 def slow(parts, *given):
     print(parts.rows, flush=True)
     time.sleep(0.01)
     add(parts, *given)
-predict_file.Parts.add = slow
+predict_file.ResumableOutput.add = slow
 from dubito.__main__ import main
 main()
 """

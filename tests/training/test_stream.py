@@ -333,7 +333,7 @@ def table_file(path, rows=300):
 def few(monkeypatch):
     """Tables of 64 rows at a time."""
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(files, "ROWS", 64)
+    monkeypatch.setattr(streams, "PIECE_ROWS", 64)
 
 
 def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
