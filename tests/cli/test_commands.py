@@ -390,7 +390,7 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_explain(folder):
+def test_inspect(folder):
     out, _ = run(
         "inspect", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "graph.svg", "--unfold", "layer_0"
     )

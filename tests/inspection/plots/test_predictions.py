@@ -123,9 +123,9 @@ def test_texts_stay_in_the_picture_and_legends_off_the_data(name):
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "dubito.plots")
+    monkeypatch.delitem(sys.modules, "dubito.inspection.plots.predictions")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
-        importlib.import_module("dubito.plots")
+        importlib.import_module("dubito.inspection.plots.predictions")
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 27])
