@@ -205,14 +205,14 @@ def test_a_report_without_its_folder_is_an_error(tmp_path):
 
 
 def test_the_page_is_packaged():
-    assert importlib.resources.files("dubito").joinpath("report.html.jinja").is_file()
+    assert importlib.resources.files("dubito.inspection").joinpath("report.html.jinja").is_file()
 
 
 def test_without_jinja_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "dubito.report")
+    monkeypatch.delitem(sys.modules, "dubito.inspection.report")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
-        importlib.import_module("dubito.report")
+        importlib.import_module("dubito.inspection.report")
 
 
 @pytest.mark.parametrize(
