@@ -151,7 +151,7 @@ def whole(path):
             from dubito._process import archive
             from dubito.training import checkpoint
 
-            archive.read(path, checkpoint._expected)
+            archive.read_archive(path, checkpoint._expected)
             return True
         return path.name == "model.dubito" and dubito.load(path) is not None
     except (ValueError, OSError) as error:

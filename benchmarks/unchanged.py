@@ -146,7 +146,7 @@ def commands(folder):
         "evaluate m t.csv",
         "calibrate m t.csv -o m2",
         "compare t.csv -t y --methods map,mc-dropout --folds 2",
-        "explain m",
+        "inspect m",
         "nothing",
     ]
     codes = {}

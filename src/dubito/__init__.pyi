@@ -3,10 +3,10 @@ from ._check import DataWarning as DataWarning
 from ._process.archive import ModelFileError as ModelFileError
 from .estimators import cross_validation as cross_validation
 from .estimators import size_sweep as size_sweep
-from .estimators.base import PredictionError as PredictionError
-from .estimators.regressor import BayesianClassifier as BayesianClassifier
+from .estimators.checks import PredictionError as PredictionError
+from .estimators.classifier import BayesianClassifier as BayesianClassifier
+from .estimators.loading import load as load
 from .estimators.regressor import BayesianRegressor as BayesianRegressor
-from .estimators.regressor import load as load
 from .evaluation import calibration as calibration
 from .evaluation import conformal as conformal
 from .evaluation import decisions as decisions
@@ -86,7 +86,7 @@ from .posteriors.predictive import Predictive as Predictive
 from .posteriors.predictive import predict as predict
 from .posteriors.sparsity import sparsity as sparsity
 from .tables import datasets as datasets
-from .tables.files import parquet_pieces as parquet_pieces
+from .tables.streams import parquet_pieces as parquet_pieces
 from .training.checkpoint import CheckpointError as CheckpointError
 from .training.checkpoint import CheckpointWarning as CheckpointWarning
 from .training.fit import DivergenceError as DivergenceError

@@ -4,26 +4,36 @@ from typing import Any, TypeAlias
 
 import narwhals as nw
 import numpy as np
+from jaxtyping import Bool, Shaped
 
 Table: TypeAlias = Any  # a frame of pandas, polars or pyarrow, a dictionary of columns, or an array (rows, columns)
 Column: TypeAlias = Any  # a series of any library, an array (rows,) or (rows, targets), or a list
 
 
-def is_missing(value):
+def is_missing(value: object) -> bool:
     """Whether a Python object stands for a missing value, in any library."""
     return value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, float) and value != value
 
 
-def as_array(values):
-    """A series or frame of any library as a NumPy array, None where a value is missing and no number; anything else as it is."""
+def as_array(values: Column) -> Any:
+    """A column as a NumPy array.
+
+    Parameters
+    ----------
+    values : series or frame of any library, array, or sequence.
+
+    Returns
+    -------
+    np.ndarray
+        (rows,) of a series, (rows, columns) of a frame, with None where a value that is no floating-point number is
+        missing. What is neither is returned as it is.
+    """
     series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
     if isinstance(series, nw.DataFrame):
         columns = [as_array(series[name].to_native()) for name in series.columns]
         return np.stack(columns, axis=1) if columns else series.to_numpy()
     if not isinstance(series, nw.Series):
-        return (
-            values.to_pylist() if hasattr(values, "to_pylist") else values
-        )  # of pyarrow's arrays, which are no columns
+        return values.to_pylist() if hasattr(values, "to_pylist") else values  # pyarrow's arrays are no columns
     missing = series.is_null().to_numpy()
     if not missing.any() or series.dtype.is_float():
         return series.to_numpy()
@@ -32,8 +42,8 @@ def as_array(values):
     return out
 
 
-def is_missing_in(values):
-    """Which entries of a column (n,) are missing, bool (n,)."""
+def is_missing_in(values: Shaped[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
+    """Which entries of a column are missing."""
     if values.dtype.kind == "f":
         return np.isnan(values)
     return (

@@ -42,12 +42,12 @@ def test_sigint_in_a_gc_callback_is_not_lost():
         with pytest.raises(KeyboardInterrupt), interrupts.sigint_as_flag():
             gc.collect()
             assert pressed
-            interrupts.check()
+            interrupts.raise_pending()
             pytest.fail("check did not raise")
     finally:
         gc.callbacks.remove(callback)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    interrupts.check()  # the flag is down again
+    interrupts.raise_pending()  # the flag is down again
 
 
 def test_second_sigint_raises_at_once():
@@ -71,7 +71,7 @@ def test_own_sigint_handler_is_respected():
     try:
         with interrupts.sigint_as_flag():
             press()
-            interrupts.check()
+            interrupts.raise_pending()
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     assert numbers == [signal.SIGINT]
@@ -81,8 +81,8 @@ def test_check_raises_in_the_main_thread_only():
     with pytest.raises(KeyboardInterrupt), interrupts.sigint_as_flag():
         press()
         with ThreadPoolExecutor(1) as pool:
-            pool.submit(interrupts.check).result()
-        interrupts.check()
+            pool.submit(interrupts.raise_pending).result()
+        interrupts.raise_pending()
 
 
 def test_in_threads_answers_sigint():
@@ -121,16 +121,16 @@ def test_start_jobs_cancels_what_is_queued():
 
     timer, start = press_later(), time.perf_counter()
     with pytest.raises(KeyboardInterrupt), threads.start_jobs(job, [(k,) for k in range(100)]) as futures:
-        threads.result(futures.popleft())
+        threads.wait_for(futures.popleft())
     timer.join()
     assert time.perf_counter() - start < 5 and len(begun) <= threads.cores()
 
 
 def test_start_is_undone_by_stop():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    assert interrupts.start() and not interrupts.start()
+    assert interrupts.watch_signals() and not interrupts.watch_signals()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before
-    interrupts.stop()
+    interrupts.restore_signals()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -140,10 +140,10 @@ def test_start_is_undone_by_stop():
 WAITING = """
 import sys, time
 from dubito._process import interrupts, output_files
-interrupts.start()
+interrupts.watch_signals()
 output_files.TEMPORARY.add(sys.argv[1])
 open(sys.argv[1], "w").close()
-with interrupts.deferred(sys.argv[2] == "deferred"):
+with interrupts.deferred_exit(sys.argv[2] == "deferred"):
     print("ready", flush=True)
     time.sleep(60)  # in C: no handler written in Python can end it
 """
@@ -183,7 +183,7 @@ def test_ignored_sigint_stays_ignored():
     """As a script's background job has it."""
     script = (
         "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        "from dubito._process import interrupts; interrupts.start()\n"
+        "from dubito._process import interrupts; interrupts.watch_signals()\n"
         "signal.raise_signal(signal.SIGINT); print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN, flush=True)\n"
         "signal.raise_signal(signal.SIGTERM)\nimport time; time.sleep(60)"
     )

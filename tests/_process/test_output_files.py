@@ -14,7 +14,7 @@ import dubito
 from dubito._process import archive, output_files
 from dubito.cli import terminal
 from dubito.estimators.files import model_file
-from dubito.tables import files, schema
+from dubito.tables import files, reading
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def refuse(path, mode):
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_tables_are_never_read_from_an_address(scheme, ending):
     name = f"{scheme}://bucket/t.{ending}"
-    for read in (schema.read_table, lambda path: next(files.read_batches(path, None))):
+    for read in (reading.read_table, lambda path: next(files.read_blocks(path, None))):
         with pytest.raises(dubito.DataError, match="only local files can be read"):
             read(name)
 
@@ -169,14 +169,14 @@ def test_tables_are_never_read_from_an_address(scheme, ending):
 AUDIT = """
 import sys
 import dubito
-from dubito.tables import files, schema
+from dubito.tables import files, reading, streams
 heard = []
 sys.addaudithook(lambda event, args: heard.append(event) if event.startswith("socket.") else None)
 for read in (
-    schema.read_table,
-    lambda path: next(files.read_batches(path, None)),
+    reading.read_table,
+    lambda path: next(files.read_blocks(path, None)),
     lambda path: dubito.parquet_pieces(path, ["a"], "y"),
-    lambda path: files.learn_table(path, "y", "regression"),
+    lambda path: streams.learn_table(path, "y", "regression"),
 ):
     for name in ("s3://bucket/t.parquet", "gs://bucket/t.parquet", "http://127.0.0.1:9/t.parquet"):
         try:
@@ -197,7 +197,7 @@ def test_a_local_folder_may_be_called_like_a_scheme(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s3:").mkdir()
     parquet.write_table(pyarrow.table({"a": [1.0]}), tmp_path / "s3:" / "t.parquet")
-    assert schema.read_table("s3:/t.parquet").num_rows == 1
+    assert reading.read_table("s3:/t.parquet").num_rows == 1
 
 
 # --- the terminal
@@ -226,7 +226,7 @@ class Estimator:
     def save(self, path):
         if self.fails(str(path)):
             raise dubito.ModelFileError(f"cannot write {str(path)!r}: No space left on device.")
-        archive.write(path, {}, {"a": np.zeros(1, np.float32)})
+        archive.write_archive(path, {}, {"a": np.zeros(1, np.float32)})
 
 
 def test_a_model_that_cannot_be_saved_is_saved_elsewhere(tmp_path, monkeypatch):

@@ -140,9 +140,9 @@ def test_texts_that_are_numbers_are_no_classes(tmp_path):
 def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
     towns = ["Bern", "Oslo", "Rome", "Oslo", "Paris"]
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
-    note = "Categories not seen at fit, taken as none of the known: 3 of 'town'."
+    note = "Categories not seen at fit, encoded as zeros: 3 of 'town'."
     outs = []
-    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("explain",)):
+    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",)):
         out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
         assert note in " ".join(said.split())
         outs.append(out)
@@ -150,7 +150,7 @@ def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
     model = dubito.load(folder / "m.dubito").set_params(handle_unknown="ignore")
     truth = model.predict(pyarrow.table({"x": [0.1] * 5, "town": towns}))
     np.testing.assert_array_equal([float(row["mean"]) for row in csv.DictReader(outs[0].splitlines())], truth)
-    for command in ("predict", "evaluate", "explain"):
+    for command in ("predict", "evaluate", "inspect"):
         _, said = run(command, folder / "m.dubito", path, "--unknown", "error", code=1)
         assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
         assert "handle_unknown" not in said
@@ -162,7 +162,9 @@ def test_compare_takes_a_rare_category(folder, tmp_path):
     towns = ["Oslo", *["Bern", "Rome"] * 30]
     path = write(tmp_path / "t.csv", x=np.linspace(0, 1, 61), town=towns, y=np.linspace(1, 3, 61))
     _, said = run("compare", path, "-t", "y", "--methods", "map", "--folds", "2", "--hidden", "8")
-    assert "categories that a fold was not fitted to count as none of the known: 1 of 'town'" in " ".join(said.split())
+    assert "categories that the training rows of a fold do not have are encoded as zeros: 1 of 'town'" in " ".join(
+        said.split()
+    )
 
 
 @pytest.mark.parametrize("command", ["fit", "predict", "evaluate", "calibrate", "compare"])

@@ -50,7 +50,7 @@ def test_help_imports_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "fit", "predict", "evaluate", "calibrate", "explain", "compare"):
+    for command in ("demo", "fit", "predict", "evaluate", "calibrate", "inspect", "compare"):
         assert command in done.stdout
 
 
@@ -225,8 +225,8 @@ def test_errors_are_messages(folder, arguments, code, message):
         ("predict", "{m}", "{t}", "-o", "{m}"),
         ("calibrate", "{m}", "{t}", "-o", "{t}"),
         ("calibrate", "{m}", "{t}", "-o", "{m}"),
-        ("explain", "{g}", "{t}", "-o", "{g}"),
-        ("explain", "{m}", "{s}", "-o", "{s}"),
+        ("inspect", "{g}", "{t}", "-o", "{g}"),
+        ("inspect", "{m}", "{s}", "-o", "{s}"),
         ("compare", "{t}", "-t", "a", "--report", "{t}"),
     ],
 )
@@ -249,7 +249,7 @@ def test_commands_refuse_an_output_that_is_an_input(folder, tmp_path, arguments)
         (("predict", "none", "none.csv", "-o", "{}/none/p.csv"), "there is no folder"),
         (("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"), "--safe-csv is for a .csv output"),
         (("calibrate", "none", "none.csv", "-o", "{}/none/m"), "there is no folder"),
-        (("explain", "none", "-o", "{}/none/m.svg"), "there is no folder"),
+        (("inspect", "none", "-o", "{}/none/m.svg"), "there is no folder"),
         (("compare", "none.csv", "-t", "a", "--report", "{}/none/r.html"), "there is no folder"),
         (("demo", "--output", "{}/file"), "is not a folder"),
         (("demo", "--output", "{}/file/demo"), "is not a folder"),
@@ -290,7 +290,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path):
     (tmp_path / "u.csv").write_text(f"{evil},y\n{evil},5\n")
     out, text = run("predict", tmp_path / "m", tmp_path / "t.csv")
     assert evil in out  # a file holds what it holds
-    out, text = run("explain", tmp_path / "m", tmp_path / "u.csv")
+    out, text = run("inspect", tmp_path / "m", tmp_path / "u.csv")
     assert "\x1b" not in out + text
 
 
@@ -367,7 +367,7 @@ def test_methods_have_their_names_from_one_place():
     assert by_name.get_method("auto", ["folds=5"], size=100).folds == 5
     assert by_name.get_method("auto") is None
     assert {command.name or command.callback.__name__ for command in commands.app.registered_commands} == set(
-        "demo fit predict evaluate calibrate explain compare".split()
+        "demo fit predict evaluate calibrate inspect compare".split()
     )
 
 
@@ -390,17 +390,17 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
 
 
 @pytest.mark.slow
-def test_explain(folder):
+def test_inspect(folder):
     out, _ = run(
-        "explain", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "graph.svg", "--unfold", "layer_0"
+        "inspect", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "graph.svg", "--unfold", "layer_0"
     )
     assert "relu" in out and "rms gradient" in out
     assert (folder / "graph.svg").read_text().startswith("<svg")
-    out, _ = run("explain", folder / "i.dubito", "-o", folder / "graph.dot")
+    out, _ = run("inspect", folder / "i.dubito", "-o", folder / "graph.dot")
     assert "16 rows" in out and (folder / "graph.dot").read_text().startswith("digraph {")
-    _, error = run("explain", folder / "d.dubito", "--unfold", "layer_7", code=1)
+    _, error = run("inspect", folder / "d.dubito", "--unfold", "layer_7", code=1)
     assert "no scope is called 'layer_7'; the outermost are layer_0, layer_1" in error
-    _, error = run("explain", folder / "d.dubito", "-o", folder / "graph.png", code=1)
+    _, error = run("inspect", folder / "d.dubito", "-o", folder / "graph.png", code=1)
     assert "the picture is .svg or .dot" in error
     options = ("--method", "map", "--set", "learning_rate=1e30", "-o", folder / "none.dubito")
     _, error = run("fit", folder / "diabetes.csv", "--target", "progression", *options, code=1)

@@ -125,7 +125,7 @@ def test_threads_keep_the_order():
 
 
 def read(path, schema, rows=2, **more):
-    return [(start, table.to_pydict()) for table, start in files.read_batches(path, schema, rows=rows, **more)]
+    return [(start, table.to_pydict()) for table, start in files.read_blocks(path, schema, rows=rows, **more)]
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,7 @@ class Stop(BaseException):
 
 def interrupted(error, after, monkeypatch):
     """Predictions end with ``error`` after so many blocks."""
-    answers = predict_file.answers
+    answers = predict_file.predict_blocks
 
     def some(*arguments, **options):
         for place, answer in enumerate(answers(*arguments, **options)):
@@ -236,7 +236,7 @@ def interrupted(error, after, monkeypatch):
                 raise error
             yield answer
 
-    monkeypatch.setattr(predict_file, "answers", some)
+    monkeypatch.setattr(predict_file, "predict_blocks", some)
     return answers
 
 
@@ -250,9 +250,9 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
         with pytest.raises(type(error)):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert not output.exists() and len(list(parts.glob("*.arrow"))) == 3
-    calls, answers = [], predict_file.answers
+    calls, answers = [], predict_file.predict_blocks
     monkeypatch.setattr(
-        predict_file, "answers", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
+        predict_file, "predict_blocks", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
     )
     found, rows, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert calls == [1536] and rows == ROWS and found == expected
@@ -330,19 +330,19 @@ def test_predict_leaves_a_foreign_file_among_its_parts(folder, tmp_path, small, 
 
 def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small, monkeypatch):
     small(256, 512)
-    output, answers = tmp_path / "out.parquet", predict_file.answers
+    output, answers = tmp_path / "out.parquet", predict_file.predict_blocks
     told = []
 
     def some(*arguments, **options):
         for place, answer in enumerate(answers(*arguments, **options)):
             if place == 7:  # three parts are written
-                monkeypatch.setattr(predict_file, "answers", answers)
+                monkeypatch.setattr(predict_file, "predict_blocks", answers)
                 with pytest.raises(ValueError, match=r"another run is writing .*out\.parquet now") as caught:
                     predicted(folder / "y.dubito", folder / "t.parquet", output)
                 told.append(caught.value)
             yield answer
 
-    monkeypatch.setattr(predict_file, "answers", some)
+    monkeypatch.setattr(predict_file, "predict_blocks", some)
     found, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", output)
     assert told and rows == ROWS and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
     assert found == predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "again.parquet")[0]
@@ -382,7 +382,7 @@ def test_safe_csv_marks_texts_that_spreadsheets_run(kind):
 
 def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
     small(1000, ROWS)
-    monkeypatch.setattr(predict_file.Parts, "_flush", None)
+    monkeypatch.setattr(predict_file.ResumableOutput, "_flush", None)
     predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
 
 
@@ -391,12 +391,12 @@ import sys, time
 from dubito import BayesianRegressor
 from dubito.cli import output_parts, predict_file
 BayesianRegressor.block_rows, output_parts.PART = 100, 300
-add = predict_file.Parts.add
+add = predict_file.ResumableOutput.add
 def slow(parts, *given):
     print(parts.rows, flush=True)
     time.sleep(0.01)
     add(parts, *given)
-predict_file.Parts.add = slow
+predict_file.ResumableOutput.add = slow
 from dubito.__main__ import main
 main()
 """
@@ -471,7 +471,7 @@ def test_the_oldest_programs_go_first(home, monkeypatch):
 def used(said):
     """Where JAX is told to keep programs, with what the user is told."""
     os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
-    compilation_cache.use(said.append)
+    compilation_cache.enable(said.append)
     return os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
 
 

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 import dubito
+from dubito.tables.columns import column_values
 
 SMALL = dubito.MAP(epochs=60, batch_size=32, learning_rate=0.03)
 # Zero weight removes a row from the loss, but the order of mini-batches then differs: equal in law, not in bits.
@@ -23,14 +24,26 @@ EXCEPTION = {"check_sample_weight_equivalence_on_dense_data": "mini-batches are 
 
 
 @parametrize_with_checks(
-    [
-        dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0),
-        dubito.BayesianClassifier(SMALL, hidden=(16,), random_state=0),
-    ],
-    expected_failed_checks=lambda estimator: EXCEPTION,
+    [dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0)], expected_failed_checks=lambda estimator: EXCEPTION
 )
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
 def test_sklearn_checks(estimator, check):
+    check(estimator)
+
+
+# What both estimators share is checked above; these checks are of classes, or of what each estimator does by itself.
+ITS_OWN = {"parameters_default_constructible", "estimators_unfitted", "fit_score_takes_y", "methods_subset_invariance"}
+ITS_OWN |= {"requires_y_none", "supervised_y_2d", "supervised_y_no_nan", "sample_weights_list", "estimators_pickle"}
+OF_CLASSES = [
+    pytest.param(*pair, id=pair[1].func.__name__)
+    for pair in estimator_checks_generator(dubito.BayesianClassifier(SMALL, hidden=(16,), random_state=0))
+    if "classif" in (name := pair[1].func.__name__) or "proba" in name or name.removeprefix("check_") in ITS_OWN
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), OF_CLASSES)
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
+def test_sklearn_checks_of_classification(estimator, check):
     check(estimator)
 
 
@@ -42,7 +55,7 @@ def hasty(monkeypatch):
         method = dubito.default_method(*arguments)
         return replace(method, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
 
-    monkeypatch.setattr("dubito.estimators.regressor.default_method", fewer)
+    monkeypatch.setattr("dubito.estimators.base.default_method", fewer)
 
 
 # What a table's door does is checked above, whatever the method; these look at what is learned.
@@ -172,6 +185,22 @@ def test_early_stopping_stops(diabetes):
 def test_pickles(fitted, diabetes):
     X, _ = diabetes
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict(X), fitted.predict(X))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fit_reads_every_column_once(monkeypatch, weighted):
+    frame = pd.DataFrame({"a": np.arange(40.0), "b": ["u", "v"] * 20})
+    weight = np.r_[0.0, np.ones(39)] if weighted else None
+    read = []
+
+    def counted(series, rows=None):
+        read.append(series.name)
+        return column_values(series, rows)
+
+    monkeypatch.setattr("dubito.tables.columns.column_values", counted)
+    method = dubito.MAP(epochs=1, batch_size=16)
+    dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(frame, frame["a"], weight)
+    assert read == ["a", "b"]
 
 
 def test_before_fit():

@@ -6,7 +6,7 @@ from sklearn.base import clone
 
 import dubito
 from dubito import metrics
-from dubito.estimators.size_sweep import Swept, sides, sweep
+from dubito.estimators.size_sweep import SizeResult, fit_verdicts, sweep
 
 RNG = np.random.default_rng(0)
 X = RNG.uniform(-3, 3, (160, 2))
@@ -18,8 +18,10 @@ def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
     calls, splits = [], []
     from dubito import size_sweep
 
-    fitting = size_sweep.fitting
-    monkeypatch.setattr(size_sweep, "fitting", lambda jobs: splits.extend(job[3][0] for job in jobs) or fitting(jobs))
+    start_fits = size_sweep.start_fits
+    monkeypatch.setattr(
+        size_sweep, "start_fits", lambda jobs: splits.extend(job[3][0] for job in jobs) or start_fits(jobs)
+    )
     rows = sweep(estimator, X, Y, [(2,), (3, 3)], seeds=2, seed=7, done=lambda *call: calls.append(call))
     assert calls == [((2,), 0), ((2,), 1), ((3, 3), 0), ((3, 3), 1)]
     assert [row.hidden for row in rows] == [(2,), (3, 3)]
@@ -41,7 +43,7 @@ def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
 
 def test_sides_need_more_than_the_seeds_chance():
     def row(width, train, validation):
-        return Swept((width,), np.array(train), np.array(validation), 1.0)
+        return SizeResult((width,), np.array(train), np.array(validation), 1.0)
 
     rows = [
         row(1, [1.0, 1.1, 1.0], [1.0, 1.2, 1.1]),  # worse than the best in every pair, and in training too
@@ -49,8 +51,8 @@ def test_sides_need_more_than_the_seeds_chance():
         row(4, [0.1, 0.2, 0.2], [0.2, 0.3, 0.2]),
         row(8, [0.0, 0.0, 0.0], [0.9, 1.0, 0.8]),
     ]
-    assert sides(rows) == ["underfitting", "fine", "fine", "overfitting"]
-    assert sides(rows[::-1]) == ["overfitting", "fine", "fine", "underfitting"]
+    assert fit_verdicts(rows) == ["underfitting", "fine", "fine", "overfitting"]
+    assert fit_verdicts(rows[::-1]) == ["overfitting", "fine", "fine", "underfitting"]
 
 
 @pytest.mark.slow
@@ -59,4 +61,8 @@ def test_both_sides_are_found_in_real_fits():
     x = rng.uniform(-3, 3, (160, 3))
     y = 2 * np.sin(2 * x[:, 0]) + 0.6 * rng.normal(size=160)
     estimator = dubito.BayesianRegressor(dubito.MaximumLikelihood(epochs=600))
-    assert sides(sweep(estimator, x, y, [(1,), (16,), (128,)], seeds=5)) == ["underfitting", "fine", "overfitting"]
+    assert fit_verdicts(sweep(estimator, x, y, [(1,), (16,), (128,)], seeds=5)) == [
+        "underfitting",
+        "fine",
+        "overfitting",
+    ]

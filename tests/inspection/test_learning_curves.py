@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_the_curves():
     assert found.rise == pytest.approx(np.median(valid[late]) - best, abs=1e-12)
     assert found.fall == pytest.approx(np.median(valid[160:180]) - np.median(valid[late]), abs=1e-12)
     assert found.learned == pytest.approx(1.5 - best, abs=1e-12)
-    assert found.carried == pytest.approx((1.5 - found.validation) / (1.5 - found.train), abs=1e-12)
+    assert found.generalized == pytest.approx((1.5 - found.validation) / (1.5 - found.train), abs=1e-12)
     assert found.gap == pytest.approx(found.validation - found.train)
     text = str(found)
     for number in (found.train, found.validation, found.gap, found.best, found.rise, found.learned, found.train - 0.55):
@@ -66,7 +66,7 @@ def test_noise_is_the_standard_error_of_a_difference_of_medians():
     assert {read.verdict for read in reads} == {"fine"}  # noise alone is no rise and no fall
 
 
-def test_little_carried_over_is_overfitting_without_a_rise():
+def test_little_generalized_is_overfitting_without_a_rise():
     train, valid = 1.4 - 1.3 * (1 - FALL / 1.4), 1.4 - 0.4 * (1 - FALL / 1.4)
     assert diagnose(history(train, valid), trivial=1.4).verdict == "overfitting"
     assert diagnose(history(train, train + 0.1), trivial=1.4).verdict == "fine"

@@ -29,7 +29,7 @@ def single(model, params):
 
 def test_hidden_units_are_the_layers_written_out():
     model, params = network()
-    found = network_view.hidden(model.network, params["network"], X)
+    found = network_view.hidden_activations(model.network, params["network"], X)
     layers = [params["network"][f"layer_{k}"] for k in range(3)]
     first = np.tanh(X @ layers[0]["w"] + layers[0]["b"][None])
     second = np.tanh(first @ layers[1]["w"] + layers[1]["b"][None])
@@ -39,7 +39,7 @@ def test_hidden_units_are_the_layers_written_out():
     np.testing.assert_allclose(last, model.network.apply(params["network"], X), atol=1e-6)
 
     model, params = network(periodic=2)
-    found = network_view.hidden(model.network, params["network"], X)
+    found = network_view.hidden_activations(model.network, params["network"], X)
     last = found[1] @ params["network"]["layer_2"]["w"] + params["network"]["layer_2"]["b"][None]
     np.testing.assert_allclose(last, model.network.apply(params["network"], X), atol=1e-6)
 
@@ -47,7 +47,7 @@ def test_hidden_units_are_the_layers_written_out():
 def test_unit_correlation_is_the_mean_over_pairs():
     model, params = network()
     found = network_view.unit_correlation(single(model, params), X)
-    for layer, units in enumerate(network_view.hidden(model.network, params["network"], X)):
+    for layer, units in enumerate(network_view.hidden_activations(model.network, params["network"], X)):
         pairs = [abs(np.corrcoef(units[:, i], units[:, j])[0, 1]) for i in range(units.shape[1]) for j in range(i)]
         assert found[layer] == pytest.approx(np.mean(pairs), rel=1e-5)
 
@@ -69,7 +69,7 @@ def test_rows_are_as_the_estimator_s_network_saw_them():
     rng = np.random.default_rng(1)
     table, y = 5 + 3 * rng.normal(size=(40, 2)), 100 + 7 * rng.normal(size=40)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), random_state=0).fit(table, y)
-    x, target = network_view.rows_of(model, table, y)
+    x, target = network_view.encode_rows(model, table, y)
     np.testing.assert_allclose(x, (table - table.mean(0)) / table.std(0), atol=1e-5)
     np.testing.assert_allclose(target[:, 0], (y - y.mean()) / y.std(), atol=1e-5)
     np.testing.assert_array_equal(
@@ -77,7 +77,7 @@ def test_rows_are_as_the_estimator_s_network_saw_them():
     )
     labels = np.array(["b", "a"])[(y > 100).astype(int)]
     classes = dubito.BayesianClassifier(dubito.MAP(epochs=2), hidden=(4,), random_state=0).fit(table, labels)
-    assert network_view.rows_of(classes, table, labels)[1].tolist() == [["a", "b"].index(label) for label in labels]
+    assert network_view.encode_rows(classes, table, labels)[1].tolist() == [["a", "b"].index(label) for label in labels]
 
 
 def test_moments_that_are_not_known_are_refused_with_a_way_out():
@@ -85,7 +85,7 @@ def test_moments_that_are_not_known_are_refused_with_a_way_out():
         model, sample = None, None
 
     with pytest.raises(ValueError, match=r"moments of a Other.*dubito.Samples"):
-        network_view.point(Other())
+        network_view.point_params(Other())
 
 
 @register_dataclass

@@ -205,14 +205,14 @@ def test_a_report_without_its_folder_is_an_error(tmp_path):
 
 
 def test_the_page_is_packaged():
-    assert importlib.resources.files("dubito").joinpath("report.html.jinja").is_file()
+    assert importlib.resources.files("dubito.inspection").joinpath("report.html.jinja").is_file()
 
 
 def test_without_jinja_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "dubito.report")
+    monkeypatch.delitem(sys.modules, "dubito.inspection.report")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
-        importlib.import_module("dubito.report")
+        importlib.import_module("dubito.inspection.report")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_without_jinja_the_error_says_how_to_get_it(monkeypatch):
     ],
 )
 def test_scores_are_rounded_to_what_their_errors_leave(value, se, expected):
-    assert report.rounded(value, se).replace("\u00a0", " ") == expected
+    assert report.round_to_error(value, se).replace("\u00a0", " ") == expected
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -248,7 +248,7 @@ def test_rounding_loses_less_than_half_of_the_error_s_last_digit(seed):
     for _ in range(200):
         value = rng.normal() * 10 ** rng.uniform(-3, 5)
         se = abs(value) * 10 ** rng.uniform(-3, 1)
-        text = report.rounded(value, se).replace("\u00a0", " ").replace(",", "")
+        text = report.round_to_error(value, se).replace("\u00a0", " ").replace(",", "")
         scale = 1.0
         if text.startswith("("):
             text, power = text[1:].split(")·10")
@@ -312,7 +312,7 @@ def test_a_section_on_a_data_set(tmp_path, case, expected):
     assert len(captions) == len(expected)
     assert all(part in caption for part, caption in zip(expected, captions, strict=True))
     assert page.all("i") == [] and page.texts("th", scope="row")[:2] == ["one", "<i>"]
-    value, se = report.rounded(card["nll"], card["nll_se"]).split(BETWEEN)
+    value, se = report.round_to_error(card["nll"], card["nll_se"]).split(BETWEEN)
     assert f"{value}{BETWEEN}{se}" in page.texts("td")
 
 
@@ -330,9 +330,9 @@ def test_settings_are_described_by_what_is_not_the_default():
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=0).fit(
         rng.normal(size=(30, 55)), rng.normal(size=30)
     )
-    text = report.describe(model)
+    text = report.describe_settings(model)
     assert text.startswith("MAP(epochs=2); MLP(inputs=55, hidden=(50,), outputs=1, numeric=55 columns); Gaussian(")
-    assert report.describe(dubito.Ensemble(dubito.MAP(), 7)) == "Ensemble(method=MAP(), size=7)"
+    assert report.describe_settings(dubito.Ensemble(dubito.MAP(), 7)) == "Ensemble(method=MAP(), size=7)"
 
 
 def test_draws_text_names_the_argument_that_would_help():
@@ -368,6 +368,6 @@ def test_a_comparison_is_a_report(tmp_path):
     assert page.texts("h2").index("Are the draws enough?") == len(page.texts("h2")) - 3  # settings and versions follow
     assert [image[1]["alt"].split(":")[0] for image in page.all("img")] == ["A dot and an error bar per method"] * 2
     cells = page.texts("td")
-    assert cells[2] == report.rounded(rows[0].scores["nll"].value, rows[0].scores["nll"].se)
-    assert cells[6] == "–" and cells[14] == report.rounded(rows[1].difference.value, rows[1].difference.se)
+    assert cells[2] == report.round_to_error(rows[0].scores["nll"].value, rows[0].scores["nll"].se)
+    assert cells[6] == "–" and cells[14] == report.round_to_error(rows[1].difference.value, rows[1].difference.se)
     assert len(page.all("img")) == 2

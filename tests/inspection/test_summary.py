@@ -1,4 +1,4 @@
-"""What ``dubito explain`` tells of a real model, and what it adds to a divergence."""
+"""What ``dubito inspect`` tells of a real model, and what it adds to a divergence."""
 
 import re
 
@@ -9,7 +9,7 @@ from sklearn.datasets import load_diabetes, load_iris
 
 import dubito
 from dubito import elbo
-from dubito.inspection.summary import divergence_explained, explained
+from dubito.inspection.summary import inspect_model, report_divergence
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def regressor():
 
 def test_a_regressor_on_its_table(regressor):
     model, x, y = regressor
-    text, found = explained(model, x, y)
+    text, found = inspect_model(model, x, y)
     assert "layer_0.w" in text and "10 × 8" in text and "noise on its product" in text
     assert "−log p(D, θ) per example on 442 rows" in text and "Nothing is wrong with the gradients." in text
     params = model.posterior_.mean
@@ -37,21 +37,21 @@ def test_the_evidence_and_its_bound_are_told(regressor):
     model, x, y = regressor
     rows = model.schema_.encode(x), model.scaler_.transform(y[:, None])
     bound = elbo.elbo(model.posterior_, *rows, key=jax.random.key(0), draws=1000)
-    found = re.search(r"log p\(D\) ≥ (-[\d.]+) ± ([\d.]+) nats", explained(model, x, y)[0])
+    found = re.search(r"log p\(D\) ≥ (-[\d.]+) ± ([\d.]+) nats", inspect_model(model, x, y)[0])
     assert abs(float(found[1]) - bound.value) < 4.6 * np.hypot(float(found[2]), bound.se) + 0.1
-    assert "nats" not in explained(model, x)[0].splitlines()[-1]
+    assert "nats" not in inspect_model(model, x)[0].splitlines()[-1]
     fitted = dubito.BayesianRegressor(
         dubito.LaplaceApproximation(dubito.MAP(epochs=5)), hidden=(8, 6), random_state=0
     ).fit(x[:60], y[:60])
-    assert f"log p(D) = {float(fitted.posterior_.log_evidence):.1f} nats" in explained(fitted)[0]
+    assert f"log p(D) = {float(fitted.posterior_.log_evidence):.1f} nats" in inspect_model(fitted)[0]
 
 
 def test_without_a_table_and_without_its_target(regressor):
     model, x, _ = regressor
-    text, found = explained(model, unfold="layer_1")
+    text, found = inspect_model(model, unfold="layer_1")
     assert "on 16 rows of standard normal numbers:" in text and found.value.shape == (16, 1)
     assert "relu" in text and "rms gradient" not in text
-    text, found = explained(model, x[:50])
+    text, found = inspect_model(model, x[:50])
     assert "The network on 50 rows:" in text and found.value.shape == (50, 1)
     np.testing.assert_allclose(
         found.value,
@@ -65,14 +65,14 @@ def test_without_a_table_and_without_its_target(regressor):
 def test_classifiers_of_any_method(method):
     x, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
-    text, _ = explained(dubito.BayesianClassifier(method, random_state=0).fit(x, names), x, names)
+    text, _ = inspect_model(dubito.BayesianClassifier(method, random_state=0).fit(x, names), x, names)
     assert "likelihood" in text and "rms slope" in text
 
 
 def test_the_two_networks_of_the_default_method():
     x, y = load_diabetes(return_X_y=True)
     method = dubito.CrossFit(dubito.MAP(epochs=5), 2)
-    text, found = explained(dubito.BayesianRegressor(method, hidden=(8,), random_state=0).fit(x, y), x, y, "mean")
+    text, found = inspect_model(dubito.BayesianRegressor(method, hidden=(8,), random_state=0).fit(x, y), x, y, "mean")
     assert {"mean", "noise"} <= {node.scope[0] for node in found.nodes if node.scope and node.name != "input"}
     rows = {line.split()[0]: line for line in text.splitlines() if line}
     assert {"mean.layer_0", "mean.layer_1", "noise.layer_0", "noise.shape.layer_0"} <= rows.keys()
@@ -86,7 +86,7 @@ def test_a_divergence_tells_of_the_gradients(method):
     model = dubito.BayesianRegressor(method(epochs=20, learning_rate=1e30), hidden=(8,), random_state=0)
     with (
         pytest.raises(ValueError, match=r"(?s)Try learning_rate=.*The gradients at the last finite state:.*layer_0"),
-        divergence_explained(),
+        report_divergence(),
     ):
         model.fit(x, y)
 
@@ -108,4 +108,4 @@ def test_rows_that_cannot_be_are_refused():
         (x, counts[:-1], r"442"),
     ):
         with pytest.raises(ValueError, match=words):
-            explained(model, rows, target)
+            inspect_model(model, rows, target)

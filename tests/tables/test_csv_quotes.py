@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from dubito.tables.columns import DataError
+from dubito._check import DataError
 from dubito.tables.csv_quotes import CheckedFile, QuoteScanner
 
 ENDLESS, LATE = "is never closed", "ends on a later line"

@@ -22,8 +22,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.exceptions import DataConversionWarning
 
-from dubito.tables import schema as tables
-from dubito.tables.schema import DataError, DataWarning, Schema, TargetScaler, check_target, check_weight, target_kind
+from dubito._check import DataError, DataWarning
+from dubito.tables import frames, reading, scaling
+from dubito.tables.scaling import TargetScaler
+from dubito.tables.schema import Schema
+from dubito.tables.validation import check_target, check_weight, target_kind
 
 EPSILON = np.finfo(np.float64).eps
 DAYS = pd.to_datetime(["2020-01-01", "2021-01-01"])
@@ -53,16 +56,16 @@ def check_exact(x, weight=None):
 FLOATS = st.floats(-1.7e308, 1.7e308, allow_subnormal=False)
 
 
-@pytest.mark.filterwarnings("ignore::dubito.tables.schema.DataWarning")  # outliers are warned of, and still exact
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")  # outliers are warned of, and still exact
 @settings(deadline=None, max_examples=300)
 @given(hnp.arrays(np.float64, st.integers(2, 40), elements=FLOATS | st.floats(-1e3, 1e3) | st.integers(-9, 9)))
 def test_standardization_is_exact(x):
     ratio = np.longdouble(0.0) if np.ptp(x * 0.5) == 0 else truth(x)[1]
-    assume(0 < ratio < 0.99 / tables.CONSTANT and np.abs(x).max() > 1e-290)
+    assume(0 < ratio < 0.99 / scaling.CONSTANT and np.abs(x).max() > 1e-290)
     check_exact(x)
 
 
-@pytest.mark.filterwarnings("ignore::dubito.tables.schema.DataWarning")
+@pytest.mark.filterwarnings("ignore::dubito.DataWarning")
 @settings(deadline=None)
 @given(hnp.arrays(np.float64, 30, elements=st.floats(-1e3, 1e3)), hnp.arrays(np.int64, 30, elements=st.integers(0, 5)))
 def test_weighted_standardization_is_exact(x, weight):
@@ -673,7 +676,7 @@ def test_schema_reads_spellings_of_missing_in_a_column_of_numbers(text):
         Schema.fit(pd.DataFrame({"a": values}))
     with pytest.raises(DataError, match="column 'a': 1 missing, 0 infinite, in row 30"):
         Schema.fit(pd.DataFrame({"a": [*map(float, NUMBERS), text]}))
-    found = tables.with_missing_spelled(pa.chunked_array([values]))
+    found = reading.parse_missing_spellings(pa.chunked_array([values]))
     assert found.type == pa.float64() and found.to_pylist() == [*map(float, NUMBERS), None]
 
 
@@ -690,48 +693,48 @@ def test_schema_reads_spellings_of_missing_in_a_column_of_numbers(text):
 def test_schema_takes_declared_categories_and_texts_that_are_no_numbers(column):
     frame = pd.DataFrame({"a": column})
     assert Schema.fit(frame).columns[0].categories == tuple(sorted(column.unique()))
-    assert tables.with_missing_spelled(pa.chunked_array([column.tolist()])).type == pa.string()
+    assert reading.parse_missing_spellings(pa.chunked_array([column.tolist()])).type == pa.string()
 
 
 def test_read_table_takes_named_columns_as_categories(tmp_path):
     (tmp_path / "t.csv").write_text("zip,n,y\n01234,1,5\n00001,2,6\n01234,1,7\n")
-    table = tables.read_table(tmp_path / "t.csv", ["zip", "n"], "y")
+    table = reading.read_table(tmp_path / "t.csv", ["zip", "n"], "y")
     assert [column.categories for column in Schema.fit(table.drop_columns("y")).columns] == [
         ("00001", "01234"),
         ("1", "2"),
     ]
     with pytest.raises(DataError, match="no column 'zap'; did you mean 'zip'"):
-        tables.read_table(tmp_path / "t.csv", ["zap"])
+        reading.read_table(tmp_path / "t.csv", ["zap"])
 
 
 def test_rows_without_a_target_are_counted_and_left_out():
     for values in ([1.0, None, 3.0, float("nan")], ["a", None, "b", None], [True, None, False, None]):
         for make in FRAMES.values():
-            rows, missing = tables.with_target(make({"x": [1, 2, 3, 4], "y": values}), "y")
-            assert missing == 2 and tables.split_target(rows, "y")[1].tolist() == [
+            rows, missing = frames.drop_missing_target(make({"x": [1, 2, 3, 4], "y": values}), "y")
+            assert missing == 2 and frames.split_target(rows, "y")[1].tolist() == [
                 v for v in values if v == v and v is not None
             ]
-            assert [int(x) for x in tables.split_target(rows, "x")[1]] == [1, 3]
+            assert [int(x) for x in frames.split_target(rows, "x")[1]] == [1, 3]
     codes = pa.table({"y": pa.array(["b", None, "a"]).dictionary_encode()})
-    assert tables.split_target(codes, "y")[1].tolist() == ["b", None, "a"]
-    assert tables.with_target(codes, "y")[0]["y"].to_pylist() == ["b", "a"]
+    assert frames.split_target(codes, "y")[1].tolist() == ["b", None, "a"]
+    assert frames.drop_missing_target(codes, "y")[0]["y"].to_pylist() == ["b", "a"]
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
 def test_split_target(make):
-    features, target = tables.split_target(make(MIXED), "t")
+    features, target = frames.split_target(make(MIXED), "t")
     assert type(features) is type(make(MIXED)) and Schema.fit(features).names == ("i", "f", "b")
     assert target.tolist() == ["y", "x", "z"]
     with pytest.raises(DataError, match=r"no column 'tt'; did you mean 't'\? The columns are 'i', 'f', 'b', 't'\."):
-        tables.split_target(make(MIXED), "tt")
+        frames.split_target(make(MIXED), "tt")
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
 def test_fill_missing(make):
     holes = {"n": [1, None, 5, 7], "f": [0.5, 1.5, None, None], "t": ["x", None, None, "y"], "k": [1, 2, 3, 4]}
-    filled, values, counts = tables.fill_missing(make(holes))
+    filled, values, counts = frames.fill_missing(make(holes))
     assert values == {"n": 5, "f": 1, "t": "missing", "k": 2.5}
-    again = tables.fill_missing(make(holes | {"n": [9, None, 9, 9]}), values)[0]
+    again = frames.fill_missing(make(holes | {"n": [9, None, 9, 9]}), values)[0]
     assert list(again["n"])[1] in (5, pa.scalar(5.0))
     assert counts == {"n": 1, "f": 2, "t": 2} and type(filled) is type(make(holes))
     rows = (
@@ -744,16 +747,16 @@ def test_fill_missing(make):
     whole = {"n": [1, 5, 5, 7], "f": [0.5, 1.5, 1, 1], "t": ["x", "missing", "missing", "y"], "k": [1, 2, 3, 4]}
     assert {name: [row[name] for row in rows] for name in whole} == whole
     assert Schema.fit(filled).width == 6
-    assert tables.fill_missing(filled)[2] == {}
+    assert frames.fill_missing(filled)[2] == {}
     with pytest.raises(DataError, match="Column 'a' has no value at all"):
-        tables.fill_missing(make({"a": [None, None]}))
+        frames.fill_missing(make({"a": [None, None]}))
 
 
 def test_fill_missing_keeps_types():
     frame = pl.DataFrame({"b": [True, None, True, False], "c": pl.Series(["x", None, "x", "y"], dtype=pl.Categorical)})
-    filled, _, _ = tables.fill_missing(frame)
+    filled, _, _ = frames.fill_missing(frame)
     assert filled["b"].to_list() == [True, True, True, False] and filled["c"].to_list() == ["x", "missing", "x", "y"]
-    late = tables.fill_missing(pd.DataFrame({"a": [1.0, np.nan, 3.0]}, index=[5, 5, 9]))[0]
+    late = frames.fill_missing(pd.DataFrame({"a": [1.0, np.nan, 3.0]}, index=[5, 5, 9]))[0]
     assert late["a"].tolist() == [1, 2, 3] and late.index.tolist() == [5, 5, 9]
 
 
@@ -824,13 +827,13 @@ def test_read_table(tmp_path, monkeypatch):
     tsv = written(tmp_path, "t.tsv", TABLE.replace(",", "\t").encode())
     pyarrow.parquet.write_table(pa.table(expected), tmp_path / "t.parquet")
     for source in (csv, str(csv), tsv, tmp_path / "t.parquet"):
-        assert tables.read_table(source).to_pydict() == expected
+        assert reading.read_table(source).to_pydict() == expected
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(TABLE.encode())))
-    assert tables.read_table("-").to_pydict() == expected
+    assert reading.read_table("-").to_pydict() == expected
     late = written(tmp_path, "late.csv", b"a,b\n" + b"1,2\n" * 400_000 + b"1.5,x\n")
-    assert [str(kind) for kind in tables.read_table(late).schema.types] == ["double", "string"]
-    assert tables.read_table(written(tmp_path, "head.csv", b"a,b\n")).shape == (0, 2)
-    assert tables.read_table(written(tmp_path, "gap.csv", b"a,b\nx,\n,2\n"))["a"].to_pylist() == ["x", None]
+    assert [str(kind) for kind in reading.read_table(late).schema.types] == ["double", "string"]
+    assert reading.read_table(written(tmp_path, "head.csv", b"a,b\n")).shape == (0, 2)
+    assert reading.read_table(written(tmp_path, "gap.csv", b"a,b\nx,\n,2\n"))["a"].to_pylist() == ["x", None]
 
 
 @pytest.mark.parametrize(
@@ -854,20 +857,20 @@ def test_unreadable_tables(tmp_path, name, data, words):
     if data is not None:
         path.write_bytes(data)
     with pytest.raises(DataError, match=words):
-        tables.read_table(path)
+        reading.read_table(path)
 
 
 def test_folder_is_no_table(tmp_path):
     for name in ("t.csv", "t.parquet"):
         (tmp_path / name).mkdir()
         with pytest.raises(DataError, match=f"{name} cannot be read"):
-            tables.read_table(tmp_path / name)
+            reading.read_table(tmp_path / name)
 
 
 def test_pyarrow_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[cli\]'"):
-        tables.read_table("t.csv")
+        reading.read_table("t.csv")
 
 
 def test_jax_is_not_imported():

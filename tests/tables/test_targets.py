@@ -186,7 +186,7 @@ def test_wrong_classes_are_refused(likelihood, words):
 
 
 def test_texts_have_an_order_that_is_told():
-    with pytest.warns(dubito.DataWarning, match="The order of the classes is that of their texts: high, low, middle"):
+    with pytest.warns(dubito.DataWarning, match="The classes are ordered as texts: high, low, middle"):
         dubito.BayesianClassifier(SMALL, hidden=(2,), likelihood="ordered").fit(
             inputs(9), np.array(["low", "middle", "high"] * 3)
         )

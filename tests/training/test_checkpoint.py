@@ -115,10 +115,10 @@ def test_a_checkpoint_of_other_states_is_refused(tmp_path):
     x, y = data()
     path = tmp_path / "fit.checkpoint"
     dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
-    config, arrays = archive.read(path, checkpoint._expected)
+    config, arrays = archive.read_archive(path, checkpoint._expected)
     arrays["1.0.state"] = arrays["1.0.state"][:-3]
     config["shapes"]["1.0.state"] = [len(arrays["1.0.state"])]
-    archive.write(path, config, arrays)
+    archive.write_archive(path, config, arrays)
     with pytest.raises(dubito.CheckpointError, match="of another version"):
         dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
 

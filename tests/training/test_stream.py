@@ -15,8 +15,8 @@ import pytest
 
 import dubito
 from dubito._jax import prng
-from dubito.tables import columns, files
-from dubito.tables import schema as tables
+from dubito.tables import frames, reading, scaling, streams
+from dubito.tables.schema import Schema
 from dubito.training import checkpoint, chunk, fit, stream
 
 ROWS = 230
@@ -339,14 +339,14 @@ def table_file(path, rows=300):
 def few(monkeypatch):
     """Tables of 64 rows at a time."""
     pytest.importorskip("pyarrow")
-    monkeypatch.setattr(files, "ROWS", 64)
+    monkeypatch.setattr(streams, "PIECE_ROWS", 64)
 
 
 def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
     path = table_file(tmp_path / "t.parquet")
-    inputs, y = tables.split_target(tables.read_table(path), "y")
-    whole, scale = tables.Schema.fit(inputs), tables.TargetScaler.fit(y[:, None])
-    schema, scaler, count = files.learn_table(path, "y", "regression")
+    inputs, y = frames.split_target(reading.read_table(path), "y")
+    whole, scale = Schema.fit(inputs), scaling.TargetScaler.fit(y[:, None])
+    schema, scaler, count = streams.learn_table(path, "y", "regression")
     assert count == 300 and schema.names == whole.names
     for found, truth in zip(schema.columns, whole.columns, strict=True):
         assert (found.kind, found.categories) == (truth.kind, truth.categories)
@@ -354,12 +354,14 @@ def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
             found.scale, truth.scale, rtol=1e-9
         )
     assert np.allclose([scaler.shift, scaler.scale], [scale.shift, scale.scale], rtol=1e-12)
-    parts = list(files.table_pieces(path, "y", schema, scaler)())
+    parts = list(streams.table_pieces(path, "y", schema, scaler)())
     assert [len(part[0]) for part in parts] == [64, 64, 64, 64, 44]
     np.testing.assert_allclose(np.concatenate([part[0] for part in parts]), whole.encode(inputs), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(np.concatenate([part[1] for part in parts]), scale.transform(y[:, None]), atol=1e-6)
-    assert list(files.learn_table(path, "kind", "classification")[1]) == ["high", "low"]
-    assert [files.kind_in_file(path, name) for name in ("y", "n", "kind")] == ["regression"] + ["classification"] * 2
+    assert list(streams.learn_table(path, "kind", "classification")[1]) == ["high", "low"]
+    assert [streams.target_kind_of_file(path, name) for name in ("y", "n", "kind")] == ["regression"] + [
+        "classification"
+    ] * 2
 
 
 @pytest.mark.parametrize("target", ["y", "kind"])
@@ -367,7 +369,7 @@ def test_an_estimator_fits_a_file(target, tmp_path):
     """In one piece the file gives the model of the table, to the bit."""
     path = table_file(tmp_path / "t.parquet")
     kind = dubito.BayesianRegressor if target == "y" else dubito.BayesianClassifier
-    inputs, y = tables.split_target(tables.read_table(path), target)
+    inputs, y = frames.split_target(reading.read_table(path), target)
     whole = kind(dubito.MAP(epochs=5), hidden=(8,), random_state=0).fit(inputs, y)
     file = kind(dubito.MAP(epochs=5), hidden=(8,), random_state=0).fit_file(path, target)
     assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(m.posterior_)] for m in (whole, file)])
@@ -386,21 +388,21 @@ def test_bad_files_are_refused(few, tmp_path):
         (["t", "y"], "z", "regression", "There is no column 'z'"),
         (["t", "y"], "y", "classification", None),
     ):
-        kept = tables.read_table(path).select(names)
+        kept = reading.read_table(path).select(names)
         found = parquet_file(tmp_path / "found.parquet", **{name: kept.column(name) for name in names})
         if message is None:
-            assert files.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
+            assert streams.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
             continue
         with pytest.raises(dubito.DataError, match=message):
-            files.learn_table(found, target, task)
+            streams.learn_table(found, target, task)
     with pytest.raises(dubito.DataError, match=r"only a \.parquet table"):
-        files.learn_table(tmp_path / "t.csv", "y", "regression")
+        streams.learn_table(tmp_path / "t.csv", "y", "regression")
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e9, 1e300])
 def test_moments_of_parts_are_those_of_the_whole(shift):
     rng = np.random.default_rng(0)
     values, weight = shift + max(1.0, shift * 1e-6) * rng.normal(size=1000), rng.uniform(0.5, 2, 1000)
-    parts = [columns.moments(values[i:j], weight[i:j]) for i, j in ((0, 1), (1, 400), (400, 1000))]
-    merged, whole = functools.reduce(columns.merged, parts), columns.moments(values, weight)
+    parts = [scaling.column_moments(values[i:j], weight[i:j]) for i, j in ((0, 1), (1, 400), (400, 1000))]
+    merged, whole = functools.reduce(scaling.merge_moments, parts), scaling.column_moments(values, weight)
     assert np.allclose(merged[:4], whole[:4], rtol=1e-9) and merged.constant == whole.constant is False

@@ -13,11 +13,14 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from dubito._process.output_files import write_atomically
+from dubito._process.output_files import reason, write_atomically
 
 HEADER = 2**22  # bytes of a header at most: what a hostile one can cost stays below a second
 FILE = 2**34  # bytes of a file at most
@@ -30,15 +33,22 @@ PLAIN = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
 class ModelFileError(ValueError):
-    """The file is not a whole, unchanged model file of this library, or cannot be written or read."""
+    """A file is no complete, unchanged model file of this library, or cannot be written or read."""
 
 
-def write(path, config, arrays):
-    """Write ``config`` (plain JSON values) and ``arrays`` (name: float32, float64 or uint32) to ``path``, whole or not
-    at all (``files.write_atomically``).
+def write_archive(path: str | Path, config: dict[str, Any], arrays: Mapping[str, Any]) -> None:
+    """Write a document and arrays to a file, whole or not at all.
 
-    Raises ModelFileError where that is impossible, or where ``read`` would refuse the file; an old file is then still
-    there.
+    Parameters
+    ----------
+    path : the file.
+    config : plain JSON values.
+    arrays : float32, float64 or uint32 arrays by name.
+
+    Raises
+    ------
+    ModelFileError
+        If that is impossible, or if ``read_archive`` would reject the file; an old file is then still there.
     """
     document = canonical(config)
     metadata = {"dubito": document, "sha256": digest(document, arrays)}
@@ -57,16 +67,17 @@ def write(path, config, arrays):
             file.write(data[:8] + text)
             file.write(memoryview(data)[start:])
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or text that no file name can have
-        why = getattr(error, "strerror", None) or error
-        raise ModelFileError(f"cannot write {str(path)!r}: {why}. An older file there is unchanged.") from error
+        raise ModelFileError(
+            f"cannot write {str(path)!r}: {reason(error)}. An older file there is unchanged."
+        ) from error
 
 
-def canonical(config):
-    """The one JSON text of ``config``."""
+def canonical(config: Any) -> str:
+    """The canonical JSON text of plain values."""
     return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def digest(document, arrays):
+def digest(document: str, arrays: Mapping[str, Any]) -> str:
     """SHA-256, hexadecimal, over the JSON text and each array's name, dtype, shape and bytes, in the names' order."""
     total = hashlib.sha256(document.encode())
     for name in sorted(arrays):
@@ -76,11 +87,25 @@ def digest(document, arrays):
     return total.hexdigest()
 
 
-def read(path, expected):
-    """(config, arrays) of the file at ``path``.
+def read_archive(
+    path: str | Path, expected: Callable[[dict[str, Any]], Mapping[str, tuple[str, tuple[int, ...]]]]
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Read a document and arrays from a file.
 
-    ``expected(config)`` gives {name: (dtype, shape)} of the arrays that must be there, no more and no fewer; it is
-    asked before any array is read. Raises ModelFileError for anything that ``write`` would not have written.
+    Parameters
+    ----------
+    path : the file.
+    expected : function of the document that returns the dtype and shape of the arrays that must be there, by name; it is
+        called before any array is read.
+
+    Returns
+    -------
+    The document and the arrays by name.
+
+    Raises
+    ------
+    ModelFileError
+        For anything that ``write_archive`` would not have written.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -102,8 +127,8 @@ def read(path, expected):
     return config, arrays
 
 
-def expect(fine, what):
-    """ModelFileError unless ``fine``."""
+def expect(fine: object, what: str) -> None:
+    """Raise ModelFileError, which says ``what`` is wrong, unless ``fine``."""
     if not fine:
         raise ModelFileError(f"not a usable model file: {what}")
 
@@ -116,11 +141,10 @@ def _check_finite(arrays):
 def _opened(path):
     """A plain file, open for reading; links, folders, pipes and devices are refused without waiting for them."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        descriptor = os.open(path, os.O_RDONLY | (os.O_NOFOLLOW | os.O_NONBLOCK if os.name == "posix" else 0))
     except (OSError, ValueError) as error:
-        hint = " (a link is not followed)" if getattr(error, "errno", None) == errno.ELOOP else ""
-        why = getattr(error, "strerror", None) or error
-        raise ModelFileError(f"cannot read {str(path)!r}: {why}{hint}") from error
+        hint = " (a link is not followed)" if isinstance(error, OSError) and error.errno == errno.ELOOP else ""
+        raise ModelFileError(f"cannot read {str(path)!r}: {reason(error)}{hint}") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise ModelFileError(f"cannot read {str(path)!r}: it is not a plain file")
@@ -152,7 +176,10 @@ def _check_entries(header, wanted, room):
     expect(set(header) == set(wanted), "its arrays are not those of its configuration")
     spans = []
     for name, entry in header.items():
-        expect(isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"}, f"array {name!r} is ill")
+        expect(
+            isinstance(entry, dict) and set(entry) == {"dtype", "shape", "data_offsets"},
+            f"malformed entry for array {name!r}",
+        )
         code, (dtype, shape) = entry["dtype"], wanted[name]
         expect(isinstance(code, str) and DTYPES.get(code) == dtype, f"array {name!r} must be {dtype}")
         expect(_counts(entry["shape"]) and entry["shape"] == list(shape), f"array {name!r} must be {tuple(shape)}")
@@ -171,8 +198,8 @@ def _counts(value):
     return isinstance(value, list) and all(type(each) is int for each in value)
 
 
-def strict_json(text):
-    """JSON without doubled keys, without NaN and infinity, not deeper than ``DEPTH`` and of at most ``NESTS`` nests."""
+def strict_json(text: str) -> Any:
+    """The values of a JSON text without doubled keys, without NaN and infinity, not deeper than ``DEPTH`` and of at most ``NESTS`` nests."""
     brackets = np.frombuffer(TEXT.sub("", text).encode(errors="replace").translate(None, PLAIN), np.uint8)
     depth = np.cumsum(np.where(np.isin(brackets, tuple(b"[{")), 1, -1))
     expect(depth.max(initial=0) <= DEPTH, "its JSON is nested too deep")

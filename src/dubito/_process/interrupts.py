@@ -2,10 +2,10 @@
 
 Python drops an exception that a signal handler raises inside a callback of the garbage collector (JAX registers one) or
 inside ``__del__``, and runs no handler while the main thread is in C, as in a compilation. So no handler here raises for
-the first signal; ``check`` does, where a loop calls it.
+the first signal; ``raise_pending`` does, where a loop calls it.
 
-The command line calls ``start``: a thread reads the signals, whatever the main thread does. It ends the process at once,
-or, inside ``deferred``, as soon as the code has written what it has and after ``GRACE`` seconds at most; a second signal
+The command line calls ``watch_signals``: a thread reads the signals, whatever the main thread does. It ends the process at once,
+or, inside ``deferred_exit``, as soon as the code has written what it has and after ``GRACE`` seconds at most; a second signal
 always ends it at once. In a script or a notebook, ``sigint_as_flag`` does the same for Ctrl-C while the main thread waits.
 """
 
@@ -17,11 +17,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from dubito._process.output_files import remove_temporary_files
 
-GRACE = 3.0  # seconds that code inside ``deferred`` has
+GRACE = 3.0  # seconds that code inside ``deferred_exit`` has
 NAP = 0.05  # seconds between two looks of the thread that ends the process
 
 
@@ -29,16 +29,16 @@ class _State:
     """What this process knows of its signals."""
 
     number: int | None = None  # of the first signal
-    raised = False  # whether ``check`` has told the main thread
+    raised = False  # whether ``raise_pending`` has raised it
     deferrals = 0
-    stop: Callable[[], None] | None = None  # restores what ``start`` has changed
+    stop: Callable[[], None] | None = None  # restores what ``watch_signals`` has changed
     lock = threading.Lock()
 
 
 _state = _State()
 
 
-def check():
+def raise_pending() -> None:
     """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
     if _state.number is None or not _in_main_thread():
         return
@@ -49,8 +49,8 @@ def check():
 
 
 @contextlib.contextmanager
-def deferred(wanted=True):
-    """Where a signal must not end the command line at once, because the code calls ``check`` and has something to write."""
+def deferred_exit(wanted: bool = True) -> Iterator[None]:
+    """Where a signal must not end the command line at once, because the code calls ``raise_pending`` and has something to write."""
     with _state.lock:
         _state.deferrals += wanted
     try:
@@ -61,8 +61,8 @@ def deferred(wanted=True):
 
 
 @contextlib.contextmanager
-def sigint_as_flag():
-    """While the main thread waits: the first Ctrl-C is for ``check``, a second one raises KeyboardInterrupt at once.
+def sigint_as_flag() -> Iterator[None]:
+    """While the main thread waits: the first Ctrl-C is for ``raise_pending``, a second one raises KeyboardInterrupt at once.
 
     Does nothing in other threads, and where SIGINT has another handler than Python's own.
     """
@@ -86,8 +86,8 @@ def sigint_as_flag():
         raise KeyboardInterrupt
 
 
-def start():
-    """Handle the signals of a command line, until ``stop``. A signal that is ignored, as SIGINT is by a script's background
+def watch_signals() -> bool:
+    """Handle the signals of a command line, until ``restore_signals``. A signal that is ignored, as SIGINT is by a script's background
     job, stays ignored. Returns whether it was this call that started it."""
     if not _in_main_thread() or _state.stop is not None:
         return False
@@ -112,13 +112,13 @@ def start():
     return True
 
 
-def stop():
-    """Restore the handlers that were there before ``start``."""
+def restore_signals() -> None:
+    """Restore the handlers that were there before ``watch_signals``."""
     if _state.stop is not None:
         _state.stop()
 
 
-def leave():
+def exit_if_interrupted() -> None:
     """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
     if _state.number is not None:
         for file in (sys.stdout, sys.stderr):
@@ -138,7 +138,7 @@ def _watch(reader, numbers):
         while (byte := reader.recv(1)) and byte[0] not in numbers:
             pass
         if not byte:
-            return  # ``stop`` has closed the other end
+            return  # ``restore_signals`` has closed the other end
         if not _state.deferrals:
             _end(byte[0])
         _state.number = number = byte[0]

@@ -11,19 +11,28 @@ import secrets
 import stat
 import sys
 import unicodedata
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive such as C:/ has one letter
 TEMPORARY: set[str] = set()  # the temporary files that exist now
 
 
 @contextlib.contextmanager
-def write_atomically(path, folder=None):
+def write_atomically(path: str | Path, folder: str | Path | None = None) -> Iterator[BinaryIO]:
     """A binary file, open for writing, that becomes ``path`` when the block ends; any exception leaves ``path`` as it was.
 
-    The bytes go to a temporary file of a short name in ``folder`` (by default that of ``path``, which must be on the same
-    file system), are flushed to the disk, and take their place in one step. An existing file keeps its mode. Raises
-    OSError, also where something that is no plain file, such as a folder or a symbolic link, would be replaced.
+    Parameters
+    ----------
+    path : the file. An existing one keeps its mode.
+    folder : for the temporary file, on the same file system; by default that of ``path``. The bytes are flushed to the
+        disk before the file takes its place in one step.
+
+    Raises
+    ------
+    OSError
+        Also where something that is no plain file, such as a folder or a symbolic link, would be replaced.
     """
     path = Path(path)
     temporary = Path(folder or path.parent) / f".dubito-{secrets.token_hex(8)}"
@@ -53,18 +62,25 @@ def write_atomically(path, folder=None):
             os.close(descriptor)
 
 
-def remove_temporary_files():
+def reason(error: Exception) -> object:
+    """What the system says about a failed operation on a file, without the file's name."""
+    return (error.strerror if isinstance(error, OSError) else None) or error
+
+
+def remove_temporary_files() -> None:
     """Delete the temporary files of all writes under way, before an exit that runs no ``finally``."""
     for path in list(TEMPORARY):
         with contextlib.suppress(OSError, ValueError):
             os.unlink(path)
 
 
-def replaced_mode(path):
+def replaced_mode(path: str | Path) -> int | None:
     """The permissions of the file that a new ``path`` would replace, None for no file.
 
-    Raises OSError where something that is no plain file, such as /dev/null or a link, or a protected file would be
-    replaced, or where no file can have that name.
+    Raises
+    ------
+    OSError
+        If that is no plain file, such as /dev/null or a link, or if it is protected, or if no file can have that name.
     """
     try:
         found = os.lstat(path).st_mode
@@ -80,11 +96,18 @@ def replaced_mode(path):
     return stat.S_IMODE(found)
 
 
-def check_outputs(inputs, outputs):
-    """Raise ValueError unless every one of ``outputs`` can be written and is neither an input nor another output.
+def check_outputs(inputs: Mapping[str, str | Path | None], outputs: Mapping[str, str | Path | None]) -> None:
+    """Check that every output can be written and is neither an input nor another output.
 
-    Both are {what the user calls it: path}; a path of None is skipped, and the input "-" is standard input. Files are
-    compared by what they are, not by name, so that links and other spellings are found.
+    Parameters
+    ----------
+    inputs, outputs : paths by what the user calls them. A path of None is skipped; the input "-" is standard input. Files
+        are compared by identity, not by name, so that links and other spellings are found.
+
+    Raises
+    ------
+    ValueError
+        Names the file and what to do.
     """
     outputs = {name: path for name, path in outputs.items() if path is not None}
     for name, path in outputs.items():
@@ -100,7 +123,7 @@ def check_outputs(inputs, outputs):
         _check_writable(name, Path(path))
 
 
-def check_output_folder(name, folder):
+def check_output_folder(name: str, folder: str | Path) -> None:
     """Raise ValueError unless ``folder`` exists or can be made, and files can be made in it."""
     _check_local(name, folder)
     existing = Path(folder).absolute()
@@ -111,8 +134,8 @@ def check_output_folder(name, folder):
     _check_folder(name, folder, existing)
 
 
-def is_address(path):
-    """Whether a name such as s3://bucket/table.csv is an address on a network and no file."""
+def is_address(path: str | Path) -> bool:
+    """Whether a name such as s3://bucket/table.csv is a network address and no file."""
     return bool(ADDRESS.match(str(path))) and not os.path.exists(path)
 
 
@@ -128,8 +151,7 @@ def _check_writable(name, path):
     try:
         replaced_mode(path)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ValueError(f"{name} {path} cannot be written: {why}. Name another file.") from None
+        raise ValueError(f"{name} {path} cannot be written: {reason(error)}. Name another file.") from None
     _check_folder(name, path, path.parent)
 
 

@@ -1,23 +1,27 @@
-"""Work on host threads, one a core: items in their order, and runs that Ctrl-C ends."""
+"""Work on host threads, one per core: items in their order, and runs that Ctrl-C ends."""
 
 import contextlib
 import os
 import sys
 import threading
 from collections import deque
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from typing import Any, TypeVar
 
 from dubito._process import interrupts
 
-NAP = 0.1  # seconds between two looks for a signal
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+NAP = 0.1  # seconds between two checks for a signal
 
 
-def cores():
-    """How many of the machine's cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> int:
+    """Number of the machine's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one: so many run at once, whatever the number of fits
+SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one, so that no more run at once than there are cores
 
 
 class _Fork:
@@ -36,11 +40,11 @@ def _in_child():
     _Fork.inherited = _Fork.started
 
 
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
-def check_process():
+def check_process() -> None:
     """Raise RuntimeError in a child that was forked after JAX had started: computations would hang there."""
     if _Fork.inherited:
         raise RuntimeError(
@@ -50,29 +54,38 @@ def check_process():
         )
 
 
-def in_threads(function, items):
-    """function(item) for each item, in their order, by as many threads as there are cores; a few items are held.
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """function(item) for each item, in order, on as many threads as there are cores; a few items are in memory at a time.
 
-    After an exception, as that of Ctrl-C, the items that run are not waited for.
+    After an exception, as that of Ctrl-C, running items are not waited for.
     """
     check_process()
-    pool, waiting = ThreadPoolExecutor(cores()), deque()
+    pool, waiting = ThreadPoolExecutor(cores()), deque[Future]()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
             if len(waiting) > cores():
-                yield result(waiting.popleft())
+                yield wait_for(waiting.popleft())
         while waiting:
-            yield result(waiting.popleft())
+            yield wait_for(waiting.popleft())
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def side_by_side(one, items, keep_on_interrupt, threads):
-    """one(item, stop) of each item on host threads; on Ctrl-C ``stop`` is set and each ends its chunk.
+def run_concurrently(
+    one: Callable[[Item, threading.Event], Result], items: Sequence[Item], keep_on_interrupt: bool, threads: int
+) -> list[Result]:
+    """one(item, stop) of each item on host threads; on Ctrl-C the event ``stop`` is set and each ends its chunk.
 
-    The main thread only waits: an exception is raised in it where no JAX code runs. Of threads that ask for one program
-    at once, of this fit or of others, JAX lets the first compile it and the others wait.
+    The main thread only waits: an exception is raised in it where no JAX code runs. If several threads need one program at
+    once, in this fit or others, JAX lets the first compile it and the others wait.
+
+    Parameters
+    ----------
+    one : the function.
+    items : its first arguments.
+    keep_on_interrupt : after Ctrl-C, return what the functions return instead of raising KeyboardInterrupt.
+    threads : number of threads.
     """
     check_process()
     stop = threading.Event()
@@ -80,7 +93,7 @@ def side_by_side(one, items, keep_on_interrupt, threads):
         futures = []
         try:
             futures += [pool.submit(one, item, stop) for item in items]
-            return results(futures)
+            return wait_for_all(futures)
         except BaseException as interrupt:  # Ctrl-C, SIGTERM, or the failure of one
             stop.set()
             if not (keep_on_interrupt and isinstance(interrupt, KeyboardInterrupt)):
@@ -90,8 +103,8 @@ def side_by_side(one, items, keep_on_interrupt, threads):
 
 
 @contextlib.contextmanager
-def start_jobs(function, jobs):
-    """Futures of function(stop, *job), a deque in the jobs' order, on one thread per core.
+def start_jobs(function: Callable[..., Any], jobs: Iterable[tuple]) -> Iterator[deque[Future]]:
+    """Futures of function(stop, *job), in the jobs' order, on one thread per core.
 
     When the block is left by an exception, queued jobs are cancelled and the event ``stop`` is set. Running jobs, which
     should end soon after that, are waited for, but not for long: they may be compiling.
@@ -110,7 +123,7 @@ def start_jobs(function, jobs):
     pool.shutdown()
 
 
-def stop_fit(stop):
+def stop_fit(stop: threading.Event) -> Callable[[Any], None]:
     """A callback for a fit's ``progress`` that ends the fit once ``stop`` is set."""
 
     def progress(report):
@@ -120,18 +133,18 @@ def stop_fit(stop):
     return progress
 
 
-def results(futures):
-    """What they return, waited for in naps, between which signals are read; the first exception at once."""
+def wait_for_all(futures: Sequence[Future]) -> list[Any]:
+    """The results of futures; signals are checked while waiting, and the first exception is raised at once."""
     waiting = set(futures)
     with interrupts.sigint_as_flag():
         while waiting:
             done, waiting = wait(waiting, timeout=NAP, return_when=FIRST_EXCEPTION)
             for future in done:
                 future.result()
-            interrupts.check()
+            interrupts.raise_pending()
     return [future.result() for future in futures]
 
 
-def result(future):
-    """What one future returns; see ``results``."""
-    return results([future])[0]
+def wait_for(future: Future) -> Any:
+    """The result of one future; see ``wait_for_all``."""
+    return wait_for_all([future])[0]

@@ -1,21 +1,33 @@
-"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and value that is not used as it is.
+"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and value that is changed."""
 
-``say`` prints a note.
-"""
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 
 from dubito._check import DataError, list_first
 from dubito._values import is_missing_in
-from dubito.estimators.regressor import load
+from dubito.estimators.loading import load
 from dubito.tables.files import read_labeled
-from dubito.tables.schema import fill_missing, read_table, split_target, target_kind, with_target
+from dubito.tables.frames import drop_missing_target, fill_missing, split_target
+from dubito.tables.reading import read_table
+from dubito.tables.validation import target_kind
 
-FILLED, UNKNOWN = "Filled in", "Categories not seen at fit, taken as none of the known"
+FILLED, UNKNOWN = "Filled in", "Categories not seen at fit, encoded as zeros"
+Say = Callable[[str], None]  # prints a note
 
 
-def read_to_fit(table, target, task, categorical, say):
-    """(inputs, y, task) of a table to fit to its column ``target``, without the rows that have no value of it."""
+def read_to_fit(
+    table: str, target: str, task: str | None, categorical: Collection[str] | None, say: Say
+) -> tuple[Any, np.ndarray, str]:
+    """Read a table to fit a model to its column ``target``, without the rows that have no value of it.
+
+    Returns
+    -------
+    The inputs, the target (rows,), and the task.
+    """
     frame = read_table(table, categorical or (), target)
     if len(frame) == 0:
         raise DataError(f"{table} has a header but no rows.")
@@ -23,7 +35,7 @@ def read_to_fit(table, target, task, categorical, say):
     if inputs.num_columns == 0:
         raise DataError(f"{table} has no column beside the target {target!r}.")
     kind = check_task(target_kind(frame, target) if task is None else task)
-    frame, missing = with_target(frame, target)
+    frame, missing = drop_missing_target(frame, target)
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
     if kind == "classification":
@@ -32,15 +44,15 @@ def read_to_fit(table, target, task, categorical, say):
     return inputs, y, kind
 
 
-def check_task(task):
-    """``task``, or ValueError."""
+def check_task(task: str) -> str:
+    """The task itself; ValueError for what is none."""
     if task not in ("regression", "classification"):
         raise ValueError(f"--task is regression or classification, got {task!r}")
     return task
 
 
-def load_model(path, unknown):
-    """The estimator in the file ``path``, which takes categories not seen at fit as ``unknown`` says: "ignore" or "error"."""
+def load_model(path: str | Path, unknown: str) -> Any:
+    """Load an estimator that handles categories not seen at fit as ``unknown`` says: "ignore" or "error"."""
     if unknown not in ("ignore", "error"):
         raise ValueError(f"--unknown is ignore or error, got {unknown!r}")
     model = load(path)
@@ -48,16 +60,29 @@ def load_model(path, unknown):
     return model
 
 
-def read_to_evaluate(model, table, say, wanted=None):
-    """(inputs, the target's column or None) of a table for ``model``. ``wanted`` names the command that cannot do without the
-    target: rows without a value of it are left out."""
+def read_to_evaluate(
+    model: Any, table: str, say: Say, needs_target: str | None = None
+) -> tuple[Any, np.ndarray | None]:
+    """Read a table for a fitted model, without the rows that have no value of the target.
+
+    Parameters
+    ----------
+    model : fitted estimator.
+    table : file.
+    say : prints a note.
+    needs_target : name of the command that cannot do without the target, if it cannot.
+
+    Returns
+    -------
+    The inputs, and the target (rows,) or None.
+    """
     target = model.summary_.get("target")
-    inputs, y = read_labeled(table, model.schema_, target, getattr(model, "classes_", None))
-    if y is None and wanted is not None:
+    inputs, y = read_labeled(table, model.schema_, target, model.classes_ if is_classifier(model) else None)
+    if y is None and needs_target is not None:
         name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
-        raise ValueError(f"{wanted} needs the target's column, {name}, in {table}")
+        raise ValueError(f"{needs_target} needs the target's column, {name}, in {table}")
     if y is not None:
-        if wanted is not None and len(y) == 0:
+        if needs_target is not None and len(y) == 0:
             raise DataError(f"{table} has a header but no rows.")
         missing = is_missing_in(y)
         _say_missing_targets(int(missing.sum()), len(y), target, say)
@@ -76,15 +101,17 @@ def _say_missing_targets(missing, rows, target, say):
         say(f"Left out {missing} of {rows} rows, which have no value of the target {target!r}.")
 
 
-def fill_inputs(inputs, say, values=None):
-    """(the inputs with their missing values filled in, the value for each column)."""
+def fill_inputs(
+    inputs: Any, say: Say, values: Mapping[str, float | str] | None = None
+) -> tuple[Any, dict[str, float | str]]:
+    """The inputs with their missing values filled in, and the value for each column; see ``fill_missing``."""
     inputs, values, counts = fill_missing(inputs, values)
     say_counts({FILLED: counts}, say)
     return inputs, values
 
 
-def say_counts(notes, say):
-    """Say what was done to how many values of which column: ``notes`` are {what: {column: count}}."""
+def say_counts(notes: Mapping[str, Mapping[str, int]], say: Say) -> None:
+    """Print what was done to how many values of which column; ``notes`` are {what: {column: count}}."""
     for what, counts in notes.items():
         if counts:
             say(f"{what}: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")

@@ -1,4 +1,4 @@
-"""The command line: demo, fit, predict, evaluate, calibrate, explain, compare. JAX is imported inside the commands, never for --help."""
+"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside them, never for --help."""
 
 import contextlib
 import importlib.metadata
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,9 +19,10 @@ except ImportError:
         "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
     ) from None
 
+from dubito._check import DataError
 from dubito._process import interrupts, output_files
-from dubito.cli import compilation_cache, grids, progress
-from dubito.cli.terminal import escape_control
+from dubito.cli import compilation_cache, progress
+from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
 
 app = typer.Typer(
     help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
@@ -29,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
 )
 errors = Console(stderr=True)
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
 state: dict[str, bool] = {"debug": False, "quiet": False}
 
 TableFile = Annotated[
@@ -48,7 +51,7 @@ Categorical = Annotated[
     list[str] | None, typer.Option("--categorical", metavar="COLUMN", help="A column to take as categories.")
 ]
 Unknown = Annotated[
-    str, typer.Option(help="Categories not seen at fit: ignore (count as none of the known) or error.", metavar="WHAT")
+    str, typer.Option(help="Categories not seen at fit: ignore (encode as zeros) or error.", metavar="WHAT")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, as in 50,50.")]
@@ -66,16 +69,26 @@ def options(
         raise typer.Exit
     state.update(debug=debug, quiet=quiet)
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compilation_cache.use(say)
+    compilation_cache.enable(say)
 
 
-def say(text):
+def say(text: object) -> None:
+    """Print a note to standard error, unless --quiet."""
     if not state["quiet"]:
         errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
-def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws=None):
-    """An estimator for the task from the options."""
+def estimator(
+    kind: str,
+    method: str,
+    settings: Sequence[str],
+    hidden: str | None,
+    seed: int,
+    rows: int | None,
+    likelihood: str | None = None,
+    draws: int | None = None,
+) -> Any:
+    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if it is known."""
     import dubito
     from dubito.methods.by_name import get_method
 
@@ -83,13 +96,13 @@ def estimator(kind, method, settings, hidden, seed, rows, likelihood=None, draws
         widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     except ValueError:
         raise ValueError(f"--hidden is widths separated by commas, as in 50,50; got {hidden!r}") from None
-    chosen = get_method(method, settings, size=rows, task=kind)
+    chosen = get_method(method, settings, size=1000 if rows is None else rows, task=kind)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
     return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
 
 
-def implied(likelihood):
-    """The task that a likelihood's name says, None without one: counts look like classes."""
+def task_of_likelihood(likelihood: str | None) -> str | None:
+    """The task of a likelihood's name, None without one. Counts would be taken for classes otherwise."""
     from dubito.models.likelihoods.by_name import get_likelihood
 
     return None if likelihood is None else get_likelihood(likelihood).task
@@ -121,15 +134,15 @@ def fit(
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
     from dubito.cli.command_tables import check_task, fill_inputs, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
-    from dubito.inspection.summary import divergence_explained
+    from dubito.inspection.summary import report_divergence
 
-    values, task = None, implied(likelihood) if task is None else task
+    values, task = None, task_of_likelihood(likelihood) if task is None else task
     if stream:
-        from dubito.tables.files import kind_in_file
+        from dubito.tables.streams import target_kind_of_file
 
         if fill or method == "auto":
             raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
-        kind = check_task(kind_in_file(table, target) if task is None else task)
+        kind = check_task(target_kind_of_file(table, target) if task is None else task)
         model = estimator(kind, method, settings or (), hidden, seed, None, likelihood, draws)
         fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
@@ -138,7 +151,7 @@ def fit(
             inputs, values = fill_inputs(inputs, say)
         model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
         fitting = partial(model.fit, inputs, y)
-    with progress.bar(None if state["quiet"] else errors) as report, divergence_explained():
+    with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
         fitting(progress=report, checkpoint=checkpoint)
     rows = model.summary_["rows"]
     model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
@@ -205,9 +218,9 @@ def evaluate(
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
-    Console().print(grids.of_scores(card))
+    Console().print(score_table(card))
     conformal = answer.conformal.coverage if isinstance(answer, ConformalPredictive) else None
-    grids.print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
+    print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
     setting = draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
@@ -241,7 +254,7 @@ def calibrate(
 
 
 @app.command()
-def explain(
+def inspect(
     model: Annotated[Path, typer.Argument(help="A model file.")],
     table: Annotated[
         str | None, typer.Argument(metavar="TABLE", help="Rows, with the target for its gradients.")
@@ -252,14 +265,14 @@ def explain(
 ):
     """The model's parameters and computation graph; with TABLE also the health of its gradients."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
-    from dubito.inspection.summary import explained
+    from dubito.inspection.summary import inspect_model
 
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture is .svg or .dot")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found = load_model(model, unknown)
     inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
-    text, graph = explained(found, inputs, y, unfold or ())
+    text, graph = inspect_model(found, inputs, y, unfold or ())
     print(escape_control(text))
     if output is not None:
         drawing = graph.svg(unfold or ()) if output.suffix == ".svg" else graph.dot(unfold or ())
@@ -289,7 +302,9 @@ def compare(
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
-    inputs, y, kind = read_to_fit(table, target, implied(likelihood) if task is None else task, categorical, say)
+    inputs, y, kind = read_to_fit(
+        table, target, task_of_likelihood(likelihood) if task is None else task, categorical, say
+    )
     names = by_name.parse_names(methods)
     chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
@@ -301,10 +316,10 @@ def compare(
 
         rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=fill)
     if as_json:
-        print(json.dumps({row.name: row.card() for row in rows}))
+        print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:
-        Console().print(grids.of_methods(rows))
-        grids.print_text(cross_validation.interpretation(rows))
+        Console().print(comparison_table(rows))
+        print_text(cross_validation.interpretation(rows))
     if report is not None:
         from dubito.inspection.report import comparison_report
 
@@ -324,28 +339,38 @@ def demo(
     from dubito.methods import by_name
 
     for line in run(output, by_name.parse_names(methods), say):
-        grids.print_text(line)
+        print_text(line)
 
 
-def main():
+def _print_error(message):
+    errors.print(escape_control(f"dubito: {message}"), markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
     """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
-    started = interrupts.start()
-    warnings.showwarning = lambda message, *_: compilation_cache.forget(message) or say(f"dubito: note: {message}")
+    started = interrupts.watch_signals()
+    warnings.showwarning = lambda message, *_: (
+        compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")
+    )
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
+    except USAGE_ERROR as error:
+        if state["debug"]:
+            raise
+        _print_error(error.format_message())
+        sys.exit(error.exit_code)
     except Exception as error:
         if state["debug"]:
             raise
-        usage = getattr(error, "exit_code", 1)  # click's usage errors say 2
-        message = error.format_message() if hasattr(error, "format_message") else str(error)  # type: ignore[attr-defined]
-        message = f"{error.problem} {error.option}" if getattr(error, "option", "") else message  # type: ignore[attr-defined]
-        text = escape_control(f"dubito: {message or type(error).__name__}")
-        errors.print(text, markup=False, highlight=False, soft_wrap=True)
-        sys.exit(usage)
+        message = str(error) or type(error).__name__
+        if isinstance(error, DataError) and error.option:
+            message = f"{error.problem} {error.option}"
+        _print_error(message)
+        sys.exit(1)
     except SystemExit as end:
         if end.code in (130, 143):
             errors.print("Interrupted.")
         raise
     finally:
         if started:
-            interrupts.stop()
+            interrupts.restore_signals()

@@ -1,10 +1,9 @@
-"""Compiled programs of the command line, kept between its runs in the user's cache folder. No JAX here: it reads this from
-the environment when it is imported.
+"""Compiled programs of the command line, stored between its runs in the user's cache folder. No JAX here: JAX reads the
+folder's name from the environment when it is imported.
 
-Nothing depends on the cache: what cannot be made, read or written is compiled. Programs are kept in a folder of their own,
-which holds a marker and is the user's alone, since whoever writes to it can run code. Beside each program that a process
-has added stands, from that process's end on, its checksum; at the start of the next one a program without it, or with
-another, is deleted and compiled anew.
+Nothing depends on the cache: programs that cannot be read or written are compiled. They are stored in a folder of their own
+with a marker, to which only the user may write, since whoever writes to it can run code. When a process ends, it writes a
+checksum beside each program that it has added; the next process deletes programs without the right checksum.
 """
 
 import atexit
@@ -15,7 +14,9 @@ import platform
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 LIMIT = 256 * 2**20  # bytes; the oldest programs go first
 NAME = "compiled-programs"
@@ -24,8 +25,8 @@ MARKER = "CACHEDIR.TAG"
 SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Compiled programs of dubito. This folder may be deleted.\n"
 
 
-def folder():
-    """The folder that holds the folder of programs, or None: DUBITO_CACHE is 0 for nowhere, or that folder."""
+def folder() -> Path | None:
+    """The folder that contains the folder of programs: that of DUBITO_CACHE, or the user's; None if DUBITO_CACHE is 0."""
     chosen = os.environ.get("DUBITO_CACHE")
     if chosen is not None:
         return None if chosen in ("", "0") else Path(chosen)
@@ -39,10 +40,10 @@ def folder():
         return None
 
 
-def use(say=lambda text: None):
-    """Tell JAX, which must not be imported yet, to keep programs; does nothing where that is impossible or not wanted.
+def enable(say: Callable[[str], Any] = lambda text: None) -> None:
+    """Let JAX, which must not be imported yet, store programs; does nothing where that is impossible or not wanted.
 
-    ``say`` is told where a folder is not used because others can write to it, or because it is not dubito's.
+    ``say`` prints a note where a folder is not used because others can write to it, or because it is not dubito's.
     """
     home = folder()
     if home is None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -71,7 +72,7 @@ def _prepare(home, own):
         if not stat.S_ISDIR(found.st_mode):
             return f"{path} is not a folder. Remove it, or name another folder with DUBITO_CACHE."
         shared = found.st_mode & others and not (path == home and found.st_mode & stat.S_ISVTX)
-        if hasattr(os, "geteuid") and (
+        if os.name == "posix" and (
             shared or found.st_uid not in ((0, os.geteuid()) if path == home else (os.geteuid(),))
         ):
             return f"others can write to {path}. Make it yours alone (chmod 700), or name another folder with DUBITO_CACHE."
@@ -137,8 +138,8 @@ def _prune(own):
         total -= found.st_size
 
 
-def forget(message):
-    """Whether a warning is JAX's about the cache. A program that cannot be read would stay there: it is deleted."""
+def handle_warning(message: object) -> bool:
+    """Whether a warning is JAX's about the cache; a program that cannot be read is deleted."""
     text = str(message)
     if "persistent compilation cache" not in text:
         return False

@@ -1,9 +1,11 @@
-"""The main job on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
+"""A demonstration on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import csv
 import io
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,8 @@ from sklearn.model_selection import train_test_split
 from dubito._process import threads
 from dubito._process.output_files import write_atomically
 from dubito._process.threads import start_jobs, stop_fit
-from dubito.estimators.regressor import BayesianClassifier, BayesianRegressor
+from dubito.estimators.classifier import BayesianClassifier
+from dubito.estimators.regressor import BayesianRegressor
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import draws_setting, interpret_comparison, join_names
@@ -33,14 +36,22 @@ MARKS = "osD^vPX"
 
 @dataclass(frozen=True)
 class Job:
-    """A table, split: what is learned and what is predicted."""
+    """A table, split into training and held-out rows.
+
+    Parameters
+    ----------
+    name, text : of the table.
+    make : class of the estimator.
+    epochs : of the methods that can stop early.
+    train, test : (X, y).
+    """
 
     name: str
     text: str
     make: Any
     epochs: int
-    train: tuple
-    test: tuple
+    train: tuple[Any, Any]
+    test: tuple[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,7 @@ class Result:
     answer: Any
 
 
-def jobs():
+def jobs() -> list[Job]:
     """The three tables."""
     x, y = datasets.diabetes()
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, random_state=SEED)
@@ -90,9 +101,9 @@ def jobs():
     return [diabetes, digits, co2]
 
 
-def fitted(stop, job, name):
+def fit_job(stop: Any, job: Job, name: str) -> Result:
     """The ``Result`` of the method called ``name``; the fit ends early once ``stop`` is set."""
-    method: Any = shortened(METHODS[name], job.epochs)
+    method: Any = with_epochs(METHODS[name], job.epochs)
     stopping = method is None or base_method(method).score is not None
     patience = 10 if method is None else 30  # each of the default's members has a fold of its own to stop on
     model = job.make(method, early_stopping=stopping, n_iter_no_change=patience, random_state=SEED)
@@ -101,39 +112,47 @@ def fitted(stop, job, name):
     return Result(model, metrics.scorecard(answer, job.test[1]), answer)
 
 
-def shortened(method, epochs):
-    """The method with so many epochs, or the one inside it, if it is one that can stop early: others run their own schedule."""
+def with_epochs(method: Any, epochs: int) -> Any:
+    """The method, or the one it wraps, with so many epochs if it can stop early; others run their own schedule."""
     if isinstance(method, Wrapper):
-        return replace(method, method=shortened(method.method, epochs))
+        return replace(method, method=with_epochs(method.method, epochs))
     return method if method is None or method.score is None else replace(method, epochs=epochs)
 
 
-def run(folder, names, say=print):
-    """Write report.html, predictions.csv and pictures to ``folder``; returns lines that name them and the comparison.
+def run(folder: Path, names: Sequence[str], say: Callable[[str], Any] = print) -> list[str]:
+    """Write report.html, predictions.csv and pictures to a folder.
 
-    ``names``: of methods, of ``recipes.METHODS``; the predictions are those of the first one.
+    Parameters
+    ----------
+    folder : where to write.
+    names : of methods, in ``by_name.METHODS``; the predictions are those of the first one.
+    say : prints a note.
+
+    Returns
+    -------
+    Lines with the comparison and the names of the files.
     """
     start = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     tables = jobs()
     say(f"Fitting {len(names)} methods on {len(tables)} tables ...")
     lines, points, sections, draws, settings, written = [], [], [], [], {}, []
-    with start_jobs(fitted, [(job, name) for job in tables for name in names]) as running:
+    with start_jobs(fit_job, [(job, name) for job in tables for name in names]) as running:
         for number, job in enumerate(tables):
-            results = {shown(name): threads.result(running.popleft()) for name in names}
+            results = {display_name(name): threads.wait_for(running.popleft()) for name in names}
             cards = [(name, one.card) for name, one in results.items()]
             said = conclusion(job, results)
             lines += ["", job.text, *text_table(cards), said]
             points.append(f"{job.name}: {said}")
-            pictures = drawn(job, results)
+            pictures = draw_pictures(job, results)
             for place, (_, _, picture) in enumerate(pictures):
                 path = folder / f"{job.name.lower()}{'_training' if place else ''}.png"
                 with write_atomically(path) as file:
                     file.write(picture)
                 written.append(path)
             sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), pictures))
-            draws += errors(job, results)
-            settings |= {f"{job.name}, {name}": report.describe(one.model) for name, one in results.items()}
+            draws += monte_carlo_errors(job, results)
+            settings |= {f"{job.name}, {name}": report.describe_settings(one.model) for name, one in results.items()}
             if number == 0:
                 predictions(folder / "predictions.csv", job, next(iter(results.values())).answer)
     first = report.Section("Conclusions", points=tuple(points))
@@ -144,12 +163,13 @@ def run(folder, names, say=print):
     return lines + [f"  {path}" for path in (page, folder / "predictions.csv", *written)]
 
 
-def shown(name):
+def display_name(name: str) -> str:
+    """The name of a method as the demo shows it."""
     return "auto (default)" if name == "auto" else name
 
 
-def conclusion(job, results):
-    """What the scores of all methods on a table say."""
+def conclusion(job: Job, results: Mapping[str, Result]) -> str:
+    """Sentences that interpret the scores of all methods on a table."""
     order = sorted(results.items(), key=lambda item: np.nan_to_num(item[1].card["nll"], nan=np.inf))
     difference = None
     if len(order) > 1:
@@ -158,7 +178,7 @@ def conclusion(job, results):
     return interpret_comparison([(name, result.card) for name, result in order], difference)
 
 
-def errors(job, results):
+def monte_carlo_errors(job: Job, results: Mapping[str, Result]) -> list[tuple[str, Any, Any]]:
     """(name, Monte Carlo error, setting that would make it small enough) of each method on a table, for the report."""
     found = []
     for name, result in results.items():
@@ -167,7 +187,7 @@ def errors(job, results):
     return found
 
 
-def text_table(cards):
+def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """The scores of each method as aligned lines of text."""
     keys = [key for key in SHOWN if key in cards[0][1]]
     rows = [["", *keys], *[[name, *(f"{card[key]:.4g}" for key in keys)] for name, card in cards]]
@@ -175,7 +195,7 @@ def text_table(cards):
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def drawn(job, results):
+def draw_pictures(job: Job, results: Mapping[str, Result]) -> tuple[tuple[str, str, bytes], ...]:
     """(caption, alternative text, PNG) of a table's pictures: the predictions, then the training."""
     caption, alt, draw = {
         "diabetes": (
@@ -200,24 +220,24 @@ def drawn(job, results):
     training = "Negative log likelihood during training, on the rows learned and on a tenth of them held out (median over members)."
     methods = join_names(list(results))
     return (
-        (caption, f"{alt}: {methods}", report.png(draw(job, results))),
+        (caption, f"{alt}: {methods}", report.figure_png(draw(job, results))),
         (
             training,
             f"A panel per method: training and validation loss by epoch: {methods}",
-            report.png(losses(results)),
+            report.figure_png(losses(results)),
         ),
     )
 
 
-def panels(count, height):
-    """(figure, axes) of panels below each other, each as wide as a phone can show legibly."""
+def panels(count: int, height: float) -> tuple[Figure, Any]:
+    """A figure and its axes, one below another, each as wide as a phone can show legibly."""
     figure = Figure(figsize=(5, height * count + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.subplots(count, 1, squeeze=False).ravel()
 
 
-def share_legend(figure, axes, columns):
-    """One legend above all panels, of the entries of any, each once."""
+def share_legend(figure: Figure, axes: Iterable[Any], columns: int) -> Figure:
+    """The figure with one legend above all panels, with each entry once."""
     named = {}
     for ax in axes:
         named |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
@@ -229,7 +249,7 @@ def share_legend(figure, axes, columns):
     return figure
 
 
-def coverages(job, results):
+def coverages(job: Job, results: Mapping[str, Result]) -> Figure:
     """Interval coverage of all methods on one axes."""
     figure, (ax,) = panels(1, 5)
     nominal = np.linspace(0, 1, 101)
@@ -243,7 +263,7 @@ def coverages(job, results):
     return share_legend(figure, [ax], 2)
 
 
-def confidences(job, results):
+def confidences(job: Job, results: Mapping[str, Result]) -> Figure:
     """Accuracy against confidence of all methods on one axes, in groups of equally many rows."""
     figure, (ax,) = panels(1, 5)
     ax.plot((0, 1), (0, 1), color=plots.GRAY, lw=1, ls="--", label="calibrated")
@@ -261,7 +281,7 @@ def confidences(job, results):
     return share_legend(figure, [ax], 2)
 
 
-def extrapolations(job, results):
+def extrapolations(job: Job, results: Mapping[str, Result]) -> Figure:
     """The bands of each method over the last years that were learned and those that were not."""
     figure, axes = panels(len(results), 1.9)
     recent = job.train[0][:, 0] > YEAR - 10
@@ -277,7 +297,7 @@ def extrapolations(job, results):
     return share_legend(figure, axes, 2)
 
 
-def losses(results):
+def losses(results: Mapping[str, Result]) -> Figure:
     """The loss curves of each method."""
     figure, axes = panels(len(results), 1.6)
     for ax, (name, result) in zip(axes, results.items(), strict=True):
@@ -294,8 +314,8 @@ def losses(results):
     return share_legend(figure, axes, 2)
 
 
-def predictions(path, job, answer):
-    """The held-out rows of a regression with what was predicted for them."""
+def predictions(path: Path, job: Job, answer: Any) -> None:
+    """Write the held-out rows of a regression with their predictions."""
     lower, upper = answer.interval(0.9)
     columns = {
         "actual": job.test[1],

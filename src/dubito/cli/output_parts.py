@@ -1,9 +1,9 @@
-"""The parts of a long prediction: files that outlive an interruption, each with its checksum.
+"""The output of a long prediction, in parts: files that survive an interruption, each with its checksum.
 
-Each finished part is an Arrow file that took its name in one step, in a hidden folder beside the output. Its name holds a
-digest of the task (model, table, options), so that parts of different tasks never mix, and one of its bytes, so that a
-damaged part is found. There is no list of parts to fall out of step with them. A folder is taken for one of these only
-with the manifest that stands in it, and no other file is ever deleted.
+A finished part is an Arrow file in a hidden folder beside the output, renamed to its final name in one step. The name
+contains a digest of the task (model, table, options), so that parts of different tasks never mix, and one of its bytes, so
+that a damaged part is detected. No list of parts can contradict the files. A folder is used only if it contains the manifest,
+and no other file is ever deleted.
 """
 
 import contextlib
@@ -12,7 +12,9 @@ import itertools
 import json
 import os
 import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from dubito._process.output_files import write_atomically
 
@@ -28,14 +30,20 @@ MARK = "parts of an output of dubito predict, which the same command continues"
 OWN = re.compile(r"[0-9a-f]{16}-\d{6}-[0-9a-f]{32}\.arrow|\.dubito-[0-9a-f]{16}")  # names of the files to delete
 
 
-class Parts:
-    """The answers so far: finished parts in a hidden folder beside ``output``, the rest in memory.
+class ResumableOutput:
+    """An output that the same task can resume: finished parts in a hidden folder beside it, the rest in memory.
 
-    As a context it leaves the folder after an interruption or a full disk, so that the same task can be continued, and
-    removes it otherwise. Raises ValueError where another run is writing to the same output.
+    As a context it leaves the folder after an interruption or a full disk, and removes it otherwise. Raises ValueError if
+    another run is writing to the same output.
+
+    Parameters
+    ----------
+    output : the file.
+    task : plain values that determine the predictions.
+    say : prints a note.
     """
 
-    def __init__(self, output, task, say):
+    def __init__(self, output: str | Path, task: dict[str, Any], say: Callable[[str], None]):
         self.output, self.task, self.say = Path(output), task, say
         self.folder = parts_folder(self.output)
         self.digest = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
@@ -53,7 +61,7 @@ class Parts:
         return self
 
     @property
-    def made_folder(self):
+    def made_folder(self) -> Path | None:
         """The folder, None if there are no parts yet."""
         return self.folder if self.files else None
 
@@ -82,8 +90,8 @@ class Parts:
         else:
             self._remove()
 
-    def add(self, answer, notes):
-        """Take the next answers, a pyarrow Table; a part that is full goes to the disk when more rows come."""
+    def add(self, answer: Any, notes: dict[str, dict[str, int]]) -> None:
+        """Add the next rows, a pyarrow Table; a full part is written when more rows come."""
         if sum(len(table) for table, _ in self.rest) >= PART:
             self._flush()
         self.rest.append((answer, notes))
@@ -113,8 +121,8 @@ class Parts:
         self.files.append(path)
         self.rest = []
 
-    def tables(self):
-        """All answers in order, each a pyarrow Table."""
+    def tables(self) -> Iterator[Any]:
+        """All rows in order, as pyarrow Tables."""
         import pyarrow
 
         for path in self.files:
@@ -169,7 +177,7 @@ class Parts:
             self.lock = None
 
 
-def add_counts(notes, more):
+def add_counts(notes: dict[str, dict[str, int]], more: Mapping[str, Mapping[str, int]]) -> None:
     """Add the numbers of ``more`` to those of ``notes``, both {what: {column: number}}."""
     for what, counts in more.items():
         own = notes.setdefault(what, {})

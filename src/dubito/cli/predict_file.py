@@ -1,7 +1,7 @@
-"""Predictions of a table's file to a file, block by block: constant memory, whole or not at all, and to be continued.
+"""Predictions of a table's file, written to a file block by block: constant memory, whole or not at all, resumable.
 
-A block's answers are kept in memory until there is a part of them; the parts of a long table are files
-(``output_parts``), which become the one output at the end.
+Predictions stay in memory until they fill a part; the parts of a long table are files (``output_parts``), which become the
+one output at the end.
 """
 
 import hashlib
@@ -9,55 +9,85 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
-from dubito.cli.output_parts import Parts, add_counts
+from dubito.cli.output_parts import ResumableOutput, add_counts
 
 FORMULA = r"^[=+\-@\t\r]"
 
 
-def predict_file(model, table, output, coverage, say, safe_csv=False, unknown="ignore"):
-    """Predict the rows of ``table`` with the model in the file ``model``, to ``output`` (.csv or .parquet).
+def predict_file(
+    model: Path,
+    table: str,
+    output: Path,
+    coverage: float,
+    say: Callable[[str], None],
+    safe_csv: bool = False,
+    unknown: str = "ignore",
+) -> int:
+    """Predict the rows of a table's file. The same call resumes an interrupted run.
 
-    An interrupted run is continued by the same call. ``say`` is told what the user should know; ``unknown`` is as for
-    ``command_tables.load_model``. Returns the number of rows. Raises DataError, ModelFileError and OSError.
+    Parameters
+    ----------
+    model, table, output : model file, table, and .csv or .parquet file to write.
+    coverage : probability of the intervals.
+    say : prints a note.
+    safe_csv : whether texts must not be formulas in a spreadsheet, see ``with_safe_texts``.
+    unknown : as for ``command_tables.load_model``.
+
+    Returns
+    -------
+    The number of rows.
+
+    Raises
+    ------
+    DataError, ModelFileError, OSError
     """
     from dubito.cli.command_tables import load_model, say_counts
 
     found = load_model(model, unknown)
-    with interrupts.deferred(), Parts(output, task(model, table, coverage, unknown), say) as parts:
-        for answer, notes in answers(found, table, coverage, skip=parts.rows):
+    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, unknown), say) as parts:
+        for answer, notes in predict_blocks(found, table, coverage, skip=parts.rows):
             parts.add(answer, notes)
         say_counts(parts.notes, say)
-        write(parts.tables(), output, parts.made_folder, safe_csv)
+        write_tables(parts.tables(), output, parts.made_folder, safe_csv)
     return parts.rows
 
 
-def predict_to_stdout(model, table, coverage, say, safe_csv=False, unknown="ignore"):
-    """The same as CSV to standard output as it comes; an end to whoever reads it is no error."""
+def predict_to_stdout(
+    model: Path,
+    table: str,
+    coverage: float,
+    say: Callable[[str], None],
+    safe_csv: bool = False,
+    unknown: str = "ignore",
+) -> None:
+    """The same as CSV to standard output, as it is computed; a closed pipe is no error."""
     from dubito.cli.command_tables import load_model, say_counts
 
     total = {}
 
     def tables():
-        for answer, notes in answers(load_model(model, unknown), table, coverage):
+        for answer, notes in predict_blocks(load_model(model, unknown), table, coverage):
             add_counts(total, notes)
             yield with_safe_texts(answer) if safe_csv else answer
 
     try:
-        stream(tables(), sys.stdout.buffer, ".csv")
+        write_stream(tables(), sys.stdout.buffer, ".csv")
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     say_counts(total, say)
 
 
-def task(model, table, coverage, unknown):
-    """What a part depends on, plain values; the table is None where it cannot be read again."""
+def task_of(model: Path, table: str, coverage: float, unknown: str) -> dict[str, Any]:
+    """What the predictions depend on, as plain values; the table is None where it cannot be read again."""
     path = Path(table)
     found = path.stat() if path.is_file() else None
     return {
@@ -68,15 +98,21 @@ def task(model, table, coverage, unknown):
     }
 
 
-def answers(found, table, coverage=0.9, skip=0):
-    """The answers for a table's rows from row ``skip`` on: pairs of a pyarrow Table and notes, {what: {column: count}}, on
-    values that were filled in and categories that are unknown."""
+def predict_blocks(
+    found: Any, table: str, coverage: float = 0.9, skip: int = 0
+) -> Iterator[tuple[Any, dict[str, dict[str, int]]]]:
+    """Predict a table's rows from row ``skip`` on, with a fitted estimator.
+
+    Yields
+    ------
+    A pyarrow Table, and notes {what: {column: count}} on values that were filled in and unknown categories.
+    """
     import pyarrow
 
     from dubito.cli.command_tables import FILLED, UNKNOWN
-    from dubito.estimators.base import check_answers
-    from dubito.tables.files import read_batches
-    from dubito.tables.schema import fill_missing
+    from dubito.estimators.checks import check_predictions
+    from dubito.tables.files import read_blocks
+    from dubito.tables.frames import fill_missing
 
     values, notes = found.summary_.get("impute"), []
     booleans = {column.name for column in found.schema_.columns if column.kind == "boolean"}
@@ -85,7 +121,7 @@ def answers(found, table, coverage=0.9, skip=0):
 
     def blocks():
         target = found.summary_.get("target")
-        for block, start in read_batches(table, found.schema_, target, found.block_rows, skip):
+        for block, start in read_blocks(table, found.schema_, target, found.block_rows, skip):
             filled = {}
             if values is not None:
                 block, _, filled = fill_missing(block, values)
@@ -94,18 +130,20 @@ def answers(found, table, coverage=0.9, skip=0):
             yield block, start
 
     def reading(answer):
-        columns = classes(found, answer) if answer.task == "classification" else numbers(answer, coverage)
+        columns = (
+            class_columns(found, answer) if answer.task == "classification" else regression_columns(answer, coverage)
+        )
         for values in columns.values():
             if isinstance(values, np.ndarray):
-                check_answers(values)
+                check_predictions(values)
         return pyarrow.table(columns)
 
     for place, answer in enumerate(found.stream(blocks(), reading)):
         yield answer, notes[place]
 
 
-def numbers(answer, coverage):
-    """A regressor's answers by column; with several targets the columns end in _0, _1, ..."""
+def regression_columns(answer: Any, coverage: float) -> dict[str, np.ndarray]:
+    """A regressor's predictions by column; with several targets the names end in _0, _1, ..."""
     answer = answer.columnwise
     names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
     parts = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.interval(coverage))
@@ -118,8 +156,8 @@ def numbers(answer, coverage):
     }
 
 
-def classes(found, answer):
-    """A classifier's answers by column."""
+def class_columns(found: Any, answer: Any) -> dict[str, Any]:
+    """A classifier's predictions by column."""
     import pyarrow
 
     from dubito.evaluation.conformal import ConformalPredictive
@@ -134,13 +172,13 @@ def classes(found, answer):
     return {"prediction": prediction} | columns | doubt
 
 
-def write(tables, output, folder=None, safe_csv=False):
+def write_tables(tables: Iterable[Any], output: Path, folder: Path | None = None, safe_csv: bool = False) -> None:
     """pyarrow Tables of one schema to a .csv or .parquet file, whole or not at all; ``folder`` is for the temporary file."""
     with write_atomically(output, folder) as file:
-        stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
+        write_stream(map(with_safe_texts, tables) if safe_csv else tables, file, output.suffix)
 
 
-def with_safe_texts(table):
+def with_safe_texts(table: Any) -> Any:
     """A pyarrow Table whose names and texts no spreadsheet takes for a formula: an apostrophe stands before those that begin
     with one of = + - @, a tab or a carriage return."""
     import pyarrow
@@ -158,8 +196,8 @@ def with_safe_texts(table):
     return pyarrow.table([safe(column) for column in table.columns], names)
 
 
-def stream(tables, file, suffix):
-    """pyarrow Tables of one schema to an open file, as they come; it stays open."""
+def write_stream(tables: Iterable[Any], file: Any, suffix: str) -> None:
+    """Write pyarrow Tables of one schema to an open binary file, as they come; it stays open."""
     import pyarrow
     from pyarrow import csv, parquet
 

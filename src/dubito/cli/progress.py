@@ -1,13 +1,16 @@
 """A bar on the terminal that follows a fit."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 @contextlib.contextmanager
-def bar(console):
-    """A callback for the engine's reports that moves a bar on ``console``, when that is a terminal; else None."""
+def progress_bar(console: Console | None) -> Iterator[Callable[[Any], None] | None]:
+    """A callback for a fit's reports that moves a bar on ``console``; None unless that is a terminal."""
     if console is None or not console.is_terminal:
         yield None
         return

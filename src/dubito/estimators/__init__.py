@@ -1,9 +1,13 @@
-"""scikit-learn: fit a table, ask, save.
+"""scikit-learn: fit a table, predict, save.
 
-- ``base``: what a fitted estimator answers.
+- ``checks``: whether predictions are finite.
+- ``data``: the data of a fit.
 - ``files``: fitted estimators as one safe file.
 - ``table_network``: the network for a table.
-- ``regressor``: BayesianRegressor and BayesianClassifier.
+- ``base``: what both estimators share.
+- ``regressor``: BayesianRegressor.
+- ``classifier``: BayesianClassifier.
+- ``loading``: estimators read from files.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.
 """

@@ -2,19 +2,24 @@
 
 import time
 import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 
-from dubito._process.threads import result, start_jobs, stop_fit
+from dubito._check import DataWarning, list_first
+from dubito._process.threads import start_jobs, stop_fit, wait_for
+from dubito._values import Column, Table
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.evaluation.metrics import Score
-from dubito.tables.schema import DataWarning, fill_missing, list_first, taken
+from dubito.tables.frames import fill_missing, take_rows
 
 REGRESSION = {
     "rmse": metrics.rmse,
@@ -33,10 +38,19 @@ CLASSIFICATION = {
 }
 
 
-class Compared(NamedTuple):
-    """One estimator: its scores over all folds, its ``nll`` minus the best one's (paired by rows), seconds per fit, the Monte Carlo
-    error in the fold where it is largest with the ``Setting`` that would make it small enough, and whether the target is whole
-    numbers."""
+class CrossValidationResult(NamedTuple):
+    """The result of one estimator.
+
+    Parameters
+    ----------
+    name : the estimator's name.
+    scores : mean over all held-out rows of each score, with its standard error.
+    difference : its ``nll`` minus the best estimator's, paired by rows, in nats per row.
+    seconds : median time of a fit.
+    unsure : Monte Carlo error in the fold where it is largest.
+    setting : the setting that would make that error small enough, if there is one.
+    discrete : whether the target is whole numbers.
+    """
 
     name: str
     scores: dict[str, Score]
@@ -46,8 +60,15 @@ class Compared(NamedTuple):
     setting: Setting | None = None
     discrete: bool = False
 
-    def card(self):
-        """The scores as a flat dictionary, ``<key>`` and ``<key>_se``."""
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as a flat dictionary.
+
+        Returns
+        -------
+        dict
+            Each score as ``<key>`` and its standard error as ``<key>_se``; the difference to the best, seconds, whether the
+            draws are enough, and the number of rows ``n``.
+        """
         found: dict[str, Any] = {}
         for key, score in self.scores.items():
             found |= {key: score.value} | ({f"{key}_se": score.se} if np.isfinite(score.se) else {})
@@ -60,19 +81,42 @@ class Compared(NamedTuple):
         }
 
 
-def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
-    """Score each of ``estimators`` (a dict by name) on the same ``folds``; a list of ``Compared``, best ``nll`` first.
+def compare(
+    estimators: Mapping[str, Any],
+    X: Table,
+    y: Column,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    done: Callable[[str, int], Any] | None = None,
+    fill: bool = False,
+) -> list[CrossValidationResult]:
+    """Score several estimators on the same folds.
 
-    Folds are stratified for classes. A score is the mean over folds, its standard error over all held-out rows.
-    ``done(name, fold)`` is called after each. Estimators that cannot be fitted are left out with a warning, unless all cannot: then
-    the first one's error is raised. As many fits as there are cores run at once, to the same bits as one after
-    another; ``seconds`` is the median time of a fit with others beside it.
+    Folds are stratified for classes. As many fits as there are cores run at once, to the same bits as one after another.
+    Warns of categories that a fold's training rows lack, and of estimators that cannot be fitted, which are left out.
 
-    A category that the rows a fold is fitted to do not have counts as none of the known, with a warning that counts them.
-    ``fill``: missing inputs are filled in, with values from the rows that a fold is fitted to.
+    Parameters
+    ----------
+    estimators : unfitted estimators by name.
+    X : frame or array (rows, columns).
+    y : (rows,) or (rows, targets).
+    folds : number of folds.
+    seed : of the random folds.
+    done : called with the name and the fold's number after each fit.
+    fill : whether to fill in missing inputs, with values from the training rows of each fold.
+
+    Returns
+    -------
+    The results, the best ``nll`` first.
+
+    Raises
+    ------
+    ValueError, ImportError
+        That of the first estimator, if none can be fitted.
     """
     y = np.asarray(y)
-    classes = all(hasattr(estimator, "predict_proba") for estimator in estimators.values())
+    classes = all(is_classifier(estimator) for estimator in estimators.values())
     splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(np.zeros(len(y)), y))
     wanted = CLASSIFICATION if classes else REGRESSION
@@ -80,12 +124,12 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
     chosen: list[Any] = [clone(each) for each in estimators.values()]
     for each in chosen:
         each.set_params(handle_unknown="ignore")
-    with fitting([(clone(each), X, y, split, fill) for each in chosen for split in splits]) as fits:
+    with start_fits([(clone(each), X, y, split, fill) for each in chosen for split in splits]) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
             try:
                 targets = [y[test] for _, test in splits]
-                found[name] = scored(own, targets, wanted, done and partial(done, name), unknown)
+                found[name] = score_fits(own, targets, wanted, done and partial(done, name), unknown)
             except (ValueError, ImportError) as error:
                 refused[name] = error
                 for one in own:
@@ -94,43 +138,65 @@ def compare(estimators, X, y, *, folds=5, seed=0, done=None, fill=False):
         raise next(iter(refused.values()))
     for name, error in refused.items():
         warnings.warn(f"{name} is left out: {error}", stacklevel=2)
-    columns = sorted({column for _, column in unknown})
-    counts = [
-        f"{sum(count for (_, name), count in unknown.items() if name == column)} of {column!r}" for column in columns
-    ]
-    if counts:
-        text = f"categories that a fold was not fitted to count as none of the known: {list_first(counts)}"
-        warnings.warn(text, DataWarning, stacklevel=2)
+    if unknown:
+        _warn_of_unknown(unknown)
     best = min(found, key=lambda name: found[name][0]["nll"].value)
     rows = [
-        Compared(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), *rest)
+        CrossValidationResult(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), *rest)
         for name, (scores, *rest) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
 
 
-def split_inputs(X, train, test, fill):
-    """The inputs to fit to and those to predict at; with ``fill`` without missing values, from those of the first."""
-    inputs, held_out = taken(X, train), taken(X, test)
+def _warn_of_unknown(unknown):
+    """Warn of values of unknown categories, counted by (fold, column)."""
+    totals = Counter()
+    for (_, column), count in unknown.items():
+        totals[column] += count
+    counts = [f"{totals[column]} of {column!r}" for column in sorted(totals)]
+    text = f"categories that the training rows of a fold do not have are encoded as zeros: {list_first(counts)}"
+    warnings.warn(text, DataWarning, stacklevel=3)
+
+
+def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:
+    """The training and the held-out rows; with ``fill``, missing values are filled in from the training rows."""
+    inputs, held_out = take_rows(X, train), take_rows(X, test)
     if fill:
         inputs, values, _ = fill_missing(inputs)
         held_out = fill_missing(held_out, values)[0]
     return inputs, held_out
 
 
-def interpretation(rows):
-    """What ``compare``'s rows say, in sentences."""
-    cards = [(row.name, row.card()) for row in rows]
+def interpretation(rows: Sequence[CrossValidationResult]) -> str:
+    """Sentences that interpret the results of ``compare``."""
+    cards = [(row.name, row.to_dict()) for row in rows]
     return interpret_comparison(cards, rows[1].difference if len(rows) > 1 else None, discrete=rows[0].discrete)
 
 
-def scored(fits, targets, wanted, done, unknown):
-    """(pooled scores, median seconds, the largest ``MonteCarloError`` error of a fold, its ``Setting``, whether the target is whole
-    numbers) of an estimator's fits, each at its held-out rows, which have these ``targets``; ``unknown`` is given their counts of
-    unknown categories, {(fold, column): count}."""
+def score_fits(
+    fits: Sequence[Any],
+    targets: Sequence[np.ndarray],
+    wanted: Mapping[str, Callable],
+    done: Callable[[int], Any] | None,
+    unknown: dict[tuple[int, str], int],
+) -> tuple[Any, ...]:
+    """Score one estimator's fits, each at its held-out rows.
+
+    Parameters
+    ----------
+    fits : a future of ``fit_fold`` for each fold.
+    targets : y of the held-out rows of each fold.
+    wanted : the scores' functions by name.
+    done : called with the fold's number after each.
+    unknown : gets the number of values of unknown categories, by (fold, column).
+
+    Returns
+    -------
+    The fields of ``CrossValidationResult`` without ``name`` and ``difference``.
+    """
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
     for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
-        fitted, inputs, spent = result(fit)
+        fitted, inputs, spent = wait_for(fit)
         unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
         answer = fitted.predictive(inputs)
         for key, score in wanted.items():
@@ -145,18 +211,26 @@ def scored(fits, targets, wanted, done, unknown):
     def size(one):
         return (not one[0].enough, np.nan_to_num(one[0].excess)) if one[0].kind != "point" else (False, 0.0)
 
-    pooled_scores = {key: pooled(scores) for key, scores in parts.items()}
-    return pooled_scores, float(np.median(seconds)), *max(unsure, key=size), discrete
+    pooled = {key: pool_scores(scores) for key, scores in parts.items()}
+    return pooled, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
-def fitting(jobs):
-    """Futures of ``timed`` fits; see ``start_jobs``."""
-    return start_jobs(timed, jobs)
+def start_fits(jobs: Sequence[tuple]) -> AbstractContextManager[Any]:
+    """Futures of ``fit_fold`` for each job, a tuple of its arguments after ``stop``; see ``start_jobs``."""
+    return start_jobs(fit_fold, jobs)
 
 
-def timed(stop, estimator, X, y, split, fill=False):
-    """(the estimator fitted to the first rows of ``split``, the inputs of the second, seconds of the fit). The rows are taken here,
-    not before, so that memory holds those of running fits only."""
+def fit_fold(
+    stop: Any, estimator: Any, X: Table, y: np.ndarray, split: tuple[np.ndarray, np.ndarray], fill: bool = False
+) -> tuple[Any, Any, float]:
+    """Fit an estimator to the training rows of a split.
+
+    Rows are selected here, so that memory holds those of running fits only.
+
+    Returns
+    -------
+    The fitted estimator, the held-out inputs, and the seconds of the fit.
+    """
     train, test = split
     inputs, held_out = split_inputs(X, train, test, fill)
     start = time.perf_counter()
@@ -164,7 +238,7 @@ def timed(stop, estimator, X, y, split, fill=False):
     return fitted, held_out, time.perf_counter() - start
 
 
-def pooled(scores):
-    """Scores of separate rows as one: the mean over all rows, which every score has one of for each."""
-    rows = np.concatenate([score.rows for score in scores])
+def pool_scores(scores: Sequence[Score]) -> Score:
+    """The scores of disjoint rows as one score of all rows."""
+    rows = np.concatenate([score.rows for score in scores if score.rows is not None])
     return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)

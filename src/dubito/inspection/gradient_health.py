@@ -1,34 +1,42 @@
 """The health of gradients in a network, layer by layer: sizes of values and gradients, dead and saturated units, and advice.
 
-All of it is read off the computation graph of the objective on some rows: an activation's derivative is the slope of the
-sum of its results with respect to its inputs, and a unit is dead when that is 0 on every row.
+It is computed from the computation graph of the objective on some rows: an activation's derivative is the gradient of the
+sum of its outputs with respect to its inputs, and a unit is dead when that is 0 on every row.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._jax.types import ArrayLike, Params
 from dubito._process.threads import check_process
-from dubito.inspection.graph.autodiff import Source, backward, read
-from dubito.inspection.graph.drawing import aligned
-from dubito.inspection.graph.graph import graph
+from dubito.inspection.graph.autodiff import Source, backward, result_of
+from dubito.inspection.graph.drawing import align_columns
+from dubito.inspection.graph.graph import Graph, graph
 from dubito.models.model import Batch
 
-ROWS = 512  # of the table that are looked at
-FLAT = 0.01  # a derivative below this share of the layer's largest is as good as none
-OFTEN = 0.9  # share of rows with such a derivative that makes a unit saturated
-MANY = 0.5  # share of a layer's units that is worth advice
+ROWS = 512  # rows of the table that are used
+FLAT = 0.01  # a derivative below this fraction of the layer's largest counts as none
+OFTEN = 0.9  # fraction of rows with such a derivative that makes a unit saturated
+MANY = 0.5  # fraction of a layer's units that is worth advice
 SMALL, LARGE = 1e-3, 1e3  # ratios of the first layer's gradient to the last one's, and of values to 1
 NAMED = {"relu", "tanh", "logistic"}  # activations that are found without the scope that dubito's networks give them
 
 
 class Layer(NamedTuple):
-    """``weight`` and ``gradient``: root mean squares of the layer's parameters and of the objective's gradient for them;
-    ``value`` and ``slope``: of its results and of the gradient for them; ``dead``: share of units whose activation has
-    derivative 0 on all rows; ``saturated``: share of units whose derivative is below a hundredth of the layer's largest on
-    at least nine of ten rows. None where there is no such thing."""
+    """The numbers of one layer; None where there is no such thing.
+
+    Parameters
+    ----------
+    name : of the layer.
+    weight, gradient : root mean squares of its parameters and of the objective's gradient with respect to them.
+    value, slope : of its outputs and of the gradient with respect to them.
+    dead : fraction of units whose activation has derivative 0 on all rows.
+    saturated : fraction of units whose derivative is below a hundredth of the layer's largest on at least nine of ten rows.
+    """
 
     name: str
     weight: float | None
@@ -40,10 +48,16 @@ class Layer(NamedTuple):
 
 
 class Health(NamedTuple):
-    """``layers`` in the order of the network; ``advice``: sentences, none where nothing is wrong. It prints as a table."""
+    """The health of a network's gradients; prints as a table.
 
-    layers: list
-    advice: list
+    Parameters
+    ----------
+    layers : in the order of the network.
+    advice : sentences; none where nothing is wrong.
+    """
+
+    layers: list[Layer]
+    advice: list[str]
 
     def __str__(self):
         head = ("layer", "rms weight", "rms gradient", "rms value", "rms slope", "dead", "saturated")
@@ -51,19 +65,23 @@ class Health(NamedTuple):
         for layer in self.layers:
             shares = ["" if share is None else f"{100 * share:.0f} %" for share in layer[5:]]
             rows.append((layer.name, *("" if size is None else f"{size:.3g}" for size in layer[1:5]), *shares))
-        return "\n".join([aligned(rows), *(self.advice or ["Nothing is wrong with the gradients."])])
+        return "\n".join([align_columns(rows), *(self.advice or ["Nothing is wrong with the gradients."])])
 
 
-def health(model, params, x, y):
-    """The ``Health`` of −log p(D, θ) per example at ``params`` on the first 512 rows x (N, D) and y (N, K) or (N,).
+def health(model: Any, params: Params, x: ArrayLike, y: ArrayLike) -> Health:
+    """The health of the gradients of −log p(D, θ) per example, on the first 512 rows.
 
-    ``params``: a tree as ``model.init`` gives it: a start, a point, the mean of a posterior, a draw.
+    Parameters
+    ----------
+    model : the model.
+    params : tree as ``model.init`` gives it: an initialization, a point, the mean of a posterior, a draw.
+    x, y : data as ``fit`` takes them.
     """
-    return of_graph(objective(model, params, x, y))
+    return health_of_graph(objective(model, params, x, y))
 
 
-def objective(model, params, x, y):
-    """The ``Graph`` of −log p(D, θ) per example on the first 512 rows, of which ``health`` is."""
+def objective(model: Any, params: Params, x: ArrayLike, y: ArrayLike) -> Graph:
+    """The computation graph of −log p(D, θ) per example on the first 512 rows; arguments as for ``health``."""
     check_process()
     x, y = (jnp.asarray(array[:ROWS]) for array in (x, y))
     size = jnp.float32(len(x))
@@ -71,10 +89,10 @@ def objective(model, params, x, y):
     return graph(lambda params: -model.log_joint(params, batch) / size, params)
 
 
-def of_graph(found):
-    """The ``Health`` read off an ``objective``."""
-    layers = parameters(found)
-    for name, (value, slope, derivative) in activations(found).items():
+def health_of_graph(found: Graph) -> Health:
+    """The health of the gradients of an ``objective``."""
+    layers = parameter_layers(found)
+    for name, (value, slope, derivative) in activation_slopes(found).items():
         known = layers.get(name, Layer(name, None, None, None, None, None, None))
         top = np.max(np.abs(derivative), initial=1e-30)
         units = np.abs(np.atleast_1d(derivative))
@@ -88,8 +106,8 @@ def of_graph(found):
     return Health(list(layers.values()), advice(list(layers.values())))
 
 
-def parameters(found):
-    """Name → Layer of the groups of the network's parameters, and of the results of the scopes that are called as they."""
+def parameter_layers(found: Graph) -> dict[str, Layer]:
+    """The layers by name: the groups of the network's parameters, and the outputs of the scopes with their names."""
     groups: dict[str, list] = {}
     for node in found.nodes:
         if node.name == "input" and node.scope[1:2] == ("network",):
@@ -116,8 +134,8 @@ def parameters(found):
     return layers
 
 
-def activations(found):
-    """Name of the layer → (values, slopes, derivatives) of its activation's results."""
+def activation_slopes(found: Graph) -> dict[str, tuple[Any, np.ndarray, np.ndarray]]:
+    """(outputs, gradients with respect to them, derivatives) of the activation of each layer, by the layer's name."""
     groups: dict[str, list] = {}
     for node in found.nodes:
         if "activation" in node.scope:
@@ -136,27 +154,31 @@ def activations(found):
     def derivatives(values):
         """Of each the slope of the sum of its results with respect to its inputs: its own derivative."""
         return {
-            name: read(backward(found.nodes, values, {last: jnp.ones_like(read(values, last))}, nodes), before)
+            name: result_of(
+                backward(found.nodes, values, {last: jnp.ones_like(result_of(values, last))}, nodes), before
+            )
             for name, (nodes, last, before) in plans.items()
         }
 
     slopes = jax.jit(derivatives)(found.values)
     return {
-        name: (read(found.values, last), slope_of(found, last.node), np.asarray(slopes[name], float))
+        name: (result_of(found.values, last), slope_of(found, last.node), np.asarray(slopes[name], float))
         for name, (_, last, _) in plans.items()
     }
 
 
-def slope_of(found, number):
+def slope_of(found: Graph, number: int) -> np.ndarray:
+    """The gradient with respect to the first output of a node; zeros where there is none."""
     slope = found.slopes[number][0]
     return np.zeros(found.nodes[number].shapes[0]) if slope is None else np.asarray(slope, float)
 
 
-def rms(values):
+def rms(values: Any) -> float:
+    """The root mean square of all numbers."""
     return float(np.sqrt(np.mean(np.square(np.asarray(values, float)))))
 
 
-def advice(layers):
+def advice(layers: Sequence[Layer]) -> list[str]:
     """Sentences on what is wrong and what to do."""
     found = []
     wrong = [layer.name for layer in layers if not np.isfinite([size for size in layer[1:5] if size is not None]).all()]
@@ -180,8 +202,9 @@ def advice(layers):
                 f"The values of {layer.name} have size {layer.value:.2g}: standardize the inputs or start with smaller weights."
             )
     sloped = [layer for layer in layers if layer.slope]
-    if len(sloped) > 1:
-        ratio = sloped[0].slope / sloped[-1].slope
+    slopes = [layer.slope for layer in layers if layer.slope]
+    if len(slopes) > 1:
+        ratio = slopes[0] / slopes[-1]
         if ratio < SMALL:
             found.append(
                 f"Gradients vanish: those of {sloped[0].name} are {ratio:.1g} of those of {sloped[-1].name}. "

@@ -1,8 +1,7 @@
-"""The loss around a trained network: its values on a plane through the space of parameters, and the paths that led there.
+"""The loss around a trained network: its values on a plane in the space of parameters, and the paths of optimizers.
 
-Li, Xu, Taylor, Studer & Goldstein, Visualizing the loss landscape of neural nets, NeurIPS 2018. A plane is made by one of
-``parameter_plane``, ``random_plane`` and ``path_plane``, ``evaluate`` gives the loss on it, ``descent_path`` the way of an
-optimizer, and ``training_plots`` the pictures.
+Li, Xu, Taylor, Studer & Goldstein, Visualizing the loss landscape of neural nets, NeurIPS 2018. ``parameter_plane``,
+``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it, ``descent_path`` an optimizer's path.
 """
 
 import math
@@ -13,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
 
 from dubito._jax import prng, programs
+from dubito._jax.types import ArrayLike, Key, Params
 from dubito._process.threads import check_process, in_threads
 from dubito.inspection import network_view
 from dubito.models.model import Batch
@@ -27,16 +28,20 @@ from dubito.training.members import Trained
 from dubito.training.method import ScheduledMethod
 from dubito.training.stream import memory_pieces
 
-POINTS = 51  # a side
-ROWS = 512  # at a time
-BYTES = 2**24  # of intermediate arrays at a time, on each thread: what a core's cache holds about
+POINTS = 51  # of each coordinate
+BLOCK_ROWS = 512  # rows at a time
+BYTES = 2**24  # of intermediate arrays at a time, on each thread: about what a core's cache holds
 
 
 class Plane(NamedTuple):
-    """θ(a, b) = origin + a·directions[0] + b·directions[1], trees like the model's params.
+    """θ(a, b) = origin + a·directions[0] + b·directions[1].
 
-    ``center``: (a, b) of the params that it was made around; ``box``: the ranges ((low, high), (low, high)) that a picture
-    shows of a and b; ``labels``: what a and b are.
+    Parameters
+    ----------
+    origin, directions : trees like the model's parameters.
+    center : (a, b) of the parameters that the plane was made around.
+    box : the ranges ((low, high), (low, high)) of a and b that a picture shows.
+    labels : what a and b are.
     """
 
     origin: Any
@@ -45,33 +50,60 @@ class Plane(NamedTuple):
     box: tuple
     labels: tuple
 
-    def at(self, a, b):
-        """θ(a, b)."""
+    def at(self, a: float, b: float) -> Params:
+        """θ(a, b), a tree like the model's parameters.
+
+        Parameters
+        ----------
+        a, b : coordinates.
+        """
         return _at(self.origin, self.directions, jnp.asarray([a, b], jnp.float32))
 
 
 class Landscape(NamedTuple):
-    """``values`` (m, n), in nats per example, at the coordinates ``first`` (n,) and ``second`` (m,) of a plane."""
+    """The loss on a plane.
+
+    Parameters
+    ----------
+    plane : the plane.
+    first, second : coordinates (n,) and (m,).
+    values : (m, n), in nats per example.
+    objective : "joint" or "likelihood".
+    """
 
     plane: Plane
-    first: np.ndarray
-    second: np.ndarray
-    values: np.ndarray
+    first: Float[np.ndarray, "n"]
+    second: Float[np.ndarray, "m"]
+    values: Float[np.ndarray, "m n"]
     objective: str
 
 
 class Path(NamedTuple):
-    """``params``, a tree with a leading axis, after each of the numbers of ``steps`` (T,)."""
+    """The path of an optimizer.
+
+    Parameters
+    ----------
+    steps : (T,), numbers of steps.
+    params : the parameters after each, a tree with a leading axis.
+    """
 
     steps: np.ndarray
     params: Any
 
 
-def parameter_plane(params, first, second, *, reach=1.0):
-    """The plane of two parameters, all others as in ``params``; its coordinates are the parameters' own values.
+def parameter_plane(params: Params, first: str, second: str, *, reach: float = 1.0) -> Plane:
+    """The plane of two parameters, with all others fixed; its coordinates are the values of the two.
 
-    ``first`` and ``second``: names such as "network.layer_0.w[0, 3]" or "likelihood.log_precision[0]". ``reach``: how far
-    a picture goes to each side of the present values. ValueError for a name that is not there, with those that are.
+    Parameters
+    ----------
+    params : tree like the model's parameters.
+    first, second : names such as "network.layer_0.w[0, 3]" or "likelihood.log_precision[0]".
+    reach : how far a picture extends to each side of the present values.
+
+    Raises
+    ------
+    ValueError
+        For unknown names; the message lists the known ones.
     """
     if first == second:
         raise ValueError(f"a plane needs two different parameters, got {first!r} twice")
@@ -111,12 +143,22 @@ def _place(params, name):
     return number, place
 
 
-def random_plane(params, *, key, reach=1.0):
-    """The plane through ``params`` of two random directions, filter-normalized (Li et al., section 4).
+def random_plane(params: Params, *, key: Key, reach: float = 1.0) -> Plane:
+    """The plane of two random, filter-normalized directions.
 
-    Each filter, the weights into one unit or channel (all axes of a leaf but the last), has a normal direction scaled to
-    the filter's own norm, so that 1 on an axis is a change as large as the weights, whatever the layers' scales. Biases
+    Each filter, the weights into one unit or channel (all axes of a leaf but the last), gets a normal direction scaled to
+    the filter's norm, so that 1 on an axis is a change as large as the weights, whatever the scales of the layers. Biases
     and the likelihood's parameters stay as they are.
+
+    Parameters
+    ----------
+    params : tree like the model's parameters, at the plane's origin.
+    key : of the random directions.
+    reach : how far a picture extends to each side.
+
+    References
+    ----------
+    Li et al. (2018), section 4.
     """
     leaves, tree = jax.tree.flatten(params["network"])
 
@@ -141,11 +183,20 @@ def _like_filters(direction, leaf):
     return (direction * (norm / own)).astype(leaf.dtype)
 
 
-def path_plane(*paths):
-    """The plane of the two principal directions of the points of one or several ``Path``s, through the first one's end.
+def path_plane(*paths: Path) -> Plane:
+    """The plane of the first two principal components of the points of some paths.
 
-    The directions are orthonormal; their labels say how much of the points' variance is along each. The rest is not in
-    the picture: a path is drawn where it is projected to.
+    The directions are orthonormal; their labels name the share of the points' variance along each. The rest is not in the
+    picture: a path is drawn at its projection.
+
+    Parameters
+    ----------
+    *paths : the plane passes through the end of the first.
+
+    Raises
+    ------
+    ValueError
+        For points on one line.
     """
     check_process()
     points = np.concatenate([_matrix(path.params) for path in paths])
@@ -170,19 +221,44 @@ def path_plane(*paths):
     return plane._replace(box=box)
 
 
-def project(plane, params):
-    """The coordinates (T, 2) of the points of the plane that are nearest to ``params``, a tree with a leading axis."""
-    rows = _matrix(params) - _vector(plane.origin)
-    directions = np.stack([_vector(direction) for direction in plane.directions])
+def project(plane: Plane, params: Params) -> Float[np.ndarray, "points 2"]:
+    """Project parameters onto a plane.
+
+    Parameters
+    ----------
+    plane : the plane.
+    params : a tree with a leading axis of points.
+
+    Returns
+    -------
+    (points, 2), the coordinates of the nearest points of the plane.
+    """
+    rows = _matrix(params) - np.asarray(ravel_pytree(plane.origin)[0], float)
+    directions = np.stack([np.asarray(ravel_pytree(direction)[0], float) for direction in plane.directions])
     return np.linalg.solve(directions @ directions.T, directions @ rows.T).T
 
 
-def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, objective="joint"):
-    """The loss on a plane: a ``Landscape`` at coordinates ``first`` and ``second`` (None: 51 over the plane's box).
+def evaluate(
+    model: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    plane: Plane,
+    *,
+    first: ArrayLike | None = None,
+    second: ArrayLike | None = None,
+    weight: ArrayLike | None = None,
+    objective: str = "joint",
+) -> Landscape:
+    """The loss on a plane. Points are evaluated some at a time, on all cores, in bounded memory.
 
-    ``x`` (N, D) and ``y`` as ``fit`` takes them, with ``weight`` (N,). ``objective``: "joint", −log p(D, θ)/N, which MAP
-    minimizes, or "likelihood", −log p(D | θ)/N; N is the sum of the weights. Points are evaluated some at a time, on all
-    cores, in bounded memory.
+    Parameters
+    ----------
+    model : the model.
+    x, y, weight : data as ``fit`` takes them.
+    plane : the plane.
+    first, second : coordinates; None is 51 over the plane's box.
+    objective : "joint", −log p(D, θ)/N, which MAP minimizes, or "likelihood", −log p(D | θ)/N, where N is the sum of the
+        weights.
     """
     check_process()
     if objective not in ("joint", "likelihood"):
@@ -199,9 +275,18 @@ def evaluate(model, x, y, plane, *, first=None, second=None, weight=None, object
     return Landscape(plane, first, second, values, objective)
 
 
-def log_densities(model, rows, plane, grid):
-    """log p(D | θ) and log p(θ), in nats, at each of ``grid`` (n, 2): (n, 2)."""
-    size = min(padded_size(len(rows.x)), ROWS)
+def log_densities(
+    model: Any, rows: Any, plane: Plane, grid: Float[np.ndarray, "points 2"]
+) -> Float[np.ndarray, "points 2"]:
+    """log p(D | θ) and log p(θ), in nats, at points of a plane.
+
+    Parameters
+    ----------
+    model : the model, its numbers as float32 arrays.
+    rows : checked data.
+    plane, grid : the plane, and the coordinates of the points.
+    """
+    size = min(padded_size(len(rows.x)), BLOCK_ROWS)
     total = -(-len(rows.x) // size) * size
     x, y, weight = (pad_rows(array, total) for array in (rows.x, rows.y, rows.train))
     cuts = range(0, total, size)
@@ -248,12 +333,30 @@ def _at(origin, directions, point):
     )
 
 
-def descent_path(model, x, y, method, *, key, weight=None, points=50):
-    """The way of a descent: the ``Path`` of ``points`` + 1 parameters, even in steps, from the start to the end.
+def descent_path(
+    model: Any,
+    x: ArrayLike,
+    y: ArrayLike,
+    method: Any,
+    *,
+    key: Key,
+    weight: ArrayLike | None = None,
+    points: int = 50,
+) -> Path:
+    """The path of a gradient descent.
 
-    They are those that ``fit(model, x, y, method, key=key)`` goes through, to the same bits; of a distribution over
-    weights its means. Methods with one ``key`` start from one point and see the same rows in the same order. Raises
-    ValueError for methods of several members, and as ``fit`` does.
+    The parameters are those that ``fit(model, x, y, method, key=key)`` passes through, to the same bits; of a distribution
+    over weights the means. Methods with the same ``key`` start from the same point and see the same rows in the same order.
+
+    Parameters
+    ----------
+    model, x, y, method, key, weight : as for ``fit``.
+    points : number of points after the start, evenly spaced in steps.
+
+    Raises
+    ------
+    ValueError
+        For methods of several members or without an optimizer, and as ``fit`` does.
     """
     if not isinstance(method, ScheduledMethod):
         raise ValueError(f"a path is one descent's, with an optimizer; got {type(method).__name__}")
@@ -283,7 +386,9 @@ def descent_path(model, x, y, method, *, key, weight=None, points=50):
                 raise divergence_error(model, method, rows, loop_state)
         states.append(jax.tree.map(np.array, loop_state.running))  # copies: its memory is reused
     trained = partial(Trained, (member,), numbers=(0,), count=1, rows=rows)
-    ends = [network_view.point(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states]
+    ends = [
+        network_view.point_params(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states
+    ]
     return Path(steps, jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *ends))
 
 
@@ -291,10 +396,6 @@ def _box(center, reach):
     if not reach > 0:
         raise ValueError(f"reach must be positive, got {reach!r}")
     return tuple((at - reach, at + reach) for at in center)
-
-
-def _vector(tree):
-    return np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in jax.tree.leaves(tree)])
 
 
 def _matrix(tree):

@@ -1,16 +1,19 @@
-"""Under- and overfitting read off the curves of a fit, with the numbers that say so."""
+"""Under- and overfitting diagnosed from the learning curves of a fit, with the numbers as evidence."""
 
 import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 
-CLEAR = 5.0  # standard errors of a difference of medians: the lowest of many lies two below by chance, and these are estimates
-SHARE = 0.05  # of all that was learned: a loss below this is no reason to train otherwise
+from dubito.estimators.base import BayesianEstimator
+
+CLEAR = 5.0  # standard errors of a difference of medians: the lowest of many lies two below by chance
+SHARE = 0.05  # of all that was learned: a smaller loss is no reason to train differently
 PACE = 0.2  # of the mean pace, that is 2 % of all that was learned in the last tenth of the epochs
-CARRIED = 0.5  # of training's gain: where less reaches unseen rows, most of it was learned by heart
-LITTLE = 0.5 * math.log(1 / (1 - 0.25))  # nats: what a Gaussian gains where a quarter of the variance is explained
+GENERALIZED = 0.5  # of the gain in training: where less is seen in validation, most of it was memorized
+LITTLE = 0.5 * math.log(1 / (1 - 0.25))  # nats that a Gaussian gains where a quarter of the variance is explained
 
 ADVICE = {
     "overfitting": "A smaller network, a stronger prior, dropout, an ensemble or more rows help; so does early stopping.",
@@ -23,13 +26,21 @@ ADVICE = {
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """A ``verdict`` and what it rests on, in nats per example (losses: lower is better), medians over the members.
+    """A verdict on a fit and its evidence: losses in nats per example (lower is better), medians over the members.
 
-    ``train`` and ``validation``: medians over the last tenth of the epochs; ``best``: the lowest median over as many, and
-    ``best_epoch`` the best of these, of ``epochs`` in all. ``gap`` = validation − train, ``rise`` = validation − best,
-    ``fall``: how much validation fell from the tenth before to the last, ``noise``: the standard error of such a difference,
-    from the curve's own jumps. ``learned`` = reference − best, ``carried`` = (reference − validation)/(reference − train),
-    where the reference is ``trivial`` or else the first epoch's validation. ``sentences`` say all this.
+    Parameters
+    ----------
+    verdict : "overfitting", "underfitting", "still improving", "fine" or "unknown".
+    epochs : number of epochs.
+    train, validation : medians over the last tenth of the epochs.
+    best, best_epoch : the lowest median over as many epochs, and the best of these epochs.
+    rise : validation − best.
+    fall : decrease of validation from the tenth before the last to the last tenth.
+    noise : standard error of such a difference, from the jumps of the curve.
+    learned : reference − best, where the reference is ``trivial`` or else the validation loss of the first epoch.
+    generalized : (reference − validation)/(reference − train).
+    trivial, goal : as for ``diagnose``.
+    sentences : the evidence as text.
     """
 
     verdict: str
@@ -42,39 +53,46 @@ class Diagnosis:
     fall: float
     noise: float
     learned: float
-    carried: float
+    generalized: float
     trivial: float | None
     goal: float | None
     sentences: tuple = ()
 
     @property
-    def gap(self):
+    def gap(self) -> float:
+        """Validation − train, in nats per example."""
         return self.validation - self.train
 
     def __str__(self):
         return "\n".join([f"Verdict: {self.verdict}.", *self.sentences, ADVICE[self.verdict]])
 
 
-def diagnose(fitted, *, trivial=None, goal=None):
-    """A ``Diagnosis`` of a fitted estimator, or of its ``history_``: for each member (epochs, 3), the likelihood, the
-    penalty and the validation score, in nats per example, higher being better.
+def diagnose(fitted: Any, *, trivial: float | None = None, goal: float | None = None) -> Diagnosis:
+    """Diagnose a fit from its learning curves.
 
     Verdicts, the first that holds:
 
     - unknown: no validation scores, or fewer than 2 epochs;
     - overfitting: validation has risen from its best by more than 5 % of all that was learned (and 5 standard errors), or
       less than half of training's gain is seen in validation;
-    - underfitting: training is farther from ``goal``, a loss known to be possible (another network's, the noise's own),
-      than validation is from training; or training has gained less than 0.14 nats (R² of 25 %) on ``trivial``, the loss of
-      predicting without inputs. An estimator's is known: standard normal targets, classes guessed evenly;
+    - underfitting: training is farther from ``goal`` than validation is from training; or training has gained less than
+      0.14 nats (R² of 25 %) on ``trivial``;
     - still improving: validation fell in the last tenth by more than 2 % of all that was learned (and 5 standard errors);
     - fine.
 
-    A fit's training score is taken while weights change and with the method's noise (dropout's, drawn weights), so
+    The training score is computed while weights change and with the method's noise (dropout masks, drawn weights), so
     validation may lie below it. Where rows are held out, a fit keeps the state of its best epoch, whatever came after.
+
+    Parameters
+    ----------
+    fitted : fitted estimator, or its ``history_``: for each member (epochs, 3), the likelihood, the penalty and the
+        validation score, in nats per example, higher being better.
+    trivial : loss of predicting without inputs. That of an estimator is known: ``trivial_loss``.
+    goal : loss that is known to be attainable, as by another network.
     """
-    history = getattr(fitted, "history_", fitted)
-    if trivial is None and history is not fitted:
+    known = isinstance(fitted, BayesianEstimator)
+    history = fitted.history_ if known else fitted
+    if trivial is None and known:
         trivial = trivial_loss(fitted)
     members = [np.asarray(member, float) for member in history]
     if not members or any(member.ndim != 2 or member.shape[1] != 3 for member in members):
@@ -82,17 +100,26 @@ def diagnose(fitted, *, trivial=None, goal=None):
     parts = [_read(-member[:, 0], -member[:, 2], trivial) for member in members if len(member)]
     read: Any = {name: float(np.median([part[name] for part in parts])) for name in parts[0]} if parts else {}
     if not parts or math.isnan(read["validation"]) or read["epochs"] < 2:
-        nothing = dict.fromkeys(("validation", "best", "rise", "fall", "noise", "learned", "carried"), math.nan)
+        nothing = dict.fromkeys(("validation", "best", "rise", "fall", "noise", "learned", "generalized"), math.nan)
         read = {"epochs": 0, "train": math.nan} | read | nothing | {"best_epoch": 0}
     read |= {"epochs": int(read["epochs"]), "best_epoch": int(read["best_epoch"]), "trivial": trivial, "goal": goal}
     verdict = _verdict(Diagnosis("unknown", **read))
     return Diagnosis(verdict, **read, sentences=tuple(_sentences(Diagnosis(verdict, **read), len(parts))))
 
 
-def trivial_loss(estimator):
-    """What predicting without inputs costs on the scale of an estimator's history, in nats: ½ log 2πe for each standardized
-    target, or log C for C classes guessed evenly; None where targets keep their units, as counts do."""
-    if hasattr(estimator, "classes_"):
+def trivial_loss(estimator: Any) -> float | None:
+    """The loss of predicting without inputs, on the scale of an estimator's history.
+
+    Parameters
+    ----------
+    estimator : fitted estimator.
+
+    Returns
+    -------
+    ½ log 2πe nats for each standardized target, log C for C classes with equal probabilities; None where targets keep
+    their units, as counts do.
+    """
+    if is_classifier(estimator):
         return math.log(len(estimator.classes_))
     if not estimator.posterior_.model.likelihood.standardizes_targets:
         return None
@@ -104,7 +131,9 @@ def _read(train, valid, trivial):
     epochs, window = len(train), max(1, len(train) // 10)
     found = {"epochs": epochs, "train": np.median(train[-window:]), "validation": math.nan}
     if np.any(np.isnan(valid)):
-        return found | dict.fromkeys(("best", "best_epoch", "rise", "fall", "noise", "learned", "carried"), math.nan)
+        return found | dict.fromkeys(
+            ("best", "best_epoch", "rise", "fall", "noise", "learned", "generalized"), math.nan
+        )
     medians = np.median(np.lib.stride_tricks.sliding_window_view(valid, window), axis=1)
     last, place = medians[-1], int(np.argmin(medians))
     before = medians[-1 - window] if len(medians) > window else valid[0]
@@ -121,20 +150,20 @@ def _read(train, valid, trivial):
         "fall": before - last,
         "noise": sd * math.sqrt(math.pi / window),
         "learned": reference - medians[place],
-        "carried": (reference - last) / gained if gained > 0 else math.nan,
+        "generalized": (reference - last) / gained if gained > 0 else math.nan,
     }
 
 
 def _verdict(d):
     if math.isnan(d.validation):
         return "unknown"
-    learned, doubt = max(d.learned, 0.0), CLEAR * d.noise
-    if d.rise > max(SHARE * learned, doubt) or d.carried < CARRIED and d.gap > max(SHARE * learned, doubt):
+    learned, noise = max(d.learned, 0.0), CLEAR * d.noise
+    if d.rise > max(SHARE * learned, noise) or d.generalized < GENERALIZED and d.gap > max(SHARE * learned, noise):
         return "overfitting"
-    far = d.goal is not None and d.train - d.goal > max(d.gap, SHARE * learned, doubt)
+    far = d.goal is not None and d.train - d.goal > max(d.gap, SHARE * learned, noise)
     if far or (d.trivial is not None and d.trivial - d.train < LITTLE):
         return "underfitting"
-    return "still improving" if d.fall > max(0.1 * PACE * learned, doubt) else "fine"
+    return "still improving" if d.fall > max(0.1 * PACE * learned, noise) else "fine"
 
 
 def _sentences(d, members):
@@ -155,7 +184,9 @@ def _sentences(d, members):
     moved = "fell" if d.fall > 0 else "rose"
     yield f"In the last tenth it {moved} by {abs(d.fall):.3f}; the curve's own noise is ± {d.noise:.3f}."
     since = "the first epoch" if d.trivial is None else f"predicting without inputs ({d.trivial:.3f})"
-    share = "" if math.isnan(d.carried) else f"; {100 * d.carried:.0f} % of training's gain is seen in validation"
+    share = (
+        "" if math.isnan(d.generalized) else f"; {100 * d.generalized:.0f} % of training's gain is seen in validation"
+    )
     yield f"Since {since} validation has gained {d.learned:.3f} at best{share}."
     if d.goal is not None:
         yield f"Training is {d.train - d.goal:.3f} above the goal of {d.goal:.3f}."

@@ -1,12 +1,21 @@
-"""What pictures and measures of a trained network read out of it: its posterior, its weights and their spread, its hidden
-units, and the rows as it sees them. ``fitted`` is a posterior or a fitted estimator everywhere."""
+"""What pictures and measures read from a trained network: its posterior, weights, hidden units and encoded rows.
+
+``fitted`` is a posterior or a fitted estimator everywhere.
+"""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
+from sklearn.base import is_classifier
 
+from dubito._check import DataError
+from dubito._jax.types import Params
+from dubito.estimators.base import BayesianEstimator
+from dubito.methods.ensembles.cross_fit import MeanAndNoiseNetwork
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.likelihoods.by_name import target_error
 from dubito.models.networks import MLP
@@ -14,28 +23,41 @@ from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.outcomes import label_codes
-from dubito.tables.columns import DataError, check_target
-from dubito.training.method import Wrapper
+from dubito.tables.validation import check_target
+from dubito.training.method import base_method
 
 
-def posterior_of(fitted):
-    """The posterior of a fitted estimator, or a posterior as it is. ValueError for anything else."""
-    posterior = getattr(fitted, "posterior_", fitted)
+def posterior_of(fitted: Any) -> Any:
+    """The posterior of a fitted estimator, or a posterior as it is.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    posterior = fitted.posterior_ if isinstance(fitted, BayesianEstimator) else fitted
     if not (hasattr(posterior, "model") and hasattr(posterior, "sample")):
         raise ValueError(f"expected a posterior or a fitted estimator, got {type(fitted).__name__}")
     return posterior
 
 
-def member_of(fitted, member=None):
-    """The posterior of one network: (posterior, its number or None, how many there are).
+def member_of(fitted: Any, member: int | None = None) -> tuple[Any, int | None, int]:
+    """The posterior of one network.
 
-    ``member`` counts from 0. None is the first of an ensemble, as a Mixture or an estimator's method tells, and otherwise
-    all draws together, which is right for a sampler's: those have their units in common, members have not. Of a Laplace
-    approximation it is the point.
+    Parameters
+    ----------
+    fitted : posterior or fitted estimator.
+    member : number from 0. None is the first member of an ensemble; otherwise all draws together, as for a sampler, whose
+        draws share their hidden units while members do not. Of a Laplace approximation it is the point.
+
+    Returns
+    -------
+    The posterior, its number or None, and how many members there are.
     """
     posterior = posterior_of(fitted)
     if member is None:
-        if not isinstance(posterior, Mixture) and not isinstance(getattr(fitted, "method_", None), Wrapper):
+        ensemble = isinstance(fitted, BayesianEstimator) and base_method(fitted.method_) is not fitted.method_
+        if not isinstance(posterior, Mixture) and not ensemble:
             return _looked_at(posterior), None, 1
         member = 0
     size = len(posterior.parts) if isinstance(posterior, Mixture) else 1
@@ -52,18 +74,28 @@ def _looked_at(posterior):
     return posterior if not isinstance(posterior, Posterior) or posterior.point is None else posterior.point
 
 
-def moments(posterior):
-    """(mean, standard deviation) of every parameter, trees like the model's params; None as deviation of a point.
+def parameter_moments(posterior: Any) -> tuple[Params, Params | None]:
+    """Mean and standard deviation of every parameter.
 
-    Dropout's weights are points; its doubt is in its masks. ValueError where moments are not known in closed form.
+    Parameters
+    ----------
+    posterior : one of a single network. Dropout's weights are points; its uncertainty is in its masks.
+
+    Returns
+    -------
+    Trees like the model's parameters; None as the standard deviation of a point.
+
+    Raises
+    ------
+    ValueError
+        If the moments are not known in closed form.
     """
     if isinstance(posterior, DiagonalNormal):
         return posterior.mean, posterior.scale
     if isinstance(posterior, Samples):
         mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), posterior.params)
-        return mean, jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1), posterior.params) if len(
-            posterior
-        ) > 1 else None
+        several = len(posterior) > 1
+        return mean, jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1), posterior.params) if several else None
     if isinstance(posterior, DropoutPosterior):
         return posterior.params, None
     raise ValueError(
@@ -72,47 +104,81 @@ def moments(posterior):
     )
 
 
-def point(fitted, member=None):
-    """One set of params to look at: a point estimate, the mean of a distribution over weights, dropout's own weights."""
-    return moments(member_of(fitted, member)[0])[0]
+def point_params(fitted: Any, member: int | None = None) -> Params:
+    """One set of parameters to look at: a point estimate, a posterior mean, or dropout's weights without masks.
+
+    Parameters
+    ----------
+    fitted, member : as for ``member_of``.
+    """
+    return parameter_moments(member_of(fitted, member)[0])[0]
 
 
-def layered(network, params):
-    """The multilayer perceptron that predicts and its params; of one with a noise network beside it the mean's."""
+def mean_network(network: Any, params: Params) -> tuple[MLP, Params]:
+    """The multilayer perceptron that predicts the mean, and its parameters.
+
+    Parameters
+    ----------
+    network : the model's, which may have a noise network beside the mean's.
+    params : the network's.
+
+    Raises
+    ------
+    ValueError
+        For a network that is no multilayer perceptron.
+    """
     if isinstance(network, MLP):
         return network, params
-    if hasattr(network, "mean") and "mean" in params:
-        return layered(network.mean, params["mean"])
+    if isinstance(network, MeanAndNoiseNetwork):
+        return mean_network(network.mean, params["mean"])
     raise ValueError(f"this reads layers of multilayer perceptrons, as dubito.mlp makes them; got {network!r}")
 
 
-def hidden(network, params, x):
-    """The activations of each hidden layer at rows x (n, D): a list of (n, units)."""
-    network, params = layered(network, params)
+def hidden_activations(
+    network: Any, params: Params, x: Float[np.ndarray, "rows inputs"]
+) -> list[Float[jax.Array, "rows units"]]:
+    """The activations of each hidden layer.
+
+    Parameters
+    ----------
+    network, params : as for ``mean_network``.
+    x : encoded rows.
+    """
+    network, params = mean_network(network, params)
     name = network.activation
     function = ACTIVATIONS[name].function if isinstance(name, str) else name
     below = [replace(network, hidden=network.hidden[:k], outputs=width) for k, width in enumerate(network.hidden)]
     return [function(part.apply(params, x)) for part in below]
 
 
-def unit_correlation(fitted, X, *, member=None):
-    """The mean absolute correlation between pairs of hidden units over rows X (n, D), for each hidden layer, (layers,).
+def unit_correlation(fitted: Any, X: Any, *, member: int | None = None) -> Float[np.ndarray, "layers"]:
+    """The mean absolute correlation between pairs of hidden units, for each hidden layer.
 
-    1: all units say the same; over independent rows unrelated ones show about √(2/(πn)). Units that never change
-    are left out; nan where fewer than two are left. Dropout's is that of its weights without masks: lower than without
-    dropout where units start alike or a prior holds them together, but higher after maximum likelihood (measured in the
-    tests), since each unit must then say what others may be kept from saying.
+    1 means that all units are redundant; over independent rows unrelated units show about √(2/(πn)). Dropout's is that of
+    its weights without masks: lower than without dropout where units start alike or a prior holds them together, but higher
+    after maximum likelihood (measured in the tests), since each unit must then carry what masked units cannot.
+
+    Parameters
+    ----------
+    fitted, member : as for ``member_of``.
+    X : table of a fitted estimator, or encoded rows (n, D) of a posterior; at least 3 rows.
+
+    Returns
+    -------
+    (layers,); units that never change are left out, and nan stands where fewer than two are left.
     """
     posterior = member_of(fitted, member)[0]
-    x = X if fitted is posterior_of(fitted) else rows_of(fitted, X)
+    x = X if fitted is posterior_of(fitted) else encode_rows(fitted, X)
     x = np.asarray(x, np.float32)
     if x.ndim != 2 or len(x) < 3:
         raise ValueError(f"a correlation needs at least 3 rows, (n, D); got shape {x.shape}")
-    return np.array([_mean_correlation(layer) for layer in hidden(posterior.model.network, _network(posterior), x)])
+    return np.array(
+        [_mean_correlation(layer) for layer in hidden_activations(posterior.model.network, _network(posterior), x)]
+    )
 
 
 def _network(posterior):
-    return moments(posterior)[0]["network"]
+    return parameter_moments(posterior)[0]["network"]
 
 
 def _mean_correlation(values):
@@ -126,15 +192,30 @@ def _mean_correlation(values):
     return (size.sum() - np.trace(size)) / (count * (count - 1))
 
 
-def rows_of(estimator, X, y=None):
-    """(x, y) as the network of a fitted estimator sees them: encoded columns, standardized targets or classes' numbers; x
-    alone without ``y``. Raises DataError for rows that are none, or that the likelihood cannot have made."""
+def encode_rows(estimator: Any, X: Any, y: Any = None) -> Any:
+    """Rows as the network of a fitted estimator sees them.
+
+    Parameters
+    ----------
+    estimator : fitted estimator.
+    X : table (rows, columns).
+    y : target (rows,) or (rows, targets), or None.
+
+    Returns
+    -------
+    x (rows, width), or (x, y) with standardized targets or indices of classes.
+
+    Raises
+    ------
+    DataError
+        For no rows, and for targets that the likelihood does not support.
+    """
     x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)
     if len(x) == 0:
         raise DataError("The table has no rows; give at least one.")
     if y is None:
         return x
-    if hasattr(estimator, "classes_"):
+    if is_classifier(estimator):
         return x, label_codes(y, estimator.classes_)
     table, _ = check_target(y, len(x), "regression")
     problem = target_error(estimator.posterior_.model.likelihood, table)

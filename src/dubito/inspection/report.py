@@ -1,4 +1,4 @@
-"""The report: scores, pictures, settings, seed and versions in one HTML file that needs nothing else to be read."""
+"""A report: scores, pictures, settings, seed and versions in one self-contained HTML file."""
 
 import base64
 import datetime
@@ -7,16 +7,22 @@ import importlib.resources
 import io
 import math
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from dubito._jax.types import ArrayLike
 from dubito._process.output_files import write_atomically
-from dubito.estimators.cross_validation import interpretation
+from dubito.estimators.base import BayesianEstimator
+from dubito.estimators.cross_validation import CrossValidationResult, interpretation
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import interpret_scorecard, join_names
 from dubito.inspection.plots import predictions
+from dubito.inspection.plots.predictions import Figure
 
 try:
     import jinja2
@@ -37,31 +43,58 @@ BANDS = "The inner band is epistemic uncertainty, which more data would reduce; 
 
 @dataclass(frozen=True)
 class Table:
-    """Texts to read: ``header`` (of a name's lines the first is strong), ``rows``, and the (row, column) pairs that are
-    ``best``."""
+    """A table of texts.
+
+    Parameters
+    ----------
+    caption : text above the table.
+    header : names of the columns; the first line of each is strong.
+    rows : tuples of cells.
+    best : (row, column) pairs to emphasize.
+    """
 
     caption: str
-    header: tuple
-    rows: tuple
-    best: frozenset = frozenset()
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    best: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)
 class Section:
-    """``text`` has paragraphs between empty lines; ``points`` are the items of a list below it; ``pictures`` are (caption,
-    alternative text, a Matplotlib figure or what ``png`` made of one)."""
+    """A section of a report.
+
+    Parameters
+    ----------
+    title : heading.
+    text : paragraphs separated by empty lines.
+    tables : below the text.
+    pictures : (caption, alternative text, a Matplotlib figure or the bytes of ``figure_png``).
+    points : items of a list below the text.
+    """
 
     title: str
     text: str = ""
-    tables: tuple = ()
-    pictures: tuple = ()
-    points: tuple = ()
+    tables: tuple[Table, ...] = ()
+    pictures: tuple[tuple[str, str, Any], ...] = ()
+    points: tuple[str, ...] = ()
 
 
-def write_report(path, title, sections, *, settings, seed):
-    """Write ``sections`` with ``settings`` (name: value), ``seed`` and versions to ``path``, whole or not at all.
+def write_report(
+    path: str | Path, title: str, sections: Sequence[Section], *, settings: Mapping[str, Any], seed: Any
+) -> None:
+    """Write a report, whole or not at all. The page loads nothing, and no text is interpreted as markup.
 
-    The page fetches nothing, and no text in it is taken for markup. Raises OSError where it cannot be written.
+    Parameters
+    ----------
+    path : .html file.
+    title : heading.
+    sections : in order.
+    settings, seed : shown below the sections, with the versions of the libraries.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -78,11 +111,29 @@ def write_report(path, title, sections, *, settings, seed):
         file.write(page.encode())
 
 
-def data_section(title, cards, name, predictive, y, *, text="", x=None, history=None, posterior=None):
-    """A section on one data set: the scores of all methods, what they say of ``name``, and pictures of it.
+def data_section(
+    title: str,
+    cards: Sequence[tuple[str, Mapping[str, Any]]],
+    name: str,
+    predictive: Any,
+    y: ArrayLike,
+    *,
+    text: str = "",
+    x: ArrayLike | None = None,
+    history: Sequence[np.ndarray] | None = None,
+    posterior: Any = None,
+) -> Section:
+    """A section on one data set: the scores of all methods, their interpretation for one, and pictures of it.
 
-    ``cards``: (method, ``metrics.scorecard``) pairs; ``predictive``: of held-out rows, whose outcomes were ``y``. ``x``
-    (n,), the only column, adds the bands, ``history`` the loss curves, ``posterior`` whether its draws were enough.
+    Parameters
+    ----------
+    title, text : heading and first paragraphs.
+    cards : pairs of a method's name and its ``metrics.scorecard``.
+    name : the method that the pictures show.
+    predictive, y : its predictive distribution of held-out rows, and their targets.
+    x : (n,), the only input; adds the bands.
+    history : adds the loss curves.
+    posterior : adds whether its draws were enough.
     """
     read = interpret_scorecard(metrics.scorecard(predictive, y), discrete=predictive.discrete)
     paragraphs = [text, f"{name}: {read}" if read else ""]
@@ -110,9 +161,14 @@ def data_section(title, cards, name, predictive, y, *, text="", x=None, history=
     return Section(title, "\n\n".join(filter(None, paragraphs)), (scorecard_table(cards),), tuple(pictures))
 
 
-def draws_text(unsure):
-    """Paragraphs on whether draws are enough, of (name, ``diagnostics.MonteCarloError``) pairs, each with the
-    ``interpretation.Setting`` that would make them so as a third, if any."""
+def draws_text(unsure: Sequence[tuple]) -> str:
+    """Paragraphs on whether draws are enough.
+
+    Parameters
+    ----------
+    unsure : tuples of a name, a ``diagnostics`` Monte Carlo error and, optionally, the setting that would make it small
+        enough.
+    """
     parts = []
     for name, error, *setting in unsure:
         advice = [f"To have enough, use {one.python}." for one in setting if one is not None]
@@ -120,13 +176,22 @@ def draws_text(unsure):
     return "\n\n".join(parts)
 
 
-def comparison_report(path, title, rows, *, settings, seed):
-    """Write the report of ``comparison.compare``'s ``rows``, the best first."""
-    cards = [(row.name, row.card()) for row in rows]
+def comparison_report(
+    path: str | Path, title: str, rows: Sequence[CrossValidationResult], *, settings: Mapping[str, Any], seed: Any
+) -> None:
+    """Write a report on cross-validation results.
+
+    Parameters
+    ----------
+    path, title, settings, seed : as for ``write_report``.
+    rows : of ``cross_validation.compare``, the best first.
+    """
+    cards = [(row.name, row.to_dict()) for row in rows]
     table = scorecard_table(cards)
-    gaps = ["–", *[rounded(row.difference.value, row.difference.se) for row in rows[1:]]]
+    gaps = ["–", *[round_to_error(row.difference.value, row.difference.se) for row in rows[1:]]]
     lines = [
-        (*line, gap, rounded(row.seconds, math.nan)) for line, gap, row in zip(table.rows, gaps, rows, strict=True)
+        (*line, gap, round_to_error(row.seconds, math.nan))
+        for line, gap, row in zip(table.rows, gaps, rows, strict=True)
     ]
     table = replace(
         table,
@@ -156,14 +221,18 @@ def _scores_picture(cards, key):
     )
 
 
-def scorecard_table(rows):
-    """The Table of (method, ``metrics.scorecard``) pairs: scores ± standard errors, rounded to what the errors leave.
+def scorecard_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
+    """A table of scores ± standard errors, rounded to the digits that the errors leave.
 
-    Best are the scores that round to the best one; of coverages, those nearest to what was promised.
+    Best are the scores that round to the best one; of coverages, those nearest to the nominal one.
+
+    Parameters
+    ----------
+    rows : pairs of a method's name and its ``metrics.scorecard``.
     """
     keys = [key for key in predictions.SCORES if any(key in card for _, card in rows)]
     lines = [
-        (str(name), *[rounded(card.get(key, np.nan), card.get(f"{key}_se", np.nan)) for key in keys])
+        (str(name), *[round_to_error(card.get(key, np.nan), card.get(f"{key}_se", np.nan)) for key in keys])
         for name, card in rows
     ]
     best = {(row, 1 + column) for column, key in enumerate(keys) for row in _best(rows, key)}
@@ -187,8 +256,14 @@ def _best(rows, key):
     return np.flatnonzero(np.round(values, places) == np.round(values[winner], places)).tolist()
 
 
-def rounded(value, se):
-    """``value ± se`` to the digits that ``se`` leaves; three significant ones without; – for nan."""
+def round_to_error(value: float, se: float) -> str:
+    """The text of ``value ± se``.
+
+    Parameters
+    ----------
+    value : a number; – stands for nan.
+    se : its standard error, which leaves the digits that are shown; three significant ones if it is not finite.
+    """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
     places = _decimals(value, se)
@@ -212,28 +287,46 @@ def _decimals(value, se):
     return min(most, -power + (se < 2 * 10.0**power))
 
 
-def versions():
-    """What the numbers were computed with; neither a path nor a name of the host."""
+def versions() -> dict[str, str]:
+    """Versions of the libraries, of Python, and the kind of machine.
+
+    Returns
+    -------
+    Versions by name, without paths or host names.
+    """
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return found | {"Python": platform.python_version(), "machine": platform.machine()}
 
 
-def png(figure):
-    """The bytes of a figure as a PNG of twice the pixels that it is laid out for."""
+def figure_png(figure: Figure) -> bytes:
+    """A figure as a PNG with twice the pixels of its layout.
+
+    Parameters
+    ----------
+    figure : a Matplotlib figure.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
 
 
-def describe(value):
-    """A fitted estimator's or a dataclass's settings in short: fields that are not at their default, columns as their number."""
-    if hasattr(value, "posterior_"):
+def describe_settings(value: Any) -> str:
+    """The settings of a fitted estimator or a dataclass that differ from their defaults, as a short text.
+
+    Parameters
+    ----------
+    value : fitted estimator, dataclass, or anything with a ``repr``.
+    """
+    if isinstance(value, BayesianEstimator):
         model = value.posterior_.model
         calibrated = [] if value.calibration_ is None else [f"calibrated: {type(value.calibration_).__name__}"]
-        return "; ".join([*map(describe, (value.method_, model.network, model.likelihood, model.prior)), *calibrated])
+        return "; ".join(
+            [*map(describe_settings, (value.method_, model.network, model.likelihood, model.prior)), *calibrated]
+        )
     if not is_dataclass(value):
         return repr(value)
-    given = [(one.name, getattr(value, one.name)) for one in fields(value) if _differs(getattr(value, one.name), one)]
+    own = vars(value)
+    given = [(one.name, own[one.name]) for one in fields(value) if _differs(own[one.name], one)]
     return f"{type(value).__name__}({', '.join(f'{name}={_short(name, one)}' for name, one in given)})"
 
 
@@ -242,11 +335,11 @@ def _differs(value, field):
 
 
 def _short(name, value):
-    return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe(value)
+    return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe_settings(value)
 
 
 def _inline(caption, alt, picture):
     """(caption, alternative text, data URL of a PNG, width in CSS pixels)."""
-    picture = picture if isinstance(picture, bytes) else png(picture)
+    picture = picture if isinstance(picture, bytes) else figure_png(picture)
     width = int.from_bytes(picture[16:20], "big")  # where the PNG format puts it
     return caption, alt, "data:image/png;base64," + base64.b64encode(picture).decode(), width // 2

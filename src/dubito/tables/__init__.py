@@ -1,11 +1,16 @@
 """From a table to float32 and back to the target's units. No JAX here.
 
 - ``texts``: texts that stand for numbers, and texts that stand for missing values.
-- ``columns``: the values of a column, their moments, and their scaling.
+- ``columns``: the values of a table's columns, read from any frame or array.
+- ``validation``: checks of sample weights, targets and their task.
+- ``scaling``: moments of columns, and the standardization that they define.
+- ``encoding``: the encoding of a column, and the statistics that determine it.
+- ``schema``: the columns of a table: learned, matched, encoded.
+- ``frames``: rows and columns of frames; missing values filled in.
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
-- ``encoding``: how a column is encoded, learned from its rows.
-- ``schema``: the columns of a table: read, checked, one-hot encoded and scaled.
+- ``reading``: a whole table from a file, with guessed types.
 - ``files``: a table's file some rows at a time.
+- ``streams``: a Parquet table that need not fit into memory, to fit a model to.
 - ``targets``: which likelihood a target gets, and how it is scaled.
 - ``datasets``: small tables that come with the library or with scikit-learn.
 """

@@ -1,11 +1,11 @@
-"""The bytes of a CSV as they are, and an error where a quoted cell swallows the rows after it.
+"""The unchanged bytes of a CSV, and an error where a quoted cell swallows the rows after it.
 
-CSV readers take an opening quote without a closing one for a single cell that ends with the file, or at the next quote,
-and say nothing. No cell that ends properly is touched, and none that spans lines on purpose.
+CSV readers silently take an opening quote without a closing one for a cell that ends with the file, or at the next quote.
+Cells that end properly are accepted, and those that span lines on purpose.
 """
 
 import io
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -17,13 +17,18 @@ CHUNK = 2**22
 
 
 class QuoteScanner:
-    """Follows the quoted cells of a CSV's bytes, ``feed`` by ``feed``. Both methods raise DataError that names the row whose
-    quoted cell is not closed, or is closed on a later line in the midst of another cell.
+    """Follows the quoted cells of a CSV's bytes.
 
-    Rows count from 0 after the header, as in all messages.
+    ``feed`` and ``close`` raise DataError for a quoted cell that is not closed, or that is closed on a later line in the
+    middle of another cell; the message names its row, counted from 0 after the header.
+
+    Parameters
+    ----------
+    source : name of the file, for messages.
+    delimiter : the character between cells.
     """
 
-    def __init__(self, source, delimiter):
+    def __init__(self, source: object, delimiter: str):
         self.source, self.delimiter = source, ord(delimiter)
         self.waiting = b""  # not scanned yet: what a quote means depends on the byte after it
         self.before = NEWLINE  # the byte before ``waiting``
@@ -32,14 +37,14 @@ class QuoteScanner:
         self.records = 0  # lines that have begun, without those inside quoted cells
         self.cell, self.record = b"", 0  # how the open cell begins, and the number of its line
 
-    def feed(self, data):
+    def feed(self, data: bytes) -> None:
         """Scan the next bytes."""
         data = self.waiting + data
         cut = min(len(data.rstrip(b'"')), len(data) - 1)  # quotes side by side stay together
         self._scan(data[:cut], data[cut])
         self.waiting = data[cut:]
 
-    def close(self):
+    def close(self) -> None:
         """Scan the end of the file."""
         self._scan(self.waiting, NEWLINE)
         if self.inside:
@@ -118,7 +123,7 @@ class QuoteScanner:
         )
 
 
-def check_quotes(file, source, delimiter):
+def check_quotes(file: BinaryIO, source: object, delimiter: str) -> None:
     """Raise DataError if a quoted cell of the CSV ``file`` (binary, read to its end) is not closed."""
     scanner = QuoteScanner(source, delimiter)
     while data := file.read(CHUNK):
@@ -132,7 +137,7 @@ class CheckedFile(io.RawIOBase):
     It is not raised here, since a reader's threads may be left in the midst of their work.
     """
 
-    def __init__(self, file, source, delimiter):
+    def __init__(self, file: BinaryIO, source: object, delimiter: str):
         self.file, self.scanner, self.error = file, QuoteScanner(source, delimiter), None
 
     def readable(self):

@@ -3,22 +3,52 @@
 import importlib.resources
 
 import numpy as np
+from jaxtyping import Float, Int
 from sklearn import datasets
 
 
-def diabetes():
-    """(X (442, 10), y (442,)): disease progression a year after ten baseline measurements (Efron et al. 2004)."""
-    return datasets.load_diabetes(return_X_y=True, scaled=False)
+def diabetes() -> tuple[Float[np.ndarray, "442 10"], Float[np.ndarray, "442"]]:
+    """Disease progression one year after ten baseline measurements of diabetes patients.
+
+    Returns
+    -------
+    X : (442, 10), the measurements in their own units.
+    y : (442,), a quantitative measure of the progression.
+
+    References
+    ----------
+    Efron et al. (2004), Least angle regression.
+    """
+    X, y = datasets.load_diabetes(return_X_y=True, scaled=False)
+    return np.asarray(X), np.asarray(y)
 
 
-def digits():
-    """(X (1797, 64), y (1797,)): handwritten digits of 8 × 8 pixels (Alpaydin & Kaynak 1998)."""
-    return datasets.load_digits(return_X_y=True)
+def digits() -> tuple[Float[np.ndarray, "1797 64"], Int[np.ndarray, "1797"]]:
+    """Handwritten digits of 8 × 8 pixels.
+
+    Returns
+    -------
+    X : (1797, 64), gray values from 0 to 16.
+    y : (1797,), the digits.
+
+    References
+    ----------
+    Alpaydin & Kaynak (1998), Optical recognition of handwritten digits.
+    """
+    X, y = datasets.load_digits(return_X_y=True)
+    return np.asarray(X), np.asarray(y)
 
 
-def co2():
-    """(X (521, 2), y (521,)): year and month, and the mean CO2 at Mauna Loa in ppm, March 1958 to December 2001.
+def co2() -> tuple[Float[np.ndarray, "521 2"], Float[np.ndarray, "521"]]:
+    """Monthly means of atmospheric CO2 at Mauna Loa, March 1958 to December 2001.
 
+    Returns
+    -------
+    X : (521, 2), year and month.
+    y : (521,), CO2 in ppm.
+
+    References
+    ----------
     Monthly means of the weekly means of Keeling & Whorf (Scripps Institution of Oceanography, 2004; public domain).
     """
     text = importlib.resources.files("dubito.tables").joinpath("data/co2.csv").read_text().splitlines()[1:]

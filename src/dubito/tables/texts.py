@@ -1,7 +1,8 @@
 """Texts of a table's column that stand for numbers, and texts that stand for a missing value."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 # In a column of numbers these read as missing, in any case. In a column of texts they are categories like any other.
 MISSING = frozenset(
@@ -15,10 +16,13 @@ FORMATTED = re.compile(rf"[+-]?\s*{_UNIT}?\s*[+-]?{_DIGITS}\s*(?:%|‰|{_UNIT})?
 
 
 class TextNumbers(NamedTuple):
-    """How many cells of a column of texts read as numbers, of how many that are not missing.
+    """How many cells of a column of texts are numbers to a reader.
 
-    ``other`` is the text of the first cell that is no plain number, or None, and ``row`` its row. A cell that stands for a
-    missing value counts as ``other`` only if there is nothing else.
+    Parameters
+    ----------
+    numbers, total : cells that are numbers, and cells that are not missing.
+    other, row : text and row of the first cell that is no plain number, or None; a spelling of a missing value only if
+        there is nothing else.
     """
 
     numbers: int
@@ -27,27 +31,29 @@ class TextNumbers(NamedTuple):
     row: int | None
 
     @property
-    def mostly_numbers(self):
+    def mostly_numbers(self) -> bool:
         """Whether more than half of the cells are numbers to a reader."""
         return 2 * self.numbers > self.total
 
 
-def is_number(text):
-    """Whether ``text`` is a plain number, as Python and a CSV write it."""
+def is_plain_number(text: str) -> bool:
+    """Whether ``text`` is a plain number, as Python and CSV files write it."""
     return PLAIN.fullmatch(text.strip()) is not None
 
 
-def means_missing(text):
+def means_missing(text: str) -> bool:
     """Whether ``text`` is a common spelling of a missing value."""
     return text.strip().lower() in MISSING
 
 
-def count_numbers(counts, first):
-    """``TextNumbers`` of a column from the ``counts`` of its texts and the ``first`` row of each (dictionaries by text)."""
+def count_numbers(counts: Mapping[Any, int], first: Mapping[Any, int]) -> TextNumbers:
+    """How many of a column's texts are numbers, from the number of rows and the first row of each text."""
     texts = {text: count for text, count in counts.items() if isinstance(text, str)}
     missing = {text for text in texts if means_missing(text)}
     present = {text: count for text, count in texts.items() if text not in missing}
-    numbers = sum(count for text, count in present.items() if is_number(text) or FORMATTED.fullmatch(text.strip()))
-    others = [text for text in present if not is_number(text)] or [*missing]
+    numbers = sum(
+        count for text, count in present.items() if is_plain_number(text) or FORMATTED.fullmatch(text.strip())
+    )
+    others = [text for text in present if not is_plain_number(text)] or [*missing]
     other = min(others, key=first.__getitem__) if others else None
     return TextNumbers(numbers, sum(present.values()), other, None if other is None else first[other])

@@ -48,7 +48,7 @@ class Checkpoint:
 
     def _read(self):
         try:
-            config, arrays = archive.read(self.path, _expected)
+            config, arrays = archive.read_archive(self.path, _expected)
         except archive.ModelFileError as error:
             raise CheckpointError(
                 f"cannot go on from {str(self.path)!r}: {error}. Delete it or name another."
@@ -73,7 +73,7 @@ class Checkpoint:
             self.arrays[f"{name}.state"], self.arrays[f"{name}.log"] = loop_state, log
             shapes = {key: list(array.shape) for key, array in self.arrays.items()}
             try:
-                archive.write(self.path, {"checkpoint": 1, "parts": self.parts, "shapes": shapes}, self.arrays)
+                archive.write_archive(self.path, {"checkpoint": 1, "parts": self.parts, "shapes": shapes}, self.arrays)
             except archive.ModelFileError as error:
                 warnings.warn(f"no checkpoint: {error}", CheckpointWarning, stacklevel=2)
         return time.monotonic() - start

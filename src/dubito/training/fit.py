@@ -21,7 +21,7 @@ from dubito._check import check_whole, is_number
 from dubito._jax import prng
 from dubito._jax.types import Key
 from dubito._process import interrupts
-from dubito._process.threads import SEATS, check_process, cores, side_by_side
+from dubito._process.threads import SEATS, check_process, cores, run_concurrently
 from dubito.models.model import Model
 from dubito.training import chunk as epochs
 from dubito.training import optimizers
@@ -147,7 +147,9 @@ def fit(
     """
     check_process()
     check_method(method)
-    if callable(x) or y is None:
+    if isinstance(x, Rows):  # an estimator has checked them
+        rows, stream = x, None
+    elif callable(x) or y is None:
         check_source(method, x, y, weight, {"early_stopping": early_stopping, "mesh": mesh is not None})
         rows, stream = open_source(model, method, x, identified=checkpoint is not None)
     else:
@@ -245,8 +247,8 @@ def train(
 
     alone = prng.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
-    with interrupts.deferred(checkpoint is not None):
-        found = side_by_side(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
+    with interrupts.deferred_exit(checkpoint is not None):
+        found = run_concurrently(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
     states = [state for group in found for state in group]
     lost = [k for k, state in enumerate(states) if int(state.retries) > RETRIES]
     if len(lost) == len(members):

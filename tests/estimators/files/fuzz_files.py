@@ -128,7 +128,7 @@ def parts(path):
 
 
 def pack(config, arrays):
-    """The bytes of a file as ``archive.write`` makes them, without its checks."""
+    """The bytes of a file as ``archive.write_archive`` makes them, without its checks."""
     document = archive.canonical(config)
     metadata = {"dubito": document, "sha256": archive.digest(document, arrays)}
     data = safetensors.numpy.save({name: np.asarray(a, order="C") for name, a in arrays.items()}, metadata)

@@ -10,7 +10,7 @@ import pytest
 
 import dubito
 from dubito._process import archive
-from dubito.estimators import base
+from dubito.estimators import checks
 from dubito.estimators.files import model_file
 from dubito.posteriors import function_samples
 from dubito.training import checkpoint
@@ -81,7 +81,7 @@ def test_predict_names_the_first_row_whose_answer_is_not_finite(model, tmp_path,
 
 def test_stream_counts_the_row_of_an_error_in_the_whole_table(model):
     def reading(answer):
-        raise base.PredictionError(2)
+        raise checks.PredictionError(2)
 
     x = fuzz_files.table()[0]
     with pytest.raises(dubito.PredictionError, match="of row 12 is") as caught:
@@ -89,12 +89,12 @@ def test_stream_counts_the_row_of_an_error_in_the_whole_table(model):
     assert caught.value.row == 12
 
 
-def test_check_answers_finds_the_row():
+def test_check_predictions_finds_the_row():
     values = np.zeros((4, 2, 3))
     values[2, 1, 0] = np.inf
-    assert base.check_answers(values) is values
+    assert checks.check_predictions(values) is values
     with pytest.raises(dubito.PredictionError, match="row 2 "):
-        base.check_answers(values, finite=True)
+        checks.check_predictions(values, finite=True)
 
 
 # --- checkpoints

@@ -618,8 +618,8 @@ ILL = {
     "offsets past the end": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [2**50, 2**50 + 8]}), "gaps"),
     "offsets of fractions": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}), "odd bytes"),
     "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "odd bytes"),
-    "entry more": ("tiny", lambda c, a: packed(c, a, bias={"code": 1}), "is ill"),
-    "entry a list": ("tiny", lambda c, a: packed(c, a, header=lambda h: h | {BIAS: []}), "is ill"),
+    "entry more": ("tiny", lambda c, a: packed(c, a, bias={"code": 1}), "malformed entry"),
+    "entry a list": ("tiny", lambda c, a: packed(c, a, header=lambda h: h | {BIAS: []}), "malformed entry"),
     "one byte more": ("tiny", lambda c, a: packed(c, a) + b"\0", "left over"),
     "a line end more": ("tiny", lambda c, a: packed(c, a) + b"\n", "left over"),
     "twice": ("tiny", lambda c, a: packed(c, a) * 2, "left over"),
@@ -722,14 +722,14 @@ def test_ill_files_are_refused(verdicts, name):
 
 
 def described(data):
-    """What ``archive.read`` expects in this file, without asking JAX again."""
+    """What ``archive.read_archive`` expects in this file, without asking JAX again."""
     wanted = {name: (array.dtype.name, array.shape) for name, array in parts(data)[1].items()}
     return lambda config: wanted
 
 
 def refused(path, expected):
     try:
-        archive.read(path, expected)
+        archive.read_archive(path, expected)
     except dubito.ModelFileError:
         return True
     return False
@@ -873,7 +873,7 @@ if os.geteuid() == 0:
     os.setegid(65534), os.seteuid(65534)
 for path in sys.argv[1:]:
     try:
-        archive.write(path, {}, {})
+        archive.write_archive(path, {}, {})
         print("written")
     except archive.ModelFileError as error:
         print(error)
@@ -896,7 +896,7 @@ def test_no_permission():
             "it is read-only. An older file there is unchanged.",
             "it is read-only. An older file there is unchanged.",
         ]
-        assert said[3] == "written" and archive.read(opened / "new", lambda config: {}) == ({}, {})
+        assert said[3] == "written" and archive.read_archive(opened / "new", lambda config: {}) == ({}, {})
         assert (closed / "file").read_bytes() == (opened / "file").read_bytes() == b"old"
         assert littered(closed) == littered(opened) == []
         closed.chmod(0o755)
@@ -909,7 +909,7 @@ from dubito._process import archive
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 try:
-    archive.write(sys.argv[1], {}, {"a": np.ones(10_000, np.float32)})
+    archive.write_archive(sys.argv[1], {}, {"a": np.ones(10_000, np.float32)})
 except archive.ModelFileError as error:
     print(error)
 """
@@ -918,11 +918,11 @@ except archive.ModelFileError as error:
 @pytest.mark.parametrize("room", [0, 1, 4096, 40_000])
 def test_disk_full(tmp_path, room):
     path = tmp_path / "model"
-    archive.write(path, {}, {"a": np.zeros(3, np.float32)})
+    archive.write_archive(path, {}, {"a": np.zeros(3, np.float32)})
     before = path.read_bytes()
     assert "File too large. An older file there is unchanged" in run(FULL, path, room)
     assert path.read_bytes() == before and littered(tmp_path) == []
-    assert run(FULL, path, 10**6) == "" and archive.read(path, lambda config: {"a": ("float32", (10_000,))})
+    assert run(FULL, path, 10**6) == "" and archive.read_archive(path, lambda config: {"a": ("float32", (10_000,))})
 
 
 WRITER = """
@@ -930,20 +930,20 @@ import sys
 import numpy as np
 from dubito._process import archive
 for _ in range(int(sys.argv[3])):
-    archive.write(sys.argv[1], {"from": sys.argv[2]}, {"a": np.full(50_000, float(sys.argv[2]), np.float32)})
+    archive.write_archive(sys.argv[1], {"from": sys.argv[2]}, {"a": np.full(50_000, float(sys.argv[2]), np.float32)})
 """
 
 
 def whole(path, size):
     """Which writer's file this is; it is read to the last byte."""
-    config, arrays = archive.read(path, lambda config: {"a": ("float32", (size,))})
+    config, arrays = archive.read_archive(path, lambda config: {"a": ("float32", (size,))})
     assert np.all(arrays["a"] == float(config["from"]))
     return config["from"]
 
 
 def test_two_processes_save_to_one_path(tmp_path):
     path = tmp_path / "model"
-    archive.write(path, {"from": "0"}, {"a": np.zeros(50_000, np.float32)})
+    archive.write_archive(path, {"from": "0"}, {"a": np.zeros(50_000, np.float32)})
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), each, "150"]) for each in "12"]
     seen = set()
     while any(writer.poll() is None for writer in writers):
@@ -964,11 +964,11 @@ for turn in range(20):
         number = 0
         while True:
             number += 1
-            archive.write(path, {"from": str(number)}, {"a": np.full(200_000, float(number), np.float32)})
+            archive.write_archive(path, {"from": str(number)}, {"a": np.full(200_000, float(number), np.float32)})
     time.sleep(moments.uniform(0.0, 0.06))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    config, arrays = archive.read(path, lambda config: {"a": ("float32", (200_000,))})
+    config, arrays = archive.read_archive(path, lambda config: {"a": ("float32", (200_000,))})
     assert np.all(arrays["a"] == float(config["from"])), turn
     print(config["from"])
 """
@@ -976,7 +976,7 @@ for turn in range(20):
 
 def test_killed_while_saving(tmp_path):
     path = tmp_path / "model"
-    archive.write(path, {"from": "0"}, {"a": np.zeros(200_000, np.float32)})
+    archive.write_archive(path, {"from": "0"}, {"a": np.zeros(200_000, np.float32)})
     last = run(KILLED, path).split()
     assert len(last) == 20 and len(set(last)) > 1  # the moments were before, between and within several saves
 
@@ -1033,7 +1033,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
         with pytest.raises(dubito.ModelFileError, match=words):
             estimator.save(path)
     with pytest.raises(dubito.ModelFileError, match=r"too large to be saved: \d+ bytes of description"):
-        archive.write(path, {"a": "x" * archive.HEADER}, {})
+        archive.write_archive(path, {"a": "x" * archive.HEADER}, {})
     assert path.read_bytes() == before and littered(tmp_path) == []
 
 

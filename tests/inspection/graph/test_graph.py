@@ -214,15 +214,15 @@ def test_the_picture_is_the_lectures(small, monkeypatch):
 def test_networks_fold_by_layer():
     function, params = log_joint(NETWORKS["relu"], LIKELIHOODS["gaussian"])
     found = dubito.graph(function, params)
-    boxes, links = drawing.folded(found)
+    boxes, links = drawing.fold_scopes(found)
     names = [box.name for box in boxes]
     assert {"layer_0", "layer_1", "layer_2", "likelihood", "prior", "params.network.layer_0"} <= set(names)
     at = {name: number for number, name in enumerate(names)}
     assert (at["layer_0"], at["layer_1"]) in links and (at["params.network.layer_0"], at["prior"]) in links
     assert at["layer_0"] < at["layer_1"] < at["layer_2"] < at["likelihood"]
-    inner, _ = drawing.folded(found, ["layer_0"])
+    inner, _ = drawing.fold_scopes(found, ["layer_0"])
     assert {"product", "+", "relu"} <= {line for box in inner for line in box.lines[:1]}
-    every, _ = drawing.folded(found, "all")
+    every, _ = drawing.fold_scopes(found, "all")
     assert len(every) > len(inner) > len(boxes)
     assert "activation" not in {box.name for box in every}
     assert "layer_1" in found.table() and "rms slope" in found.table()
@@ -238,7 +238,7 @@ def test_scopes_that_read_each_other_are_opened():
         with jax.named_scope("inner"):
             return jnp.cos(c)
 
-    boxes, links = drawing.folded(dubito.graph(function, 1.0))
+    boxes, links = drawing.fold_scopes(dubito.graph(function, 1.0))
     assert [box.lines[0] for box in boxes] == ["a", "sin", "× 2", "cos"]
     assert all(tail < head for tail, head in links)
 
@@ -253,7 +253,7 @@ def test_boxes_of_a_layout_do_not_overlap_and_links_go_right(seed):
         SimpleNamespace(lines=["x" * int(rng.integers(1, 30))] * int(rng.integers(1, 4)), kind="scope", output=False)
         for _ in range(count)
     ]
-    root = ElementTree.fromstring(layout.svg(boxes, links))
+    root = ElementTree.fromstring(layout.layered_svg(boxes, links))
     found = [
         {k: float(e.get(k)) for k in ("x", "y", "width", "height")}
         for e in root

@@ -61,7 +61,7 @@ CARDS = [
 PICTURES = {
     "bands": lambda ax: plots.bands(np.arange(60.0), regression()[0], x_train=[1.0], y_train=[2.0], ax=ax),
     "reliability": lambda ax: plots.reliability(*classification(), ax=ax),
-    "risk_coverage": lambda ax: plots.risk_coverage(*classification(), ax=ax),
+    "risk_coverage_curve": lambda ax: plots.risk_coverage_curve(*classification(), ax=ax),
     "interval_coverage": lambda ax: plots.interval_coverage(*regression(), ax=ax),
     "loss_curves": lambda ax: plots.loss_curves(history(), ax=ax),
     "weights": lambda ax: plots.weights(draws(), ax=ax),
@@ -123,9 +123,9 @@ def test_texts_stay_in_the_picture_and_legends_off_the_data(name):
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "dubito.plots")
+    monkeypatch.delitem(sys.modules, "dubito.inspection.plots.predictions")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
-        importlib.import_module("dubito.plots")
+        importlib.import_module("dubito.inspection.plots.predictions")
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 27])
@@ -270,17 +270,17 @@ def test_loss_curves_are_negative_scores_with_their_median():
 
 def test_risk_coverage_is_the_curve_between_chance_and_the_best():
     predictive, y = regression()
-    ax = plots.risk_coverage(predictive, y)
+    ax = plots.risk_coverage_curve(predictive, y)
     curve = decisions.risk_coverage(predictive, y)
-    at, risk = line(ax, "by doubt")
+    at, risk = line(ax, "by uncertainty")
     np.testing.assert_array_equal([at, risk], [curve.coverage, curve.risk])
     error = (y[:, 0] - predictive.mean) ** 2
-    assert line(ax, "doubt by chance")[1] == pytest.approx([error.mean()] * 2)
-    at, best = line(ax, "perfect doubt")
+    assert line(ax, "random order")[1] == pytest.approx([error.mean()] * 2)
+    at, best = line(ax, "best order")
     assert best == pytest.approx([np.sort(error)[: k + 1].mean() for k in range(len(error))])
     assert at[-1] == 1 and ax.get_ylabel() == "risk: mean squared error of these rows"
     assert ax.get_legend().get_title().get_text().startswith(f"area {curve.area.value:.3g} ± ")
-    labeled = plots.risk_coverage(*classification())
+    labeled = plots.risk_coverage_curve(*classification())
     assert labeled.get_ylabel() == "risk: error rate of these rows"
 
 

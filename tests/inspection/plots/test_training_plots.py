@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 import dubito
 from dubito import landscape, plots
-from dubito.estimators.size_sweep import Swept
+from dubito.estimators.size_sweep import SizeResult
 from dubito.inspection.landscape import Landscape, Path, Plane
 from dubito.posteriors.base import Samples
 
@@ -43,7 +43,7 @@ def swept():
     rng = np.random.default_rng(0)
     wide = {1: (1.0, 1.1), 4: (0.5, 0.6), 16: (0.3, 0.5), 64: (0.1, 0.9)}
     return [
-        Swept((width,), train + 0.01 * rng.normal(size=4), validation + 0.01 * rng.normal(size=4), 1.0)
+        SizeResult((width,), train + 0.01 * rng.normal(size=4), validation + 0.01 * rng.normal(size=4), 1.0)
         for width, (train, validation) in wide.items()
     ]
 
@@ -56,7 +56,7 @@ PRIORS = {"L2": posterior([0.5, -0.25]), "L1": posterior([1.0, 0.0])}
 PICTURES = {
     "contours": lambda ax: plots.contours(bowl(), WAYS, ax=ax),
     "size_curves": lambda ax: plots.size_curves(swept(), ax=ax),
-    "sparsity": lambda ax: plots.sparsity(PRIORS, ax=ax),
+    "weight_histograms": lambda ax: plots.weight_histograms(PRIORS, ax=ax),
     "network_diagram": lambda ax: plots.network_diagram(posterior([0.5, -0.5]), ax=ax),
     "surface": lambda ax: plots.surface(bowl(), WAYS, ax=ax),
 }
@@ -154,7 +154,7 @@ def test_size_curves_show_every_seed_their_mean_and_both_sides():
     ],
 )
 def test_the_axis_is_what_the_sizes_differ_in(hidden, label, scale):
-    rows = [Swept(one, row.train, row.validation, 1.0) for one, row in zip(hidden, swept(), strict=False)]
+    rows = [SizeResult(one, row.train, row.validation, 1.0) for one, row in zip(hidden, swept(), strict=False)]
     ax = plots.size_curves(rows)
     assert (ax.get_xlabel(), ax.get_xscale()) == (label, scale)
 
@@ -167,7 +167,7 @@ def test_exact_zeros_are_apart_from_the_bins():
     weights[:8] = 0
     tree["network"]["layer_0"]["w"] = weights
     one = Samples(model, jax.tree.map(lambda leaf: np.asarray(leaf)[None], tree))
-    ax = plots.sparsity({"L1": one})
+    ax = plots.weight_histograms({"L1": one})
     share, edges, _ = ax.patches[0].get_data()
     everything = np.concatenate([weights.ravel(), np.ravel(tree["network"]["layer_1"]["w"])])
     np.testing.assert_allclose(share, np.histogram(everything[everything != 0], edges)[0] / 210)

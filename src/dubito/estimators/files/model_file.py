@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 
+from dubito._check import DataError, DataWarning
 from dubito._process import archive
 from dubito._process.archive import ModelFileError, expect
 from dubito.estimators.files import codec, posterior_file
@@ -20,8 +21,8 @@ from dubito.evaluation.conformal import CVPlus
 from dubito.methods.laplace.laplace import Linearized
 from dubito.models import networks
 from dubito.posteriors.function_samples import check_draws
-from dubito.tables.columns import DataError, DataWarning
-from dubito.tables.schema import Schema, TargetScaler
+from dubito.tables.scaling import TargetScaler
+from dubito.tables.schema import Schema
 
 FORMAT = 1
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
@@ -32,7 +33,7 @@ LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 def save(estimator, path):
     """Write a fitted estimator to ``path``; its parameters, what it learned, and what was there to learn."""
     kind = type(estimator)
-    if kind.__module__ != "dubito.estimators.regressor":  # what a subclass adds would be lost
+    if not kind.__module__.startswith("dubito.estimators."):  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
     classes, scaler = getattr(estimator, "classes_", None), estimator.scaler_
     params = estimator.get_params(deep=False)
@@ -60,7 +61,7 @@ def save(estimator, path):
         build_estimator(read, found, {kind.__name__: kind})
     except Exception as error:
         raise ModelFileError(f"the estimator cannot be saved: {error}") from error
-    archive.write(path, config, found)
+    archive.write_archive(path, config, found)
 
 
 def check_texts(schema, classes=None):
@@ -109,7 +110,7 @@ def save_or_fall_back(estimator, path):
 def read_estimator(path, kinds):
     """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
     try:
-        config, found = archive.read(path, lambda config: _expected(config, kinds))
+        config, found = archive.read_archive(path, lambda config: _expected(config, kinds))
         return build_estimator(config, found, kinds)
     except ModelFileError:
         raise

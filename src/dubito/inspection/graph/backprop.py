@@ -1,53 +1,69 @@
-"""Backpropagation by hand: the lecture's network of two sigmoid layers, equations 8 to 21, in matrices and plain NumPy.
+"""Backpropagation by hand for a network of two sigmoid layers, in matrices and plain NumPy.
 
     ŷ_bk = s(Σ_m v_mk h_bm),   h_bm = s(Σ_n w_nm x_bn),   C = 1/(2B) Σ_b Σ_k (y_bk − ŷ_bk)²,   s(a) = 1/(1 + e^−a)
 
-for B examples x (B, N) with targets y (B, K), M hidden units, weights w (N, M) and v (M, K). As in the lecture there are no
-biases: a column of ones in x is one for the hidden units. The library trains by automatic differentiation; this is what that does,
-written out once, to be read beside it and tested against it.
+for B examples x (B, N) with targets y (B, K), M hidden units, weights w (N, M) and v (M, K). There are no biases: a column of
+ones in x serves as one for the hidden units. The library trains by automatic differentiation; this module writes out the
+same computation once, for teaching and as a test.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.special import expit
+
+from dubito._jax.types import ArrayLike
 
 
 class Terms(NamedTuple):
-    """Every quantity of the two chains by its name, in the order in which it is computed; in parentheses its equation.
+    """Every factor of the two chains of derivatives by its name, in the order of computation.
 
-    Forwards, an example a row: ``delta_m`` (10) and ``sigma_m``, the hidden units before and after the sigmoid, (B, M);
-    ``delta_k`` (11) and ``sigma_k`` = ŷ, the outputs, (B, K); ``C``, the criterion (8).
-
-    The factors of the chains, an example a row, without the mean over the batch: ``dC_dsigma_k`` (12) and
-    ``dsigma_k_ddelta_k`` (13), (B, K); ``ddelta_k_dv`` (14), (B, M), is σ_m; ``ddelta_k_dsigma_m`` (15), (M, K), is v;
-    ``dsigma_m_ddelta_m`` (16), (B, M); ``ddelta_m_dw`` (17), (B, N), is x.
-
-    The errors of the units, ∂C/∂δ of each example: ``e_k`` (B, K) and ``e_m`` (B, M). The gradients, means over the
-    batch: ``dC_dv`` (18), (M, K), and ``dC_dw`` (19), (N, M).
+    Parameters
+    ----------
+    delta_m, sigma_m : hidden units of each example before and after the sigmoid.
+    delta_k, sigma_k : outputs of each example before and after the sigmoid; ``sigma_k`` is ŷ.
+    C : the criterion.
+    dC_dsigma_k, dsigma_k_ddelta_k : factors of each example, without the mean over the batch.
+    ddelta_k_dv : equals ``sigma_m``.
+    e_k : errors ∂C/∂δ_k of the output units, of each example.
+    dC_dv : gradient with respect to v, the mean over the batch.
+    ddelta_k_dsigma_m : equals v.
+    dsigma_m_ddelta_m : factor of each example.
+    ddelta_m_dw : equals x.
+    e_m : errors ∂C/∂δ_m of the hidden units, of each example.
+    dC_dw : gradient with respect to w, the mean over the batch.
     """
 
-    delta_m: np.ndarray
-    sigma_m: np.ndarray
-    delta_k: np.ndarray
-    sigma_k: np.ndarray
+    delta_m: Float[np.ndarray, "B M"]
+    sigma_m: Float[np.ndarray, "B M"]
+    delta_k: Float[np.ndarray, "B K"]
+    sigma_k: Float[np.ndarray, "B K"]
     C: float
-    dC_dsigma_k: np.ndarray
-    dsigma_k_ddelta_k: np.ndarray
-    ddelta_k_dv: np.ndarray
-    e_k: np.ndarray
-    dC_dv: np.ndarray
-    ddelta_k_dsigma_m: np.ndarray
-    dsigma_m_ddelta_m: np.ndarray
-    ddelta_m_dw: np.ndarray
-    e_m: np.ndarray
-    dC_dw: np.ndarray
+    dC_dsigma_k: Float[np.ndarray, "B K"]
+    dsigma_k_ddelta_k: Float[np.ndarray, "B K"]
+    ddelta_k_dv: Float[np.ndarray, "B M"]
+    e_k: Float[np.ndarray, "B K"]
+    dC_dv: Float[np.ndarray, "M K"]
+    ddelta_k_dsigma_m: Float[np.ndarray, "M K"]
+    dsigma_m_ddelta_m: Float[np.ndarray, "B M"]
+    ddelta_m_dw: Float[np.ndarray, "B N"]
+    e_m: Float[np.ndarray, "B M"]
+    dC_dw: Float[np.ndarray, "N M"]
 
 
-def terms(v, w, x, y):
-    """All ``Terms`` for weights ``v`` (M, K) and ``w`` (N, M), rows ``x`` (B, N) and targets ``y`` (B, K), in float64.
+def terms(v: ArrayLike, w: ArrayLike, x: ArrayLike, y: ArrayLike) -> Terms:
+    """All factors of the chains, in float64.
 
-    Raises ValueError for shapes that do not fit.
+    Parameters
+    ----------
+    v, w : weights (M, K) and (N, M).
+    x, y : examples (B, N) and targets (B, K).
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit.
     """
     v, w, x, y = (np.asarray(array, np.float64) for array in (v, w, x, y))
     _check(v, w, x, y)
@@ -58,7 +74,7 @@ def terms(v, w, x, y):
     delta_k = sigma_m @ v
     sigma_k = expit(delta_k)
     criterion = float(np.sum((y - sigma_k) ** 2) / (2 * size))
-    # Backwards to v: ∂C/∂v_mk is the product of (12), (13) and (14), averaged over the examples.
+    # Backwards to v: ∂C/∂v_mk is ∂C/∂σ_k · ∂σ_k/∂δ_k · ∂δ_k/∂v_mk, averaged over the examples.
     dC_dsigma_k = -(y - sigma_k)
     dsigma_k_ddelta_k = sigma_k * (1 - sigma_k)
     ddelta_k_dv = sigma_m
@@ -89,14 +105,37 @@ def terms(v, w, x, y):
     )
 
 
-def gradient(v, w, x, y):
-    """(∂C/∂v, ∂C/∂w), of the shapes of ``v`` and ``w``; arguments as for ``terms``."""
+def gradient(
+    v: ArrayLike, w: ArrayLike, x: ArrayLike, y: ArrayLike
+) -> tuple[Float[np.ndarray, "M K"], Float[np.ndarray, "N M"]]:
+    """The gradient of the criterion.
+
+    Parameters
+    ----------
+    v, w, x, y : as for ``terms``.
+
+    Returns
+    -------
+    ∂C/∂v (M, K) and ∂C/∂w (N, M).
+    """
     found = terms(v, w, x, y)
     return found.dC_dv, found.dC_dw
 
 
-def step(v, w, x, y, rate):
-    """One step of gradient descent with learning rate α = ``rate``: v − α ∂C/∂v (20) and w − α ∂C/∂w (21)."""
+def step(
+    v: ArrayLike, w: ArrayLike, x: ArrayLike, y: ArrayLike, rate: float
+) -> tuple[Float[np.ndarray, "M K"], Float[np.ndarray, "N M"]]:
+    """One step of gradient descent.
+
+    Parameters
+    ----------
+    v, w, x, y : as for ``terms``.
+    rate : learning rate α.
+
+    Returns
+    -------
+    v − α ∂C/∂v and w − α ∂C/∂w.
+    """
     dv, dw = gradient(v, w, x, y)
     return np.asarray(v, np.float64) - rate * dv, np.asarray(w, np.float64) - rate * dw
 

@@ -2,13 +2,14 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from dubito.inspection.graph import layout
-from dubito.inspection.graph.autodiff import is_float
+from dubito.inspection.graph.autodiff import Node, is_float
 
 SYMBOLS = {
     "add": "+",
@@ -28,24 +29,42 @@ SYMBOLS |= {
     "max": "larger",
 }
 MOST = 1000  # boxes of a picture
+Unfold: TypeAlias = str | Sequence[str]
 
 
 @dataclass
 class Box:
-    """What is drawn as one: ``nodes`` of the graph, by number; ``lines`` of text; ``kind``: "input", "operation", "scope"."""
+    """What is drawn as one box.
+
+    Parameters
+    ----------
+    name : of the scope or operation.
+    kind : "input", "operation" or "scope".
+    nodes : numbers of the graph's nodes in it.
+    lines : of text.
+    output : whether it contains a result of the function.
+    """
 
     name: str
     kind: str
-    nodes: list
-    lines: list = field(default_factory=list)
+    nodes: list[int]
+    lines: list[str] = field(default_factory=list)
     output: bool = False
 
 
-def folded(graph, unfold=()):
-    """(boxes in topological order, links): links are (tail, head) -> texts of the derivatives, with boxes by number.
+def fold_scopes(graph: Any, unfold: Unfold = ()) -> tuple[list[Box], dict[tuple[int, int], list[str]]]:
+    """Fold the operations of a graph into boxes.
 
-    ``unfold`` names scopes to open, as "layer_1" or "layer_1/activation", or is "all". What no input reaches, the
-    constants, is left out. Where boxes would read each other in a circle, those are opened too.
+    Constants, which no input reaches, are left out. Boxes that would read each other in a circle are opened.
+
+    Parameters
+    ----------
+    graph : the ``Graph``.
+    unfold : scopes to open, as "layer_1" or "layer_1/activation", or "all".
+
+    Returns
+    -------
+    The boxes in topological order, and the texts of the derivatives on each link (tail, head), by the boxes' numbers.
     """
     opened = {unfold} if isinstance(unfold, str) else set(unfold)
     unknown = (
@@ -56,11 +75,11 @@ def folded(graph, unfold=()):
         raise ValueError(
             f"no scope is called {', '.join(map(repr, sorted(unknown)))}; the outermost are {', '.join(known) or 'none'}"
         )
-    kept = reached(graph)
+    kept = reached_nodes(graph)
     single: set[Any] = set()
     while True:
-        keys = {number: key(graph.nodes[number], opened, single) for number in kept}
-        order = ordered(graph, keys)
+        keys = {number: box_key(graph.nodes[number], opened, single) for number in kept}
+        order = topological_order(graph, keys)
         if isinstance(order, list):
             break
         single |= order
@@ -80,11 +99,11 @@ def folded(graph, unfold=()):
                 links.setdefault((place[keys[source.node]], place[keys[number]]), [])
     ends = {source.node for source in graph.outputs}
     for box in boxes.values():
-        described(graph, box, ends)
+        describe_box(graph, box, ends)
     return list(boxes.values()), links
 
 
-def reached(graph):
+def reached_nodes(graph: Any) -> list[int]:
     """The nodes that an input reaches, and the inputs that are read, by number."""
     found, used = set(), {source.node for node in graph.nodes for source in node.inputs}
     for node in graph.nodes:
@@ -93,7 +112,7 @@ def reached(graph):
     return sorted(found)
 
 
-def key(node, opened, single):
+def box_key(node: Node, opened: set[str], single: set[Any]) -> Any:
     """What a node is drawn in: its own number, or ("input" or "scope", the path of the scope it is folded into)."""
     kind = "input" if node.name == "input" else "scope"
     if "all" in opened or not node.scope:
@@ -108,8 +127,8 @@ def key(node, opened, single):
     return node.number if folded_into in single else folded_into
 
 
-def ordered(graph, keys):
-    """The keys in topological order; or, where they read one another in a circle, the set of folded ones in it."""
+def topological_order(graph: Any, keys: dict[int, Any]) -> list[Any] | set[Any]:
+    """The keys in topological order; or, if they read one another in a circle, the set of the folded ones in it."""
     tails: dict[Any, set] = {one: set() for one in keys.values()}
     for number, one in keys.items():
         tails[one] |= {keys[s.node] for s in graph.nodes[number].inputs if s.node in keys and keys[s.node] != one}
@@ -125,8 +144,8 @@ def ordered(graph, keys):
     return order
 
 
-def described(graph, box, ends):
-    """Give a box its kind and its lines of text."""
+def describe_box(graph: Any, box: Box, ends: set[int]) -> None:
+    """Set the kind of a box and its lines of text."""
     nodes = [graph.nodes[number] for number in box.nodes]
     box.output = bool(ends & set(box.nodes))
     if all(node.name == "input" for node in nodes):
@@ -157,7 +176,7 @@ def described(graph, box, ends):
         box.lines += single_lines(graph, last)
 
 
-def single_lines(graph, node):
+def single_lines(graph: Any, node: Any) -> list[str]:
     """A node's value and slope where it is one number, else its shape."""
     if len(node.shapes) > 1 or not is_float(graph.values[node.number][0]):
         return [shape_text(node.shapes[0])]
@@ -177,78 +196,78 @@ def single_lines(graph, node):
     return lines
 
 
-def table(graph, unfold=()):
+def table(graph: Any, unfold: Unfold = ()) -> str:
     """A line for each box: its number, what it is, the boxes it reads, shape, arithmetic, the root mean square of its value
     and of the slope of the function's result there."""
-    boxes, links = folded(graph, unfold)
+    boxes, links = fold_scopes(graph, unfold)
     rows: list[Any] = [("", "what", "reads", "shape", "flops", "rms value", "rms slope")]
     for number, box in enumerate(boxes):
         reads = ", ".join(str(tail) for tail, head in links if head == number)
         parts = box.nodes if box.kind == "input" else box.nodes[-1:]
         sizes = [
-            rms([table[part][0] for part in parts])
+            rms_text([table[part][0] for part in parts])
             for table in [graph.values, *([graph.slopes] if graph.is_scalar else [])]
         ]
         cost = amount(sum(graph.nodes[node].cost for node in box.nodes))
         shape = "; ".join(box.lines[1:]) if len(parts) > 1 else shape_text(graph.nodes[parts[0]].shapes[0])
         rows.append((str(number), box.lines[0], reads, shape, cost, *[*sizes, ""][:2]))
-    return aligned(rows)
+    return align_columns(rows)
 
 
-def aligned(rows):
-    """Rows of texts as lines with their columns below one another."""
+def align_columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of texts as lines with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def rms(arrays):
-    """The root mean square of all numbers of some arrays, as text; of others than real ones none."""
+def rms_text(arrays: Sequence[Any]) -> str:
+    """The root mean square of all numbers of some arrays, as text; empty without real numbers."""
     found = [np.ravel(np.asarray(one, float)) for one in arrays if one is not None and is_float(one)]
     return f"{np.sqrt(np.mean(np.square(np.concatenate(found)))):.3g}" if found else ""
 
 
-def dot(graph, unfold=()):
+def dot(graph: Any, unfold: Unfold = ()) -> str:
     """The picture in Graphviz's language."""
-    boxes, links = folded(graph, unfold)
+    boxes, links = fold_scopes(graph, unfold)
     text = [
         "digraph {",
         '  rankdir=LR; node [fontname="Helvetica", fontsize=11, style=filled]; edge [fontname="Helvetica", fontsize=10];',
     ]
     for number, box in enumerate(boxes):
         shape = "ellipse" if box.kind == "operation" else "box"
-        label = "\\n".join(quoted(line) for line in box.lines)
+        label = "\\n".join(escape_quotes(line) for line in box.lines)
         text.append(f'  n{number} [label="{label}", shape={shape}, fillcolor="{layout.color(box)}"];')
     for (tail, head), texts in links.items():
-        text.append(f'  n{tail} -> n{head} [label="{quoted(", ".join(texts))}"];')
+        text.append(f'  n{tail} -> n{head} [label="{escape_quotes(", ".join(texts))}"];')
     return "\n".join([*text, "}"])
 
 
-def svg(graph, unfold=()):
-    """The picture as SVG: laid out by Graphviz where its ``dot`` is installed, else by layers of our own."""
-    boxes, links = folded(graph, unfold)
+def svg(graph: Any, unfold: Unfold = ()) -> str:
+    """The picture as SVG: laid out by Graphviz if its ``dot`` is installed, else by ``layout``."""
+    boxes, links = fold_scopes(graph, unfold)
     if len(boxes) > MOST:
         raise ValueError(f"{len(boxes)} boxes are too many for a picture, {MOST} at most; unfold fewer scopes")
     program = shutil.which("dot")
     if program is None:
-        return layout.svg(boxes, links)
+        return layout.layered_svg(boxes, links)
     done = subprocess.run([program, "-Tsvg"], input=dot(graph, unfold), capture_output=True, text=True, timeout=60)
-    return done.stdout[done.stdout.index("<svg") :] if done.returncode == 0 else layout.svg(boxes, links)
+    return done.stdout[done.stdout.index("<svg") :] if done.returncode == 0 else layout.layered_svg(boxes, links)
 
 
-def quoted(text):
+def escape_quotes(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def shape_text(shape):
+def shape_text(shape: Sequence[int]) -> str:
     return " × ".join(map(str, shape)) if shape else "one number"
 
 
-def number_text(value):
+def number_text(value: float) -> str:
     return f"{value:.3g}".replace("-", "−")
 
 
-def amount(count):
+def amount(count: float) -> str:
     """A count in thousands, millions and so on."""
     for unit, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
         if count >= unit:

@@ -1,19 +1,32 @@
 """The computation graph of any JAX function: its operations, values, derivatives and costs, as tables and pictures."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Literal
+from jaxtyping import Float
 
 from dubito._jax.jaxpr import INLINED, body
 from dubito._process.threads import check_process
 from dubito.inspection.graph import drawing
-from dubito.inspection.graph.autodiff import Node, Source, backward, evaluate, forward, is_float, local, pull, read
+from dubito.inspection.graph.autodiff import (
+    Node,
+    Source,
+    backward,
+    forward,
+    is_float,
+    node_results,
+    operation_at,
+    pull,
+    result_of,
+)
 
 LARGEST = 10**7  # numbers of a Jacobian
 MOVES = set(  # operations that only move data
@@ -23,8 +36,14 @@ MOVES = set(  # operations that only move data
 
 
 class Edge(NamedTuple):
-    """From node ``tail`` to node ``head``, as its operand ``position``. ``derivative``, of the head with respect to the tail,
-    is a number where both are one number, else None; ``Graph.local`` has it as an array."""
+    """An edge of a graph.
+
+    Parameters
+    ----------
+    tail, head : numbers of the nodes.
+    position : which operand of the head the tail is.
+    derivative : of the head with respect to the tail, if both are single numbers; ``Graph.local`` computes it as an array.
+    """
 
     tail: int
     head: int
@@ -33,8 +52,14 @@ class Edge(NamedTuple):
 
 
 class Costs(NamedTuple):
-    """Arithmetic operations as XLA counts them: of the function, of the whole gradient or Jacobian by reverse mode
-    (``rows`` passes, one for each output) and by forward mode (``columns`` passes, one for each input)."""
+    """Arithmetic operations, as XLA counts them.
+
+    Parameters
+    ----------
+    function : of the function.
+    reverse, rows : of the gradient or Jacobian by reverse mode, in ``rows`` passes, one for each output.
+    forward, columns : of the same by forward mode, in ``columns`` passes, one for each input.
+    """
 
     function: float
     reverse: float
@@ -45,54 +70,78 @@ class Costs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """What ``graph`` returns. ``nodes`` are in topological order, the arguments' leaves first; ``values[i]`` are the results
-    of node i. In a notebook it shows itself as a picture."""
+    """A computation graph; in a notebook it displays as a picture.
 
-    nodes: tuple
+    Parameters
+    ----------
+    nodes : in topological order, the arguments' leaves first.
+    arguments : of the function.
+    outputs : the sources of the results.
+    tree : structure of the results.
+    """
+
+    nodes: tuple[Node, ...]
     arguments: tuple
-    outputs: tuple
+    outputs: tuple[Source, ...]
     tree: Any
 
     @cached_property
-    def values(self):
-        """Of each node the arrays that are its results."""
-        return jax.jit(lambda leaves: evaluate(self.nodes, leaves))(jax.tree.leaves(self.arguments))
+    def values(self) -> list[Any]:
+        """The results of each node."""
+        return jax.jit(lambda leaves: node_results(self.nodes, leaves))(jax.tree.leaves(self.arguments))
 
     @property
-    def value(self):
-        """What the function returns."""
-        return self.tree.unflatten([read(self.values, source) for source in self.outputs])
+    def value(self) -> Any:
+        """The value of the function."""
+        return self.tree.unflatten([result_of(self.values, source) for source in self.outputs])
 
     @property
-    def is_scalar(self):
-        """Whether the function returns one real number, so that there are slopes and a gradient."""
-        results = [read(self.values, source) for source in self.outputs]
+    def is_scalar(self) -> bool:
+        """Whether the function returns one real number, so that it has a gradient."""
+        results = [result_of(self.values, source) for source in self.outputs]
         return len(results) == 1 and results[0].shape == () and bool(is_float(results[0]))
 
     @cached_property
-    def slopes(self):
-        """Of each node ∂y/∂results, None where y does not depend on them. Raises ValueError unless the function returns one
-        real number y."""
+    def slopes(self) -> list[Any]:
+        """∂y/∂result of each result of each node; None where y does not depend on it.
+
+        Raises ValueError unless the function returns one real number y.
+        """
         if not self.is_scalar:
-            shapes = [read(self.values, source).shape for source in self.outputs]
+            shapes = [result_of(self.values, source).shape for source in self.outputs]
             raise ValueError(f"a gradient is of one real number; the function returns arrays of shapes {shapes}")
-        seeds = {self.outputs[0]: jnp.ones_like(read(self.values, self.outputs[0]))}
+        seeds = {self.outputs[0]: jnp.ones_like(result_of(self.values, self.outputs[0]))}
         return jax.jit(lambda values, seeds: backward(self.nodes, values, seeds))(self.values, seeds)
 
-    def gradient(self):
-        """∂y/∂argument of the function's one real number y, by the four rules of ``autodiff``: a tree like the argument, or a
-        tuple of them where there are several; None for whole numbers. Raises ValueError for another result."""
+    def gradient(self) -> Any:
+        """The gradient of the function, by the four rules of ``autodiff``.
+
+        Returns
+        -------
+        A tree like the argument, or a tuple of trees for several; None for whole numbers.
+
+        Raises
+        ------
+        ValueError
+            Unless the function returns one real number.
+        """
         leaves, tree = jax.tree.flatten(self.arguments)
         zeros = [jnp.zeros_like(leaf) if is_float(leaf) else None for leaf in leaves]
         found = [slopes[0] for slopes in self.slopes[: len(leaves)]]
         trees = tree.unflatten([zero if slope is None else slope for slope, zero in zip(found, zeros, strict=True)])
         return trees[0] if len(trees) == 1 else trees
 
-    def jacobian(self, mode="reverse"):
-        """The derivatives of all results with respect to all floats of the arguments, flat, one after the other: (results,
-        inputs). ``mode``: "reverse", row by row, one pass for each result; "forward", column by column.
+    def jacobian(self, mode: str = "reverse") -> Float[np.ndarray, "results inputs"]:
+        """The derivatives of all results with respect to all real numbers of the arguments, flattened.
 
-        Raises ValueError for another mode, and for more than 10⁷ numbers.
+        Parameters
+        ----------
+        mode : "reverse", row by row, one pass for each result; "forward", column by column.
+
+        Raises
+        ------
+        ValueError
+            For another mode, and for more than 10⁷ numbers.
         """
         columns, rows = self._sizes
         if mode not in ("reverse", "forward"):
@@ -105,27 +154,38 @@ class Graph:
         ahead = jax.jit(self._column)
         return np.stack([ahead(self.values, seed) for seed in np.eye(columns, dtype=np.float32)], axis=1)
 
-    def local(self, edge):
-        """The derivative of ``edge``'s head (its first result) with respect to its tail, of shape head.shape + tail.shape.
+    def local(self, edge: Edge) -> jax.Array:
+        """The derivative of an edge's head (its first result) with respect to its tail.
 
-        Raises ValueError for more than 10⁷ numbers.
+        Parameters
+        ----------
+        edge : one of ``edges``.
+
+        Returns
+        -------
+        An array of shape head.shape + tail.shape.
+
+        Raises
+        ------
+        ValueError
+            For more than 10⁷ numbers.
         """
         node = self.nodes[edge.head]
-        operands = [read(self.values, source) for source in node.inputs]
+        operands = [result_of(self.values, source) for source in node.inputs]
         shape = node.shapes[0] + operands[edge.position].shape
         if math.prod(shape) > LARGEST:
             raise ValueError(f"a derivative of shape {shape} is too large to write down; at most {LARGEST} numbers")
-        operation = local(node, operands, [edge.position])
+        operation = operation_at(node, operands, [edge.position])
         return jax.jacrev(lambda tail: operation(tail)[0])(operands[edge.position])
 
     @cached_property
-    def edges(self):
+    def edges(self) -> tuple[Edge, ...]:
         """All edges between real numbers, in the order of their heads."""
         found = [
             (source.node, node.number, position)
             for node in self.nodes
             for position, source in enumerate(node.inputs)
-            if is_float(read(self.values, source)) and is_float(self.values[node.number][0])
+            if is_float(result_of(self.values, source)) and is_float(self.values[node.number][0])
         ]
         heads = {head for tail, head, _ in found if self.values[tail][0].size == self.values[head][0].size == 1}
 
@@ -139,29 +199,37 @@ class Graph:
         return tuple(Edge(*edge, slope) for edge, slope in zip(found, slopes, strict=True))
 
     @cached_property
-    def costs(self):
-        """``Costs`` of the function and of its derivatives by both modes."""
+    def costs(self) -> Costs:
+        """Arithmetic operations of the function and of its derivatives by both modes."""
         columns, rows = self._sizes
         leaves = jax.tree.leaves(self.arguments)
 
         def through(one_pass, size):
-            return counted(lambda leaves, seed: one_pass(evaluate(self.nodes, leaves), seed), leaves, jnp.zeros(size))
+            return count_flops(
+                lambda leaves, seed: one_pass(node_results(self.nodes, leaves), seed), leaves, jnp.zeros(size)
+            )
 
-        function = counted(lambda leaves: evaluate(self.nodes, leaves), leaves)
+        function = count_flops(lambda leaves: node_results(self.nodes, leaves), leaves)
         reverse = function + rows * (through(self._row, rows) - function)
         return Costs(function, reverse, rows, columns * through(self._column, columns), columns)
 
-    def table(self, unfold=()):
+    def table(self, unfold: str | Sequence[str] = ()) -> str:
         """The graph as text, a line for each operation or folded scope; ``unfold`` as for ``svg``."""
         return drawing.table(self, unfold)
 
-    def dot(self, unfold=()):
+    def dot(self, unfold: str | Sequence[str] = ()) -> str:
         """The graph in Graphviz's language."""
         return drawing.dot(self, unfold)
 
-    def svg(self, unfold=()):
-        """The picture: a text of SVG. Scopes are folded to one box each but for those that ``unfold`` names ("layer_1", or
-        "layer_1/activation"; "all"). Edges between single numbers show their derivatives, joins their sums."""
+    def svg(self, unfold: str | Sequence[str] = ()) -> str:
+        """The picture of the graph, as the text of an SVG.
+
+        Edges between single numbers show their derivatives, and joins their sums.
+
+        Parameters
+        ----------
+        unfold : scopes to open, as "layer_1" or "layer_1/activation", or "all"; every other scope is one box.
+        """
         return drawing.svg(self, unfold)
 
     def _repr_svg_(self):
@@ -180,22 +248,28 @@ class Graph:
 
     def _row(self, values, seed):
         seeds: dict[Any, Any] = {}
-        for source, share in zip(self.outputs, parts(seed, [read(values, s) for s in self.outputs]), strict=True):
+        for source, share in zip(
+            self.outputs, split_vector(seed, [result_of(values, s) for s in self.outputs]), strict=True
+        ):
             seeds[source] = seeds[source] + share if source in seeds else share
-        return joined(backward(self.nodes, values, seeds), values, self._inputs)
+        return join_sources(backward(self.nodes, values, seeds), values, self._inputs)
 
     def _column(self, values, seed):
-        given = parts(seed, [read(values, source) for source in self._inputs])
+        given = split_vector(seed, [result_of(values, source) for source in self._inputs])
         tangents = {source.node: tangent for source, tangent in zip(self._inputs, given, strict=True)}
-        return joined(forward(self.nodes, values, tangents), values, self.outputs)
+        return join_sources(forward(self.nodes, values, tangents), values, self.outputs)
 
 
-def graph(function, *arguments):
-    """Trace ``function(*arguments)`` into its computation graph, a ``Graph``.
+def graph(function: Callable[..., Any], *arguments: Any) -> Graph:
+    """Trace a function into its computation graph.
 
-    ``function``: anything JAX can trace: a network, a log joint, a function of one's own; ``arguments``: trees of arrays
-    and numbers, whose values are those the graph shows.
+    Parameters
+    ----------
+    function : anything JAX can trace: a network, a log joint density, a function of the user's.
+    *arguments : trees of arrays and numbers, whose values the graph shows.
 
+    Examples
+    --------
     >>> import dubito
     >>> picture = dubito.graph(lambda a, b: (a + b) * (b + 1), 2.0, 1.0)
     >>> float(picture.value), [float(slope) for slope in picture.gradient()]
@@ -228,12 +302,14 @@ def graph(function, *arguments):
                 found = walk(*body(eqn), inputs, scope)
             else:
                 name = eqn.primitive.name
-                number = add(name, called(eqn), inputs, scope, flops(eqn), [v.aval.shape for v in eqn.outvars], eqn)
+                number = add(
+                    name, operation_name(eqn), inputs, scope, flops(eqn), [v.aval.shape for v in eqn.outvars], eqn
+                )
                 found = [Source(number, result) for result in range(len(eqn.outvars))]
             known.update(zip(eqn.outvars, found, strict=True))
         return [source(atom, outer) for atom in jaxpr.outvars]
 
-    code = getattr(function, "__code__", None)
+    code = function.__code__ if isinstance(function, FunctionType | MethodType) else None
     names = code.co_varnames if code is not None and code.co_argcount >= len(arguments) else ()
     for path, leaf in jax.tree_util.tree_leaves_with_path(arguments):
         first = path[0].idx
@@ -246,34 +322,34 @@ def graph(function, *arguments):
     return Graph(tuple(nodes), arguments, tuple(outputs), jax.tree.structure(shape))
 
 
-def called(eqn):
-    """What a person calls an operation; of one with a derivative of its own the name of its function."""
+def operation_name(eqn: Any) -> str:
+    """The usual name of an operation; of one with a custom derivative the name of its function."""
     if not eqn.primitive.name.startswith("custom_"):
         return eqn.primitive.name
     inner = body(eqn)[0].eqns
     return eqn.params.get("name") or (inner[0].params.get("name", "function") if len(inner) == 1 else "function")
 
 
-def parts(vector, like):
+def split_vector(vector: jax.Array, like: Sequence[Any]) -> list[jax.Array]:
     """The pieces of a vector as arrays of the shapes and types of ``like``."""
     ends = np.cumsum([0, *(one.size for one in like)])
     pieces = zip(ends[:-1], ends[1:], like, strict=True)
     return [vector[a:b].reshape(one.shape).astype(one.dtype) for a, b, one in pieces]
 
 
-def joined(table, values, sources):
-    """What ``table`` holds of the sources as one vector, with zeros for None."""
-    found = [(read(table, source), read(values, source)) for source in sources]
+def join_sources(table: Sequence[Any], values: Sequence[Any], sources: Sequence[Source]) -> jax.Array:
+    """The entries of ``table`` for the sources as one vector, with zeros for None."""
+    found = [(result_of(table, source), result_of(values, source)) for source in sources]
     return jnp.concatenate([(jnp.zeros_like(value) if one is None else one).ravel() for one, value in found])
 
 
-def counted(function, *arguments):
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
     """Arithmetic operations of ``function``, as XLA counts them before it optimizes."""
     found = jax.jit(function).lower(*arguments).cost_analysis()
     return float((found or {}).get("flops", math.nan))
 
 
-def flops(eqn):
+def flops(eqn: Any) -> int:
     """Arithmetic operations of one equation: 2 for each multiplication with its addition in products, 1 for each number that
     any other operation makes or reduces, none for moving data."""
     name, p = eqn.primitive.name, eqn.params
@@ -285,13 +361,13 @@ def flops(eqn):
         shape = eqn.invars[1].aval.shape
         return 2 * made * math.prod(shape) // shape[p["dimension_numbers"].rhs_spec[0]]
     if name == "scan":
-        return p["length"] * inside(p["jaxpr"].jaxpr)
+        return p["length"] * body_flops(p["jaxpr"].jaxpr)
     if name == "while":
-        return inside(p["cond_jaxpr"].jaxpr) + inside(p["body_jaxpr"].jaxpr)
+        return body_flops(p["cond_jaxpr"].jaxpr) + body_flops(p["body_jaxpr"].jaxpr)
     if name == "cond":
-        return max(inside(branch.jaxpr) for branch in p["branches"])
+        return max(body_flops(branch.jaxpr) for branch in p["branches"])
     if "call_jaxpr" in p or name in INLINED:
-        return inside(body(eqn)[0])
+        return body_flops(body(eqn)[0])
     if name in MOVES:
         return 0
     if name.startswith(("reduce_", "arg", "cum")):
@@ -299,5 +375,6 @@ def flops(eqn):
     return made
 
 
-def inside(jaxpr):
+def body_flops(jaxpr: Any) -> int:
+    """Arithmetic operations of all equations of a jaxpr."""
     return sum(map(flops, jaxpr.eqns))

@@ -6,21 +6,25 @@ are sorted by the middle of their neighbors, and then drawn towards them.
 
 import html
 from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
 COLORS = {"input": "#f6dcae", "operation": "#ffffff", "scope": "#cfe6f5", "output": "#bfe5d6"}
+Links: TypeAlias = Iterable[tuple[int, int]]
 BOLD = ' font-weight="bold"'
 LINE, CHARACTER, MARGIN, GAP, SPACE = 15, 6.6, 10, 34, 22
 
 
-def color(box):
-    """The fill of a box, by kind; of the one with the function's result its own."""
+def color(box: Any) -> str:
+    """The fill of a box, by its kind, or of the one with the function's result."""
     return COLORS["output" if box.output else box.kind]
 
 
-def layers(count, links):
+def layers(count: int, links: Links) -> list[int]:
     """The layer of each box: after all it reads, and inputs right before their first reader."""
     tails, heads = defaultdict(list), defaultdict(list)
     for tail, head in links:
@@ -35,7 +39,7 @@ def layers(count, links):
     return layer
 
 
-def arranged(count, links):
+def arrange(count: int, links: Links) -> tuple[list[list[int]], dict[tuple[int, int], list[int]], Any, Any]:
     """(the layers, lists of points; the chain of points of each link). The first ``count`` points are boxes, others bends."""
     layer = layers(count, links)
     chains, where = {}, list(layer)
@@ -58,7 +62,12 @@ def arranged(count, links):
     return rows, chains, before, after
 
 
-def positions(rows, before, after, heights):
+def positions(
+    rows: Sequence[Sequence[int]],
+    before: Mapping[int, list[int]],
+    after: Mapping[int, list[int]],
+    heights: Mapping[int, float],
+) -> dict[int, float]:
     """The height at which each point stands: near the mean of its neighbors', no nearer to the next than they are high."""
     y = {}
     for row in rows:
@@ -76,7 +85,7 @@ def positions(rows, before, after, heights):
     return y
 
 
-def spread(wanted, heights):
+def spread(wanted: Float[np.ndarray, "points"], heights: Float[np.ndarray, "points"]) -> Float[np.ndarray, "points"]:
     """Positions near ``wanted``, in order, that leave ``SPACE`` between: the least squares, by pooling those that collide."""
     offset = np.concatenate([[0.0], np.cumsum((heights[:-1] + heights[1:]) / 2 + SPACE)])
     pools = []
@@ -88,9 +97,9 @@ def spread(wanted, heights):
     return np.concatenate([np.full(count, value) for value, count in pools]) + offset
 
 
-def svg(boxes, links):
-    """The drawing, a text of SVG that needs nothing else."""
-    rows, chains, before, after = arranged(len(boxes), links)
+def layered_svg(boxes: Sequence[Any], links: Mapping[tuple[int, int], Sequence[str]]) -> str:
+    """The drawing of boxes and links, as the text of a self-contained SVG."""
+    rows, chains, before, after = arrange(len(boxes), links)
     widths, heights = defaultdict(lambda: 0.0), defaultdict(lambda: 6.0)
     for number, box in enumerate(boxes):
         widths[number] = (
@@ -119,7 +128,7 @@ def svg(boxes, links):
             (ax, ay), (bx, by) = points[:2]
             spot = f'x="{(ax + bx) / 2:.1f}" y="{(ay + by) / 2 - 3:.1f}"'
             parts.append(f'<text {spot} class="edge">{html.escape(labels[pair])}</text>')
-    parts += [drawn(box, x[k], y[k] - low, widths[k], heights[k]) for k, box in enumerate(boxes)]
+    parts += [box_svg(box, x[k], y[k] - low, widths[k], heights[k]) for k, box in enumerate(boxes)]
     width, height = left - GAP + MARGIN, high - low
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
@@ -131,7 +140,7 @@ def svg(boxes, links):
     return "\n".join([head, *parts, "</svg>"])
 
 
-def curve(points):
+def curve(points: Sequence[tuple[float, float]]) -> str:
     """A path through points from left to right that leaves and enters each level."""
     text = f"M{points[0][0]:.1f} {points[0][1]:.1f}"
     for (ax, ay), (bx, by) in pairwise(points):
@@ -140,7 +149,7 @@ def curve(points):
     return text
 
 
-def drawn(box, x, y, width, height):
+def box_svg(box: Any, x: float, y: float, width: float, height: float) -> str:
     """One box: an ellipse for an operation, a rectangle for inputs and scopes, with its lines of text."""
     style = f'fill="{color(box)}" stroke="#333"'
     if box.kind == "operation":

@@ -1,11 +1,13 @@
 """A picture of the table of activations: shapes and derivatives in small panels; see ``plots`` for what all pictures share."""
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dubito._check import did_you_mean
-from dubito.inspection.plots.predictions import BLUE, GRAY, ORANGE, _axes, _legend
+from dubito.inspection.plots.predictions import BLUE, GRAY, ORANGE, Axes, _axes, _legend
 from dubito.models.activations import ACTIVATIONS
 
 SPAN, POINTS = 4.0, 801  # inputs from −4 to 4, 0 among them
@@ -14,11 +16,18 @@ COLUMNS = 5
 GAP, TITLE, TICKS = 0.02, 0.14, 0.12  # between columns, as a share of the picture; above and below a panel, of its row
 
 
-def activations(names=None, *, ax=None):
-    """Each activation f(x) and its derivative, with the range of f, one small panel for each of ``names``.
+def activations(names: Iterable[str] | None = None, *, ax: Axes | None = None) -> Axes:
+    """Activation functions f(x) and their derivatives, with the range of f, one small panel each.
 
-    ``names``: those of ``ACTIVATIONS`` (None: all that are functions of one number, which softmax is not). The panels are
-    insets of ``ax``, in its ``child_axes``. Jumps are left open. Raises ValueError for another name.
+    Parameters
+    ----------
+    names : names in ``ACTIVATIONS``; None is all that are functions of one number, which softmax is not.
+    ax : axes to draw on, whose ``child_axes`` are the panels; None makes a figure.
+
+    Raises
+    ------
+    ValueError
+        For another name.
     """
     known = [name for name in ACTIVATIONS if name != "softmax"]
     names = known if names is None else list(names)

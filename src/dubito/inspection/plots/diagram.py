@@ -1,4 +1,4 @@
-"""The picture of a network: units as circles, weights as lines, and in color, width and opacity what is known of them."""
+"""The picture of a network: units as circles, weights as lines whose color, width and opacity show what is known of them."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -7,12 +7,15 @@ import jax
 import numpy as np
 from scipy import special
 
+from dubito._jax.types import ArrayLike, Key
+from dubito.estimators.base import BayesianEstimator
 from dubito.inspection import network_view
 from dubito.inspection.plots import predictions
 from dubito.inspection.plots.predictions import BLUE, GREEN, ORANGE, RED, SKY
 from dubito.posteriors.dropout import DropoutPosterior
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgba
     from matplotlib.lines import Line2D
@@ -20,14 +23,23 @@ try:
 except ImportError as error:
     raise ImportError("dubito.plots draws with matplotlib: pip install 'dubito[plot]'") from error
 
-WHOLE, TALL, SHOWN = 200, 64, 12  # units of a network, and of a layer of it, all drawn; of a layer of a larger network
+WHOLE, TALL, SHOWN = 200, 64, 12  # units of a network and of a layer that are all drawn; of a layer of a larger network
 WIDEST, FAINTEST = 3.0, 0.06  # points; opacity
 SCALE, HIGHEST = 0.33, 6.5  # inches between units of a small network, and of the tallest layer at most
 
 
 class Drawing(NamedTuple):
-    """What is to be drawn, for each layer and between two: ``weights`` (a, b), ``certainty`` (a, b) from 0 to 1 or None,
-    ``dropped`` (units,); all None where only sizes are known. ``joins`` (a, b): which inputs a column or wave is of."""
+    """What a diagram shows.
+
+    Parameters
+    ----------
+    sizes, names : number of units of each layer, and what they are.
+    weights, certainty : (a, b) between two layers; certainties are from 0 to 1. None where only sizes are known.
+    dropped : (units,) of each layer, whether dropout drops them.
+    joins : (a, b), from which input a column or periodic feature is computed.
+    columns : names of the inputs.
+    notes : texts for the legend.
+    """
 
     sizes: tuple
     names: tuple
@@ -39,19 +51,24 @@ class Drawing(NamedTuple):
     notes: tuple = ()
 
 
-def network_diagram(network, *, member=None, key=None, ax=None):
+def network_diagram(network: Any, *, member: int | None = None, key: Key | None = None, ax: Axes | None = None) -> Axes:
     """Units as circles and weights as lines, from the inputs to the outputs.
 
-    ``network``: a fitted estimator, a posterior of a multilayer perceptron, or only the numbers of units, [3, 50, 1].
-    A line's color is its weight's sign, its width the weight's size (the legend has the widest one's); weights that are
-    exactly 0 are not drawn. Of a distribution over weights these are the mean's, and opacity is how sure the sign is:
-    P(the mean's sign) − P(the other) = 2Φ(|mean|/sd) − 1. With a ``key`` it is one draw of the weights, with the units
-    that dropout drops struck out. ``member``: which network of an ensemble, counted from 0; None is the first where a
-    Mixture or an estimator's method tells of several, and else the moments of all draws.
+    The color of a line is its weight's sign, its width the weight's size; weights that are exactly 0 are not drawn. Of a
+    distribution over weights these are the means, and opacity is the certainty of the sign, ``sign_certainty``. A network of
+    up to 200 units, 64 a layer, is drawn entirely. In a larger one a layer of more than 12 units shows the first and last
+    five. Periodic features stand in a layer of their own beside the columns, each joined to its column.
 
-    A network of up to 200 units, 64 a layer, is drawn whole. Of a larger one a layer of more than 12 units shows the first
-    and last five, with dots between, and only the weights of these. Trained waves of the inputs stand in a layer of their
-    own beside the columns themselves, each joined to its column; what a wave is made of is not drawn.
+    Parameters
+    ----------
+    network : fitted estimator, posterior of a multilayer perceptron, or only the numbers of units, as [3, 50, 1].
+    member : which network of an ensemble, counted from 0; None as for ``network_view.member_of``.
+    key : draws the weights once, with the units that dropout drops struck out; None shows the means.
+    ax : axes to draw on; None makes a figure.
+
+    Returns
+    -------
+    The axes.
     """
     if isinstance(network, list | tuple | np.ndarray):
         if member is not None or key is not None:
@@ -69,21 +86,21 @@ def network_diagram(network, *, member=None, key=None, ax=None):
 def _read(posterior, key):
     """The ``Drawing`` of a posterior: of its moments, or of one draw."""
     if key is None:
-        mean, sd = network_view.moments(posterior)
+        mean, sd = network_view.parameter_moments(posterior)
         note = ("mean weights",) if sd is not None else ()
     else:
         mean, sd = jax.tree.map(lambda leaf: leaf[0], posterior.sample(key, 1)), None
         note = ("one draw of the weights",)
-    network, params = network_view.layered(posterior.model.network, mean["network"])
+    network, params = network_view.mean_network(posterior.model.network, mean["network"])
     depth = len(network.hidden) + 1
     weights = _matrices(params, depth)
     certainty: Any = None
     if sd is not None:
-        scales = _matrices(network_view.layered(posterior.model.network, sd["network"])[1], depth)
-        certainty = [sureness(w, s) for w, s in zip(weights, scales, strict=True)]
+        scales = _matrices(network_view.mean_network(posterior.model.network, sd["network"])[1], depth)
+        certainty = [sign_certainty(w, s) for w, s in zip(weights, scales, strict=True)]
     dropped: list[Any] = [np.zeros(len(w), bool) for w in weights] + [np.zeros(network.outputs, bool)]
     if isinstance(posterior, DropoutPosterior) and key is not None:
-        kept = _matrices(network_view.layered(posterior.model.network, posterior.params["network"])[1], depth)
+        kept = _matrices(network_view.mean_network(posterior.model.network, posterior.params["network"])[1], depth)
         dropped[:-1] = [~w.any(axis=1) & k.any(axis=1) for w, k in zip(weights, kept, strict=True)]
         for w, lost in zip(weights, dropped[1:], strict=True):
             w[:, lost] = 0.0  # what a dropped unit is told changes nothing
@@ -103,8 +120,17 @@ def _read(posterior, key):
     return Drawing(sizes, tuple(names), tuple(weights), certainty and tuple(certainty), tuple(dropped), joins, (), note)
 
 
-def sureness(mean, sd):
-    """2Φ(|mean|/sd) − 1: the probability of the mean's sign less that of the other; 0 where both are 0."""
+def sign_certainty(mean: ArrayLike | float, sd: ArrayLike | float) -> np.ndarray:
+    """The probability of the mean's sign minus that of the other sign: 2Φ(|mean|/sd) − 1.
+
+    Parameters
+    ----------
+    mean, sd : of normal weights, arrays of one shape.
+
+    Returns
+    -------
+    From 0 to 1; 0 where both are 0.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.nan_to_num(special.erf(np.abs(mean) / sd / np.sqrt(2)))
 
@@ -122,12 +148,11 @@ def _joins(network, width):
 
 def _columns(network):
     """The names of an estimator's encoded columns, if its table had names."""
-    schema = getattr(network, "schema_", None)
-    if schema is None or not schema.named:
+    if not isinstance(network, BayesianEstimator) or not network.schema_.named:
         return ()
     return tuple(
         name
-        for column in schema.columns
+        for column in network.schema_.columns
         for name in ([f"{column.name}={c}" for c in column.categories] if column.categories else [str(column.name)])
     )
 
@@ -219,7 +244,12 @@ def _explained(ax, d, shown):
     if d.certainty is not None:
         marks += [
             Line2D(
-                [], [], color=BLUE, lw=WIDEST, alpha=max(FAINTEST, float(sureness(t, 1.0))), label=f"|mean|/sd = {t:g}"
+                [],
+                [],
+                color=BLUE,
+                lw=WIDEST,
+                alpha=max(FAINTEST, float(sign_certainty(t, 1.0))),
+                label=f"|mean|/sd = {t:g}",
             )
             for t in (0.25, 1.0)
         ]

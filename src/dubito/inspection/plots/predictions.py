@@ -1,20 +1,24 @@
 """Pictures of a predictive distribution and of training, each on one Matplotlib axes.
 
-Every function draws on ``ax`` and returns it; without one it makes a figure of its own, ``ax.figure``, that pyplot does not
-know, so nothing is left open and no setting is changed. Colors are Okabe and Ito's, which color-blind eyes tell apart.
+Every function draws on ``ax`` and returns it; without one it makes a figure, ``ax.figure``, that pyplot does not manage, so
+nothing stays open and no setting changes. The colors are Okabe and Ito's, which are distinguishable for color-blind readers.
 Arguments that do not fit raise ValueError.
 """
 
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from scipy import stats
 
+from dubito._jax.types import ArrayLike, Params
 from dubito.evaluation import decisions, metrics
 from dubito.evaluation.validation import check_predictive
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -24,7 +28,7 @@ except ImportError as error:
 BLUE, SKY, GREEN, ORANGE, RED, GRAY = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "0.35"
 SPAN = (0.0, 1.0)
 
-# Name, name in full, unit, and what is best: "low", "high", or a number to come near to. A width alone is none of these.
+# Name, full name, unit, and what is best: "low", "high", or the nearest to a number. A width alone is none of these.
 SCORES = {
     "rmse": ("RMSE", "root mean squared error", "target's unit", "low"),
     "mae": ("MAE", "mean absolute error", "target's unit", "low"),
@@ -44,11 +48,27 @@ SCORES = {
 }
 
 
-def bands(x, predictive, *, x_train=None, y_train=None, coverage=0.9, ax=None):
-    """The predictive distribution over one column ``x`` (n,), in any order, and the data (m,) if given.
+def bands(
+    x: ArrayLike,
+    predictive: Any,
+    *,
+    x_train: ArrayLike | None = None,
+    y_train: ArrayLike | None = None,
+    coverage: float = 0.9,
+    ax: Axes | None = None,
+) -> Axes:
+    """The predictive distribution over one input.
 
-    The outer shade is the interval of probability ``coverage`` for a new y. The inner one is the same interval for its mean,
-    of which every draw of the weights has its own: what would be left without noise.
+    The outer band is the interval for a new y. The inner one is the same interval for its mean, which varies between draws
+    of the weights: the epistemic part, without noise.
+
+    Parameters
+    ----------
+    x : (n,), the input of each row, in any order.
+    predictive : the predictive distribution of these rows.
+    x_train, y_train : (m,), data to draw as dots.
+    coverage : probability of the intervals.
+    ax : axes to draw on; None makes a figure.
     """
     _one_target(predictive)
     x = np.ravel(np.asarray(x, float))
@@ -75,12 +95,19 @@ def bands(x, predictive, *, x_train=None, y_train=None, coverage=0.9, ax=None):
     return _legend(ax, 2)
 
 
-def reliability(predictive, y, *, bins=15, ax=None):
-    """How often the most probable class is right against how probable it was said to be, in ``bins`` equal widths.
+def reliability(predictive: Any, y: ArrayLike, *, bins: int = 15, ax: Axes | None = None) -> Axes:
+    """Accuracy against confidence, in bins of equal width.
 
-    A point stands at its bin's mean confidence and accuracy, so its distance from the diagonal is its part in the
+    A point stands at its bin's mean confidence and accuracy, so its distance from the diagonal is its contribution to the
     calibration error; its line is the 95 % Clopper-Pearson interval of the accuracy. The bar behind it is as high as the
-    accuracy and as wide as the bin's share of the rows, the fullest bin's being whole.
+    accuracy, and its width shows the bin's share of the rows.
+
+    Parameters
+    ----------
+    predictive : that of a classifier, of held-out rows.
+    y : their classes (n,).
+    bins : number of bins.
+    ax : axes to draw on; None makes a figure.
     """
     predictive, y, _ = check_predictive(predictive, y, None, "classification")
     error, probs = metrics.ece(predictive, y, bins), predictive.probs
@@ -108,11 +135,17 @@ def reliability(predictive, y, *, bins=15, ax=None):
     return _legend(ax, 2, title=f"calibration error {found}")
 
 
-def interval_coverage(predictive, y, *, ax=None):
-    """The share of observations inside central intervals against the intervals' probability, for all probabilities.
+def interval_coverage(predictive: Any, y: ArrayLike, *, ax: Axes | None = None) -> Axes:
+    """The share of observations inside central intervals against the intervals' probability.
 
-    An observation is inside where |2F(y) − 1| is at most the probability. The band holds, at each probability, 95 % of
-    what a calibrated predictive would show on as many rows; below the diagonal there is too little doubt.
+    An observation is inside where |2F(y) − 1| is at most the probability. The band contains, at each probability, 95 % of
+    the shares that a calibrated predictive would show on as many rows; below the diagonal intervals are too narrow.
+
+    Parameters
+    ----------
+    predictive : that of a regression, of held-out rows.
+    y : their targets (n,) or (n, targets).
+    ax : axes to draw on; None makes a figure.
     """
     nominal = np.linspace(0, 1, 101)
     observed, rows = metrics.central_coverage(predictive, y, nominal), len(predictive)
@@ -126,34 +159,53 @@ def interval_coverage(predictive, y, *, ax=None):
     return _legend(ax, 2)
 
 
-def risk_coverage(predictive, y, *, score=None, loss=None, ax=None):
-    """What is lost in the mean when only the rows of the least doubt are answered, against the share of rows answered.
+def risk_coverage_curve(
+    predictive: Any,
+    y: ArrayLike,
+    *,
+    score: decisions.UncertaintyScore = None,
+    loss: ArrayLike | Callable | str | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """The mean loss when only the most certain rows are predicted, against the share of rows predicted.
 
-    ``score`` and ``loss`` as for ``decisions.risk_coverage``. The dashed line is the loss of doubt that knows nothing, the
-    gray one that of doubt in the order of the losses themselves, which no one can know.
+    The dashed line is the loss of a random order, the gray one that of the order of the losses themselves, the best possible.
+
+    Parameters
+    ----------
+    predictive : the predictive distribution of held-out rows.
+    y : their targets or classes.
+    score, loss : as for ``decisions.risk_coverage``.
+    ax : axes to draw on; None makes a figure.
     """
     curve = decisions.risk_coverage(predictive, y, score=score, loss=loss)
     error = decisions.losses(predictive, y, loss)
     best = np.cumsum(np.sort(error)) / np.arange(1, len(error) + 1)
     ax = _axes(ax)
-    ax.axhline(curve.risk[-1], color=GRAY, lw=1, ls="--", label="doubt by chance")
-    ax.plot(np.arange(1, len(error) + 1) / len(error), best, color="0.6", lw=1, label="perfect doubt")
-    ax.plot(curve.coverage, curve.risk, color=BLUE, lw=2, label="by doubt")
+    ax.axhline(curve.risk[-1], color=GRAY, lw=1, ls="--", label="random order")
+    ax.plot(np.arange(1, len(error) + 1) / len(error), best, color="0.6", lw=1, label="best order")
+    ax.plot(curve.coverage, curve.risk, color=BLUE, lw=2, label="by uncertainty")
     unit = "error rate" if loss is None and predictive.task == "classification" else "loss"
     unit = "mean squared error" if loss is None and predictive.task == "regression" else unit
-    ax.set(xlabel="coverage: share of rows answered, the surest first", ylabel=f"risk: {unit} of these rows", xlim=SPAN)
+    ax.set(
+        xlabel="coverage: share of rows predicted, most certain first", ylabel=f"risk: {unit} of these rows", xlim=SPAN
+    )
     ax.set_ylim(bottom=min(0.0, best.min()))
     found = f"{curve.area.value:.3g}" if np.isnan(curve.area.se) else f"{curve.area.value:.3g} ± {curve.area.se:.2g}"
     return _legend(ax, 3, title=f"area {found}")
 
 
-def loss_curves(history, *, ax=None):
-    """Training and validation loss, in nats per example, by epoch: ``history_`` of an estimator.
+def loss_curves(history: Sequence[ArrayLike], *, ax: Axes | None = None) -> Axes:
+    """Training and validation loss by epoch, in nats per example.
 
-    ``history``: for each member (epochs, 3), the likelihood, the penalty and the validation score, which may be nan. Thin
-    lines are members, thick ones the median of those still training. Both high: underfitting; validation rising while
-    training falls: overfitting. The steep fall in the first tenth may leave the picture. Of members that train other
-    things (after the folds of a ``CrossFit`` comes its noise) show one kind at a time.
+    Thin lines are members, thick ones the median of those still training. Both high: underfitting; validation rising while
+    training falls: overfitting. The steep fall in the first tenth may leave the picture.
+
+    Parameters
+    ----------
+    history : ``history_`` of an estimator: for each member (epochs, 3), the likelihood, the penalty and the validation
+        score, which may be nan. Members should train the same thing: show those of a noise network separately.
+    ax : axes to draw on; None makes a figure.
     """
     ax = _axes(ax)
     shown = []
@@ -183,8 +235,14 @@ def loss_curves(history, *, ax=None):
     return _legend(ax, 2)
 
 
-def weights(params, *, ax=None):
-    """Histogram of all weights (not biases) of ``params``, which are draws as ``posterior.sample(key, n)`` gives them."""
+def weights(params: Params, *, ax: Axes | None = None) -> Axes:
+    """A histogram of all weights, without biases.
+
+    Parameters
+    ----------
+    params : draws as ``posterior.sample(key, n)`` gives them.
+    ax : axes to draw on; None makes a figure.
+    """
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params["network"]) if np.ndim(leaf) > 2]  # draws come first
     if not leaves:
         raise ValueError("params have no weights with a leading axis of draws, as posterior.sample gives them")
@@ -200,8 +258,16 @@ def weights(params, *, ax=None):
     return _legend(ax, 1)
 
 
-def predicted_against_actual(predictive, y, *, coverage=0.9, ax=None):
-    """Predicted mean against what happened, a point a row; thin bars hold a new y with probability ``coverage``."""
+def predicted_against_actual(predictive: Any, y: ArrayLike, *, coverage: float = 0.9, ax: Axes | None = None) -> Axes:
+    """Predicted means against actual values, one point per row.
+
+    Parameters
+    ----------
+    predictive : that of a regression with one target, of held-out rows.
+    y : their targets (n,).
+    coverage : probability of the intervals, which are thin bars.
+    ax : axes to draw on; None makes a figure.
+    """
     _one_target(predictive)
     predictive, y, _ = check_predictive(predictive, y, None, "regression")
     actual, mean, (lower, upper) = y[:, 0], predictive.mean[:, 0], (end[:, 0] for end in predictive.interval(coverage))
@@ -223,8 +289,15 @@ def predicted_against_actual(predictive, y, *, coverage=0.9, ax=None):
     return _legend(ax, 2)
 
 
-def comparison(rows, key, *, ax=None):
-    """The score ``key`` of several methods with ± one standard error; ``rows`` are (name, ``metrics.scorecard``)."""
+def comparison(rows: Sequence[tuple[str, dict[str, Any]]], key: str, *, ax: Axes | None = None) -> Axes:
+    """One score of several methods, with ± one standard error.
+
+    Parameters
+    ----------
+    rows : pairs of a method's name and its ``metrics.scorecard``.
+    key : the score, such as "nll".
+    ax : axes to draw on; None makes a figure.
+    """
     values = np.array([card.get(key, np.nan) for _, card in rows], float)
     errors = np.array([card.get(f"{key}_se", np.nan) for _, card in rows], float)
     values[~np.isfinite(values)] = np.nan

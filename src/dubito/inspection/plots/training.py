@@ -1,23 +1,28 @@
-"""Pictures of training: the loss around a network and the ways through it, sweeps of its size, and what a prior does to weights.
+"""Pictures of training: the loss around a network and optimizers' paths, sweeps of network size, the effect of priors on weights.
 
-They draw as those of ``plots`` do: on ``ax``, which comes back, or on a figure of their own.
+They draw on ``ax``, which they return, or on a figure of their own.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from scipy.interpolate import RegularGridInterpolator
 
-from dubito.estimators.size_sweep import sides
+from dubito.estimators.size_sweep import SizeResult, fit_verdicts
 from dubito.inspection import network_view
-from dubito.inspection.landscape import project
+from dubito.inspection.landscape import Landscape, Path, project
 from dubito.inspection.plots import predictions
 from dubito.inspection.plots.predictions import BLUE, GRAY, GREEN, ORANGE, RED, SKY
 
 try:
+    from matplotlib.axes import Axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import FixedLocator, NullLocator
+    from mpl_toolkits.mplot3d import Axes3D
 except ImportError as error:
     raise ImportError("dubito.plots draws with matplotlib: pip install 'dubito[plot]'") from error
 
@@ -30,12 +35,18 @@ LOSS = {
 }
 
 
-def contours(landscape, paths=None, *, ax=None):
-    """The loss on a plane as contours, with ``paths`` (a dict of ``Path``s by name) where they are projected to.
+def contours(landscape: Landscape, paths: Mapping[str, Path] | None = None, *, ax: Axes | None = None) -> Axes:
+    """The loss on a plane as contours, with the projections of optimizers' paths.
 
-    Levels rise with the square of their number, so that a bowl's are evenly spaced; the highest tenth of the values is
-    not told apart. A path's points are even in steps; a circle is its start, a star its end. The cross is the network the
-    plane was made around. A path leaves the plane: the loss at a projected point is not the loss on the way.
+    Levels grow with the square of their number, so that those of a bowl are evenly spaced; the highest tenth of the values
+    has one color. A circle is a path's start, a star its end, the cross the network that the plane was made around. A path
+    leaves the plane: the loss at a projected point is not the loss on the path.
+
+    Parameters
+    ----------
+    landscape : of ``landscape.evaluate``.
+    paths : of ``landscape.descent_path``, by name.
+    ax : axes to draw on; None makes a figure.
     """
     ax = predictions._axes(ax, (6.0, 4.8))
     values, levels = _leveled(landscape)
@@ -53,17 +64,21 @@ def contours(landscape, paths=None, *, ax=None):
     return ax
 
 
-def surface(landscape, paths=None, *, ax=None):
-    """The same as a surface in space, cut off where it rises to three times what nine tenths of it do; ``ax``, if given, has projection "3d".
+def surface(landscape: Landscape, paths: Mapping[str, Path] | None = None, *, ax: Axes3D | None = None) -> Axes3D:
+    """The loss on a plane as a surface, cut off at three times the height of nine tenths of it.
 
-    Paths lie on the surface above their projections, and end where they leave the picture.
+    Parameters
+    ----------
+    landscape : of ``landscape.evaluate``.
+    paths : of ``landscape.descent_path``, by name; they lie on the surface above their projections.
+    ax : axes with projection "3d" to draw on; None makes a figure.
     """
     if ax is None:
         figure = Figure(figsize=(6.5, 5.5))
         FigureCanvasAgg(figure)
         ax = figure.add_subplot(projection="3d", computed_zorder=False)
         figure.subplots_adjust(0.02, 0.04, 0.96, 0.9)
-    if not hasattr(ax, "plot_surface"):
+    if not isinstance(ax, Axes3D):
         raise ValueError("a surface needs axes in space: figure.add_subplot(projection='3d')")
     values, levels = _leveled(landscape)
     top = min(values.max(), levels[0] + 3 * (levels[-1] - levels[0]))
@@ -122,22 +137,26 @@ def _titled(ax):
     return ax
 
 
-def size_curves(rows, *, ax=None):
-    """Training and validation NLL against the size of the network: what ``sweeps.sweep`` gives.
+def size_curves(rows: Sequence[SizeResult], *, ax: Axes | None = None) -> Axes:
+    """Training and validation NLL against the size of the network.
 
-    Points are seeds, lines their means; what rises far above training's whole range leaves the picture. The size with the
-    best validation mean is marked, and where others are worse by more than the seeds' chance (``sweeps.sides``) it is said
-    on which side they err. The axis is the hidden layers' width where all networks are equally deep, their number where all
-    are equally wide, else the number of hidden units.
+    Points are seeds, lines their means. The size with the best validation mean is marked, and sizes that are significantly
+    worse are labeled as underfitting or overfitting (``size_sweep.fit_verdicts``). The axis is the hidden layers' width
+    where all networks are equally deep, their number where all are equally wide, else the number of hidden units.
+
+    Parameters
+    ----------
+    rows : of ``size_sweep.sweep``.
+    ax : axes to draw on; None makes a figure.
     """
     size, label, logarithmic = _sizes([row.hidden for row in rows])
     rows = [rows[k] for k in np.argsort(size, kind="stable")]
     size = np.sort(size)
     ax = predictions._axes(ax, (6.0, 4.2))
-    for name, color in (("train", ORANGE), ("validation", BLUE)):
-        values = np.array([getattr(row, name) for row in rows])
+    train, validation = (np.array([row.train for row in rows]), np.array([row.validation for row in rows]))
+    for name, values, color in (("training", train, ORANGE), ("validation", validation, BLUE)):
         ax.plot(size, values, ls="", marker="o", ms=3.5, mew=0, color=color, alpha=0.5)
-        text = f"{'training' if name == 'train' else name}, mean of {values.shape[1]} seeds"
+        text = f"{name}, mean of {values.shape[1]} seeds"
         ax.plot(size, values.mean(axis=1), color=color, lw=2, label=text)
     best = int(np.argmin([row.validation.mean() for row in rows]))
     ax.axvline(size[best], color=GRAY, lw=1, ls="--", label=f"best validation: {size[best]:g}")
@@ -151,7 +170,7 @@ def size_curves(rows, *, ax=None):
     means = [row.train.mean() for row in rows]
     top = min(top, rows[best].validation.mean() + 3 * np.ptp(means)) if np.ptp(means) > 0 else top
     ax.set_ylim(low - 0.05 * (top - low), top + 0.12 * (top - low))
-    found = np.array(sides(rows))
+    found = np.array(fit_verdicts(rows))
     for verdict in ("underfitting", "overfitting"):
         for places in _stretches(np.flatnonzero(found == verdict)):
             low, high = _around(size, places, logarithmic)
@@ -200,16 +219,20 @@ def _around(size, places, logarithmic):
     return float(back(edges[places[0]])), float(back(edges[places[-1] + 1]))
 
 
-def sparsity(networks, *, ax=None):
-    """Histograms of the weights (not biases) of several networks, a dict by name, with the exact zeros apart.
+def weight_histograms(networks: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
+    """Histograms of the weights of several networks, without biases, on a logarithmic axis.
 
-    A weight that is exactly 0 is in none of the bins: their share is the height of the marker at 0. ``networks`` are
-    fitted estimators or posteriors; of a distribution over weights it is the means. The axis of shares is logarithmic.
+    Weights that are exactly 0 are in none of the bins: their share is the height of the marker at 0.
+
+    Parameters
+    ----------
+    networks : fitted estimators or posteriors by name; of a distribution over weights the means are shown.
+    ax : axes to draw on; None makes a figure.
     """
     ax = predictions._axes(ax, (6.0, 4.2))
     values = {}
     for name, network in networks.items():
-        leaves = jax.tree.leaves(network_view.point(network)["network"])
+        leaves = jax.tree.leaves(network_view.point_params(network)["network"])
         values[name] = np.concatenate([np.ravel(np.asarray(leaf, float)) for leaf in leaves if np.ndim(leaf) > 1])
     reach = max(np.abs(one).max() for one in values.values()) or 1.0
     edges = np.linspace(-reach, reach, 62)  # an odd number of bins: small weights of either sign are in one

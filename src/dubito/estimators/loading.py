@@ -1,0 +1,29 @@
+"""Estimators read from model files."""
+
+from pathlib import Path
+from typing import Any
+
+from dubito._process.threads import check_process
+from dubito.estimators.classifier import BayesianClassifier
+from dubito.estimators.files import model_file
+from dubito.estimators.regressor import BayesianRegressor
+
+
+def load(path: str | Path) -> Any:
+    """Read a fitted estimator, with the same predictions bit for bit. Nothing is imported, run or fetched.
+
+    Parameters
+    ----------
+    path : file that ``save`` has written.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+
+    Raises
+    ------
+    ModelFileError
+        For anything that ``save`` has not written.
+    """
+    check_process()
+    return model_file.read_estimator(path, {kind.__name__: kind for kind in (BayesianRegressor, BayesianClassifier)})

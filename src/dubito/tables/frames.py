@@ -1,0 +1,76 @@
+"""Rows and columns of frames of any library: chosen, split off, and filled in where values are missing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+
+from dubito._check import DataError
+from dubito._values import Table, as_array, is_missing, is_missing_in
+from dubito.tables.columns import RowNumbers, column_values
+from dubito.tables.validation import check_names_exist
+
+
+def take_rows(X: Table, rows: RowNumbers | slice) -> Any:
+    """Rows, by their numbers or as a slice, of an array or of any frame."""
+    frame = nw.from_native(X, eager_only=True, pass_through=True)
+    return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]
+
+
+def split_target(table: Table, target: str) -> tuple[Any, np.ndarray]:
+    """The frame without the column ``target``, and that column as an array (rows,); DataError if there is none."""
+    frame = nw.from_native(table, eager_only=True)
+    check_names_exist([target], frame.columns, "There is no column")
+    return frame.drop(target).to_native(), as_array(frame[target].to_native())
+
+
+def drop_missing_target(table: Table, target: str) -> tuple[Any, int]:
+    """The rows of a frame that have a value in the column ``target``, and the number of those that have none."""
+    frame = nw.from_native(table, eager_only=True)
+    check_names_exist([target], frame.columns, "There is no column")
+    missing = is_missing_in(as_array(frame[target].to_native()))
+    return (frame[np.flatnonzero(~missing)].to_native(), int(missing.sum())) if missing.any() else (table, 0)
+
+
+def fill_missing(
+    table: Table, values: Mapping[str, float | str] | None = None
+) -> tuple[Any, dict[str, float | str], dict[str, int]]:
+    """A frame of inputs with its missing values filled in.
+
+    Parameters
+    ----------
+    table : frame of any library.
+    values : the value for each column, from an earlier call. Otherwise numbers and truth values get the column's median,
+        texts the category "missing".
+
+    Returns
+    -------
+    tuple
+        The frame, the value for each column, and the number of missing values of each column that had some.
+
+    Raises
+    ------
+    DataError
+        For a column without any value.
+    """
+    frame, given, counts = nw.from_native(table, eager_only=True), dict(values or {}), {}
+    for name in frame.columns:
+        column = column_values(frame[name])
+        missing = np.array([is_missing(value) for value in column.values], bool)
+        if name not in given:
+            if missing.all():
+                raise DataError(f"Column {name!r} has no value at all: leave it out.")
+            category = column.kind == "category"
+            given[name] = "missing" if category else float(np.median(column.values[~missing]))
+        if not missing.any():
+            continue
+        counts[name] = int(missing.sum())
+        if column.kind == "category" or isinstance(given[name], str):
+            pairs = zip(column.values, missing, strict=True)
+            filled, kind = [given[name] if hole else str(value) for value, hole in pairs], nw.String
+        else:
+            filled, kind = np.where(missing, given[name], column.values), nw.Float64
+            filled, kind = (filled >= 0.5, nw.Boolean) if column.kind == "boolean" else (filled, kind)
+        frame = frame.with_columns(nw.new_series(name, filled, kind, backend=frame.implementation))
+    return frame.to_native(), given, counts
