@@ -211,7 +211,7 @@ def test_an_ensemble_and_a_cross_fit_count_their_runs():
     assert isinstance(combine_folds([samples(6, 2)] * 3), dubito.Mixture)  # chains of folds have no target in common
     assert isinstance(combine_folds([samples(1)] * 3), dubito.Samples)
     parts = [samples(6, 2), samples(6, 2), samples(6, 2)]
-    assert combine(parts).chains == 6 and joined([samples(1)] * 4).chains == 4
+    assert combine(parts).chains == 6 and combine([samples(1)] * 4).chains == 4
     assert with_noise(parts[0].model, parts[0], {"w": jnp.zeros(1)}).chains == 2
 
 

@@ -28,7 +28,7 @@ def test_map_and_its_ensemble_are_the_posterior_mean(problem, method):
 
 
 @pytest.mark.parametrize("estimator", ["local", "draw"])
-def test_bayes_by_backprop_is_the_mean_field_optimum(problem, noise):
+def test_bayes_by_backprop_is_the_mean_field_optimum(problem, estimator):
     method = dubito.BayesByBackprop(
         epochs=2000, batch_size=None, learning_rate=0.02, gradient_estimator=estimator, draws=32
     )

@@ -78,9 +78,10 @@ def test_contract(method, key, compiled):
         assert same(drawn, leaves(again, key)) and not same(drawn, leaves(other, key))
         assert same(drawn, leaves(pickle.loads(pickle.dumps(first)), key))
     assert names == []
-    spec = archive.strict_json(archive.canonical(posterior_file.spec(first)))
-    assert set(posterior_file.described(spec)) == set(posterior_file.arrays(first))
-    assert same(drawn, leaves(posterior_file.built(spec, posterior_file.arrays(first)), key))
+    config = archive.strict_json(archive.canonical(posterior_file.posterior_config(first)))
+    arrays = posterior_file.posterior_arrays(first, config)
+    assert set(posterior_file.expected_arrays(config)) == set(arrays)
+    assert same(drawn, leaves(posterior_file.build_posterior(config, arrays), key))
     assert codec.decode(archive.strict_json(archive.canonical(codec.encode(method)))) == method
     seven, params = first.sample(key, 7), first.model.init(key)
     assert jax.tree.structure(seven) == jax.tree.structure(params)

@@ -167,7 +167,7 @@ def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeyp
     model, x, y = problem
     method = dubito.CrossFit(dubito.MCDropout(epochs=12), 3)
     plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
-    monkeypatch.setattr(dubito._jax.prng, "on_cpu", lambda: False)
+    monkeypatch.setattr(prng, "on_cpu", lambda: False)
     calls, chunk_all = [], chunk.chunk_all
     monkeypatch.setattr(chunk, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
     options = {"key": key, "early_stopping": True, "n_iter_no_change": 3}

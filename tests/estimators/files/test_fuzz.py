@@ -105,9 +105,9 @@ def interrupted(tmp_path_factory):
     """{name: (configuration, arrays)} of the checkpoints of interrupted fits."""
     folder = tmp_path_factory.mktemp("checkpoints")
     engine = fuzz_files.fit
-    before = engine.SECONDS, engine.FIRST, checkpoint.EVERY
+    before = engine.SECONDS, engine.FIRST, checkpoint.WRITE_INTERVAL
     yield {name: fuzz_files.parts(path) for name, path in fuzz_files.checkpoints(folder)}
-    engine.SECONDS, engine.FIRST, checkpoint.EVERY = before
+    engine.SECONDS, engine.FIRST, checkpoint.WRITE_INTERVAL = before
 
 
 def longer(config, arrays):

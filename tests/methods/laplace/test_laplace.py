@@ -464,6 +464,6 @@ def test_pictures_and_explanations_look_at_the_point():
     for each in (posterior, dubito.Mixture(posterior.model, (posterior, posterior))):
         looked = fitted_.member_of(each)[0]
         assert looked.model.network == HIDDEN
-        same = jax.tree.map(np.array_equal, fitted_.point(each)["network"], posterior.center)
+        same = jax.tree.map(np.array_equal, fitted_.point_params(each)["network"], posterior.center)
         assert jax.tree.all(same)
     assert len(fitted_.unit_correlation(posterior, X)) == 1
