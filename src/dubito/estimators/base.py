@@ -24,7 +24,6 @@ from dubito.estimators.files import model_file
 from dubito.estimators.table_network import table_network
 from dubito.evaluation import calibration
 from dubito.evaluation.conformal import cv_plus
-from dubito.inspection.gradient_health import ROWS
 from dubito.methods.by_name import method_params, with_setting
 from dubito.methods.default import default_method
 from dubito.methods.ensembles.committee import Committee
@@ -294,7 +293,7 @@ class BayesianEstimator(BaseEstimator, ABC):
     @property
     def block_rows(self) -> int:
         """Number of rows to predict at a time, so that memory is bounded."""
-        return ROWS * max(1, min(16, 1600 // len(self._functions())))
+        return PIECE_ROWS * max(1, min(16, 1600 // len(self._functions())))
 
     def stream(self, blocks: Iterable[tuple[Table, int]], reading: Callable[[Any], Any]) -> Iterator[Any]:
         """Predict blocks of rows on all cores.

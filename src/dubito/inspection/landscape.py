@@ -1,7 +1,6 @@
 """The loss around a trained network: its values on a plane in the space of parameters, and the paths of optimizers.
 
-Li, Xu, Taylor, Studer & Goldstein, Visualizing the loss landscape of neural nets, NeurIPS 2018. ``parameter_plane``,
-``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it, ``descent_path`` an optimizer's path.
+``parameter_plane``, ``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it.
 """
 
 import math
@@ -19,8 +18,7 @@ from dubito._jax.types import ArrayLike, Key, Params
 from dubito._process.threads import check_process, in_threads
 from dubito.inspection import network_view
 from dubito.models.model import Batch
-from dubito.training import chunk as epochs
-from dubito.training import optimizers
+from dubito.training import chunk, optimizers
 from dubito.training.chunk import RETRIES, Stopping
 from dubito.training.data import check_rows, pad_rows, padded_fraction, padded_size
 from dubito.training.fit import divergence_error, float32_leaves
@@ -298,12 +296,12 @@ def log_densities(
     count = int(np.clip(BYTES // _bytes(model, plane, batches[0]), 1, len(grid)))
     chunks = np.array_split(np.pad(grid, ((0, -len(grid) % count), (0, 0)), mode="edge"), -(-len(grid) // count))
 
-    def chunk(points):
+    def at_points(points):
         points = jnp.asarray(points, jnp.float32)
         parts = [np.asarray(_log_densities(model, plane[:2], batch, points), float) for batch in batches]
         return np.column_stack([sum(part[0] for part in parts), parts[0][1]])
 
-    return np.concatenate(list(in_threads(chunk, chunks)))[: len(grid)]
+    return np.concatenate(list(in_threads(at_points, chunks)))[: len(grid)]
 
 
 @programs.jit
@@ -368,27 +366,26 @@ def descent_path(
     most = padded_size(len(rows.x))
     block = most if method.batch_size is None else min(method.batch_size, most)
     piece = next(memory_pieces(rows, block, jax.device_put)(member))
-    held = epochs.DeviceRows(
+    held = chunk.DeviceRows(
         *(np.zeros((padded_fraction(most, 0) + block, *a.shape[1:]), a.dtype) for a in (*rows[:2], member.valid))
     )
-    loop_state, order = epochs.begin(model, method, piece.rows, block, None, member.key)
+    loop_state, order = chunk.begin(model, method, piece.rows, block, None, member.key)
     stopping = Stopping(np.int32(0), np.float32(0))
-    run = epochs.Run(model=model, method=method, held=held, key=member.key, stopping=stopping, batch_rows=block)
+    run = chunk.Run(model=model, method=method, held=held, key=member.key, stopping=stopping, batch_rows=block)
     blocks, total = int(piece.steps), int(method.epochs)
     steps = np.unique(np.round(np.linspace(0, total * blocks, points + 1)).astype(int))
     states, fresh = [], True
     for step in steps:
         while (left := step - int(loop_state.epoch) * blocks - int(loop_state.number)) > 0:
-            limits = epochs.ChunkLimits(np.int32(left), np.int32(total), np.bool_(fresh))
-            loop_state, order = epochs.chunk(run, piece, limits, loop_state, order)
+            limits = chunk.ChunkLimits(np.int32(left), np.int32(total), np.bool_(fresh))
+            loop_state, order = chunk.chunk(run, piece, limits, loop_state, order)
             fresh = False
             if int(loop_state.retries) > RETRIES:
                 raise divergence_error(model, method, rows, loop_state)
         states.append(jax.tree.map(np.array, loop_state.running))  # copies: its memory is reused
     trained = partial(Trained, (member,), numbers=(0,), count=1, rows=rows)
-    ends = [
-        network_view.point_params(method.finish(model, trained(states=(state,)), key_finish, None)) for state in states
-    ]
+    posteriors = [method.finish(model, trained(states=(state,)), key_finish, None) for state in states]
+    ends = [network_view.point_params(posterior) for posterior in posteriors]
     return Path(steps, jax.tree.map(lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves]), *ends))
 
 
