@@ -1,7 +1,4 @@
-"""The loss around a trained network: its values on a plane in the space of parameters, and the paths of optimizers.
-
-``parameter_plane``, ``random_plane`` and ``path_plane`` make a plane, ``evaluate`` computes the loss on it.
-"""
+"""The loss around a trained network on a plane of parameters, and the paths of optimizers (Li et al., NeurIPS 2018)."""
 
 import math
 from functools import partial
