@@ -38,13 +38,13 @@ UncertaintyScore: TypeAlias = str | Callable[[Any], Any] | None
 LEVELS = 20  # shares of rows that a bound is tried at
 
 
-def _of_moments(name):
-    root = "std" if name == "variance" else f"{name}_std"
+def _of_moments(variance: Callable[[Any], Rows], std: Callable[[Any], Rows]) -> Callable[[Any], Rows]:
+    """The score of a variance: its sum over classes, or its mean over targets in their standardized units."""
 
-    def summed(predictive):
+    def summed(predictive: Any) -> Rows:
         if predictive.task == "classification":
-            return getattr(predictive, name).sum(1)
-        return np.mean((getattr(predictive.columnwise, root) / predictive.scale) ** 2, axis=1)
+            return variance(predictive).sum(1)
+        return np.mean((std(predictive.columnwise) / predictive.scale) ** 2, axis=1)
 
     return summed
 
@@ -56,7 +56,10 @@ def _mutual_information(predictive):
     return 0.5 * np.sum(np.log1p((answer.epistemic_std / answer.aleatoric_std) ** 2), axis=1)
 
 
-UNCERTAINTY_SCORES = {name: _of_moments(name) for name in ("variance", "aleatoric", "epistemic")} | {
+UNCERTAINTY_SCORES: dict[str, Any] = {
+    "variance": _of_moments(lambda answer: answer.variance, lambda answer: answer.std),
+    "aleatoric": _of_moments(lambda answer: answer.aleatoric, lambda answer: answer.aleatoric_std),
+    "epistemic": _of_moments(lambda answer: answer.epistemic, lambda answer: answer.epistemic_std),
     "mutual_information": _mutual_information,
     "entropy": lambda predictive: predictive.entropy,
     "least_confidence": lambda predictive: 1 - predictive.probs.max(1),

@@ -77,7 +77,7 @@ def method_params(method: Any, prefix: str) -> dict[str, Any]:
     """``method__rate`` and so on, for scikit-learn's get_params; wrapped methods too."""
     found = {}
     for field in fields(method):
-        value = getattr(method, field.name)
+        value = vars(method)[field.name]
         found[f"{prefix}{field.name}"] = value
         if is_dataclass(value):
             found |= method_params(value, f"{prefix}{field.name}__")
@@ -92,7 +92,7 @@ def with_setting(method: Any, path: Sequence[str], value: Any) -> Any:
         )
     if not is_dataclass(method) or path[0] not in {field.name for field in fields(method)}:
         raise ValueError(f"Invalid parameter {path[0]!r} for method {method!r}.")
-    inner = value if len(path) == 1 else with_setting(getattr(method, path[0]), path[1:], value)
+    inner = value if len(path) == 1 else with_setting(vars(method)[path[0]], path[1:], value)
     return replace(method, **{path[0]: inner})  # type: ignore[type-var]
 
 

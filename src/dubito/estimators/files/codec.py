@@ -81,7 +81,7 @@ def encode(value: Any, name: str = "it") -> Any:
     if type(value) in (list, tuple):
         return [encode(each, name) for each in value]
     if type(value).__name__ in CLASSES and type(value) is CLASSES[type(value).__name__]:
-        own = {f.name: encode(getattr(value, f.name), f.name) for f in fields(value)}
+        own = {f.name: encode(vars(value)[f.name], f.name) for f in fields(value)}
         return {"class": type(value).__name__} | own
     number = np.asarray(value)
     if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):

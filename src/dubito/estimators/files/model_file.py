@@ -35,7 +35,7 @@ def save(estimator, path):
     kind = type(estimator)
     if not kind.__module__.startswith("dubito.estimators."):  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
-    classes, scaler = getattr(estimator, "classes_", None), estimator.scaler_
+    classes, scaler = estimator._classes, estimator.scaler_
     params = estimator.get_params(deep=False)
     if not isinstance(params["random_state"], int | np.integer | None):
         params["random_state"] = None
@@ -47,7 +47,7 @@ def save(estimator, path):
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
-        "flat": getattr(estimator, "_flat", True),
+        "flat": vars(estimator).get("_flat", True),
         "key": estimator.key_.tolist(),
         "posterior": posterior_file.posterior_config(estimator.posterior_),
         "calibration": encode(estimator.calibration_, "calibration"),
