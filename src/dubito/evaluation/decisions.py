@@ -98,8 +98,8 @@ def uncertainty_score(predictive: PredictiveDistribution, score: UncertaintyScor
             raise ValueError(f"score={score!r} is none of {predictive.task}: {', '.join(known)}, or a function")
         if score in OF_WEIGHTS and len(predictive.draws) < 2:
             raise ValueError(f"{score} is uncertainty about the weights, of which this predictive has one draw only")
-        score = UNCERTAINTY_SCORES[score]
-    found = np.asarray(score(predictive), np.float64)
+    compute: Any = score if callable(score) else UNCERTAINTY_SCORES[score]
+    found = np.asarray(compute(predictive), np.float64)
     if found.shape != (len(predictive),) or np.any(np.isnan(found)):
         raise ValueError(f"an uncertainty score is one number a row, none NaN; got shape {found.shape}")
     return found
