@@ -69,7 +69,7 @@ def test_predictions_are_the_estimators_row_for_row(folder):
         np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-12)
 
 
-def test_classes_their_probabilities_and_their_doubt(folder):
+def test_classes_their_probabilities_and_their_uncertainty(folder):
     _, text = run("predict", folder / "i.dubito", folder / "iris.tsv", "-o", folder / "out.parquet")
     assert "out.parquet" in text
     table = pyarrow.parquet.read_table(folder / "out.parquet").to_pandas()

@@ -113,7 +113,7 @@ def test_temperature_one_changes_no_bit_and_other_classes_are_tempered_too():
     np.testing.assert_allclose(Temperature(2.0)(ordered).probs, powers / powers.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_rows_that_are_all_right_leave_a_doubt():
+def test_temperature_of_rows_that_are_all_right_keeps_probabilities_below_one():
     """Of n rows and C classes, each with the logit 1 for y and else 0: −n log p(y) − Σ_k log p(k)/C is least where
     1 − p(y) = (1 − 1/C)/(n + 1)."""
     y = np.array([0, 1, 2])
@@ -581,8 +581,8 @@ def test_what_cannot_be_calibrated_is_refused():
     missing = np.where(np.arange(30) == 4, np.nan, y)
     mapped, few = calibration.quantiles(numbers, y), rows_of(numbers, slice(9))
     for wrong, words in (
-        (lambda: calibration.temperature(numbers, y), "wants rows for classification"),
-        (lambda: calibration.quantiles(labels, k), "wants rows for regression"),
+        (lambda: calibration.temperature(numbers, y), "needs rows for classification"),
+        (lambda: calibration.quantiles(labels, k), "needs rows for regression"),
         (lambda: calibration.quantiles(numbers, missing), r"y is missing in 1 of 30 rows \(row 4\)"),
         (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "9 rows, but the predictive has 30"),

@@ -1,4 +1,4 @@
-"""What is done with doubt, against values by hand, quadrature, and what a posterior of closed form says."""
+"""Decisions under uncertainty against values by hand, quadrature, and what a posterior of closed form says."""
 
 import jax
 import jax.numpy as jnp
@@ -24,15 +24,15 @@ def classes(probs):
     return Predictive(dubito.Categorical(classes=z["logits"].shape[2]), z, np.zeros(1), np.ones(1))
 
 
-def of_doubts(values):
+def with_scores(values):
     """A regression whose standard deviations are ``values``, of mean 0."""
     return gaussians(np.zeros((1, len(values), 1)), np.asarray(values, float)[None, :, None])
 
 
-# --- scores of doubt
+# --- uncertainty scores
 
 
-def test_doubts_of_two_draws_are_those_by_hand():
+def test_scores_of_two_draws_are_those_by_hand():
     """Draws (0.9, 0.1) and (0.4, 0.6), then twice (0.5, 0.5)."""
     predictive = classes([[[0.9, 0.1], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]])
 
@@ -56,14 +56,14 @@ def test_doubts_of_two_draws_are_those_by_hand():
     )
 
 
-def test_doubts_of_regression_are_in_units_of_the_training_variance():
+def test_scores_of_regression_are_in_units_of_the_training_variance():
     means, scales = [[[1.0, 2.0]], [[3.0, 2.0]]], [[[0.5, 1.0]], [[1.5, 1.0]]]
     for units in ({}, {"shift": 7.0, "scale": 4.0}):
         predictive = gaussians(means, scales, **units)
-        noise, doubt = np.array([1.25, 1.0]), np.array([1.0, 0.0])
+        noise, spread = np.array([1.25, 1.0]), np.array([1.0, 0.0])
         assert decisions.uncertainty_score(predictive, "aleatoric") == pytest.approx([noise.mean()])
-        assert decisions.uncertainty_score(predictive, "epistemic") == pytest.approx([doubt.mean()])
-        assert decisions.uncertainty_score(predictive) == pytest.approx([(noise + doubt).mean()])
+        assert decisions.uncertainty_score(predictive, "epistemic") == pytest.approx([spread.mean()])
+        assert decisions.uncertainty_score(predictive) == pytest.approx([(noise + spread).mean()])
         expected = 0.5 * np.log(2.25 / 1.25)
         assert decisions.uncertainty_score(predictive, "mutual_information") == pytest.approx([expected])
 
@@ -83,7 +83,7 @@ def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
 
 
 def test_a_score_of_ones_own_is_taken_as_it_is():
-    predictive = of_doubts([1.0, 3.0, 2.0])
+    predictive = with_scores([1.0, 3.0, 2.0])
     np.testing.assert_allclose(decisions.uncertainty_score(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
 
 
@@ -99,10 +99,10 @@ def test_a_score_of_ones_own_is_taken_as_it_is():
 )
 def test_scores_that_cannot_be_are_refused(score, message):
     with pytest.raises(ValueError, match=message):
-        decisions.uncertainty_score(of_doubts([1.0, 2.0]), score)
+        decisions.uncertainty_score(with_scores([1.0, 2.0]), score)
 
 
-def test_detection_is_of_the_doubts_of_both():
+def test_ood_detection_ranks_the_scores_of_both():
     rng = np.random.default_rng(0)
     inside, outside = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
     found = decisions.ood_detection(inside, outside)
@@ -119,8 +119,8 @@ def test_detection_is_of_the_doubts_of_both():
 
 
 def test_a_risk_coverage_curve_by_hand():
-    """Doubts 1, 2, 2, 3 with squared errors 1, 0, 4, 9; the two of doubt 2 are answered together."""
-    predictive = of_doubts(np.sqrt([2.0, 1.0, 3.0, 2.0]))
+    """Scores 1, 2, 2, 3 with squared errors 1, 0, 4, 9; the two of score 2 are answered together."""
+    predictive = with_scores(np.sqrt([2.0, 1.0, 3.0, 2.0]))
     curve = decisions.risk_coverage(predictive, np.sqrt([0.0, 1.0, 9.0, 4.0]))
     np.testing.assert_allclose(curve.threshold, [1, 2, 3], rtol=1e-6)
     np.testing.assert_allclose(curve.coverage, [0.25, 0.75, 1.0])
@@ -133,22 +133,22 @@ def test_a_risk_coverage_curve_by_hand():
     np.testing.assert_allclose(weighted.risk, [1, 5 / 4], rtol=1e-6)
 
 
-def test_the_area_of_random_doubt_is_the_risk():
-    """Doubt that knows nothing: every coverage has the same risk in expectation; knowing it all is the least area."""
+def test_the_area_of_random_scores_is_the_risk():
+    """A score without information: every coverage has the same risk in expectation; the losses themselves have the least area."""
     rng = np.random.default_rng(0)
     loss, n = rng.exponential(size=300), 300
     areas = []
     for _ in range(400):
-        predictive = of_doubts(rng.permutation(n) + 1.0)
+        predictive = with_scores(rng.permutation(n) + 1.0)
         areas.append(decisions.risk_coverage(predictive, np.zeros(n), loss=loss).area.value)
     assert abs(np.mean(areas) - loss.mean()) < 4.6 * np.std(areas) / np.sqrt(len(areas))
-    best = decisions.risk_coverage(of_doubts(loss), np.zeros(n), loss=loss).area.value
+    best = decisions.risk_coverage(with_scores(loss), np.zeros(n), loss=loss).area.value
     assert best == pytest.approx(np.mean(np.cumsum(np.sort(loss)) / np.arange(1, n + 1)), rel=1e-5)
     assert best < min(areas)
 
 
 def test_thresholds_for_a_coverage_and_for_a_risk():
-    predictive = of_doubts(np.sqrt(np.arange(1.0, 11.0)))
+    predictive = with_scores(np.sqrt(np.arange(1.0, 11.0)))
     loss = np.array([0, 0, 1, 0, 0, 0, 0, 1, 1, 1], float)
 
     def found(**wish):
@@ -161,13 +161,13 @@ def test_thresholds_for_a_coverage_and_for_a_risk():
 
 
 def test_a_risk_with_confidence_is_kept_that_often():
-    """Errors of probability d² at doubt d ~ U(0, 1): the risk of answering up to t is t²/3. Promised 80 %, 400 sets of rows."""
+    """Errors of probability d² at score d ~ U(0, 1): the risk of answering up to t is t²/3. Promised 80 %, 400 sets of rows."""
     kept, coverage, wanted, sets = [], [], 0.1, 400
     rng = np.random.default_rng(1)
     for _ in range(sets):
         d = rng.uniform(size=1000)
         wrong = (rng.uniform(size=1000) < d**2).astype(float)
-        predictive = of_doubts(d)
+        predictive = with_scores(d)
         t = decisions.threshold(predictive, np.zeros(1000), risk=wanted, confidence=0.8, score=_std, loss=wrong)
         kept.append(t == -np.inf or t**2 / 3 <= wanted)
         coverage.append(max(t, 0.0))
@@ -187,7 +187,7 @@ def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
     n = 40
     loss = np.repeat([0.0, 1.0], [n - wrong, wrong])
     risks = np.linspace(0.02, 0.5, 49)
-    predictive = of_doubts(np.ones(n))
+    predictive = with_scores(np.ones(n))
     answered = [
         decisions.threshold(predictive, np.zeros(n), risk=r, confidence=0.9, loss=loss) > -np.inf for r in risks
     ]
@@ -210,7 +210,7 @@ def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
 )
 def test_thresholds_that_cannot_be_are_refused(wish, message):
     with pytest.raises(ValueError, match=message):
-        decisions.threshold(of_doubts([1.0, 2.0]), np.array([0.3, 0.5]), **wish)
+        decisions.threshold(with_scores([1.0, 2.0]), np.array([0.3, 0.5]), **wish)
 
 
 # --- choosing rows to label

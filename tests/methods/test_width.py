@@ -181,15 +181,15 @@ def test_the_covariance_of_dropout_in_a_random_wide_network_is_the_kernel():
 
 
 def test_trained_dropout_is_not_the_posterior():
-    """Its doubt follows the rate that was asked for, and is too small everywhere: known and wrong."""
+    """Its epistemic variance follows the rate that was asked for, and is too small everywhere: known and wrong."""
     x = np.concatenate([X, INPUTS])
     k = kernel(np.concatenate([INPUTS, x]), relu_mean, 1)
     inside, across = k[:ROWS, :ROWS] + np.eye(ROWS) / TAU, k[ROWS:, :ROWS]
     exact = np.diag(k[ROWS:, ROWS:] - across @ np.linalg.solve(inside, across.T))
-    doubts = {}
+    epistemic = {}
     for rate in (0.02, 0.2):
         method = dubito.MCDropout(rate=rate, epochs=600, batch_size=None)
         found = dubito.fit(wide(256), INPUTS, TARGETS, method, key=jax.random.key(8))
-        doubts[rate] = dubito.predict(found, x, key=jax.random.key(9), draws=DRAWS).epistemic
-    assert np.all(doubts[0.2] > 3 * doubts[0.02])
-    assert np.all(doubts[0.2] < 0.7 * exact)
+        epistemic[rate] = dubito.predict(found, x, key=jax.random.key(9), draws=DRAWS).epistemic
+    assert np.all(epistemic[0.2] > 3 * epistemic[0.02])
+    assert np.all(epistemic[0.2] < 0.7 * exact)

@@ -13,7 +13,7 @@ from dubito.models import periodic
 ROWS = np.arange(4.0)[:, None], np.arange(4.0)
 
 
-def test_mlp_is_the_lectures_network(key):
+def test_mlp_is_affine_maps_and_activations_in_numpy(key):
     net = dubito.mlp(3, (5, 4), 2, "tanh")
     params = net.init(key)
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -104,10 +104,10 @@ def test_impossible_networks_are_refused(make, message):
     ],
     ids=["default", "ensemble", "bayes-by-backprop"],
 )
-def test_away_from_the_data_waves_doubt_more(method, in_gap, beyond):
+def test_away_from_the_data_periodic_features_are_more_uncertain(method, in_gap, beyond):
     """sin(2x) with a gap: the spread in the gap and beyond the data against that on the data.
 
-    A mean-field posterior doubts too little between clusters, with waves as without.
+    A mean-field posterior is too certain between clusters, with waves as without.
     """
     rng = np.random.default_rng(0)
     x = np.concatenate([rng.uniform(-3, -0.8, 60), rng.uniform(0.8, 3, 60)])[:, None]

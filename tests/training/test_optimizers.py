@@ -25,7 +25,7 @@ def slope(theta):
 
 
 def sgd(theta, rate):
-    """Robbins & Monro 1951; the lecture's (20): θ ← θ − αg."""
+    """Robbins & Monro 1951: θ ← θ − αg."""
     for _ in range(STEPS):
         theta = theta - rate * slope(theta)
         yield theta

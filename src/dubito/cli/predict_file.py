@@ -165,11 +165,11 @@ def class_columns(found: Any, answer: Any) -> dict[str, Any]:
     probs = answer.probs
     prediction = pyarrow.array(found.classes_).take(pyarrow.array(probs.argmax(1)))
     columns = {f"p_{label}": probs[:, place] for place, label in enumerate(found.classes_)}
-    doubt = {"entropy": answer.entropy, "mutual_information": answer.mutual_information}
+    uncertainty = {"entropy": answer.entropy, "mutual_information": answer.mutual_information}
     sets = answer.sets if isinstance(answer, ConformalPredictive) else None
     if sets is not None:
-        doubt |= {f"set_{label}": sets[:, place] for place, label in enumerate(found.classes_)}
-    return {"prediction": prediction} | columns | doubt
+        uncertainty |= {f"set_{label}": sets[:, place] for place, label in enumerate(found.classes_)}
+    return {"prediction": prediction} | columns | uncertainty
 
 
 def write_tables(tables: Iterable[Any], output: Path, folder: Path | None = None, safe_csv: bool = False) -> None:

@@ -43,7 +43,7 @@ def test_the_gradients_are_those_of_automatic_differentiation():
 
 
 def test_each_term_is_its_equation():
-    """By loops over the indices, as the lecture writes them (10-19)."""
+    """By loops over the indices."""
     v, w, x, y = problem(seed=1)
     found = backprop.terms(v, w, x, y)
     size, (hidden, outputs), inputs = len(x), v.shape, len(w)

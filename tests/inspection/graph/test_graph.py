@@ -199,7 +199,7 @@ def texts(svg):
     return [element.text for element in ElementTree.fromstring(svg).iter() if element.tag.endswith("text")]
 
 
-def test_the_picture_is_the_lectures(small, monkeypatch):
+def test_the_picture_shows_operations_values_and_derivatives(small, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     found = texts(small.svg())
     assert found.count("+") == 1 and "+ 1" in found and "×" in found

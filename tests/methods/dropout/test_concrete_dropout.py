@@ -87,11 +87,11 @@ def test_without_noise_it_is_map():
 
 
 @pytest.mark.slow
-def test_rates_and_doubt_fall_with_data():
+def test_rates_and_epistemic_variance_fall_with_data():
     """y = 2x + 8 + ε, the paper's synthetic data: paired over sets of data, from 30 rows to 1,000."""
     model = dubito.Model(dubito.mlp(1, (20, 20)), dubito.Gaussian(), dubito.Normal(by_network=True))
     method = ConcreteDropout(epochs=600, batch_size=None, learning_rate=0.02)
-    rates, doubts = np.empty((6, 2)), np.empty((6, 2))
+    rates, epistemic = np.empty((6, 2)), np.empty((6, 2))
     for seed in range(6):
         rng = np.random.default_rng(seed)
         x = rng.normal(size=(1000, 1))
@@ -101,8 +101,8 @@ def test_rates_and_doubt_fall_with_data():
             posterior = dubito.fit(model, x[:n], y[:n], method, key=jax.random.key(seed))
             answer = dubito.predict(posterior, np.linspace(-2, 2, 21)[:, None], key=jax.random.key(9), draws=400)
             rates[seed, number] = np.mean([float(r) for r in jax.tree.leaves(posterior.rates)])
-            doubts[seed, number] = answer.epistemic.mean()
-    for found in (rates, doubts):
+            epistemic[seed, number] = answer.epistemic.mean()
+    for found in (rates, epistemic):
         fall = np.log(found[:, 0] / found[:, 1])
         assert fall.mean() > 4.6 * fall.std(ddof=1) / np.sqrt(len(fall))
 

@@ -131,7 +131,7 @@ def test_temperature_undoes_logits_that_are_too_large():
 
 
 @pytest.mark.parametrize("margin", [0.5, 30.0])
-def test_rows_that_are_all_right_leave_a_doubt(margin):
+def test_temperature_of_rows_that_are_all_right_keeps_probabilities_below_one(margin):
     """Of N rows with one logit ±margin, all right: p(wrong) = 1/(2N + 2) minimizes N log p + ½ log p(1 − p)."""
     x = np.repeat(np.array([[1.0], [-1.0]], np.float32), 20, axis=0)
     network = dubito.Network(

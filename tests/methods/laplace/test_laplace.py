@@ -362,7 +362,7 @@ def hmc(log_density, start, key, steps=1500, leaps=50, size=0.004):
     return drawn[steps // 5 :], jnp.mean(accepted.astype(jnp.float32))
 
 
-def test_draws_through_the_network_itself_doubt_a_hundred_times_too_much():
+def test_draws_through_the_network_itself_have_a_hundred_times_too_much_variance():
     """Against the exact posterior by Hamiltonian Monte Carlo, whose own error here is about 2 %."""
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-2, 2, size=(40, 1)), axis=0)
@@ -423,7 +423,7 @@ def test_cross_fitting_of_it_predicts_with_the_linearized_network():
     assert np.mean(np.argmax(probs, axis=1) == labels) > 0.8
 
 
-def test_classes_are_linearized_and_doubt_far_away_is_larger():
+def test_classes_are_linearized_and_uncertainty_far_away_is_larger():
     x, y = table(200)
     labels = (y[:, 0] > 0.5).astype(int)
     model = dubito.Model(dubito.mlp(D, (16,)), dubito.Bernoulli())
