@@ -15,6 +15,7 @@ import dubito
 from dubito import network_view as fitted_
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.evidence import Evidence
+from dubito.posteriors.base import unwrapped
 from dubito.training.data import check_rows
 from dubito.training.descent import DescentState
 from dubito.training.members import Member, Trained
@@ -87,7 +88,7 @@ def factor(part):
 
 
 def covariance(posterior):
-    part = getattr(posterior.part, "part", posterior.part)
+    part = unwrapped(posterior.part)
     return factor(part) @ factor(part).T
 
 

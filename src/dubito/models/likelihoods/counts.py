@@ -153,5 +153,5 @@ NEGATIVE_BINOMIAL = Entry(
     "negative binomial deviance, halved",
     "(m - y)/(1 + αm)",
     "whole numbers of at least 0",
-    "counts that spread more than their mean",
+    "overdispersed counts: variance larger than the mean",
 )

@@ -166,7 +166,7 @@ GAUSSIAN = Entry(
     "squared error",
     "τ(f - y)",
     "numbers",
-    "errors are of one size everywhere, and no outliers",
+    "constant noise, no outliers",
 )
 HETEROSCEDASTIC = Entry(
     lambda columns: HeteroscedasticGaussian(targets=columns),
@@ -175,14 +175,14 @@ HETEROSCEDASTIC = Entry(
     "squared error weighted by a learned precision",
     "-u/σ by m, (1 - u²)/σ · sigmoid(ρ) by ρ",
     "numbers",
-    "errors are larger in some regions than in others",
+    "noise that depends on the inputs",
 )
 CENSORED = Entry(
     lambda columns: CensoredGaussian(targets=max(columns // 2, 1)),
     "regression",
     "that of gaussian; where censored, -log Φ(u), u = √τ(f - y)",
-    "squared error, and a cost for being below a bound (tobit)",
+    "squared error, and for censored rows the negative log probability of exceeding the bound (tobit)",
     "τ(f - y); where censored, -√τ φ(u)/Φ(u)",
     "numbers, and marks: 1 where the true value is at least so large",
-    "some values ran into a limit: durations still going on, gauges at their end",
+    "some values are lower bounds: ongoing durations, saturated sensors",
 )

@@ -119,10 +119,10 @@ STUDENT_T = Entry(
     lambda columns: StudentT(targets=columns),
     "regression",
     "½(ν + 1) log(1 + u²/ν) + log σ + log √(πν) Γ(ν/2)/Γ(ν/2 + ½), u = (y - m)/σ, f = (m, log σ)",
-    "a robust criterion: far errors cost their logarithm",
+    "a robust criterion, logarithmic in large errors",
     "-(ν + 1)u/(σ(ν + u²)) by m, 1 - (ν + 1)u²/(ν + u²) by log σ",
     "numbers",
-    "some errors are very large; their rows should hardly count",
+    "outliers that should have little influence",
 )
 LAPLACE = Entry(
     lambda columns: LaplaceNoise(targets=columns),
@@ -131,5 +131,5 @@ LAPLACE = Entry(
     "absolute error",
     "sign(f - y)/b",
     "numbers",
-    "the median is wanted; some errors are large",
+    "the median is of interest; some errors are large",
 )
