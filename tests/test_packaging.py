@@ -27,7 +27,7 @@ def test_import_of_dubito_does_not_import_jax():
 
 
 def test_package_has_a_py_typed_marker():
-    assert importlib.resources.files("dubito.tables").joinpath("py.typed").is_file()
+    assert importlib.resources.files("dubito").joinpath("py.typed").is_file()
 
 
 def test_public_names_equal_those_of_the_stub():

@@ -182,4 +182,4 @@ def test_what_has_no_single_path_is_refused(key):
     wild = dubito.MAP(epochs=5, batch_size=None, learning_rate=1e30, optimizer="sgd")
     with pytest.raises(dubito.DivergenceError, match="learning rate") as caught:
         landscape.descent_path(MODEL, X, Y, wild, key=key)
-    assert caught.value.state is not None and len(caught.value.rows.x) == len(X)
+    assert caught.value.params is not None and len(caught.value.rows.x) == len(X)

@@ -100,8 +100,8 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     model, x, y = problem
     model = dubito.Model(model.network, dubito.Gaussian(precision=1.0), None)
     if factor != 1.0:
-        plain = dubito.Model.scaled
-        monkeypatch.setattr(dubito.Model, "scaled", lambda self, lp, batch: plain(self, lp, batch) * factor)
+        plain = dubito.Model.weighted_sum
+        monkeypatch.setattr(dubito.Model, "weighted_sum", lambda self, lp, batch: plain(self, lp, batch) * factor)
     jax.clear_caches()
     rate = 1e-3
     method = dubito.MaximumLikelihood(epochs=1, batch_size=50, learning_rate=rate, optimizer="sgd", schedule="constant")

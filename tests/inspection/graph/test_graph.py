@@ -87,9 +87,9 @@ def log_joint(network, likelihood):
     x = jnp.asarray(rng.normal(size=(7, inputs)), jnp.float32)
     whole = rng.integers(0, 2, 7)
     y = jnp.asarray(whole if likelihood.task == "classification" else rng.normal(size=(7, 1)).astype(np.float32))
-    if getattr(likelihood, "discrete", False):
+    if likelihood.discrete:
         y = jnp.asarray(whole[:, None], jnp.float32)
-    if hasattr(likelihood, "columns"):  # beside the values the marks of those censored
+    if likelihood.columns_per_target > 1:  # beside the values the marks of those censored
         y = jnp.concatenate([y, jnp.asarray(whole[:, None], jnp.float32)], axis=1)
     if not isinstance(network, dubito.Network):
         network = type(network)(**{**vars(network), "outputs": likelihood.width})
