@@ -13,6 +13,7 @@ version = release = importlib.metadata.version("dubito")
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
 exclude_patterns = ["_build"]
@@ -53,17 +54,9 @@ add_module_names = False
 def readable(app, what, name, obj, options, lines):
     """Convert docstrings to reStructuredText.
 
-    Escapes |w| and ``Path``s, which are a substitution and an error there, and turns parameters in scikit-learn's form,
-    name : meaning, into a definition list.
+    Escapes |w| and ``Path``s, which are a substitution and an error there.
     """
     del app, what, name, obj, options
-    if "Parameters" in lines:
-        start = lines.index("Parameters")
-        end = lines.index("", start)
-        entries = [
-            line.replace(" : ", "\n    ", 1) if not line.startswith(" ") else line for line in lines[start + 2 : end]
-        ]
-        lines[start:end] = "\n".join(entries).split("\n")
     for number, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)  # texts and literals alternate
         texts = [text.replace("|", "\\|") for text in parts[::2]]
