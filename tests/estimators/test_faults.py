@@ -757,7 +757,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
         ({"hidden": 1.5}, "hidden is the width of a hidden layer or a sequence of widths"),
         ({"prior": 3}, "prior is None or a prior such as"),
         ({"method": dubito.MAP(epochs=-1)}, "epochs must be a whole number"),
-        ({"method": dubito.MAP(0.1)}, "epochs must be a whole number"),
+        ({"method": dubito.MAP(epochs=0.1)}, "epochs must be a whole number"),
         ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
         ({"method": dubito.MCDropout(rate="a", epochs=2)}, "a dropout rate is a probability"),
         ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change must be a whole number"),
