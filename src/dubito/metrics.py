@@ -41,7 +41,7 @@ def rmse(predictive, y, *, weight=None):
     """Root mean squared error of the mean, in the target's units."""
     predictive, y, weight = checked(predictive, y, weight, "regression")
     error = y - predictive.mean
-    unit = _unit(error)
+    unit = _unit(error[weight > 0])
     squared = (error / unit) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
     return _average(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
@@ -59,7 +59,7 @@ def r2(predictive, y, *, weight=None):
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
     center = np.average(y, axis=0, weights=weight)
-    unit = _unit(y - center)
+    unit = _unit((y - center)[weight > 0])
     squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
     error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
     return _average(np.mean(1 - squared / variance + error / variance * (deviation / variance - 1), axis=1), weight)
@@ -269,7 +269,7 @@ def _average(rows, weight):
 
 
 def _unit(x):
-    """The power of two below the largest |x| of each column, in which squares neither overflow nor vanish; 1 where all x are 0."""
+    """The power of two at or below the largest |x| of each column: in this unit squares neither overflow nor all vanish. 1 where all x are 0."""
     largest = np.max(np.abs(x), axis=0)
     return np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
 
