@@ -44,7 +44,7 @@ def rmse(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> S
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     error = y - predictive.mean
-    unit = power_of_two_unit(error)
+    unit = power_of_two_unit(error[weight > 0])
     squared = (error / unit) ** 2
     root = np.sqrt(np.average(squared, axis=0, weights=weight))
     return weighted_mean(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
@@ -74,7 +74,7 @@ def r2(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sco
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
         return Score(np.nan, np.nan, None)
     center = np.average(y, axis=0, weights=weight)
-    unit = power_of_two_unit(y - center)
+    unit = power_of_two_unit((y - center)[weight > 0])
     squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
     error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
     return weighted_mean(

@@ -39,7 +39,7 @@ def weighted_mean(rows: Rows, weight: Rows) -> Score:
 
 
 def power_of_two_unit(x: np.ndarray) -> np.ndarray:
-    """The power of two below the largest |x| of each column, in which squares neither overflow nor vanish; 1 where all x are 0."""
+    """The power of two at or below the largest |x| of each column, 1 where all x are 0; in this unit squares do not overflow or all vanish."""
     largest = np.max(np.abs(x), axis=0)
     return np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
 
