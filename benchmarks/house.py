@@ -75,7 +75,7 @@ def profile(frame, event, _):
     if caller is not None and place(caller.f_code) != place(frame.f_code):
         pairs.add((caller.f_code.co_qualname, place(caller.f_code), frame.f_code.co_qualname, place(frame.f_code)))
 
-Model.log_likelihood = traced
+Model.log_likelihood = Model.weighted_sum = traced  # every objective is scaled there
 model = BayesianRegressor()
 sys.setprofile(profile)
 try:
@@ -294,10 +294,28 @@ def public_count(trees):
 
 
 def without_sections(trees):
+    """Public names whose docstring has no sections. A method without a docstring inherits that of its base, as in help()."""
+    known = classes(trees)
+
+    def text(name, node):
+        own, (owner, _, method) = ast.get_docstring(node), name.partition(".")
+        if own is not None or not method or owner not in known:
+            return own or ""
+        for base in map(ast.unparse, known[owner][1].bases):
+            base = base.rsplit(".", 1)[-1].partition("[")[0]
+            for inner in known[base][1].body if base in known else ():
+                if isinstance(inner, FUNCTIONS) and inner.name == method:
+                    return text(f"{base}.{method}", inner)
+            if base in known and any(known[base][1].bases):
+                inherited = text(f"{base}.{method}", ast.parse("def _(): pass").body[0])
+                if inherited:
+                    return inherited
+        return ""
+
     return [
         f"{file}:{node.lineno}: {name}"
         for file, name, node in public(trees)
-        if not SECTIONS.search(ast.get_docstring(node) or "")
+        if not SECTIONS.search(text(name, node)) and not (isinstance(node, ast.ClassDef) and len(node.body) == 1)
     ]
 
 

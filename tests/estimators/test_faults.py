@@ -709,7 +709,7 @@ def test_nan_in_the_middle(limit, key):
     try:
         found = dubito.fit(model, X, Y, FAST, key=key, progress=reports.append)
     except dubito.DivergenceError as error:
-        assert "again with the step halved 3 times" in str(error)
+        assert "again after halving the step size 3 times" in str(error)
     else:
         w = found.params["network"]["w"]
         assert np.all(np.abs(w) <= limit) and np.any(w != 0)

@@ -117,5 +117,5 @@ def test_what_cannot_be_is_refused(fields, words, key):
 
 
 def test_early_stopping_is_refused(key):
-    with pytest.raises(ValueError, match="SWAG runs its whole schedule"):
+    with pytest.raises(ValueError, match="SWAG does not support early stopping"):
         dubito.fit(MODEL, X, Y, dubito.Ensemble(dubito.SWAG(), 2), key=key, early_stopping=True)

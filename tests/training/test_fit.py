@@ -36,8 +36,8 @@ def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     runs = []
     for length, seconds in ((40, 1e9), (40, 0.0), (7, 1e9)):
         monkeypatch.setattr(fit, "SECONDS", seconds)
-        if length != chunk.CHUNK:
-            monkeypatch.setattr(chunk, "CHUNK", length)
+        if length != chunk.CHUNK_EPOCHS:
+            monkeypatch.setattr(chunk, "CHUNK_EPOCHS", length)
             jax.clear_caches()
         reports = []
         posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True, progress=reports.append)

@@ -120,7 +120,7 @@ def test_resumed_between_and_within_pieces(small, method, tmp_path, monkeypatch)
     """Interrupted again and again, in the middle of epochs and of pieces: the bits and the history of one run."""
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
     monkeypatch.setattr(fit, "SECONDS", 0.0)
-    monkeypatch.setattr(fit, "FIRST", 3)
+    monkeypatch.setattr(fit, "FIRST_CHUNK_STEPS", 3)
     x, y, weight = data()
     reports = []
     source = in_parts(x, y, weight)
@@ -147,7 +147,7 @@ def test_other_rows_are_another_fit(small, tmp_path):
     dubito.fit(model(), in_parts(x, y), None, method, key=jax.random.key(1), checkpoint=tmp_path / "c")
     cut_otherwise = in_parts(x, y, ends=(100,))
     dubito.fit(model(), cut_otherwise, None, method, key=jax.random.key(1), checkpoint=tmp_path / "c")
-    with pytest.raises(dubito.CheckpointError, match="not the same data"):
+    with pytest.raises(dubito.CheckpointError, match="different data"):
         dubito.fit(model(), in_parts(x, y, weight), None, method, key=jax.random.key(1), checkpoint=tmp_path / "c")
 
 
@@ -236,14 +236,14 @@ LONG = in_parts(*(np.concatenate([a, a]) for a in data()[:2]))
         (lambda: [(np.zeros((9, 2)), np.zeros(8))], r"piece 0 .*same number of rows; got shapes \(9, 2\) and \(8,\)"),
         (lambda: [(np.zeros((9, 2)), np.zeros(9), -np.ones(9))], "piece 0 .*at least 0"),
         (lambda: [np.zeros((9, 2))], r"piece 0 must be a tuple \(x, y\)"),
-        (lambda: iter(()), "hold no row"),
-        (lambda: [(np.zeros((9, 2)), np.zeros(9), np.zeros(9))], "hold no row"),
+        (lambda: iter(()), "contain no row"),
+        (lambda: [(np.zeros((9, 2)), np.zeros(9), np.zeros(9))], "contain no row"),
         (lambda: None, "must return an iterator of .*, got NoneType"),
         (PLAIN(), "must be a callable that returns an iterator.*got generator"),
         ([data()[:2]], "must be a callable that returns an iterator.*got list"),
-        (twice(PLAIN, SHORT), "hold 150 rows .* where they held 230 .* a new iterator"),
-        (twice(PLAIN, LONG), "hold more than 230 rows"),
-        (lambda found=PLAIN(): found, "hold 0 rows .* where they held 230 .* a new iterator"),
+        (twice(PLAIN, SHORT), "contained 230 rows .* now contain 150: .* a new iterator"),
+        (twice(PLAIN, LONG), "now contain more than 230"),
+        (lambda found=PLAIN(): found, "contained 230 rows .* now contain 0: .* a new iterator"),
     ],
 )
 def test_bad_pieces_are_refused(small, source, message):
@@ -257,7 +257,7 @@ def test_bad_pieces_are_refused(small, source, message):
         ({"early_stopping": True}, "early_stopping needs all rows in memory"),
         ({"mesh": object()}, "mesh needs all rows in memory"),
         ({"method": dubito.Ensemble(dubito.CrossFit(dubito.MAP(), 3), 2)}, "CrossFit needs all rows in memory"),
-        ({"method": dubito.MAP(batch_size=None)}, "batch_size=None is a step of all 230 rows"),
+        ({"method": dubito.MAP(batch_size=None)}, "batch_size=None is a batch of all 230 rows"),
         ({"weight": np.ones(230)}, "y and weight must be None"),
     ],
 )

@@ -36,7 +36,8 @@ from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 from dubito.tables.streams import learn_table, table_pieces
-from dubito.training.fit import Report, fit, history
+from dubito.training.fit import fit
+from dubito.training.reports import Report, history
 from dubito.training.splits import interleaved_folds
 
 

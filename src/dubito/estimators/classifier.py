@@ -16,7 +16,7 @@ from dubito.evaluation.conformal import Conformal, CVPlus
 from dubito.tables.schema import Schema
 from dubito.tables.targets import classification_likelihood
 from dubito.tables.validation import check_target
-from dubito.training.fit import Report
+from dubito.training.reports import Report
 
 
 class BayesianClassifier(ClassifierMixin, BayesianEstimator):

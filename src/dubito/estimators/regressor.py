@@ -13,7 +13,7 @@ from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.data import Target, used_rows
 from dubito.tables import targets
 from dubito.tables.schema import Schema
-from dubito.training.fit import Report
+from dubito.training.reports import Report
 
 
 class BayesianRegressor(RegressorMixin, BayesianEstimator):

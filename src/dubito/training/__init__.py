@@ -8,6 +8,7 @@
 - ``optimizers``: gradient descent by name, by optax.
 - ``descent``: the settings and the step that methods of gradient descent share.
 - ``loop_state``: what the loop holds.
+- ``reports``: the progress of a fit.
 - ``chunk``: some steps as one compiled program.
 - ``stream``: pieces of rows, for data larger than memory.
 - ``checkpoint``: a fit's progress in a file.

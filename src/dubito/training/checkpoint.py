@@ -15,59 +15,91 @@ import numpy as np
 
 from dubito._process import archive
 from dubito.training.chunk import RETRIES
+from dubito.training.loop_state import LoopState
 
 ARRAY = re.compile(r"\d{1,9}\.\d{1,9}\.(state|log)")  # run, member, and which of the two
 WRITE_INTERVAL = 10.0  # seconds between a member's writes, or twenty times as long as a write takes
 
 
 class CheckpointError(ValueError):
-    """The file is no checkpoint of this fit."""
+    """The file is not a checkpoint of this fit."""
 
 
 class CheckpointWarning(UserWarning):
-    """A checkpoint could not be written; the fit goes on without."""
+    """A checkpoint could not be written; the fit continues without it."""
 
 
 class Checkpoint:
-    """What each member of each run of one fit had reached, in a file.
+    """The progress of each member of each run of one fit, in a file.
 
     Parameters
     ----------
     path : path-like
     parts : mapping
-        Everything that decides the result (model, method, rows, ...) by name. A file that was made by other parts is refused
-        with a CheckpointError that names them, and stays as it is.
+        Everything that determines the result (model, method, rows, ...) by name.
+
+    Raises
+    ------
+    CheckpointError
+        If the file exists and was made with other ``parts``, which the message names; the file
+        stays as it is.
     """
 
     def __init__(self, path: Any, parts: Mapping[str, Any]):
-        self.path = Path(path)
-        self.parts = {name: fingerprint(value) for name, value in parts.items()}
-        self.lock = threading.Lock()
-        self.runs = 0
-        self.arrays = self._read() if self.path.exists() else {}
+        self.path: Path = Path(path)
+        self.parts: dict[str, str] = {name: fingerprint(value) for name, value in parts.items()}
+        self.lock: threading.Lock = threading.Lock()
+        self.runs: int = 0
+        self.arrays: dict[str, np.ndarray] = self._read() if self.path.exists() else {}
 
-    def _read(self):
+    def _read(self) -> dict[str, np.ndarray]:
         try:
             config, arrays = archive.read_archive(self.path, _expected)
         except archive.ModelFileError as error:
             raise CheckpointError(
-                f"cannot go on from {str(self.path)!r}: {error}. Delete it or name another."
+                f"cannot resume from {str(self.path)!r}: {error}. Delete the file, or choose another."
             ) from error
         changed = [name for name, value in self.parts.items() if config["parts"].get(name) != value]
         if changed:
             raise CheckpointError(
-                f"the checkpoint {str(self.path)!r} is of another fit: not the same {', '.join(changed)}. "
-                "Delete it or name another."
+                f"the checkpoint {str(self.path)!r} belongs to another fit (different {', '.join(changed)}). "
+                "Delete the file, or choose another."
             )
         return arrays
 
     def slots(self, members: int) -> "list[Slot]":
-        """A place for each member of the fit's next run."""
+        """Open the slots of the fit's next run.
+
+        Parameters
+        ----------
+        members : int
+            The number of members of the run.
+
+        Returns
+        -------
+        list of Slot
+            One for each member.
+        """
         self.runs += 1
         return [Slot(self, f"{self.runs}.{number}") for number in range(members)]
 
     def write(self, name: str, loop_state: np.ndarray, log: np.ndarray) -> float:
-        """Replace what the file has of one member. Seconds that it took."""
+        """Write one member's progress to the file.
+
+        Parameters
+        ----------
+        name : str
+            "run.member".
+        loop_state : array
+            The bytes of a ``LoopState`` as uint32.
+        log : array
+            The bytes of its log as uint32.
+
+        Returns
+        -------
+        float
+            The duration of the write in seconds.
+        """
         start = time.monotonic()
         with self.lock:
             self.arrays[f"{name}.state"], self.arrays[f"{name}.log"] = loop_state, log
@@ -83,13 +115,30 @@ class Slot:
     """One member's place in a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, name: str):
-        self.checkpoint, self.name = checkpoint, name
-        self.next = time.monotonic() + WRITE_INTERVAL
+        self.checkpoint: Checkpoint = checkpoint
+        self.name: str = name
+        self.next: float = time.monotonic() + WRITE_INTERVAL
 
     def restore(self, loop_state: Any, epochs: int, steps: int) -> tuple[Any, np.ndarray]:
-        """(a ``LoopState`` like ``loop_state``, the log of its epochs (epochs, 3)) as stored; ``loop_state`` and no epochs if never.
+        """Read the member's progress.
 
-        Raises CheckpointError for what no fit of so many ``epochs`` of so many ``steps`` can have stored.
+        Parameters
+        ----------
+        loop_state : LoopState
+            The state before the first step; the stored one must have its structure.
+        epochs, steps : int
+            The number of epochs of the fit, and of steps of an epoch.
+
+        Returns
+        -------
+        tuple
+            The stored ``LoopState`` and the log of its epochs, (epochs, 3); ``loop_state`` and an
+            empty log if there is none.
+
+        Raises
+        ------
+        CheckpointError
+            If no fit with these ``epochs`` and ``steps`` can have stored it.
         """
         words = self.checkpoint.arrays.get(f"{self.name}.state")
         if words is None:
@@ -99,18 +148,28 @@ class Slot:
         data, place, found = words.tobytes(), 0, []
         path = str(self.checkpoint.path)
         if not 0 <= len(data) - sum(leaf.nbytes for leaf in plain) < 4:
-            raise CheckpointError(f"the checkpoint {path!r} is of another version. Delete it or name another.")
+            raise CheckpointError(
+                f"the checkpoint {path!r} was written by another version. Delete the file, or choose another."
+            )
         for like in plain:
             found.append(np.frombuffer(data, like.dtype, like.size, place).reshape(like.shape))
             place += like.nbytes
         log = self.checkpoint.arrays[f"{self.name}.log"].view(np.float32)
         problem = _problem(tree.unflatten(plain), tree.unflatten(found), log, epochs, steps)
         if problem is not None:
-            raise CheckpointError(f"the checkpoint {path!r} is damaged: {problem}. Delete it or name another.")
+            raise CheckpointError(f"the checkpoint {path!r} is damaged: {problem}. Delete the file, or choose another.")
         return tree.unflatten([_typed(value, leaf) for value, leaf in zip(found, leaves, strict=True)]), log
 
     def keep(self, loop_state: Any, log: np.ndarray, last: bool) -> None:
-        """Write what the member has reached if it is the ``last`` of it or some time has gone by."""
+        """Write the member's progress if it is final or the last write was long ago.
+
+        Parameters
+        ----------
+        loop_state : LoopState
+        log : array of shape (epochs, 3)
+        last : bool
+            Whether the run ends here.
+        """
         if not (last or time.monotonic() >= self.next):
             return
         data = b"".join(_plain(leaf).tobytes() for leaf in jax.tree.leaves(loop_state))
@@ -119,22 +178,23 @@ class Slot:
         self.next = time.monotonic() + max(WRITE_INTERVAL, 20 * seconds)
 
 
-def _expected(config):
-    parts, shapes = config.get("parts"), config.get("shapes")
+def _expected(config: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    parts: Any = config.get("parts")
+    shapes: Any = config.get("shapes")
     whole = type(config.get("checkpoint")) is int and config["checkpoint"] == 1 and len(config) == 3
-    archive.expect(whole and isinstance(parts, dict) and isinstance(shapes, dict), "it is no checkpoint")
+    archive.expect(whole and isinstance(parts, dict) and isinstance(shapes, dict), "it is not a checkpoint")
     for name, shape in shapes.items():
-        archive.expect(ARRAY.fullmatch(name), f"it has no use for the array {name!r}")
+        archive.expect(ARRAY.fullmatch(name), f"unexpected array {name!r}")
         slot, kind = name.rsplit(".", 1)
         other = f"{slot}.{'log' if kind == 'state' else 'state'}"
-        archive.expect(other in shapes, f"it has {name!r} but not {other!r}")
+        archive.expect(other in shapes, f"{other!r} is missing")
         counts = isinstance(shape, list) and all(type(each) is int and each >= 0 for each in shape)
-        archive.expect(counts and shape and shape[1:] == ([] if kind == "state" else [3]), f"the shape of {name!r}")
+        archive.expect(counts and shape and shape[1:] == ([] if kind == "state" else [3]), f"invalid shape of {name!r}")
     return {name: ("uint32", tuple(shape)) for name, shape in shapes.items()}
 
 
-def _problem(start, at, log, epochs, steps):
-    """What is impossible about a stored ``LoopState`` of arrays, or its ``log``; None for nothing. ``start``: the first state."""
+def _problem(start: LoopState, at: LoopState, log: np.ndarray, epochs: int, steps: int) -> str | None:
+    """The first impossible entry of a stored ``LoopState`` or its ``log``, or None. ``start`` is the state of step 0."""
     epoch, number, retries = int(at.epoch), int(at.number), int(at.retries)
     checks = {
         "its number of epochs": 0 <= epoch <= epochs,
@@ -151,24 +211,26 @@ def _problem(start, at, log, epochs, steps):
     return next((f"{name} is impossible" for name, fine in checks.items() if not fine), None)
 
 
-def _finite(tree):
+def _finite(tree: Any) -> bool:
     """Whether every float of a tree of arrays is finite."""
-    return all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating))
+    return all(
+        bool(np.all(np.isfinite(leaf))) for leaf in jax.tree.leaves(tree) if np.issubdtype(leaf.dtype, np.floating)
+    )
 
 
-def _plain(leaf):
-    """A leaf as an array of its own memory; a key as its data."""
+def _plain(leaf: Any) -> np.ndarray:
+    """A copy of a leaf as a NumPy array; keys as their data."""
     key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return np.array(jax.random.key_data(leaf) if key else leaf)
 
 
-def _typed(value, like):
+def _typed(value: np.ndarray, like: Any) -> jax.Array:
     key = jnp.issubdtype(like.dtype, jax.dtypes.prng_key)
     return jax.random.wrap_key_data(jnp.array(value), impl=jax.random.key_impl(like)) if key else jnp.array(value)
 
 
 def fingerprint(value: Any) -> str:
-    """SHA-256 of a tree: its structure, and the bytes of its arrays. Functions count by name, not by address."""
+    """The SHA-256 of a tree's structure and arrays; functions are identified by name, not by address."""
     leaves, tree = jax.tree.flatten(value)
     total = hashlib.sha256(re.sub(r" at 0x[0-9a-f]+", "", repr(tree)).encode())
     for leaf in leaves:

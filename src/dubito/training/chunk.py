@@ -1,8 +1,8 @@
-"""One chunk of steps as one compiled program.
+"""A chunk of steps as one compiled program.
 
-Everything that decides (score, best state, patience, divergence) is in it, on traced numbers of rows, steps and epochs, so
-results do not depend on how a run is cut into chunks. A chunk may end within an epoch, so that the host reacts to Ctrl-C
-while a long epoch runs.
+It makes all decisions (score, best state, patience, divergence) on traced numbers of rows, steps
+and epochs, so results do not depend on the division of a run into chunks. A chunk may end within an
+epoch, so that the host can react to Ctrl-C during a long epoch.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
@@ -22,28 +22,28 @@ from dubito.models.model import Batch
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState, Stopping
 from dubito.training.method import Clock
 
-CHUNK = 50  # epochs a compiled call runs at most
+CHUNK_EPOCHS = 50  # at most
 RETRIES = 3
-MOVED = 4096  # rows at a time
+MOVED_ROWS = 4096  # at a time, by shuffle_rows
 
 
 @register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What all chunks of a member's run, or of all members', have in common.
+    """What all chunks of a run have in common.
 
     Attributes
     ----------
     model : Model
     method : LoopMethod
     held : DeviceRows
-        The validation rows, those with a weight first.
+        The validation rows; rows of weight 0 are last.
     key : Key
     stopping : Stopping
     batch_rows : int
-        Rows of a batch, padding included.
+        The number of rows of a batch, including padding.
     mesh : jax.sharding.Mesh, optional
-        The devices over which the rows of each step are spread.
+        The devices over which the rows of each batch are distributed.
     """
 
     model: Any
@@ -56,20 +56,22 @@ class Run:
 
 
 class Epoch(NamedTuple):
-    """What the steps of one chunk in one epoch have in common.
+    """What the steps that a chunk takes in one epoch have in common.
 
     Attributes
     ----------
     order : DeviceRows
-        The piece's rows in this epoch's order, those of weight 0 last.
+        The rows of the piece in the order of this epoch; rows of weight 0 are last.
     used : int32 scalar
-        How many of them have a weight.
+        The number of rows with positive weight.
     piece : DataPiece
     epochs : int32 scalar
         The number of epochs of the fit.
     key : Key
-    step, step_factor : scalar
-        The steps of earlier epochs, and the factor of the step size.
+    step : int32 scalar
+        The number of steps of earlier epochs.
+    step_factor : float32 scalar
+        See ``LoopState``.
     """
 
     order: DeviceRows
@@ -82,7 +84,17 @@ class Epoch(NamedTuple):
 
 
 class EpochResult(NamedTuple):
-    """What came out of an epoch: mean likelihood and penalty (2,), whether there is a validation score, and the score."""
+    """The result of an epoch.
+
+    Attributes
+    ----------
+    info : float32 array of shape (2,)
+        Mean likelihood and penalty, in nats per example.
+    scored : bool scalar
+        Whether there is a validation score.
+    score : float32 scalar
+        The validation score, in nats per example.
+    """
 
     info: Any
     scored: Any
@@ -91,7 +103,7 @@ class EpochResult(NamedTuple):
 
 @programs.jit(static_argnums=(3, 4))
 def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
-    """The first ``LoopState``, and room for a piece's rows in an epoch's order."""
+    """The first ``LoopState``, and an uninitialized ``order`` for ``chunk``."""
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(batch_rows, jnp.float32)
     state = method.init(
@@ -110,7 +122,7 @@ def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any,
         step_factor=jnp.float32(1),
         retries=zero,
         done=jnp.bool_(False),
-        log=jnp.full((CHUNK, 3), jnp.nan, jnp.float32),
+        log=jnp.full((CHUNK_EPOCHS, 3), jnp.nan, jnp.float32),
         running=state,
         number=zero,
         info=jnp.zeros(2, jnp.float32),
@@ -120,18 +132,18 @@ def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any,
 
 @programs.jit(donate_argnums=(3, 4))
 def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState, order: DeviceRows) -> Any:
-    """Steps from ``loop_state`` to where ``piece``, ``limits``, patience or retries end.
+    """Run steps from ``loop_state`` until ``piece``, ``limits``, patience or retries end.
 
     Parameters
     ----------
     run : Run
     piece : DataPiece
-        A piece that is a whole epoch serves epoch after epoch.
+        If it contains all rows, it serves all epochs.
     limits : ChunkLimits
     loop_state : LoopState
-        Its memory is reused.
+        Donated: its memory is reused.
     order : DeviceRows
-        The piece's rows in the epoch's order, or room for them; its memory is reused.
+        The rows of the piece in the order of the epoch, or an uninitialized buffer. Donated.
 
     Returns
     -------
@@ -142,13 +154,13 @@ def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState
     used = jnp.sum(piece.rows.weight > 0, dtype=jnp.int32)
     first = loop_state.epoch
 
-    def more(loop):
+    def more(loop: Any) -> Any:
         at, _, spent = loop
-        within = (at.epoch < limits.epochs) & (at.epoch - first < CHUNK)
+        within = (at.epoch < limits.epochs) & (at.epoch - first < CHUNK_EPOCHS)
         here = (piece.first <= at.number) & (at.number < piece.end)
         return (spent < limits.steps) & within & here & ~at.done
 
-    def part_of_epoch(loop):
+    def part_of_epoch(loop: Any) -> Any:
         at, order, spent = loop
         keys = jax.random.split(jax.random.fold_in(key_run, at.epoch), 3)
         due = (at.number == piece.first) | (limits.fresh & (spent == 0))
@@ -161,7 +173,7 @@ def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState
         spent = spent + end - at.number
         at = at._replace(running=running, info=info, number=end)
 
-        def close():
+        def close() -> LoopState:
             mean, scored, score = info / piece.steps.astype(jnp.float32), jnp.bool_(False), jnp.float32(jnp.nan)
             if run.method.score is not None:
                 scored, score = jnp.any(run.held.weight > 0), validate(run, running, keys[2])
@@ -176,9 +188,9 @@ def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState
 
 @programs.jit(static_argnums=(3, 4))
 def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
-    """``begin`` of several members, whose targets, weights and keys have a leading axis."""
+    """``begin`` for several members: targets, weights and keys have a leading axis."""
 
-    def one(rows, key):
+    def one(rows: DeviceRows, key: Key) -> Any:
         return begin(model, method, rows, batch_rows, mesh, key)
 
     return jax.vmap(one, (DeviceRows(None, 0, 0), 0))(rows, key)
@@ -186,9 +198,9 @@ def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: 
 
 @programs.jit(donate_argnums=(3, 4))
 def chunk_all(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState, order: DeviceRows) -> Any:
-    """``chunk`` of several members: a leading axis in all but the model, the method, the rows and the limits."""
+    """``chunk`` for several members: all but the model, method, inputs and limits have a leading axis."""
 
-    def one(held, key, piece, loop_state, order):
+    def one(held: DeviceRows, key: Key, piece: DataPiece, loop_state: LoopState, order: DeviceRows) -> Any:
         return chunk(replace(run, held=held, key=key), piece, limits, loop_state, order)
 
     pieces = DataPiece(DeviceRows(None, 0, 0), None, 0, 0, 0)
@@ -196,15 +208,16 @@ def chunk_all(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopS
 
 
 def shuffle_rows(rows: DeviceRows, key: Key, order: DeviceRows, due: Any) -> DeviceRows:
-    """If it is ``due``, ``order`` overwritten with the rows in an epoch's order, those of weight 0 last.
+    """If ``due``, overwrite ``order`` with the rows in random order; rows of weight 0 come last.
 
-    Some at a time, which XLA writes in place: all at once, it would need room for them once more and copy them.
+    It moves some rows at a time, which XLA writes in place; moving all at once would need the
+    memory of another copy.
     """
     total = len(rows.weight)
-    some = min(MOVED, total)
+    some = min(MOVED_ROWS, total)
     index = jax.lax.cond(due, lambda: random_order(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
 
-    def move(number, order):
+    def move(number: Any, order: DeviceRows) -> DeviceRows:
         start = jnp.minimum(number * some, total - some)
         chosen = jax.lax.dynamic_slice_in_dim(index, start, some)
         moved = (
@@ -216,10 +229,11 @@ def shuffle_rows(rows: DeviceRows, key: Key, order: DeviceRows, due: Any) -> Dev
 
 
 def random_order(key: Key, first: Bool[Array, "rows"]) -> Int[Array, "rows"]:
-    """The numbers from 0 to n − 1 in random order, those where ``first`` (n,) is true before the others.
+    """The numbers from 0 to n − 1 in random order, those with ``first`` before the others.
 
-    Each number is sorted as the low bits of one word, which XLA does five times faster than it sorts pairs; where the
-    bits above it are too few to tell n numbers apart, in several rounds, as a radix sort does.
+    Each number is the low bits of one word with random high bits, since XLA sorts words five times
+    faster than pairs. If the high bits are too few to distinguish n numbers, there are several
+    rounds, as in a radix sort.
     """
     n = len(first)
     low = max((n - 1).bit_length(), 1)
@@ -234,7 +248,7 @@ def random_order(key: Key, first: Bool[Array, "rows"]) -> Int[Array, "rows"]:
 
 
 def one_step(run: Run, epoch: Epoch, number: Any, state_info: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The epoch's step ``number``; a piece's steps have equally many rows, which are contiguous; rows past its end weigh 0."""
+    """Step ``number`` of the epoch: a slice of ``order``, all of (nearly) equal length; rows beyond it get weight 0."""
     state, info = state_info
     piece = epoch.piece
     count, place = piece.end - piece.first, number - piece.first
@@ -253,17 +267,17 @@ def one_step(run: Run, epoch: Epoch, number: Any, state_info: tuple[Any, Any]) -
 
 
 def with_sharding(tree: Any, mesh: Any, spec: PartitionSpec) -> Any:
-    """The arrays of a tree spread over a mesh; XLA derives what its devices exchange."""
+    """Distribute the arrays of a tree over a mesh; XLA derives the communication."""
     if mesh is None:
         return tree
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, NamedSharding(mesh, spec)), tree)
 
 
 def validate(run: Run, state: Any, key: Key) -> Any:
-    """The mean score of the held-out rows, in nats per example; only the batches that hold some are computed."""
+    """The mean score of the held-out rows, in nats per example; padding batches are skipped."""
     count = jnp.sum(run.held.weight > 0, dtype=jnp.int32)
 
-    def add(number, sums):
+    def add(number: Any, sums: Float[Array, "2"]) -> Float[Array, "2"]:
         x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * run.batch_rows, run.batch_rows) for a in run.held)
         row = run.method.score(run.model, state, Batch(x, y, weight, 1.0, 1.0), jax.random.fold_in(key, number))
         return sums + jnp.stack([jnp.sum(jnp.where(weight > 0, weight * row, 0.0)), jnp.sum(weight)])
@@ -273,7 +287,7 @@ def validate(run: Run, state: Any, key: Key) -> Any:
 
 
 def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, first: Any) -> LoopState:
-    """Accept the epoch, or go back to the last finite state with half the step; keep the best; count patience down."""
+    """Accept the epoch, or return to the last finite state with half the step size; update best state and patience."""
     state, (info, scored, score) = at.running, result
     finite = jnp.all(jnp.isfinite(info)) & all_finite(state) & (~scored | ~jnp.isnan(score))
     better = finite & (~scored | (score > at.score))
@@ -302,11 +316,11 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
 
 
 def choose(condition: Any, new: Any, old: Any) -> Any:
-    """``new`` where the condition holds, else ``old``: by a cond, not a select of each leaf, which would be a kernel each to compile."""
+    """``new`` if the condition holds, else ``old``; a cond is one kernel, a select of each leaf one each."""
     return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
 def all_finite(tree: Any) -> Any:
-    """Whether every float is finite."""
+    """Whether all floats of a tree are finite."""
     floats = [leaf.ravel() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.all(jnp.isfinite(jnp.concatenate(floats)))

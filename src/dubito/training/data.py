@@ -1,4 +1,4 @@
-"""The rows of a fit on the host: validated, converted to float32, padded to few sizes."""
+"""The rows of a fit on the host: validated, converted to float32, padded to one of few sizes."""
 
 import math
 from typing import Any, NamedTuple
@@ -14,13 +14,14 @@ from dubito.models.model import Model
 
 
 class Rows(NamedTuple):
-    """The data set on the host, N rows.
+    """The data set of N rows, on the host.
 
     Attributes
     ----------
-    x : (N, D) float32 array
-    y : (N, K) float32 array, or (N,) int32 array of class indices
-    train, valid : (N,) float32 array
+    x : float32 array of shape (N, D)
+    y : float32 array of shape (N, K), or int32 array of shape (N,)
+        Targets, or class indices.
+    train, valid : float32 array of shape (N,)
         Weights for training and validation; 0 leaves a row out.
     """
 
@@ -31,10 +32,10 @@ class Rows(NamedTuple):
 
 
 def check_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
-    """``float32_rows``, with a check that there are rows and that their weights sum to a usable number."""
+    """``float32_rows``, which also checks that there are rows and that the sum of their weights is usable."""
     rows = float32_rows(model, x, y, weight)
     if len(rows.x) == 0 and np.size(weight) > 1:
-        raise ValueError(f"weight must have a number above 0; all {len(weight)} are 0")
+        raise ValueError(f"weight must contain a positive number; all {len(weight)} are 0")
     if len(rows.x) == 0:
         raise ValueError("there are no rows to fit")
     check_weight_sum(rows.train, "weight")
@@ -42,24 +43,28 @@ def check_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
 
 
 def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
-    """Validate the data of a fit and convert them for the loop; rows of weight 0 are left out.
+    """Validate the data of a fit and convert them to float32; rows of weight 0 are left out.
 
     Parameters
     ----------
     model : Model
-        Decides what targets are valid.
-    x : array_like of shape (N, D, ...)
-    y : array_like of shape (N, ...)
-        Targets, or class indices (N,).
-    weight : array_like of shape (N,), optional
+        Its likelihood determines which targets are valid.
+    x : array of shape (N, D, ...)
+    y : array of shape (N, ...)
+        Targets, or class indices of shape (N,).
+    weight : array of shape (N,), optional
         Sample weights; None: 1.
+
+    Returns
+    -------
+    Rows
 
     Raises
     ------
     ValueError
-        For shapes or types that do not fit.
+        If shapes or types do not match.
     DataError
-        For values that are missing, infinite or invalid as the model's targets; it names their rows.
+        If values are missing, infinite or invalid as targets; the message names their rows.
     """
     x, y = np.asarray(x), np.asarray(y)
     if x.ndim < 2:
@@ -73,12 +78,12 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
     x, y, weight = (array if len(used) == len(array) else array[used] for array in (x, y, weight))
     for name, array in (("x", x), ("y", y)):
         if array.dtype.kind not in "fiub":
-            raise ValueError(f"{name} must hold numbers, got dtype {array.dtype}")
+            raise ValueError(f"{name} must contain numbers, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array.astype(np.float32))
         if bad.any():
             where = in_rows(bad.reshape(len(bad), -1).any(axis=1), used)
-            raise DataError(f"{name} holds {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
+            raise DataError(f"{name} contains {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
     if model.likelihood.task == "regression":
         y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
         problem = target_error(model.likelihood, y, used)
@@ -98,15 +103,16 @@ def padded_size(count: int) -> int:
 
 
 def padded_fraction(size: int, count: int) -> int:
-    """The padded size for ``count`` of ``size`` rows: halved as often as they fit, so that tables of one size that hold
-    the same share out have one size of it too."""
+    """The padded size for ``count`` of ``size`` rows: ``size`` halved while they fit, so that tables of
+    one size with the same held-out fraction share it.
+    """
     while size // 2 >= max(count, 1):
         size //= 2
     return size
 
 
 def permutation(key: Key, count: int) -> Int[np.ndarray, "count"]:
-    """``jax.random.permutation``, bit for bit, sorted on the host: random bits of few sizes are all that is compiled."""
+    """``jax.random.permutation``, bit for bit, sorted on the host, so that only random bits of few sizes are compiled."""
     order = np.arange(count)
     for _ in range(math.ceil(3 * math.log(max(count, 2)) / math.log(2**32 - 1))):
         key, key_bits = jax.random.split(key)
@@ -116,5 +122,5 @@ def permutation(key: Key, count: int) -> Int[np.ndarray, "count"]:
 
 
 def pad_rows(array: np.ndarray, total: int) -> np.ndarray:
-    """``array`` with zeros after its rows, ``total`` rows in all."""
+    """Append rows of zeros to ``array``, to ``total`` rows."""
     return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))

@@ -1,4 +1,4 @@
-"""Gradient descent on an objective: the settings that such methods share, and one step."""
+"""Gradient descent on an objective: the shared settings, and one step."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from dubito.training.packing import pack
 
 
 class DescentState(NamedTuple):
-    """Where a descent is.
+    """The state of a descent.
 
     Attributes
     ----------
     params : pytree
-        What descends, packed (see ``packing``).
+        The parameters of the descent, packed (see ``packing``).
     optimizer : pytree
         The optimizer's state.
     """
@@ -30,13 +30,13 @@ class DescentState(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Descent(ScheduledMethod):
-    """A method that descends on the gradient of an objective.
+    """A method that follows the gradient of an objective.
 
     Parameters
     ----------
     optimizer : str or optax.GradientTransformation
-        "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", or one of the user's own, which brings its
-        own learning rate.
+        "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", or an optax
+        transformation, which includes the learning rate.
     clip : float, optional
         The largest norm of the gradient per example; None: no limit.
     """
@@ -46,7 +46,7 @@ class Descent(ScheduledMethod):
 
 
 def start_descent(method: ScheduledMethod, params: Params) -> DescentState:
-    """The state of a descent from ``params``; an optimizer of the user's own, which may look at leaves, gets them unpacked."""
+    """The first state of a descent from ``params``, which are not packed for a user's optimizer: it may use the leaves."""
     params = pack(params) if isinstance(method.optimizer, str) else params
     return DescentState(params, optimizers.init_state(method, params))
 
@@ -59,20 +59,20 @@ def objective_step(
     size: Any,
     strengths: Params | None = None,
 ) -> tuple[DescentState, dict[str, Any]]:
-    """One step up log likelihood − penalty.
+    """One step of ascent on log likelihood − penalty.
 
     Parameters
     ----------
     method : ScheduledMethod
-        Its settings of the descent.
+        The settings of the descent.
     objective : callable
-        The log likelihood and the penalty of packed parameters, scalars in nats of the data set.
+        A function from packed parameters to log likelihood and penalty, in nats of the data set.
     state : DescentState
     clock : Clock
     size : scalar
-        The sum of the data set's weights, by which both are divided.
+        The sum of the data set's weights, which divides both.
     strengths : pytree, optional
-        Of a proximal step (see ``optimizers.descend``).
+        Strengths of a proximal step (see ``optimizers.descend``).
 
     Returns
     -------

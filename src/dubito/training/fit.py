@@ -1,16 +1,17 @@
-"""The one loop: every method is trained by it, one compiled program for all members, in chunks.
+"""The training loop of all methods: one compiled program for all members, called in chunks.
 
-Everything that decides (score, best state, patience, divergence) happens inside the compiled epoch, on traced numbers of
-rows, steps and epochs; the host brings the rows, reports progress and interrupts. So results do not depend on how a run is
-cut into chunks, on how many members run beside it, or on which thread.
+All decisions (score, best state, patience, divergence) are made inside the compiled program, on
+traced numbers of rows, steps and epochs; the host supplies the rows, reports progress and handles
+interrupts. So results do not depend on the division of a run into chunks, on the other members, or
+on the thread.
 """
 
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,64 +20,41 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito._check import check_whole, is_number
 from dubito._jax import prng
-from dubito._jax.types import Key
+from dubito._jax.types import Key, Params
 from dubito._process import interrupts
-from dubito._process.threads import SEATS, check_process, cores, run_concurrently
+from dubito._process.threads import SEATS, cores, run_concurrently
 from dubito.models.model import Model
-from dubito.training import chunk as epochs
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
-from dubito.training.chunk import RETRIES, Run, Stopping
+from dubito.training.chunk import RETRIES, Run, begin, begin_all, chunk, chunk_all
 from dubito.training.data import Rows, check_rows, pad_rows, padded_fraction, padded_size
+from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState, Stopping
 from dubito.training.members import Member, Trained
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method
+from dubito.training.reports import Report, report_chunk
 from dubito.training.splits import hold_out
 from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
 
-SECONDS = 0.3  # about how long a chunk should take, so that progress and Ctrl-C are prompt
-FIRST = 16  # steps of the first
-
-
-class Report(NamedTuple):
-    """One chunk of one member.
-
-    Attributes
-    ----------
-    member, members : int
-        The member's number, and how many there are.
-    epoch, epochs : int
-        Epochs that ended, of how many.
-    part : float
-        The fraction of the next epoch that is done.
-    likelihood, penalty, score : (n,) array
-        Of each epoch that ended in the chunk (none in a long one): the log likelihood, the penalty (KL or −log prior) and the
-        validation score, in nats per example. The likelihood less the penalty is the objective.
-    """
-
-    member: int
-    members: int
-    epoch: int
-    epochs: int
-    part: float
-    likelihood: np.ndarray
-    penalty: np.ndarray
-    score: np.ndarray
+CHUNK_SECONDS = 0.3  # the duration of a chunk to aim at, so that progress and Ctrl-C are prompt
+FIRST_CHUNK_STEPS = 16
 
 
 class DivergenceError(ValueError):
-    """Training left the finite numbers and did not come back with smaller steps.
+    """Training diverged: the state was not finite, and halving the step size did not help.
 
     Attributes
     ----------
     model : Model
     rows : Rows
     params : pytree
-        The model's parameters at the last finite state of the first member.
+        The model's parameters in the last finite state of the first member.
     """
 
-    model: Any
-    rows: Any
-    params: Any
+    def __init__(self, message: str, model: Any = None, rows: Any = None, params: Params = None) -> None:
+        ValueError.__init__(self, message)
+        self.model: Any = model
+        self.rows: Any = rows
+        self.params: Params = params
 
 
 class DivergenceWarning(UserWarning):
@@ -100,52 +78,62 @@ def fit(
     checkpoint: Any = None,
     mesh: Any = None,
 ) -> Any:
-    """Infer a model from rows.
+    """Fit a model to data.
 
     Parameters
     ----------
     model : Model
-    x : array_like of shape (N, D, ...), or callable
-        A callable, for rows beyond the memory, gives, for each epoch and member anew, an iterator of (x, y) or
-        (x, y, weight) of any lengths, always the same rows. They are shuffled within pieces of up to 65,536, so they should
-        not be sorted; whatever needs all at once (``early_stopping``, CrossFit, ``mesh``, all rows a step) is refused.
-    y : array_like of shape (N, K) or (N,)
-        Targets or class indices; None where ``x`` is a callable.
+    x : array of shape (N, D, ...), or callable
+        The inputs. For data larger than memory, a callable that returns an iterator of (x, y) or
+        (x, y, weight) with any number of rows each; it is called once per epoch and member and must
+        return the same rows. Rows are shuffled within pieces of up to 65,536, so they should not be
+        sorted. Whatever needs all rows at once (``early_stopping``, CrossFit, ``mesh``,
+        ``batch_size=None``) is refused.
+    y : array of shape (N, K) or (N,), optional
+        Targets or class indices; None if ``x`` is a callable.
     method : Method
+        How to infer the parameters.
     key : Key
-    weight : array_like of shape (N,), optional
+        A random key, from ``jax.random.key``.
+    weight : array of shape (N,), optional
         Sample weights; 0 removes a row.
     early_stopping : bool
-        Hold ``validation_fraction`` of the rows out, keep the state with their best score, and stop after
-        ``n_iter_no_change`` epochs without a gain of ``tol`` (nats per example).
-    validation_fraction, n_iter_no_change, tol
-        See ``early_stopping``.
+        Hold out ``validation_fraction`` of the rows, return the state with the best score on them,
+        and stop after ``n_iter_no_change`` epochs in which the score did not increase by ``tol``.
+    validation_fraction : float
+        In (0, 1).
+    n_iter_no_change : int
+        In epochs.
+    tol : float
+        In nats per example.
     progress : callable, optional
         Called with a ``Report`` after each chunk.
     keep_on_interrupt : bool
-        On Ctrl-C return the posterior of the best states so far, in place of KeyboardInterrupt.
-    checkpoint : path-like, optional
-        A file that is written now and then between chunks, and when the fit is interrupted or fails; where it exists, the
-        same fit continues from it, to the same bits as without interruption.
+        On Ctrl-C, return the posterior of the best states so far instead of raising
+        KeyboardInterrupt.
+    checkpoint : path, optional
+        A file that is written between chunks, every few seconds, and when the fit is interrupted or
+        fails. If it exists, the same fit resumes from it; the result has the same bits as without
+        interruption.
     mesh : jax.sharding.Mesh, optional
-        The rows of each step are spread over its devices, of this process or of several that all make the same call; for
-        one network too large for one device's time.
+        Distribute the rows of each batch over these devices, of this process or of several
+        processes that all make the same call.
 
     Returns
     -------
-    posterior
-        Of the kind that the method makes; see ``predict``.
+    Posterior
+        See ``predict``.
 
     Raises
     ------
     ValueError
-        For data or settings that do not fit the model.
+        If the data or settings do not match the model.
     DivergenceError
-        When steps halved three times still diverge.
+        If training diverges after the step size was halved three times.
     CheckpointError
-        When the file is of another fit.
+        If the checkpoint belongs to another fit.
     """
-    check_process()
+    key_split, key_members, key_finish = jax.random.split(prng.fast(key), 3)
     check_method(method)
     if isinstance(x, Rows):  # an estimator has checked them
         rows, stream = x, None
@@ -154,9 +142,11 @@ def fit(
         rows, stream = open_source(model, method, x, identified=checkpoint is not None)
     else:
         rows, stream = check_rows(model, x, y, weight), None
-    key_split, key_members, key_finish = jax.random.split(prng.fast(key), 3)
     if early_stopping and base_method(method).score is None:
-        raise ValueError(f"{type(base_method(method)).__name__} runs its whole schedule: leave early_stopping out")
+        raise ValueError(
+            f"{type(base_method(method)).__name__} does not support early stopping, since it runs its whole schedule. "
+            "Leave out early_stopping."
+        )
     if early_stopping and not method.validates:
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
@@ -179,10 +169,10 @@ def fit(
 
 
 def stopping_rule(n_iter_no_change: int, tol: float) -> Stopping:
-    """When early stopping ends a fit. Raises ValueError for invalid numbers."""
+    """The rule for early stopping; ValueError for invalid numbers."""
     check_whole("n_iter_no_change", n_iter_no_change, 1)
     if not (is_number(tol) and tol >= 0):
-        raise ValueError(f"tol is a number of at least 0, got {tol!r}")
+        raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
     return Stopping(np.int32(n_iter_no_change), np.float32(tol))
 
 
@@ -199,22 +189,23 @@ def train(
     checkpoint: Checkpoint | None = None,
     mesh: Any = None,
 ) -> Trained:
-    """Train every member from its own start.
+    """Train all members, each from its own initial state.
 
-    One compiled program: on CPU one host thread for each core runs it for one member, faster there than for all, and to bits
-    that do not depend on the others; elsewhere one call for all.
+    On CPU, one host thread per core runs the compiled program for one member at a time, which is
+    faster there than one call for all, and a member's bits do not depend on the others. On other
+    devices one call runs all members.
 
     Parameters
     ----------
     model : Model
     method : Method
-        Of which the base method is run.
+        A wrapper's base method is the one that runs.
     members : list of Member
     rows : Rows
     stopping : Stopping
     stream : Stream, optional
-        The rows' source where they are more than one piece.
-    progress, keep_on_interrupt, checkpoint, mesh
+        The source of the rows if they are more than one piece.
+    progress, keep_on_interrupt, checkpoint, mesh : optional
         As in ``fit``.
 
     Returns
@@ -228,20 +219,20 @@ def train(
     batch_rows = most if inner.batch_size is None else min(inner.batch_size, most)
     held = padded_fraction(most, max(int(np.sum(member.valid > 0)) for member in members))
     if mesh is not None and batch_rows % mesh.size:
-        raise ValueError(f"batch_size={batch_rows} is no multiple of the mesh's {mesh.size} devices")
+        raise ValueError(f"batch_size={batch_rows} must be a multiple of the {mesh.size} devices of the mesh")
     put = partial(jax.device_put, device=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     pieces = memory_pieces(rows, batch_rows, put) if stream is None else stream_pieces(stream, batch_rows)
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
-    def held_rows(member):
+    def held_rows(member: Member) -> DeviceRows:
         chosen = np.flatnonzero(member.valid > 0)
-        return epochs.DeviceRows(*(put(pad_rows(a[chosen], held + batch_rows)) for a in (rows.x, rows.y, member.valid)))
+        return DeviceRows(*(put(pad_rows(a[chosen], held + batch_rows)) for a in (rows.x, rows.y, member.valid)))
 
-    def one(numbers, stop):
+    def one(numbers: list[int], stop: Any) -> list[LoopState]:
         found = [members[number] for number in numbers]
         valid, keys = stack([held_rows(member) for member in found]), stack([member.key for member in found])
         run = Run(model=model, method=inner, held=valid, key=keys, stopping=stopping, batch_rows=batch_rows, mesh=mesh)
-        reports = [partial(_report, (progress, number, len(members))) for number in numbers]
+        reports = [partial(report_chunk, (progress, number, len(members))) for number in numbers]
         with contextlib.closing(pieces(*found)) as source:
             return run_members(run, source, stop, reports, [slots[number] for number in numbers])
 
@@ -264,17 +255,34 @@ def train(
     return Trained(tuple(members[k] for k in kept), best, tuple(kept), len(members), rows)
 
 
-def run_members(run: Run, pieces: Iterator[Any], stop: Any, reports: list[Any], slots: list[Any]) -> Any:
-    """One member, or all as one program, from the start or from where their checkpoint was to the end: their ``LoopState``s.
+def run_members(
+    run: Run, pieces: Iterator[DataPiece], stop: Any, reports: list[Any], slots: list[Any]
+) -> list[LoopState]:
+    """Run one member, or several as one program, from the start or a checkpoint to the end.
 
-    Chunks take about ``SECONDS``. ``reports`` and ``slots`` have one entry for each member.
+    Parameters
+    ----------
+    run : Run
+    pieces : iterator of DataPiece
+    stop : threading.Event
+        Set on Ctrl-C.
+    reports : list of callable
+        The reporter of each member.
+    slots : list of Slot or None
+        The place of each member in the checkpoint.
+
+    Returns
+    -------
+    list of LoopState
+        The final state of each member.
     """
     total, count = int(run.method.epochs), len(reports)
-    begin, chunk = (epochs.begin, epochs.chunk) if count == 1 else (epochs.begin_all, epochs.chunk_all)
+    start, advance = (begin, chunk) if count == 1 else (begin_all, chunk_all)
     piece = next(pieces)
-    loop_state, order = begin(run.model, run.method, piece.rows, run.batch_rows, run.mesh, run.key)
-    each, logs = unstack(loop_state, count), [np.empty((0, 3), np.float32)] * count
-    length, fresh = FIRST, True
+    loop_state, order = start(run.model, run.method, piece.rows, run.batch_rows, run.mesh, run.key)
+    each: Any = unstack(loop_state, count)
+    logs: Any = [np.empty((0, 3), np.float32)] * count
+    length, fresh = FIRST_CHUNK_STEPS, True
     if slots[0] is not None:
         steps = int(np.max(piece.steps))
         each, logs = zip(*(slot.restore(one, total, steps) for slot, one in zip(slots, each, strict=True)), strict=True)
@@ -288,8 +296,8 @@ def run_members(run: Run, pieces: Iterator[Any], stop: Any, reports: list[Any], 
             piece = next(pieces)
         with SEATS:
             clock = time.perf_counter()
-            limits = epochs.ChunkLimits(np.int32(0 if stop.is_set() else length), np.int32(total), np.bool_(fresh))
-            loop_state, order = chunk(run, piece, limits, loop_state, order)
+            limits = ChunkLimits(np.int32(0 if stop.is_set() else length), np.int32(total), np.bool_(fresh))
+            loop_state, order = advance(run, piece, limits, loop_state, order)
             each = unstack(loop_state, count)
             new = [np.array(one.log)[: int(one.epoch) - len(log)] for one, log in zip(each, logs, strict=True)]
             seconds = time.perf_counter() - clock
@@ -303,57 +311,32 @@ def run_members(run: Run, pieces: Iterator[Any], stop: Any, reports: list[Any], 
             return each
         fresh = False
         if jax.process_count() == 1:  # several must go on in step, and their clocks differ
-            pace = SECONDS / max(seconds, 1e-4)
+            pace = CHUNK_SECONDS / max(seconds, 1e-4)
             length = int(min(2**30, max(1, length * min(4.0, pace))))
 
 
 def stack(trees: Any) -> Any:
-    """One tree as it is, several with a leading axis."""
+    """One tree unchanged, several stacked along a new first axis."""
     return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def unstack(tree: Any, count: int) -> list[Any]:
-    """The ``count`` trees that ``stack`` made one of."""
+    """The inverse of ``stack``."""
     return [tree] if count == 1 else [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(count)]
 
 
 def to_process(tree: Any) -> Any:
-    """Arrays laid over a mesh as arrays of this process alone."""
+    """Copy arrays that are distributed over a mesh to this process."""
     return jax.tree.map(lambda a: jnp.asarray(np.asarray(a)), tree)
 
 
-def _report(whose, total, loop_state, piece, log, new):
-    progress, number, members = whose
-    part = int(loop_state.number) / int(np.max(piece.steps))
-    if progress is not None and (len(new) or part):
-        progress(Report(number, members, len(log), total, part, *new.T))
-
-
-def history(reports: Iterable[Report]) -> list[np.ndarray]:
-    """Of each member the epochs' likelihood, penalty and validation score in nats per example: a list of (epochs, 3).
-
-    Where a method trains twice (noise after means), those are of the first run.
-    """
-    members: dict[int, list[Any]] = {}
-    ended = set()
-    for report in reports:
-        if len(report.likelihood) == 0:  # within an epoch
-            continue
-        again = report.epoch == len(report.likelihood) and report.member in members
-        ended |= {report.member} if again else set()
-        if report.member not in ended:
-            rows = np.stack([report.likelihood, report.penalty, report.score], axis=1)
-            members.setdefault(report.member, []).append(rows)
-    return [np.concatenate(members[number]) for number in sorted(members)]
-
-
 def float32_leaves(tree: Any) -> Any:
-    """A tree with its numbers as float32 arrays: 0, 0.0 and np.float64(0) must not be three programs, and an int is no rate."""
+    """Convert the scalars of a tree to float32, so that 0, 0.0 and np.float64(0) share a program."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32) if np.ndim(leaf) == 0 else leaf, tree)
 
 
-def divergence_error(model: Any, method: LoopMethod, rows: Rows, loop_state: epochs.LoopState) -> DivergenceError:
-    """The error of a member that has no retries left."""
+def divergence_error(model: Any, method: LoopMethod, rows: Rows, loop_state: LoopState) -> DivergenceError:
+    """The error of a fit whose members all diverged; its state is the first one's."""
     if isinstance(method, ScheduledMethod):
         rate = optimizers.learning_rate(method)
         cure = (
@@ -361,14 +344,11 @@ def divergence_error(model: Any, method: LoopMethod, rows: Rows, loop_state: epo
             if rate is None
             else f"the learning rate is {float(rate):g}. Try learning_rate={float(rate) / 10:g}"
         )
-        cure += ", or a clip of the gradient's norm."
+        cure += ", or clip the gradient norm (clip=1.0)."
     else:
-        cure = (
-            "the log density is not finite there. Standardize inputs and targets, or give the model a narrower prior."
-        )
-    error = DivergenceError(
-        f"training diverged at epoch {int(loop_state.epoch) + 1} (step {int(loop_state.step)}) and again with the step "
-        f"halved {RETRIES} times; {cure}"
+        cure = "the log density is not finite there. Standardize inputs and targets, or choose a narrower prior."
+    message = (
+        f"training diverged at epoch {int(loop_state.epoch) + 1} (step {int(loop_state.step)}), and again after halving "
+        f"the step size {RETRIES} times; {cure}"
     )
-    error.model, error.rows, error.params = model, rows, method.point(model, loop_state.state)
-    return error
+    return DivergenceError(message, model, rows, method.point(model, loop_state.state))

@@ -1,4 +1,4 @@
-"""The runs that one posterior is made of: what each is trained on, and what came out."""
+"""The runs that make up one posterior: the data of each, and its final state."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -16,13 +16,13 @@ class Member(NamedTuple):
     ----------
     key : Key
         Of the start, the order of the rows and the noise of the steps.
-    train, valid : (rows,) array
-        Weights of the rows that it is trained on and validated on; 0 leaves a row out.
-    y : (rows, ...) array, optional
-        Targets of its own in place of the rows'.
+    train, valid : array of shape (N,)
+        Weights of the training and of the validation rows; 0 leaves a row out.
+    y : array of shape (N, ...), optional
+        Targets that replace those of the rows.
     """
 
-    key: Any
+    key: Key
     train: np.ndarray
     valid: np.ndarray
     y: np.ndarray | None = None
@@ -36,30 +36,30 @@ class Trained:
     ----------
     members : tuple of Member
     states : tuple
-        The best state of each; the last one without validation.
+        The best state of each member; without validation, the last one.
     numbers : tuple of int
-        Which of the method's members these are.
+        The members' indices in the list that ``Method.members`` returned.
     count : int
-        How many members the method has.
+        The length of that list.
     rows : Rows
-        The rows of the fit; of a stream those of its first piece.
+        The rows of the fit; for a stream, those of its first piece.
     """
 
-    members: tuple
-    states: tuple
-    numbers: tuple
+    members: tuple[Member, ...]
+    states: tuple[Any, ...]
+    numbers: tuple[int, ...]
     count: int
     rows: Rows
 
 
 def one_member(self: Any, rows: Rows, key: Key) -> list[Member]:
-    """``Method.members`` of a method that trains once."""
+    """Implements ``Method.members`` for a method with a single run."""
     del self
     return [Member(key, rows.train, rows.valid)]
 
 
 def split_runs(trained: Trained, runs: int) -> list[Trained]:
-    """The members of each of a wrapper's ``runs`` of its method; a run that lost all of its members is left out."""
+    """Group the members by the ``runs`` of a wrapper; runs whose members all diverged are left out."""
     each = trained.count // runs
     found = []
     for run in range(runs):

@@ -1,12 +1,13 @@
-"""The contract of a method: what the loop and the rest of the library may ask of one, each declared once.
+"""The contract of a method: all that the loop and the rest of the library may ask of one.
 
-    Method                    what ``fit`` calls: ``check``, ``members``, ``finish``
+    Method                    called by ``fit``: ``check``, ``members``, ``finish``
     ├── Wrapper               runs another method, its field ``method``, once or several times
-    └── LoopMethod            what the loop drives: ``init``, ``step``, and ``score`` where early stopping is possible
+    └── LoopMethod            driven by the loop: ``init``, ``step``, and ``score`` for early stopping
         └── ScheduledMethod   steps on batches, with a learning rate times a schedule
 
-These are abstract; every class that can be fitted is final. A method is a frozen dataclass registered as a pytree: its
-numbers are traced, so that other values of them compile nothing, and its static fields shape the program.
+These classes are abstract; a class that can be fitted is final. A method is a frozen dataclass
+registered as a pytree: its numbers are traced, so that other values need no compilation, and its
+static fields determine the program.
 """
 
 from abc import ABC, abstractmethod
@@ -22,18 +23,18 @@ from dubito.training.members import Member, Trained
 
 
 class Clock(NamedTuple):
-    """Where in a run a step is.
+    """The position of a step in its run.
 
     Attributes
     ----------
     step : int32 scalar
-        Steps before this one.
+        The number of steps before this one.
     progress : float32 scalar
-        ``step`` over the run's number of steps, in [0, 1).
+        ``step`` divided by the number of steps of the run, in [0, 1).
     epoch_end : bool scalar
         Whether this is the last step of its epoch.
     step_factor : float32 scalar
-        Multiplies the step size: 1, halved after each divergence.
+        A factor of the step size: 1, halved after each divergence.
     """
 
     step: Any
@@ -43,14 +44,14 @@ class Clock(NamedTuple):
 
 
 class Method(ABC):
-    """How a model is inferred from rows.
+    """How to infer a model's parameters from data.
 
     Attributes
     ----------
     every_row : bool
-        Whether all rows must be in memory, so that data larger than memory are refused.
+        Whether all rows must be in memory, so that streams are refused.
     validates : bool
-        Whether ``members`` sets validation rows aside itself, so that ``fit`` holds none out.
+        Whether ``members`` chooses validation rows, so that ``fit`` does not.
     """
 
     every_row: ClassVar[bool] = False
@@ -58,15 +59,50 @@ class Method(ABC):
 
     @abstractmethod
     def check(self, model: Model) -> None:
-        """Raise ValueError if a setting is invalid or the method cannot infer ``model``. Called once, before a fit."""
+        """Validate the settings; called once, before a fit.
+
+        Parameters
+        ----------
+        model : Model
+
+        Raises
+        ------
+        ValueError
+            If a setting is invalid, or the method does not support the model.
+        """
 
     @abstractmethod
     def members(self, rows: Rows, key: Key) -> list[Member]:
-        """The runs of the loop that make one posterior: a key and weights of the ``rows`` for each."""
+        """Choose the runs of the loop that make up one posterior.
+
+        Parameters
+        ----------
+        rows : Rows
+        key : Key
+
+        Returns
+        -------
+        list of Member
+            A key and weights of ``rows`` for each run.
+        """
 
     @abstractmethod
     def finish(self, model: Model, trained: Trained, key: Key, run: Callable[..., Trained]) -> Any:
-        """The posterior of the members' final states. ``run(model, method, members=members)`` trains again."""
+        """Build the posterior from the members' final states.
+
+        Parameters
+        ----------
+        model : Model
+        trained : Trained
+            The members that did not diverge.
+        key : Key
+        run : callable
+            ``run(model, method, members=members)`` trains again and returns ``Trained``.
+
+        Returns
+        -------
+        Posterior
+        """
 
 
 @dataclass(frozen=True)
@@ -76,12 +112,12 @@ class Wrapper(Method):
     Parameters
     ----------
     method : Method
-        The method that is run; it may be a wrapper, too.
+        The method to run, which may be a wrapper.
 
     Attributes
     ----------
     runs_field : str or None
-        The name of the field that is the number of runs; None: one run.
+        The name of the field with the number of runs; None: one run.
     """
 
     method: Any
@@ -90,23 +126,23 @@ class Wrapper(Method):
 
 
 class LoopMethod(Method):
-    """A method that the loop drives, step by step.
+    """A method that the loop drives step by step.
 
     Attributes
     ----------
     epochs : int or None
-        Passes over the rows; None: ``least_epochs``, or as many as show 400,000 rows.
+        Passes over the rows; None: enough to process 400,000 rows, at least ``least_epochs``.
     batch_size : int or None
-        Rows of a step; None: all.
+        The number of rows of a step; None: all.
     least_epochs : int
-        The number of epochs where ``epochs`` is None and rows are many.
+        See ``epochs``.
     score : callable or None
-        ``score(model, state, batch, key)`` gives log p(y | x) of each row of held-out data, (n,), in nats. None: the method
-        runs its whole schedule, and early stopping is refused.
+        ``score(model, state, batch, key)`` returns log p(y | x) of each held-out row, (n,), in
+        nats. None: the method runs its whole schedule, and early stopping is refused.
     thin : int or None
-        Every ``thin``-th draw of a chain is stored; None: no such setting.
+        Every ``thin``-th draw of a chain is stored; None if the method has no such setting.
     cycles : int
-        The draws of a chain are a multiple of it.
+        The number of draws of a chain is a multiple of it.
     """
 
     epochs: Any
@@ -118,31 +154,67 @@ class LoopMethod(Method):
 
     @abstractmethod
     def init(self, model: Model, batch: Batch, key: Key) -> Any:
-        """The first state, a pytree of arrays. Of ``batch`` only the shapes of the rows have a meaning."""
+        """The first state.
+
+        Parameters
+        ----------
+        model : Model
+        batch : Batch
+            Only its shapes are meaningful.
+        key : Key
+
+        Returns
+        -------
+        pytree of arrays
+        """
 
     @abstractmethod
     def step(self, model: Model, state: Any, batch: Batch, clock: Clock, key: Key) -> tuple[Any, dict[str, Any]]:
-        """The state after one batch, and {"likelihood", "penalty"}: scalars in nats per example."""
+        """One step.
+
+        Parameters
+        ----------
+        model : Model
+        state : pytree of arrays
+        batch : Batch
+        clock : Clock
+        key : Key
+
+        Returns
+        -------
+        tuple
+            The new state, and {"likelihood", "penalty"}: scalars in nats per example.
+        """
 
     @abstractmethod
     def point(self, model: Model, state: Any) -> Params:
-        """The model's parameters at a state; of a distribution its mean."""
+        """The parameters of the model in a state; for a distribution, its mean.
+
+        Parameters
+        ----------
+        model : Model
+        state : pytree of arrays
+
+        Returns
+        -------
+        pytree of arrays
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduledMethod(LoopMethod):
-    """A method that steps on batches: by ``learning_rate`` · ``schedule`` · the clock's step factor.
+    """A method that steps on batches, with step size ``learning_rate`` · ``schedule`` · the clock's step factor.
 
     Parameters
     ----------
     epochs : int, optional
-        Passes over the rows. None: ``least_epochs``, or on fewer rows as many as show 400,000 in all.
+        Passes over the rows. None: enough to process 400,000 rows, at least ``least_epochs``.
     batch_size : int or None
-        Rows of a step; None: all.
+        The number of rows of a step; None: all.
     learning_rate : float or None
-        Multiplies the gradient of the objective per example; None: the optimizer's usual one.
-    schedule : {"constant", "cosine", "linear"}
-        How the rate falls over a run.
+        Multiplies the gradient of the objective per example; None: the optimizer's default.
+    schedule : {"cosine", "constant", "linear"}
+        How the learning rate decreases during a run.
     """
 
     epochs: int | None = None
@@ -156,14 +228,14 @@ class ScheduledMethod(LoopMethod):
 
 
 def base_method(method: Any) -> Any:
-    """The method that the loop drives, inside all wrappers."""
+    """The method inside all wrappers, which the loop drives."""
     while isinstance(method, Wrapper):
         method = method.method
     return method
 
 
 def check_method(method: Any) -> None:
-    """Raise ValueError unless ``method``, and what it wraps, are methods and not their classes or names."""
+    """Raise ValueError unless ``method`` and the method that it wraps are instances of methods."""
     inner = base_method(method)
     if not isinstance(inner, LoopMethod):
         raise ValueError(f"method must be a method such as MAP() or Ensemble(MAP(), 5), got {inner!r}")

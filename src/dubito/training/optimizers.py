@@ -1,8 +1,8 @@
-"""Gradient descent by name: optax does the work, with the papers' defaults; and the proximal step that makes exact zeros.
+"""Optimizers by name, by optax with the papers' defaults; and the proximal step for exact zeros.
 
-Rates stand outside optax: an update is ``learning_rate · schedule(progress) · step_factor`` times the optimizer's direction,
-so that another learning rate compiles nothing new and the loop can halve the step of any optimizer. An optax transformation
-of the user's own brings its own rate; then only schedule and step factor multiply it.
+An update is ``learning_rate · schedule(progress) · step_factor`` times the direction by optax: so
+another learning rate needs no compilation, and the loop can halve the step of any optimizer. A
+user's optax transformation includes the learning rate; only schedule and step factor multiply it.
 """
 
 import difflib
@@ -20,12 +20,23 @@ from dubito.models.model import Model
 from dubito.training.method import Clock, LoopMethod, ScheduledMethod
 from dubito.training.packing import pack_like, unpack
 
-SEEN = 400_000  # rows that a fit shows at least where the method leaves its epochs open
+PROCESSED_ROWS = 400_000  # by a fit with epochs=None, at least
 
 
 class Optimizer(NamedTuple):
-    """``direction``: optax's, of ascent on the gradient, before the rate; ``rate``: the learning rate its source names, or
-    names as usual; ``update``: the formula, g the gradient and α the rate."""
+    """An optimizer.
+
+    Attributes
+    ----------
+    direction : optax.GradientTransformation
+        The update without the learning rate.
+    rate : float
+        The default learning rate, from the source if it names one.
+    update : str
+        The formula, with gradient g and learning rate α.
+    source : str
+        The paper.
+    """
 
     direction: Any
     rate: float
@@ -74,7 +85,7 @@ SCHEDULES = {
 
 
 def check_descent(method: ScheduledMethod) -> None:
-    """Raise ValueError for an unknown optimizer or schedule, or numbers that no descent can use. Called once, before a fit."""
+    """Raise ValueError if a setting of a descent is invalid. Called once, before a fit."""
     for name, value, table in (
         ("optimizer", method.optimizer, OPTIMIZERS),
         ("schedule", method.schedule, SCHEDULES),
@@ -85,7 +96,7 @@ def check_descent(method: ScheduledMethod) -> None:
             raise ValueError(f"{name}={value!r} is unknown{hint or '.'} Choose one of {', '.join(table)}.")
     if method.learning_rate is not None and not (is_number(method.learning_rate) and method.learning_rate > 0):
         raise ValueError(
-            f"learning_rate must be positive or None (the optimizer's usual), got {method.learning_rate!r}"
+            f"learning_rate must be positive or None (the optimizer's default), got {method.learning_rate!r}"
         )
     for name, limit in (("clip", method.clip), ("max_norm", method.max_norm)):
         if limit is not None and not (is_number(limit) and limit > 0):
@@ -99,10 +110,10 @@ def check_descent(method: ScheduledMethod) -> None:
 
 
 def with_epochs(method: LoopMethod, rows: int) -> Any:
-    """The method with a number of epochs for so many rows, if it leaves that open (None)."""
+    """Replace ``epochs=None`` by a number for this many rows."""
     if method.epochs is not None:
         return method
-    return replace(method, epochs=max(method.least_epochs, SEEN // rows))  # type: ignore[type-var]
+    return replace(method, epochs=max(method.least_epochs, PROCESSED_ROWS // rows))  # type: ignore[type-var]
 
 
 def _transformation(method: ScheduledMethod) -> Any:
@@ -123,14 +134,14 @@ def descend(
     Parameters
     ----------
     method : ScheduledMethod
-        Optimizer, learning rate, schedule and clip.
+        Its optimizer, learning rate, schedule and clip.
     gradient, params : pytree
-        The gradient of the objective per example, and where it was taken.
+        The gradient of the objective per example, and the point where it was computed.
     state : pytree
-        The optimizer's, of ``start``.
+        The optimizer's state.
     clock : Clock
     strengths : pytree like ``params``, optional
-        Adds the proximal step of Σ strength·|w|; 0 leaves a number without it.
+        Adds the proximal step for Σ strength·|w|; 0 for parameters without it.
 
     Returns
     -------
@@ -148,23 +159,23 @@ def descend(
 
 
 def step_size(method: ScheduledMethod, clock: Clock) -> Any:
-    """−learning_rate · schedule · step_factor; without −learning_rate for an optimizer of the user's own, which has rate and sign."""
+    """−learning_rate · schedule · step_factor; schedule · step_factor for a user's optimizer, which has rate and sign."""
     factor, rate = SCHEDULES[method.schedule](clock.progress) * clock.step_factor, learning_rate(method)
     return factor if rate is None else -rate * factor
 
 
 def learning_rate(method: ScheduledMethod) -> Any:
-    """The method's learning rate, or its optimizer's usual one where that is None; None for an optimizer of the user's own."""
+    """The learning rate, by default that of the optimizer; None for a user's optimizer."""
     if not isinstance(method.optimizer, str):
         return None
     return OPTIMIZERS[method.optimizer].rate if method.learning_rate is None else method.learning_rate
 
 
 def soft_threshold(method: ScheduledMethod, params: Params, strengths: Params, state: Any, clock: Clock) -> Params:
-    """The proximal step of Σ strength·|w| after a step of descent: exact zeros (mathematics: L1).
+    """The proximal step for Σ strength·|w| after a step of descent, which makes exact zeros (mathematics: L1).
 
-    The threshold is the optimizer's own step: α·strength for SGD, /(1 − momentum) with a heavy ball, /(√v̂ + ε) per
-    coordinate with Adam; unscaled, Adam's fixed point would be wrong.
+    The threshold is strength times the optimizer's step: α for SGD, α/(1 − momentum) with a heavy
+    ball, α/(√v̂ + ε) for each coordinate with Adam, whose fixed point would otherwise be wrong.
     """
     alpha = -step_size(method, clock)
     if method.optimizer == "adam":
@@ -173,17 +184,38 @@ def soft_threshold(method: ScheduledMethod, params: Params, strengths: Params, s
     else:
         steps = jax.tree.map(lambda p: alpha / (1 - (0.9 if method.optimizer == "momentum" else 0.0)), params)
 
-    def shrink(strength, p, step):
+    def shrink(strength: jax.Array, p: jax.Array, step: jax.Array) -> jax.Array:
         return jnp.where(strength > 0, jnp.sign(p) * jnp.maximum(jnp.abs(p) - step * strength, 0.0), p)
 
     return jax.tree.map(shrink, strengths, params, steps)
 
 
 def limit_norms(method: ScheduledMethod, model: Model, params: Params, x: Any) -> Params:
-    """``params`` with the weights into each hidden unit scaled to norm ``max_norm`` where theirs is larger.
+    """Scale the weights into each hidden unit to a norm of at most ``max_norm``, after each step.
 
-    Max-norm (Srivastava et al., JMLR 2014, section 5.1): a projection after each step. Biases and the weights into the
-    outputs stay. Raises ValueError where there are no hidden units. ``x``: rows, of which only the shape is looked at.
+    Biases and the weights into the outputs stay.
+
+    Parameters
+    ----------
+    method : ScheduledMethod
+    model : Model
+    params : pytree
+    x : array
+        Only its shape is used.
+
+    Returns
+    -------
+    pytree
+        ``params`` with projected weights.
+
+    Raises
+    ------
+    ValueError
+        If the network has no hidden units.
+
+    References
+    ----------
+    Srivastava et al., "Dropout", JMLR 2014, section 5.1 (max-norm).
     """
     if method.max_norm is None:
         return params
@@ -191,9 +223,11 @@ def limit_norms(method: ScheduledMethod, model: Model, params: Params, x: Any) -
     uses = jaxpr.uses(model.network.apply, plain["network"], x)
     into_hidden = jax.tree.map(lambda w, use: w.ndim > 1 and use.multiplies and use.hidden, plain["network"], uses)
     if not any(jax.tree.leaves(into_hidden)):
-        raise ValueError("max_norm limits the weights into hidden units, and this network has none: use max_norm=None")
+        raise ValueError(
+            "max_norm limits the weights into hidden units, but this network has none. Leave out max_norm."
+        )
 
-    def scaled(w, chosen, use):
+    def scaled(w: jax.Array, chosen: bool, use: Any) -> jax.Array:
         if not chosen:
             return w
         norm = jnp.sqrt(jnp.sum(w**2, axis=use.incoming, keepdims=True))

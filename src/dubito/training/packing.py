@@ -1,7 +1,7 @@
-"""Parameters as flat vectors, so that arithmetic on each of their numbers is one kernel and not one for each leaf.
+"""Parameters as flat vectors, so that elementwise arithmetic is one kernel instead of one per leaf.
 
-The loop packs what descends; a method unpacks it where it calls a network. Sums over all parameters are written with
-``jax.tree.map`` and hold for packed and for plain trees.
+The loop packs the parameters; a method unpacks them to call a network. Sums over all parameters use
+``jax.tree.map``, which is right for packed and for plain trees.
 """
 
 import math
@@ -15,7 +15,7 @@ import numpy as np
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Params
 
-SMALL = 2**15  # parameters: larger trees stay as they are
+PACKED_PARAMETERS = 2**15  # at most; larger trees are not packed
 
 
 @register_dataclass
@@ -23,27 +23,27 @@ SMALL = 2**15  # parameters: larger trees stay as they are
 class FlatParams:
     """A tree of small arrays as one vector.
 
-    It is kept as such from step to step: where leaves are concatenated in the midst of arithmetic, XLA's kernel looks up
-    for every number which leaf it is of.
+    Parameters stay in this form from step to step: where leaves are concatenated within arithmetic,
+    XLA's kernel looks up for each number which leaf it comes from.
 
     Attributes
     ----------
-    values : (P,) array
-        The leaves, one after another.
+    values : array of shape (P,)
+        The leaves, concatenated.
     tree : PyTreeDef
-    shapes : tuple of tuple
+    shapes : tuple of tuple of int
         The shape of each leaf.
     """
 
     values: jax.Array
     tree: Any = static()
-    shapes: tuple = static()
+    shapes: tuple[tuple[int, ...], ...] = static()
 
 
 def pack(params: Params) -> Params:
-    """``params`` for training: {"network": θ, "likelihood": φ, ...}, or a dict of such, with each part as ``FlatParams``.
+    """Pack each part of ``params``, {"network": θ, "likelihood": φ, ...} or a dict of such, as ``FlatParams``.
 
-    A part of more than 32,768 numbers, of one leaf or of several dtypes stays as it is.
+    Parts with more than 32,768 numbers, a single leaf, or several dtypes stay as they are.
     """
     if not isinstance(params, dict):
         return params
@@ -53,19 +53,23 @@ def pack(params: Params) -> Params:
 
 def _flat(tree: Any) -> Any:
     leaves, structure = jax.tree.flatten(tree)
-    if len(leaves) < 2 or sum(leaf.size for leaf in leaves) > SMALL or len({leaf.dtype for leaf in leaves}) > 1:
+    if (
+        len(leaves) < 2
+        or sum(leaf.size for leaf in leaves) > PACKED_PARAMETERS
+        or len({leaf.dtype for leaf in leaves}) > 1
+    ):
         return tree
     values = jnp.concatenate([leaf.ravel() for leaf in leaves])
     return FlatParams(values, structure, tuple(leaf.shape for leaf in leaves))
 
 
 def pack_like(tree: Any, other: Any) -> Any:
-    """``tree`` as ``FlatParams`` where ``other``, of the same structure, is one."""
+    """Pack ``tree`` if ``other``, of the same structure, is packed."""
     return _flat(tree) if isinstance(other, FlatParams) else tree
 
 
 def unpack(params: Any) -> Any:
-    """``params`` with every ``FlatParams`` in it as the tree that it was made of."""
+    """Replace each ``FlatParams`` in ``params`` by its tree."""
     return jax.tree.map(lambda part: _tree(part) if _is_flat(part) else part, params, is_leaf=_is_flat)
 
 

@@ -1,4 +1,4 @@
-"""Splits of rows: what is held out for validation, and the folds that members leave out."""
+"""Splits of rows: held-out validation rows, and folds."""
 
 import numpy as np
 from jaxtyping import Int
@@ -27,7 +27,7 @@ def hold_out(rows: Rows, fraction: float, key: Key) -> Rows:
 
 
 def random_folds(rows: Rows, folds: int, key: Key) -> Int[np.ndarray, "rows"]:
-    """The fold of each row, at random: folds of equal size, within each class for classes; −1 for rows of weight 0."""
+    """Assign each row to a random fold, stratified for classes; −1 for rows of weight 0."""
     used = np.flatnonzero(rows.train > 0)
     if len(used) < 2:
         raise ValueError(f"cross-fitting needs at least 2 rows, got n_samples = {len(used)}")
@@ -40,7 +40,7 @@ def random_folds(rows: Rows, folds: int, key: Key) -> Int[np.ndarray, "rows"]:
 
 
 def interleaved_folds(y: np.ndarray, folds: int) -> Int[np.ndarray, "rows"]:
-    """The fold of each row, without randomness: every ``folds``-th row, of class indices (rows,) every ``folds``-th of a class."""
+    """Assign row i to fold i mod ``folds``, counted within each class for class indices (rows,)."""
     fold = np.empty(len(y), int)
     order = np.argsort(y, kind="stable") if y.ndim == 1 else np.arange(len(y))
     fold[order] = np.arange(len(y)) % folds

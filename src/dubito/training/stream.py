@@ -1,7 +1,7 @@
-"""The pieces in which an epoch's rows come to the loop.
+"""The pieces in which the rows of an epoch reach the loop.
 
-Rows in memory are one piece, which stays on the device. Others are read piece by piece, anew for each epoch, the next one
-while one is trained on.
+Rows in memory are one piece, which stays on the device. Streamed rows are read again in each epoch,
+and a piece is read while the loop trains on the previous one.
 """
 
 import contextlib
@@ -17,18 +17,19 @@ from dubito._check import check_weight_sum
 from dubito.models.model import Model
 from dubito.training.data import Rows, float32_rows, pad_rows, padded_size
 from dubito.training.loop_state import DataPiece, DeviceRows
+from dubito.training.members import Member
 from dubito.training.method import Method, Wrapper, base_method
 
-PIECE_ROWS = 2**16  # of a piece at most
-PIECE_BYTES = 2**26  # of its inputs at most
+PIECE_ROWS = 2**16  # at most
+PIECE_BYTES = 2**26  # of inputs, at most
 
 
 def memory_pieces(rows: Rows, batch_rows: int, put: Callable[[Any], Any]) -> Callable[..., Generator[DataPiece]]:
-    """For members their endless pieces of ``rows``: one, on one copy of the data, with the members' weights and targets."""
+    """A function from members to an endless iterator of one piece: shared inputs, the members' own weights and targets."""
     total = padded_size(len(rows.x)) + batch_rows  # a batch is a slice: room for the last one to reach past the end
     x, y = put(pad_rows(rows.x, total)), put(pad_rows(rows.y, total))
 
-    def pieces(*members):
+    def pieces(*members: Member) -> Generator[DataPiece]:
         weight = np.stack([pad_rows(member.train, total) for member in members])
         own = [y if member.y is None else put(pad_rows(member.y, total)) for member in members]
         weight, targets = (weight[0], own[0]) if len(members) == 1 else (weight, put(np.stack(own)))
@@ -42,13 +43,12 @@ def memory_pieces(rows: Rows, batch_rows: int, put: Callable[[Any], Any]) -> Cal
 
 
 def stream_pieces(stream: "Stream", batch_rows: int) -> Callable[..., Generator[DataPiece]]:
-    """For a member the endless pieces of a stream, which it reads for itself."""
-    length = max(
-        batch_rows, len(stream.first.x) // batch_rows * batch_rows
-    )  # so that all batches but the epoch's last are full
+    """A function from a member to an endless iterator of pieces, which reads the stream."""
+    # A multiple of the batch size, so that only the last batch of an epoch is not full.
+    length = max(batch_rows, len(stream.first.x) // batch_rows * batch_rows)
     total = padded_size(length) + batch_rows
 
-    def pieces():
+    def pieces() -> Generator[DataPiece]:
         for rows, before in stream.epochs(length):
             arrays = DeviceRows(*(jax.device_put(pad_rows(array, total)) for array in rows[:3]))
             first, end, steps = (np.int32(-(-n // batch_rows)) for n in (before, before + len(rows.x), stream.count))
@@ -58,17 +58,22 @@ def stream_pieces(stream: "Stream", batch_rows: int) -> Callable[..., Generator[
 
 
 def check_source(method: Method, source: Any, y: Any, weight: Any, refused: Mapping[str, bool]) -> None:
-    """Raise ValueError for a fit of a stream that is none, or that wants all rows in memory.
+    """Check that a fit can read its rows from a stream.
 
     Parameters
     ----------
     method : Method
     source : callable
-        Given as x.
+        The argument x of the fit.
     y, weight : None
-        They come from the source.
-    refused : mapping
-        By name whether things that need all rows in memory are wanted.
+        Other values are refused; the source supplies them.
+    refused : mapping of str to bool
+        Features that need all rows in memory, and whether they were requested.
+
+    Raises
+    ------
+    ValueError
+        If not.
     """
     if not callable(source):
         raise ValueError(
@@ -83,45 +88,72 @@ def check_source(method: Method, source: Any, y: Any, weight: Any, refused: Mapp
         inner = inner.method
     wanted[type(inner).__name__] = inner.every_row
     for name in [name for name, needed in wanted.items() if needed]:
-        raise ValueError(f"{name} needs all rows in memory: leave it out, or give arrays as x and y")
+        raise ValueError(f"{name} needs all rows in memory. Leave it out, or pass arrays as x and y.")
 
 
 def open_source(model: Model, method: Method, source: Any, identified: bool) -> "tuple[Rows, Stream | None]":
-    """(rows, None) of a source whose rows are one piece, which then are in memory; otherwise (its first piece, a Stream).
+    """Read a source once.
 
-    ``identified``: whether the Stream's digest is needed. Raises ValueError where all rows make one step, and as Stream does.
+    Parameters
+    ----------
+    model : Model
+    method : Method
+    source : callable
+    identified : bool
+        Whether the digest of the rows is needed.
+
+    Returns
+    -------
+    tuple
+        All rows and None if they fit in one piece; otherwise the first piece and a ``Stream``.
+
+    Raises
+    ------
+    ValueError
+        If a batch contains all rows, which are too many, and as ``Stream``.
     """
     stream = Stream(model, source, identified)
     if len(stream.first.x) == stream.count:
         return stream.first, None
     if base_method(method).batch_size is None:
-        raise ValueError(
-            f"batch_size=None is a step of all {stream.count} rows, too many for memory: give a batch_size"
-        )
+        raise ValueError(f"batch_size=None is a batch of all {stream.count} rows, too many for memory. Set batch_size.")
     return stream.first, stream
 
 
 class Stream:
-    """The rows that ``source()`` gives: an iterator, a new one at each call, of (x, y) or (x, y, weight) of any lengths.
+    """Rows that are read again in each epoch; the constructor reads all of them once.
 
-    All are read once when it is made. Raises ValueError that names the piece whose rows do not fit the model or the piece
-    before.
+    Parameters
+    ----------
+    model : Model
+    source : callable
+        Returns a new iterator, at each call, of (x, y) or (x, y, weight) with any number of rows.
+    identified : bool
+        Whether to compute ``digest``.
 
     Attributes
     ----------
     count : int
-        Rows of weight above 0; others are left out.
+        The number of rows with positive weight; others are left out.
     size : float
-        The sum of their weights.
+        The sum of the weights.
     first : Rows
         The first piece.
     digest : str
-        Of all rows, if ``identified``.
+        A hash of all rows.
+
+    Raises
+    ------
+    ValueError
+        If the rows of a piece, which the message names, do not match the model or the previous
+        piece.
     """
 
-    def __init__(self, model: Model, source: Callable[[], Any], identified: bool = False):
-        self.model, self.source = model, source
-        self.count, self.size = 0, 0.0
+    def __init__(self, model: Model, source: Callable[[], Any], identified: bool = False) -> None:
+        self.model: Model = model
+        self.source: Callable[[], Any] = source
+        self.count: int = 0
+        self.size: float = 0.0
         self.first: Any = None
         digest = hashlib.sha256()
         for rows in self.pieces():
@@ -131,12 +163,18 @@ class Stream:
             for array in rows[:3] if identified else ():
                 digest.update(f"{array.dtype}{array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         if self.first is None:
-            raise ValueError("the pieces hold no row (of weight above 0) to fit")
+            raise ValueError("the pieces contain no row with positive weight")
         check_weight_sum(self.size, "weight")
-        self.digest = digest.hexdigest()
+        self.digest: str = digest.hexdigest()
 
     def checked_rows(self) -> Iterator[Rows]:
-        """One reading as it comes: ``Rows`` of weight above 0, checked."""
+        """Read the source once.
+
+        Yields
+        ------
+        Rows
+            Checked, with positive weights.
+        """
         found = self.source()
         if not isinstance(found, Iterable):
             raise ValueError(f"the pieces' callable must return an iterator of (x, y), got {type(found).__name__}")
@@ -158,7 +196,17 @@ class Stream:
                 yield rows
 
     def pieces(self, length: int | None = None) -> Iterator[Rows]:
-        """One reading in pieces of ``length`` rows (None: as many as a piece may have), the last with the rest."""
+        """Read the source once, in pieces.
+
+        Parameters
+        ----------
+        length : int, optional
+            The number of rows of all pieces but the last; None: the largest possible.
+
+        Yields
+        ------
+        Rows
+        """
         waiting, count = [], 0
         for rows in self.checked_rows():
             length = length or max(1, min(PIECE_ROWS, PIECE_BYTES * len(rows.x) // max(1, rows.x.nbytes)))
@@ -172,9 +220,22 @@ class Stream:
             yield concatenate_rows(waiting)
 
     def epochs(self, length: int) -> Iterator[tuple[Rows, int]]:
-        """One reading after another, without end: pairs of a piece and the number of rows before it.
+        """Read the source again and again, without end.
 
-        Raises ValueError where a reading has not as many rows as the first.
+        Parameters
+        ----------
+        length : int
+            The number of rows of a piece.
+
+        Yields
+        ------
+        tuple
+            A piece, and the number of rows before it in the epoch.
+
+        Raises
+        ------
+        ValueError
+            If the number of rows is not that of the first reading.
         """
         while True:
             count = 0
@@ -186,20 +247,20 @@ class Stream:
             if count < self.count:
                 raise ValueError(self._changed(count))
 
-    def _changed(self, count):
+    def _changed(self, count: int | str) -> str:
         return (
-            f"the pieces hold {count} rows (of weight above 0) where they held {self.count} when they were counted: the "
+            f"the pieces contained {self.count} rows (of positive weight) in the first reading and now contain {count}: the "
             "callable must return a new iterator over the same rows at each call"
         )
 
 
 def concatenate_rows(parts: list[Rows]) -> Rows:
-    """``Rows`` one after another."""
+    """Concatenate ``Rows``."""
     return parts[0] if len(parts) == 1 else Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
-def prefetch(items: Any) -> Generator[Any]:
-    """The items of an endless iterator, each next one made on a thread while the one before is used."""
+def prefetch(items: Generator[DataPiece]) -> Generator[DataPiece]:
+    """The items of an endless iterator; a thread computes the next one while the current one is used."""
     with contextlib.closing(items), ThreadPoolExecutor(1) as pool:
         following = pool.submit(next, items)
         while True:

@@ -104,7 +104,11 @@ def fitted_on(path, method, progress=None):
 
 def checkpoints(folder):
     """Names and paths of checkpoints of fits that were interrupted in the middle."""
-    fit.SECONDS, fit.FIRST, checkpoint.WRITE_INTERVAL = 0.0, 3, 0.0  # a report and a write after each few blocks
+    fit.CHUNK_SECONDS, fit.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = (
+        0.0,
+        3,
+        0.0,
+    )  # a report and a write after each few blocks
     for name, method in METHODS.items():
         reports = []
 

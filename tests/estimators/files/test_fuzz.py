@@ -105,9 +105,9 @@ def interrupted(tmp_path_factory):
     """{name: (configuration, arrays)} of the checkpoints of interrupted fits."""
     folder = tmp_path_factory.mktemp("checkpoints")
     engine = fuzz_files.fit
-    before = engine.SECONDS, engine.FIRST, checkpoint.WRITE_INTERVAL
+    before = engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL
     yield {name: fuzz_files.parts(path) for name, path in fuzz_files.checkpoints(folder)}
-    engine.SECONDS, engine.FIRST, checkpoint.WRITE_INTERVAL = before
+    engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = before
 
 
 def longer(config, arrays):
@@ -157,7 +157,7 @@ def test_fit_refuses_an_impossible_checkpoint(interrupted, tmp_path, change):
     config["shapes"] = {name: list(array.shape) for name, array in arrays.items()}
     path = pathlib.Path(tmp_path / "c")
     path.write_bytes(fuzz_files.pack(config, arrays))
-    with pytest.raises(dubito.CheckpointError, match="Delete it or name another"):
+    with pytest.raises(dubito.CheckpointError, match="Delete the file, or choose another"):
         fuzz_files.fitted_on(path, fuzz_files.METHODS["checkpoint"])
     assert path.exists()
 
