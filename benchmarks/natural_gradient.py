@@ -18,7 +18,7 @@ from sklearn.datasets import load_diabetes, make_friedman1
 from sklearn.model_selection import train_test_split
 
 import dubito
-from dubito.training import fit
+from dubito.training.reports import history as collect_history
 
 EPOCHS = (25, 100, 400)
 METHODS = {"Bayes by Backprop": dubito.BayesByBackprop, "natural gradients": dubito.NaturalGradientVI}
@@ -48,7 +48,7 @@ def one(name, method, seed):
     start = time.perf_counter()
     dubito.fit(model, x, y, method, key=jax.random.key(seed))
     seconds = time.perf_counter() - start
-    history = fit.history(reports)[0][-max(1, method.epochs // 10) :]
+    history = collect_history(reports)[0][-max(1, method.epochs // 10) :]
     answer = dubito.predict(posterior, held_x, key=jax.random.key(seed), draws=200)
     return (history[:, 0] - history[:, 1]).mean(), -answer.log_prob(held_y).mean(), seconds
 

@@ -13,6 +13,7 @@ import pytest
 import dubito
 from dubito._process import archive
 from dubito.training import checkpoint, fit
+from dubito.training.reports import history as collect_history
 
 METHODS = [
     dubito.MAP(epochs=30),
@@ -25,7 +26,7 @@ METHODS = [
 @pytest.fixture(autouse=True)
 def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "SECONDS", 0.0)  # chunks of a step: a run ends within epochs
+    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)  # chunks of a step: a run ends within epochs
 
 
 def data(rows=100):
@@ -74,7 +75,7 @@ def test_resumed_is_uninterrupted(method, tmp_path):
             interrupted += 1
     assert interrupted > 1
     assert same(bits(whole), bits(again))
-    assert same(fit.history(reports), fit.history(told))
+    assert same(collect_history(reports), collect_history(told))
 
 
 @pytest.mark.parametrize(

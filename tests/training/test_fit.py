@@ -11,6 +11,7 @@ from dubito._jax import prng
 from dubito.training import chunk, descent, fit, optimizers, packing
 from dubito.training.data import check_rows
 from dubito.training.members import Member
+from dubito.training.reports import history as collect_history
 
 
 @pytest.fixture(scope="module")
@@ -35,13 +36,13 @@ def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     method = dubito.BayesByBackprop(epochs=40, batch_size=16)
     runs = []
     for length, seconds in ((40, 1e9), (40, 0.0), (7, 1e9)):
-        monkeypatch.setattr(fit, "SECONDS", seconds)
+        monkeypatch.setattr(fit, "CHUNK_SECONDS", seconds)
         if length != chunk.CHUNK_EPOCHS:
             monkeypatch.setattr(chunk, "CHUNK_EPOCHS", length)
             jax.clear_caches()
         reports = []
         posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True, progress=reports.append)
-        runs.append([*leaves(posterior, key, 3), *fit.history(reports)])
+        runs.append([*leaves(posterior, key, 3), *collect_history(reports)])
     assert all(same(runs[0], run) for run in runs[1:])
 
 
@@ -57,7 +58,7 @@ def test_epochs_left_open_are_by_the_rows_trained_on(problem):
         reports = []
         dubito.fit(model, x, y, method, key=jax.random.key(0), weight=given, progress=reports.append)
         assert {report.epochs for report in reports} == {expected}
-        assert len(fit.history(reports)[0]) == expected
+        assert len(collect_history(reports)[0]) == expected
     assert optimizers.with_epochs(dubito.BayesByBackprop(), 10**6).epochs == 400
 
 

@@ -18,6 +18,7 @@ from dubito._jax import prng
 from dubito.tables import frames, reading, scaling, streams
 from dubito.tables.schema import Schema
 from dubito.training import checkpoint, chunk, fit, stream
+from dubito.training.reports import history as collect_history
 
 ROWS = 230
 
@@ -67,7 +68,7 @@ def test_what_fits_in_one_piece_is_as_in_memory(method):
     whole = dubito.fit(model(), x, y, method, key=jax.random.key(1), weight=weight, progress=reports.append)
     parts = dubito.fit(model(), in_parts(x, y, weight), None, method, key=jax.random.key(1), progress=told.append)
     assert same(bits(whole), bits(parts))
-    np.testing.assert_array_equal(fit.history(reports), fit.history(told))
+    np.testing.assert_array_equal(collect_history(reports), collect_history(told))
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def stops(after):
 def test_resumed_between_and_within_pieces(small, method, tmp_path, monkeypatch):
     """Interrupted again and again, in the middle of epochs and of pieces: the bits and the history of one run."""
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "SECONDS", 0.0)
+    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)
     monkeypatch.setattr(fit, "FIRST_CHUNK_STEPS", 3)
     x, y, weight = data()
     reports = []
@@ -138,7 +139,7 @@ def test_resumed_between_and_within_pieces(small, method, tmp_path, monkeypatch)
             interrupted += 1
     assert interrupted > 1
     assert same(bits(whole), bits(again))
-    np.testing.assert_array_equal(fit.history(reports), fit.history(told))
+    np.testing.assert_array_equal(collect_history(reports), collect_history(told))
 
 
 def test_other_rows_are_another_fit(small, tmp_path):

@@ -8,7 +8,7 @@ from scipy import special, stats
 
 import dubito
 from dubito.methods.variational import natural_gradient
-from dubito.training import fit
+from dubito.training.reports import history as collect_history
 
 N, D, A0, B0, PRIOR = 48, 3, 2.0, 0.5, 0.7
 RNG = np.random.default_rng(3)
@@ -59,7 +59,7 @@ def test_the_reported_objective_is_the_elbo():
     reports = []
     method = dubito.NaturalGradientVI(epochs=1500, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
     dubito.fit(MODEL, X, Y, method, key=jax.random.key(1), progress=reports.append)
-    history = fit.history(reports)[0][-200:]
+    history = collect_history(reports)[0][-200:]
     log_tau = special.digamma(a) - np.log(b)
     squares = np.sum((Y - X @ means) ** 2, axis=0) + np.sum(X**2 @ scales**2, axis=0)
     likelihood = np.sum(0.5 * N * (log_tau - np.log(2 * np.pi)) - 0.5 * a / b * squares)
