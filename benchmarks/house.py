@@ -94,7 +94,14 @@ def main():
     parser.add_argument(
         "--list", metavar="COUNT", help="print what was counted: probes, borrowed, overridden, twice, sections, doubt"
     )
+    parser.add_argument(
+        "--types", metavar="PERCENT", type=float, help="only check that so many types are complete; exit code 1 if not"
+    )
     arguments = parser.parse_args()
+    if arguments.types is not None:
+        score = verified_types()
+        print(f"types complete (pyright --verifytypes): {score:.1%}, at least {arguments.types:g}% required")
+        sys.exit(100 * score < arguments.types)
     trees = {
         path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))
     }
@@ -118,7 +125,7 @@ def main():
         "methods borrowed from other classes": len(found["borrowed"]),
         "concrete methods overridden": len(found["overridden"]),
         "parameters annotated": f"{annotated} of {parameters} ({annotated / parameters:.1%})",
-        "types complete (pyright --verifytypes)": verified_types(),
+        "types complete (pyright --verifytypes)": f"{verified_types():.1%}",
         "public functions and classes without numpydoc sections": f"{len(found['sections'])} of {public_count(trees)}",
         "public names defined in two modules": len(found["twice"]),
         '"doubt" in tracked text': len(found["doubt"]),
@@ -323,7 +330,7 @@ def verified_types():
     environment = os.environ | {"PATH": f"{pathlib.Path(sys.executable).parent}:{os.environ['PATH']}"}
     command = [sys.executable, "-m", "pyright", "--verifytypes", "dubito", "--ignoreexternal", "--outputjson"]
     answer = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
-    return f"{json.loads(answer.stdout)['typeCompleteness']['completenessScore']:.1%}"
+    return json.loads(answer.stdout)["typeCompleteness"]["completenessScore"]
 
 
 def run(script):
