@@ -162,6 +162,6 @@ def test_what_cannot_be_drawn_is_refused(names, message):
 
 def test_a_function_of_another_library_is_refused():
     with pytest.raises(
-        ValueError, match=r"activation=<ufunc 'tanh'> is no function that JAX can differentiate, as jnp.tanh is"
+        ValueError, match=r"activation=<ufunc 'tanh'> must be a function that JAX can differentiate, as jnp.tanh is"
     ):
         mlp(2, (3,), 1, np.tanh)

@@ -152,7 +152,7 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         (
             "poisson",
             COUNTS - 1,
-            r"Poisson takes whole numbers of at least 0, at most 7·10¹⁰; y is not that in row\(s\) 1: the first has -1",
+            r"Poisson takes whole numbers of at least 0, at most 7·10¹⁰; y has other values in row\(s\) 1: the first has -1",
         ),
         ("negative-binomial", COUNTS + 0.5 * (COUNTS == 2), r"NegativeBinomial .* in row\(s\) 2, 5: the first has 2.5"),
         ("censored", COUNTS, r"CensoredGaussian .* two columns for each target.* shape \(n, 2\), got \(6, 1\)"),
@@ -161,7 +161,7 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         ("poison", COUNTS, r"likelihood 'poison' is unknown; did you mean 'poisson'\? Choose one of gaussian, "),
         ("ordered", COUNTS, "likelihood 'ordered' is for classification. Choose one of gaussian, "),
         (dubito.Bernoulli(), COUNTS, "Bernoulli is a likelihood for classification, not for regression"),
-        (3, COUNTS, "likelihood is None, a name, or a likelihood such as"),
+        (3, COUNTS, "likelihood must be None, a name, or a likelihood such as"),
     ],
 )
 def test_wrong_targets_and_names_are_refused(likelihood, y, words):

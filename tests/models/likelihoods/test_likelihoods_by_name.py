@@ -437,7 +437,7 @@ def test_a_criterion_gives_what_it_can():
     np.testing.assert_allclose(normal.log_prob(y), exact, rtol=1e-5)
     assert "nll" in metrics.scorecard(normal, y)
     wrong = dubito.Criterion(lambda f, y: (f - y) ** 2)
-    with pytest.raises(ValueError, match=r"function must give an array of shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"function must return an array of shape \(9,\)"):
         wrong.log_prob({"f": z["f"][0]}, jnp.zeros((9, 1), jnp.float32))
 
 
@@ -454,7 +454,7 @@ def test_counts_have_no_other_units(key):
 def test_table_of_likelihoods_is_complete_and_the_guide_shows_it():
     for name, entry in LIKELIHOODS.items():
         likelihood = entry.make(2)
-        assert likelihood.task == entry.task and all(entry[2:])
+        assert likelihood.task == entry.task and all(entry[1:])
         assert likelihood.width >= 1 and name in gradients()
     rows = re.findall(r"^\| `([\w-]+)` \| (.*) \| (.*) \|$", GUIDE.read_text(), re.M)
     assert [(name, criterion, use) for name, criterion, use in rows if name in LIKELIHOODS] == [
