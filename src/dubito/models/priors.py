@@ -6,7 +6,6 @@ without a prior (improper).
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,18 +156,56 @@ def check_proper(method: Any, model: Any) -> None:
         )
 
 
-def _sum_over_leaves(prior: Prior, params: Params, scales: Params | None, density: Callable[[Any, Any], Any]) -> Any:
-    pairs = zip(jax.tree.leaves(params), leaf_scales(prior, params, scales), strict=True)
-    terms = [jnp.sum(density(leaf, jnp.asarray(scale, leaf.dtype))) for leaf, scale in pairs if scale is not None]
-    return sum(terms, jnp.asarray(0.0))
+class IndependentPrior(Prior):
+    """Base of priors under which all parameters are independent."""
 
+    @abstractmethod
+    def log_density(self, w: Array, scale: Array) -> Array:
+        """The log density of parameters.
 
-def _draw(prior: Prior, key: Key, like: Params, scales: Params | None, noise: Callable[..., Any]) -> Params:
-    if not is_proper(prior, scales):
-        raise ValueError("cannot sample from a prior with biases=None: it is improper; set a scale for the biases")
-    leaves, tree = jax.tree.flatten(like)
-    each = zip(jax.random.split(key, len(leaves)), leaves, leaf_scales(prior, like, scales), strict=True)
-    return tree.unflatten(jnp.asarray(s, leaf.dtype) * noise(k, leaf.shape, leaf.dtype) for k, leaf, s in each)
+        Parameters
+        ----------
+        w : array
+            Of one leaf.
+        scale : array of shape ()
+            The prior scale of the leaf.
+
+        Returns
+        -------
+        array
+            Elementwise, in nats.
+        """
+
+    @abstractmethod
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A draw of a leaf with scale 1.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+        shape : tuple of int
+            That of the leaf.
+        dtype : dtype
+            That of the leaf.
+
+        Returns
+        -------
+        array
+            The draw.
+        """
+
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
+        pairs = zip(jax.tree.leaves(params), leaf_scales(self, params, scales), strict=True)
+        densities = (self.log_density(w, jnp.asarray(s, w.dtype)) for w, s in pairs if s is not None)
+        return sum(map(jnp.sum, densities), jnp.asarray(0.0))
+
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
+        if not is_proper(self, scales):
+            raise ValueError("cannot sample from a prior with biases=None: it is improper; set a scale for the biases")
+        leaves, tree = jax.tree.flatten(like)
+        each = zip(jax.random.split(key, len(leaves)), leaves, leaf_scales(self, like, scales), strict=True)
+        return tree.unflatten(jnp.asarray(s, w.dtype) * self.noise(k, w.shape, w.dtype) for k, w, s in each)
 
 
 def _check_regularizer(name: str, strength: float, size: float) -> None:
@@ -180,7 +217,7 @@ def _check_regularizer(name: str, strength: float, size: float) -> None:
 
 @register_dataclass
 @dataclass(frozen=True)
-class Normal(Prior):
+class Normal(IndependentPrior):
     """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²). The length scale of the dropout
     literature is ℓ = 1/scale.
 
@@ -225,16 +262,16 @@ class Normal(Prior):
         _check_regularizer("l2", l2, size)
         return cls(scale=1 / math.sqrt(2 * l2 * size), biases=None)
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        return _sum_over_leaves(self, params, scales, normal_log_density)
+    def log_density(self, w: Array, scale: Array) -> Array:
+        return normal_log_density(w, scale)
 
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        return _draw(self, key, like, scales, jax.random.normal)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.normal(key, shape, dtype)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Laplace(Prior):
+class Laplace(IndependentPrior):
     """θ ~ Laplace(0, scale): the weight penalty |θ|/scale.
 
     ``LaplaceApproximation`` is a method, and ``LaplaceNoise`` a likelihood.
@@ -270,20 +307,17 @@ class Laplace(Prior):
         _check_regularizer("l1", l1, size)
         return cls(scale=1 / (l1 * size), biases=None)
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        # where, not abs: d|w|/dw must be sign(w) with 0 at 0 (mathematics 22); jax.grad(abs)(0) is 1.
-        def density(w: Array, b: Array) -> Array:
-            return -jnp.where(w == 0, 0.0, jnp.abs(w)).astype(w.dtype) / b - jnp.log(2 * b)
+    def log_density(self, w: Array, scale: Array) -> Array:
+        # where, not abs: d|w|/dw must be sign(w) with 0 at 0 (equation 19 of docs/mathematics.md); jax.grad(abs)(0) is 1.
+        return -jnp.where(w == 0, 0.0, jnp.abs(w)).astype(w.dtype) / scale - jnp.log(2 * scale)
 
-        return _sum_over_leaves(self, params, scales, density)
-
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        return _draw(self, key, like, scales, jax.random.laplace)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.laplace(key, shape, dtype)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class ScaleMixture(Prior):
+class ScaleMixture(IndependentPrior):
     """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight; biases are N(0, biases²).
 
     Parameters
@@ -305,26 +339,20 @@ class ScaleMixture(Prior):
     narrow: float = 0.0025
     biases: float | None = 1.0
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        def density(w: Array, scale: Array) -> Array:
-            if is_bias(w):
-                return normal_log_density(w, scale)
-            narrow, mixing = jnp.asarray(self.narrow, w.dtype), jnp.asarray(self.mixing, w.dtype)
-            wide = jnp.log(mixing) + normal_log_density(w, scale)
-            return jnp.logaddexp(wide, jnp.log1p(-mixing) + normal_log_density(w, narrow))
+    def log_density(self, w: Array, scale: Array) -> Array:
+        if is_bias(w):
+            return normal_log_density(w, scale)
+        narrow, mixing = jnp.asarray(self.narrow, w.dtype), jnp.asarray(self.mixing, w.dtype)
+        wide = jnp.log(mixing) + normal_log_density(w, scale)
+        return jnp.logaddexp(wide, jnp.log1p(-mixing) + normal_log_density(w, narrow))
 
-        return _sum_over_leaves(self, params, scales, density)
-
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        def noise(k: Key, shape: tuple[int, ...], dtype: Any) -> Array:
-            k_part, k_noise = jax.random.split(k)
-            eps = jax.random.normal(k_noise, shape, dtype)
-            if len(shape) <= 1:
-                return eps
-            ratio = jnp.asarray(self.narrow / self.scale, dtype)
-            return jnp.where(jax.random.bernoulli(k_part, self.mixing, shape), eps, ratio * eps)
-
-        return _draw(self, key, like, scales, noise)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        key_component, key_noise = jax.random.split(key)
+        eps = jax.random.normal(key_noise, shape, dtype)
+        if len(shape) <= 1:
+            return eps
+        ratio = jnp.asarray(self.narrow / self.scale, dtype)
+        return jnp.where(jax.random.bernoulli(key_component, self.mixing, shape), eps, ratio * eps)
 
 
 def normal_log_density(w: Float[Array, "*shape"], scale: Any) -> Float[Array, "*shape"]:
