@@ -129,7 +129,7 @@ class MLP:
         sizes = (width, *self.hidden, self.outputs)
         variances = [gain(self.activation)] * len(self.hidden) + [self.last_variance]
         keys = jax.random.split(key_layers, len(variances))
-        params = {f"layer_{k}": init_dense(keys[k], sizes[k : k + 2], each) for k, each in enumerate(variances)}
+        params = {f"layer_{k}": _init_dense(keys[k], sizes[k : k + 2], each) for k, each in enumerate(variances)}
         if self.periodic:
             params["periodic"] = init_periodic(key_periodic, len(self.columns), self.periodic)
         return params
@@ -145,13 +145,13 @@ class MLP:
                 x = jnp.concatenate([x, periodic_features(params["periodic"], x[:, np.array(self.columns)])], axis=1)
         for number in range(len(self.hidden) + 1):
             with jax.named_scope(f"layer_{number}"):
-                x = dense(params[f"layer_{number}"], x)
-                x = activate(self.activation, x) if number < len(self.hidden) else x
+                x = _dense(params[f"layer_{number}"], x)
+                x = _activate(self.activation, x) if number < len(self.hidden) else x
         return x
 
     def scales(self, params: Params) -> Params:
         # for periodic features the standard deviations at the start
-        scales = fan_in_scales(params)
+        scales = _fan_in_scales(params)
         if self.periodic:
             phase = math.pi / math.sqrt(3)
             scales["periodic"] = {"frequency": FREQUENCY, "phase": phase, "w": self.periodic**-0.5, "b": 1.0}
@@ -187,10 +187,10 @@ class ConvNet:
         keys = iter(jax.random.split(key, len(self.channels) + 2))
         params = {}
         for number, channels in enumerate(self.channels):
-            params[f"conv_{number}"] = init_dense(next(keys), (3, 3, depth, channels), gain(self.activation))
+            params[f"conv_{number}"] = _init_dense(next(keys), (3, 3, depth, channels), gain(self.activation))
             height, width, depth = height // 2, width // 2, channels
-        params["dense"] = init_dense(next(keys), (height * width * depth, self.hidden), gain(self.activation))
-        params["last"] = init_dense(next(keys), (self.hidden, self.outputs), 1.0)
+        params["dense"] = _init_dense(next(keys), (height * width * depth, self.hidden), gain(self.activation))
+        params["last"] = _init_dense(next(keys), (self.hidden, self.outputs), 1.0)
         return params
 
     def apply(self, params: Params, x: Float[Array, "rows *inputs"]) -> Float[Array, "rows outputs"]:
@@ -200,88 +200,36 @@ class ConvNet:
             with jax.named_scope(f"conv_{number}"):
                 layer = params[f"conv_{number}"]
                 x = jax.lax.conv_general_dilated(x, layer["w"], (1, 1), "SAME", dimension_numbers=axes)
-                x = activate(self.activation, x + layer["b"][None, None, None])
+                x = _activate(self.activation, x + layer["b"][None, None, None])
                 x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
         with jax.named_scope("dense"):
-            x = activate(self.activation, dense(params["dense"], x.reshape(len(x), -1)))
+            x = _activate(self.activation, _dense(params["dense"], x.reshape(len(x), -1)))
         with jax.named_scope("last"):
-            return dense(params["last"], x)
+            return _dense(params["last"], x)
 
     def scales(self, params: Params) -> Params:
-        return fan_in_scales(params)
+        return _fan_in_scales(params)
 
 
-def dense(layer: Params, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
-    """The affine map xW + b.
-
-    Parameters
-    ----------
-    layer : dict
-        {"w": W, "b": b}.
-    x : array of shape (rows, inputs)
-        The inputs of the layer.
-
-    Returns
-    -------
-    array of shape (rows, outputs)
-        Its outputs.
-    """
+def _dense(layer: Params, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
+    """The affine map xW + b."""
     return x @ layer["w"] + layer["b"][None]
 
 
-def activate(activation: Function, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """An activation of x, under a name by which the computation graph finds it.
-
-    Parameters
-    ----------
-    activation : str or callable
-        A name in ``ACTIVATIONS``, or a function of arrays.
-    x : array
-        Any shape.
-
-    Returns
-    -------
-    array
-        The same shape.
-    """
+def _activate(activation: Function, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """An activation of x, under a name by which the computation graph finds it."""
     with jax.named_scope("activation"):
         return (ACTIVATIONS[activation].function if isinstance(activation, str) else activation)(x)
 
 
-def init_dense(key: Key, shape: tuple[int, ...], variance: float) -> Params:
-    """Random weights and biases 0.
-
-    Parameters
-    ----------
-    key : jax.Array
-        A key of ``jax.random.key``.
-    shape : tuple of int
-        That of the weights; fan-in is the product of all axes but the last.
-    variance : float
-        Fan-in times the variance of a weight.
-
-    Returns
-    -------
-    dict
-        {"w": weights, "b": biases}.
-    """
+def _init_dense(key: Key, shape: tuple[int, ...], variance: float) -> Params:
+    """Weights with variance variance/fan-in (the product of all axes but the last), and biases 0."""
     scale = math.sqrt(variance / math.prod(shape[:-1]))
     return {"w": scale * jax.random.normal(key, shape, jnp.float32), "b": jnp.zeros(shape[-1], jnp.float32)}
 
 
-def fan_in_scales(params: Params) -> Params:
-    """1/√fan-in for weights and 1 for biases: outputs of order one at any width.
-
-    Parameters
-    ----------
-    params : pytree of arrays
-        The parameters of a network.
-
-    Returns
-    -------
-    pytree of numbers
-        The standard deviation of each leaf.
-    """
+def _fan_in_scales(params: Params) -> Params:
+    """1/√fan-in for weights and 1 for biases: outputs of order one at any width."""
     return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
 
 
@@ -348,8 +296,8 @@ def mlp(
     (5, 1)
     """
     hidden = tuple(hidden)
-    check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
-    check_activation(activation, hidden)
+    _check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
+    _check_activation(activation, hidden)
     check_whole("periodic", periodic, 0)
     if numeric is not None:
         if not all(0 <= column < inputs for column in numeric):
@@ -393,37 +341,23 @@ def convnet(
         For sizes that leave no pixel, and for an activation that is unknown or cannot be trained.
     """
     image, channels = tuple(image), tuple(channels)
-    check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
-    check_activation(activation, (hidden,))
+    _check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
+    _check_activation(activation, (hidden,))
     least = 2 ** len(channels)
     if len(image) != 3 or min(image[:2]) < least:
         raise ValueError(f"image must be (height, width, depth), at least {least} pixels wide; got {image}")
     return ConvNet(image, channels, hidden, outputs, activation)
 
 
-def check_sizes(**sizes: Sequence[Any]) -> None:
-    """Raise ValueError unless all sizes are whole numbers of at least 1.
-
-    Parameters
-    ----------
-    **sizes : sequence of int
-        By name.
-    """
+def _check_sizes(**sizes: Sequence[Any]) -> None:
+    """Raise ValueError unless all sizes are whole numbers of at least 1."""
     for name, values in sizes.items():
         for size in values:
             check_whole(name, size, 1)
 
 
-def check_activation(activation: Function, hidden: Sequence[int]) -> None:
-    """Raise ValueError for an unknown name, and for an activation that cannot be trained by gradients.
-
-    Parameters
-    ----------
-    activation : str or callable
-        What the user gave.
-    hidden : sequence of int
-        The widths of the hidden layers.
-    """
+def _check_activation(activation: Function, hidden: Sequence[int]) -> None:
+    """Raise ValueError for an unknown name, and for an activation that cannot be trained by gradients."""
     if isinstance(activation, str):
         check_choice("activation", activation, ACTIVATIONS)
         if activation in UNTRAINABLE:

@@ -6,8 +6,7 @@ of the distribution of y at each row: a dictionary of arrays with rows first. Ta
 standardized internally, so z, y and all results are in standardized units.
 
 To write a likelihood, subclass ``Likelihood``, make it a frozen dataclass, and register it as a
-pytree with ``dubito._jax.pytree.register_dataclass``. To give it a name, describe it by an
-``Entry`` in the ``ENTRIES`` of its file, and list the file in ``by_name``.
+pytree with ``dubito._jax.pytree.register_dataclass``. To name it, see ``by_name``.
 """
 
 from abc import ABC, abstractmethod
@@ -30,8 +29,7 @@ OutcomeParams: TypeAlias = dict[str, jax.Array]  # z: the parameters of p(y) at 
 class Likelihood(ABC):
     """p(y given z) for rows with K targets or C classes.
 
-    A subclass sets the attributes that differ from these defaults, as class attributes or as
-    fields.
+    A subclass sets the attributes that differ from their defaults, also as fields.
 
     Attributes
     ----------
@@ -51,11 +49,9 @@ class Likelihood(ABC):
     normalized : bool
         Whether ``log_prob`` includes all constants, so that it can be reported as a log density.
     has_noise : bool
-        Whether ``variance``, ``sample`` and, for regression, ``cdf`` are defined. False for a cost
-        that implies no noise.
+        Whether ``variance``, ``sample`` and, for regression, ``cdf`` are defined.
     is_location_family : bool
-        Whether ``recenter`` is defined. Then float32 resolves y − mean however far from 0 the mean
-        is.
+        Whether ``recenter`` is defined, so that float32 resolves y − mean for any mean.
     restricts_targets : bool
         Whether ``supports`` is defined, because y cannot be any number.
     level : float or None
@@ -255,9 +251,7 @@ class WithoutParameters(Likelihood):
 
 
 class LocationScale(Likelihood):
-    """Regression with z = {"mean": (rows, K), "scale": (rows, K)}, where (y − mean)/scale has one
-    distribution.
-    """
+    """Regression with "mean" and "scale" in z, (rows, K) each: (y − mean)/scale has one distribution."""
 
     task = "regression"
     is_location_family = True
@@ -270,17 +264,8 @@ class LocationScale(Likelihood):
 
 
 class FixedOrLearned(Likelihood):
-    """A likelihood with one positive noise parameter v per target: the field called ``parameter``
-    if that is set; otherwise φ = {"log_<parameter>": log v} is learned, with a Gamma prior.
-
-    Attributes
-    ----------
-    parameter : str
-        The name of the field; has no default.
-    inverse : bool
-        Whether the prior Gamma(shape, rate) is that of 1/v instead of v.
-    shape, rate : float
-        The parameters of the prior.
+    """A likelihood with one positive noise parameter v per target: the field that ``parameter``
+    names, or, if that is None, log v is learned, with v ~ Gamma(shape, rate), or 1/v if ``inverse``.
     """
 
     parameter: str
@@ -314,16 +299,12 @@ class Entry(NamedTuple):
     ----------
     kind : type
         The ``Likelihood``.
-    formula : str
-        −log p of one target as a function of the network's outputs f.
+    formula, gradient : str
+        −log p of one target as a function of the network's outputs f, and its derivative.
     criterion : str
         The usual name of the loss.
-    gradient : str
-        The derivative of ``formula`` with respect to f.
-    targets : str
-        The values that y can have.
-    use : str
-        When to use it.
+    targets, use : str
+        The values that y can have, and when to use the likelihood.
     """
 
     kind: type[Any]
@@ -339,12 +320,12 @@ class Entry(NamedTuple):
         return self.kind.task
 
     def make(self, count: int) -> Likelihood:
-        """The likelihood for the number of columns of y, or of classes.
+        """Make the likelihood for a number of columns of y, or of classes.
 
         Parameters
         ----------
         count : int
-            The number of columns in regression, otherwise of classes.
+            Of columns in regression, otherwise of classes.
 
         Returns
         -------
@@ -357,8 +338,7 @@ class Entry(NamedTuple):
 
 
 def recenter(likelihood: Likelihood, z: OutcomeParams, origin: Float[Array, "rows targets"]) -> OutcomeParams:
-    """z of Y − origin for a location family, otherwise z unchanged; the origin is that of
-    ``origin_near``.
+    """z of Y − origin for a location family, otherwise z unchanged.
 
     Parameters
     ----------
@@ -367,7 +347,7 @@ def recenter(likelihood: Likelihood, z: OutcomeParams, origin: Float[Array, "row
     z : dict of arrays
         Its parameters.
     origin : array of shape (rows, targets)
-        What to subtract from Y; 0 unless the likelihood is a location family.
+        What to subtract from Y, as returned by ``origin_near``.
 
     Returns
     -------
@@ -398,8 +378,7 @@ def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows
 
 
 def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) -> Float[Array, "*shape"]:
-    """The log density of log v for v ~ Gamma(shape, rate): the Jacobian of the logarithm turns
-    v^(a−1) into v^a.
+    """The log density of log v for v ~ Gamma(shape, rate), with the Jacobian v of the logarithm.
 
     A shape of at most 0 is improper, and its constant is left out.
 
@@ -416,8 +395,5 @@ def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) 
         a log b − log Γ(a) + a log v − b v, elementwise, in nats.
     """
     shape, rate = jnp.asarray(shape, log_value.dtype), jnp.asarray(rate, log_value.dtype)
-    return (
-        shape * (jnp.log(rate) + log_value)
-        - rate * jnp.exp(log_value)
-        - special.gammaln(jnp.where(shape > 0, shape, 1))
-    )
+    constant = special.gammaln(jnp.where(shape > 0, shape, 1))
+    return shape * (jnp.log(rate) + log_value) - rate * jnp.exp(log_value) - constant

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from dubito._check import did_you_mean, list_first
 from dubito.models.likelihoods.base import Entry, Likelihood
 
-# A new likelihood needs its own file in this folder, with ``ENTRIES``, and the name of that file here.
+# To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
 FILES = ("gaussian", "robust", "counts", "classes")
 
 LIKELIHOODS: dict[str, Entry] = {}
