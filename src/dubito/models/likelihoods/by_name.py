@@ -12,9 +12,11 @@ from dubito.models.likelihoods.base import Entry, Likelihood
 # To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
 FILES = ("gaussian", "robust", "counts", "classes")
 
-LIKELIHOODS: dict[str, Entry] = {}
-for file in FILES:
-    LIKELIHOODS |= importlib.import_module(f"dubito.models.likelihoods.{file}").ENTRIES
+LIKELIHOODS: dict[str, Entry] = {
+    name: entry
+    for file in FILES
+    for name, entry in importlib.import_module(f"dubito.models.likelihoods.{file}").ENTRIES.items()
+}
 
 
 def get_likelihood(name: str, task: str | None = None) -> Entry:

@@ -164,12 +164,7 @@ def gaussian_log_prob(z: OutcomeParams, y: Float[Array, "rows targets"]) -> Floa
 
 ENTRIES: dict[str, base.Entry] = {
     "gaussian": base.Entry(
-        Gaussian,
-        "½τ(y - f)² - ½ log τ + ½ log 2π",
-        "squared error",
-        "τ(f - y)",
-        "numbers",
-        "constant noise, no outliers",
+        Gaussian, "½τ(y - f)² - ½ log(τ/2π)", "squared error", "τ(f - y)", "numbers", "constant noise, no outliers"
     ),
     "heteroscedastic": base.Entry(
         HeteroscedasticGaussian,
