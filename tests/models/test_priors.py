@@ -102,7 +102,7 @@ def test_prior_samples_have_the_prior_density(name):
 
 
 def gradients_per_example(prior, size):
-    """∇(−log p(θ)/N): what stands beside the gradient of a mean criterion."""
+    """∇(−log p(θ)/N): what is added to the gradient of a mean criterion."""
     return jax.tree.map(lambda g: -np.asarray(g, float) / size, jax.grad(prior.log_prob)(PARAMS))
 
 

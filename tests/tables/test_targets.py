@@ -127,7 +127,7 @@ def test_default_method_has_the_noise_of_the_likelihood():
 
 
 def test_user_defined_criterion_fits_a_quantile():
-    """The pinball loss at 0.9: nine tenths of the data lie below what is learned; y comes as it is."""
+    """The pinball loss at 0.9: nine tenths of the data lie below the predictions; y is not standardized."""
     x = inputs(1000)
     y = 3 * np.random.default_rng(4).normal(size=1000) - 7
 

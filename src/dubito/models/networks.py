@@ -16,7 +16,7 @@ from dubito._jax.types import Key, Params
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.periodic import FEATURES, FREQUENCY, init_periodic, periodic_features
 
-Function: TypeAlias = str | Callable[[Any], Any]  # an activation: a name, or a function of arrays
+ActivationLike: TypeAlias = str | Callable[[Any], Any]  # a name in ACTIVATIONS, or a function of arrays
 
 
 @runtime_checkable
@@ -118,7 +118,7 @@ class MLP:
     inputs: int = static()
     hidden: tuple[int, ...] = static()
     outputs: int = static()
-    activation: Function = static(default="relu")
+    activation: ActivationLike = static(default="relu")
     periodic: int = static(default=0)
     numeric: tuple[int, ...] | None = static(default=None)
     last_variance: float = static(default=1.0)
@@ -180,7 +180,7 @@ class ConvNet:
     channels: tuple[int, ...] = static()
     hidden: int = static()
     outputs: int = static()
-    activation: Function = static(default="relu")
+    activation: ActivationLike = static(default="relu")
 
     def init(self, key: Key) -> Params:
         height, width, depth = self.image
@@ -216,7 +216,7 @@ def _dense(layer: Params, x: Float[Array, "rows inputs"]) -> Float[Array, "rows 
     return x @ layer["w"] + layer["b"][None]
 
 
-def _activate(activation: Function, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _activate(activation: ActivationLike, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """An activation of x, under a name by which the computation graph finds it."""
     with jax.named_scope("activation"):
         return (ACTIVATIONS[activation].function if isinstance(activation, str) else activation)(x)
@@ -233,7 +233,7 @@ def _fan_in_scales(params: Params) -> Params:
     return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
 
 
-def gain(activation: Function) -> float:
+def gain(activation: ActivationLike) -> float:
     """Fan-in times the variance of a weight that preserves the magnitude of signals.
 
     Parameters
@@ -253,7 +253,7 @@ def mlp(
     inputs: int,
     hidden: Sequence[int] = (50,),
     outputs: int = 1,
-    activation: Function = "relu",
+    activation: ActivationLike = "relu",
     *,
     periodic: int = 0,
     numeric: Sequence[int] | None = None,
@@ -312,7 +312,7 @@ def convnet(
     channels: Sequence[int] = (16, 32),
     hidden: int = 64,
     outputs: int = 10,
-    activation: Function = "relu",
+    activation: ActivationLike = "relu",
 ) -> ConvNet:
     """A small convolutional network for images of shape (rows, height, width, depth), or the same
     flattened to (rows, ·).
@@ -356,7 +356,7 @@ def _check_sizes(**sizes: Sequence[Any]) -> None:
             check_whole(name, size, 1)
 
 
-def _check_activation(activation: Function, hidden: Sequence[int]) -> None:
+def _check_activation(activation: ActivationLike, hidden: Sequence[int]) -> None:
     """Raise ValueError for an unknown name, and for an activation that cannot be trained by gradients."""
     if isinstance(activation, str):
         check_choice("activation", activation, ACTIVATIONS)

@@ -246,7 +246,7 @@ class Normal(IndependentPrior):
         l2 : float
             λ, positive.
         size : float
-            N, the number of rows of which the criterion (in nats) is the mean.
+            N, the number of rows that the criterion (in nats) averages over.
 
         Returns
         -------
@@ -297,7 +297,7 @@ class Laplace(IndependentPrior):
         l1 : float
             λ, positive.
         size : float
-            N, the number of rows of which the criterion (in nats) is the mean.
+            N, the number of rows that the criterion (in nats) averages over.
 
         Returns
         -------

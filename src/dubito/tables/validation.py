@@ -1,4 +1,4 @@
-"""Checks of what a fit is given beside the table: sample weights, the target, and its task."""
+"""Checks of the other inputs of a fit: sample weights, the target, and its task."""
 
 import numbers
 from collections import Counter
@@ -68,7 +68,7 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
     y : array of shape (n,) or, for regression, (n, targets)
         The target.
     n : int
-        The number of rows of the table beside it.
+        The number of rows of the table.
     task : str
         ``"regression"`` or ``"classification"``.
     rows : sequence of int, optional

@@ -77,7 +77,7 @@ assert loaded.posterior_.model.likelihood == likelihood and np.array_equal(loade
 
 
 def test_new_likelihood_is_one_file_and_one_line(tmp_path):
-    """The estimators, the table of likelihoods and the model file know it, though none of them is edited."""
+    """The estimators, the table of likelihoods and the model file know it without being edited."""
     package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))
     (package / "models" / "likelihoods" / "logistic.py").write_text(NEW_LIKELIHOOD)
     registry = package / "models" / "likelihoods" / "by_name.py"

@@ -320,10 +320,10 @@ def test_quantiles_of_counts_are_the_smallest_that_reach_the_level(alpha):
         assert np.array_equal(y, np.floor(y)) and np.all(y >= 0)
         at, before = law.cdf(y).mean(0), law.cdf(y - 1).mean(0)
         assert np.all(at >= q - 4e-6 * (q + 1e-3)) and np.all(before < q + 4e-6 * (q + 1e-3))
-        told = np.minimum(np.abs(at - q), np.abs(before - q)) > 4e-6 * (
+        apart = np.minimum(np.abs(at - q), np.abs(before - q)) > 4e-6 * (
             q + 1e-3
         )  # apart from q by more than float32 rounds
-        assert np.all((at >= q) & (before < q), where=told) and told.mean() > (0.3 if q > 0.999 else 0.9)
+        assert np.all((at >= q) & (before < q), where=apart) and apart.mean() > (0.3 if q > 0.999 else 0.9)
     lower, upper = answer.interval(0.8)
     held = (law.cdf(upper) - law.cdf(lower - 1)).mean(0)
     assert np.all(held > 0.8 - 1e-5)

@@ -100,7 +100,7 @@ class LaplaceNoise(FixedOrLearned, LocationScale):
         return 2 * z["scale"] ** 2
 
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
-        u = (y - z["mean"]) / z["scale"]  # each tail by its own exponential: neither loses digits nor overflows
+        u = (y - z["mean"]) / z["scale"]  # a separate exponential for each tail: neither loses digits nor overflows
         return 0.5 * jnp.exp(jnp.minimum(u, 0)) - 0.5 * jnp.expm1(-jnp.maximum(u, 0))
 
     def sample(self, key: Key, z: OutcomeParams) -> Float[Array, "rows targets"]:
