@@ -301,7 +301,7 @@ def mlp(
     check_whole("periodic", periodic, 0)
     if numeric is not None:
         if not all(0 <= column < inputs for column in numeric):
-            raise ValueError(f"numeric must be indices of columns from 0 to {inputs - 1}, got {numeric!r}")
+            raise ValueError(f"numeric names columns from 0 to {inputs - 1}, got {numeric!r}")
         numeric = tuple(int(column) for column in numeric)
         periodic = periodic if numeric else 0
     return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance))

@@ -114,9 +114,7 @@ class Schema:
         moments = ((c.name, c.moments.outlier) for c in statistics if c.moments)
         far = [f"{name!r} (row {row})" for name, row in moments if row is not None]
         columns = tuple(column.encoding() for column in statistics)
-        warn_about_columns(
-            f"Constant columns (sd ≤ {CONSTANT:.0e} of the largest value) carry no information", constant
-        )
+        warn_about_columns(f"Constant columns (sd ≤ {CONSTANT:.0e} of the largest value) have no effect", constant)
         warn_about_columns(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         return cls(columns, named)
 
