@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,7 @@ from dubito._check import DataError, list_first
 from dubito.tables.columns import ColumnValues, RowNumbers, count_numbers, is_plain_number, means_missing
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
 
+Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 MOST_CATEGORIES = 10_000  # more in one column is an id, not a category; one-hot encoding would fill the memory
 
 
@@ -41,7 +42,7 @@ class ColumnEncoding:
         """The number of encoded columns."""
         return len(self.categories) if self.kind == "category" else 1
 
-    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> Float[np.ndarray, "rows width"]:
+    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> Encoded:
         """Encode values as float32.
 
         Parameters
@@ -74,7 +75,7 @@ class ColumnEncoding:
             raise DataError(f"{where} row {start + row} has the value {values[row]}.")
         return standardize(values, self.shift, self.scale)[:, None]
 
-    def _one_hot(self, values: list[Any], handle_unknown: str, start: int) -> Float[np.ndarray, "rows width"]:
+    def _one_hot(self, values: list[Any], handle_unknown: str, start: int) -> Encoded:
         places = {value: place for place, value in enumerate(self.categories)}
         found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
         if handle_unknown == "error" and (found < 0).any():

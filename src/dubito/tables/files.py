@@ -9,7 +9,6 @@ infers the types.)
 import csv
 import io
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,14 @@ from dubito._check import DataError
 from dubito.tables import reading
 from dubito.tables.encoding import ColumnEncoding
 from dubito.tables.frames import split_target
+from dubito.tables.reading import Source
 from dubito.tables.schema import Schema
 
 BLOCK_BYTES = 2**22  # of a CSV, parsed at a time
 
 
 def read_blocks(
-    source: str | Path,
+    source: Source,
     schema: Schema | None,
     target: str | None = None,
     rows: int = 16384,
@@ -82,7 +82,7 @@ def read_blocks(
             yield block(waiting[0]), start
 
 
-def read_parquet(source: str | Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
+def read_parquet(source: Source, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
     """Read the rows of a Parquet file.
 
     Parameters
@@ -110,7 +110,7 @@ def read_parquet(source: str | Path, rows: int, columns: Sequence[str] | None = 
             yield pyarrow.Table.from_batches([batch])
 
 
-def _read_csv(source: str | Path) -> Iterator[Any]:
+def _read_csv(source: Source) -> Iterator[Any]:
     """Tables of the cells as bytes, null where they are empty; the first has no rows, so that there is at least one."""
     import pyarrow
     from pyarrow import csv as arrow
@@ -131,7 +131,7 @@ def _read_csv(source: str | Path) -> Iterator[Any]:
                 yield pyarrow.Table.from_batches([batch])
 
 
-def _header(source: str | Path, file: io.BufferedReader, delimiter: str) -> list[str]:
+def _header(source: Source, file: io.BufferedReader, delimiter: str) -> list[str]:
     """The names of a CSV's columns; leaves ``file`` where the rows begin."""
     lines = (line.decode("utf-8-sig" if place == 0 else "utf-8") for place, line in enumerate(file))
     for names in csv.reader(lines, delimiter=delimiter):
@@ -141,7 +141,7 @@ def _header(source: str | Path, file: io.BufferedReader, delimiter: str) -> list
 
 
 def read_labeled(
-    source: str | Path, schema: Schema, target: str | None, classes: np.ndarray | None = None
+    source: Source, schema: Schema, target: str | None, classes: np.ndarray | None = None
 ) -> tuple[Any, np.ndarray | None]:
     """Read a whole table with the column types that a model was fitted to.
 
@@ -180,7 +180,7 @@ def read_labeled(
     return split_target(table, target)
 
 
-def _with_types(source: str | Path, table: Any, schema: Schema | None, start: int) -> Any:
+def _with_types(source: Source, table: Any, schema: Schema | None, start: int) -> Any:
     """Cells with the types of their columns in fit. Columns that the model does not know stay texts: it rejects them."""
     import pyarrow
 

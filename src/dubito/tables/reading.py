@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dubito._check import DataError, list_first
 from dubito._process.output_files import is_address
@@ -14,8 +14,10 @@ from dubito.tables.columns import MISSING
 from dubito.tables.csv_quotes import CheckedFile
 from dubito.tables.validation import check_names_exist
 
+Source: TypeAlias = str | Path  # of a table: a file, or "-" for CSV on standard input
 
-def read_table(source: str | Path, categorical: Collection[str] = (), target: str | None = None) -> Any:
+
+def read_table(source: Source, categorical: Collection[str] = (), target: str | None = None) -> Any:
     """Read a whole table. Empty cells are missing.
 
     Parameters
@@ -69,7 +71,7 @@ def read_table(source: str | Path, categorical: Collection[str] = (), target: st
 
 
 @contextlib.contextmanager
-def reading_errors(source: str | Path) -> Iterator[None]:
+def reading_errors(source: Source) -> Iterator[None]:
     """Raise DataError with the name of the file for errors while reading it.
 
     Parameters
@@ -96,7 +98,7 @@ def reading_errors(source: str | Path) -> Iterator[None]:
         raise DataError(f"{source} cannot be read: {error}") from error
 
 
-def open_local(source: str | Path) -> Any:
+def open_local(source: Source) -> Any:
     """Open a file for pyarrow, which by its name might download it.
 
     Parameters
@@ -115,7 +117,7 @@ def open_local(source: str | Path) -> Any:
 
 
 @contextlib.contextmanager
-def open_csv(source: str | Path) -> Iterator[tuple[io.BufferedReader, str]]:
+def open_csv(source: Source) -> Iterator[tuple[io.BufferedReader, str]]:
     """Open a CSV, in which a quoted cell must be closed.
 
     Parameters
@@ -234,7 +236,7 @@ def cast_cells(cells: Any, kind: Any) -> Any:
         return cells.cast(kind)
 
 
-def table_format(source: str | Path) -> str:
+def table_format(source: Source) -> str:
     """The format of a table's file.
 
     Parameters
@@ -260,7 +262,7 @@ def table_format(source: str | Path) -> str:
     return ending
 
 
-def check_unique_names(source: str | Path, names: Sequence[str]) -> None:
+def check_unique_names(source: Source, names: Sequence[str]) -> None:
     """Raise DataError if two columns have the same name.
 
     Parameters

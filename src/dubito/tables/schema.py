@@ -9,12 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from dubito._check import SHOWN, DataError, DataWarning
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, column_values, open_table, read_columns, warn_about_columns
-from dubito.tables.encoding import ColumnEncoding, ColumnStatistics
+from dubito.tables.encoding import ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
 
@@ -114,7 +113,7 @@ class Schema:
         moments = ((c.name, c.moments.outlier) for c in statistics if c.moments)
         far = [f"{name!r} (row {row})" for name, row in moments if row is not None]
         columns = tuple(column.encoding() for column in statistics)
-        warn_about_columns(f"Constant columns (sd ≤ {CONSTANT:.0e} of the largest value) have no effect", constant)
+        warn_about_columns(f"Constant columns (sd ≤ {CONSTANT:.0e} of the largest value) are uninformative", constant)
         warn_about_columns(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         return cls(columns, named)
 
@@ -134,9 +133,7 @@ class Schema:
         """The columns' names, or None for arrays."""
         return tuple(column.name for column in self.columns) if self.named else None
 
-    def encode(
-        self, X: Table, handle_unknown: str = "error", owner: str = "Schema", start: int = 0
-    ) -> Float[np.ndarray, "rows width"]:
+    def encode(self, X: Table, handle_unknown: str = "error", owner: str = "Schema", start: int = 0) -> Encoded:
         """Encode rows, each independently: the same numbers in any order or slice.
 
         Parameters
@@ -169,9 +166,7 @@ class Schema:
         columns = read_columns(names, table, range(start, start + count), option)
         return self._encode(columns, count, handle_unknown, start)
 
-    def _encode(
-        self, columns: Sequence[ColumnValues], count: int, handle_unknown: str, start: int
-    ) -> Float[np.ndarray, "count width"]:
+    def _encode(self, columns: Sequence[ColumnValues], count: int, handle_unknown: str, start: int) -> Encoded:
         """Encode columns that are those of the schema, each with ``count`` rows."""
         out, place = np.empty((count, self.width), np.float32), 0
         for column, values in zip(self.columns, columns, strict=True):

@@ -1,7 +1,6 @@
 """A Parquet table that need not fit into memory, to fit a model to: its columns learned, and its rows as a stream."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +12,7 @@ from dubito.tables.columns import ColumnValues, open_table, read_columns
 from dubito.tables.encoding import ColumnStatistics
 from dubito.tables.files import read_blocks, read_parquet
 from dubito.tables.frames import drop_missing_target, split_target
-from dubito.tables.reading import open_local, reading_errors, table_format
+from dubito.tables.reading import Source, open_local, reading_errors, table_format
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 from dubito.tables.validation import check_names_exist, check_target, integer_target_kind, target_kind
@@ -24,7 +23,7 @@ PIECE_ROWS = 2**16  # rows in memory at a time
 
 
 def learn_table(
-    path: str | Path, target: str, task: str, categorical: Collection[str] = (), drop_missing: bool = False
+    path: Source, target: str, task: str, categorical: Collection[str] = (), drop_missing: bool = False
 ) -> tuple[Schema, Any, int]:
     """Learn the columns and the target of a Parquet table, in one reading.
 
@@ -83,7 +82,7 @@ def learn_table(
     return schema, classes, count
 
 
-def target_kind_of_file(path: str | Path, target: str) -> str:
+def target_kind_of_file(path: Source, target: str) -> str:
     """The task that a column of a Parquet file suggests, in constant memory; see ``target_kind``.
 
     Parameters
@@ -119,14 +118,12 @@ def target_kind_of_file(path: str | Path, target: str) -> str:
     return integer_target_kind(sorted(codes), count)
 
 
-def _check_parquet(path: str | Path) -> None:
+def _check_parquet(path: Source) -> None:
     if table_format(path) != ".parquet":
         raise DataError(f"{path}: only .parquet tables can be streamed. Convert the table.")
 
 
-def table_pieces(
-    path: str | Path, target: str, schema: Schema, known: Any, categorical: Collection[str] = ()
-) -> Pieces:
+def table_pieces(path: Source, target: str, schema: Schema, known: Any, categorical: Collection[str] = ()) -> Pieces:
     """A Parquet table as the stream that ``fit`` takes for ``x``.
 
     Parameters
@@ -157,7 +154,7 @@ def table_pieces(
 
 
 def parquet_pieces(
-    path: str | Path, inputs: Sequence[str], target: str | Sequence[str], weight: str | None = None
+    path: Source, inputs: Sequence[str], target: str | Sequence[str], weight: str | None = None
 ) -> Pieces:
     """A Parquet file as the stream that ``fit`` takes for ``x``, to train without loading it whole.
 
@@ -209,7 +206,7 @@ def parquet_pieces(
     return pieces
 
 
-def _complete_column(path: str | Path, table: Any, name: str, start: int) -> np.ndarray:
+def _complete_column(path: Source, table: Any, name: str, start: int) -> np.ndarray:
     """A column's values (rows,); DataError where some are missing. ``start``: the number of the first row."""
     column = table.column(name)
     if column.null_count:

@@ -246,7 +246,6 @@ class WithoutParameters(Likelihood):
         return {}
 
     def log_prior(self, phi: Params) -> Float[Array, ""]:
-        del phi
         return jnp.asarray(0.0)
 
 

@@ -65,7 +65,6 @@ class Bernoulli(WithoutParameters, ClassLikelihood):
         return 1
 
     def join(self, f: Float[Array, "rows 1"], phi: Params) -> OutcomeParams:
-        del phi
         return {"logits": f / jnp.asarray(self.temperature, f.dtype)}
 
     def log_prob(self, z: OutcomeParams, y: Shaped[Array, " rows"]) -> Float[Array, " rows"]:
@@ -103,7 +102,6 @@ class Categorical(WithoutParameters, ClassLogits):
         return self.classes
 
     def join(self, f: Float[Array, "rows classes"], phi: Params) -> OutcomeParams:
-        del phi
         return {"logits": f / jnp.asarray(self.temperature, f.dtype)}
 
 

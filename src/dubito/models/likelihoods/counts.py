@@ -87,7 +87,6 @@ class Poisson(WithoutParameters, CountLikelihood):
     targets: int = static(default=1)
 
     def join(self, f: Float[Array, "rows targets"], phi: Params) -> OutcomeParams:
-        del phi
         return {"log_mean": self.log_mean(f)}
 
 

@@ -57,7 +57,6 @@ class Criterion(WithoutParameters):
     has_noise = False
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         return {"f": f}
 
     def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:

@@ -97,7 +97,6 @@ class HeteroscedasticGaussian(base.WithoutParameters, GaussianNoise):
         return 2 * self.targets
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         positive = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self.link]
         return {"mean": f[:, : self.targets], "scale": positive(f[:, self.targets :]) + self.floor}
 

@@ -37,7 +37,6 @@ class StudentT(WithoutParameters, LocationScale):
         return 2 * self.targets
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         return {"mean": f[:, : self.targets], "scale": jnp.exp(f[:, self.targets :])}
 
     def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
