@@ -306,7 +306,7 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         values = plain.to_numpy()
         if dtype == nw.Object:
             spelled = [isinstance(value, str) and means_missing(value) for value in values]
-            values = np.where(spelled, None, values)
+            values = np.where(spelled, np.array(None), values)
         kind = "boolean" if dtype == nw.Boolean else "numeric"
         return ColumnValues(kind, as_float64(values, f"Column {series.name!r}", rows))
     if dtype in (nw.String, nw.Categorical, nw.Enum):

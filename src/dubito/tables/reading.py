@@ -117,7 +117,7 @@ def open_local(source: Source) -> Any:
 
 
 @contextlib.contextmanager
-def open_csv(source: Source) -> Iterator[tuple[io.BufferedReader, str]]:
+def open_csv(source: Source) -> Iterator[tuple["io.BufferedReader[Any]", str]]:
     """Open a CSV, in which a quoted cell must be closed.
 
     Parameters
