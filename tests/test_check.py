@@ -12,12 +12,12 @@ def test_check_whole_accepts_whole_numbers(value):
 
 
 @pytest.mark.parametrize("value", [0, 8, 1.0, True, "2", None, np.nan])
-def test_check_whole_refuses_the_rest(value):
+def test_check_whole_refuses_other_values(value):
     with pytest.raises(ValueError, match=f"size must be a whole number from 1 to 7, got {value!r}"):
         _check.check_whole("size", value, 1, 7)
 
 
-def test_check_whole_says_what_else_is_allowed():
+def test_check_whole_message_names_other_allowed_values():
     with pytest.raises(ValueError, match=r"^size must be a whole number of at least 1 or None \(all rows\), got -1$"):
         _check.check_whole("size", -1, 1, other="None (all rows)")
     with pytest.raises(ValueError, match="from 1 to 1,000,000"):
@@ -32,12 +32,12 @@ def test_check_whole_says_what_else_is_allowed():
         (None, r"^activation=None is unknown\. Choose one of relu, tanh\.$"),
     ],
 )
-def test_check_choice_names_the_nearest_and_all(value, words):
+def test_check_choice_message_names_the_nearest_and_all(value, words):
     _check.check_choice("activation", "tanh", ("relu", "tanh"))
     with pytest.raises(ValueError, match=words):
         _check.check_choice("activation", value, {"relu": 1, "tanh": 2})
 
 
-def test_list_first_lists_ten():
+def test_list_first_shows_ten():
     assert _check.list_first(range(3)) == "0, 1, 2"
     assert _check.list_first(np.arange(12)) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more"

@@ -1,6 +1,4 @@
-"""What input validation shares: the errors it raises, the rows they name, and checks of single
-settings.
-"""
+"""Input validation: its errors, the rows that they name, and checks of single settings."""
 
 import difflib
 import math
@@ -11,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-SHOWN = 10  # how many names or values a message lists
-FIRST = 3  # how many rows a message names
+SHOWN = 10  # names or values in a message
+FIRST = 3  # rows in a message
 LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e30  # sum of all weights: beyond, float32 holds only the prior or only the data
 
 
@@ -22,11 +20,11 @@ class DataError(ValueError):
     Parameters
     ----------
     problem : str
-        The message without what to do.
+        What is wrong, and where.
     remedy : str
         What to do in Python.
     option : str
-        What to do on the command line, where that differs.
+        What to do on the command line, if that is different.
     """
 
     def __init__(self, problem: str, remedy: str = "", option: str = "") -> None:
@@ -35,17 +33,39 @@ class DataError(ValueError):
 
 
 class DataWarning(UserWarning):
-    """The data can be used but is probably not what was meant."""
+    """The data can be used, but is probably not what was intended."""
 
 
 def list_first(names: Sequence[Any] | np.ndarray) -> str:
-    """The first few of ``names``, and how many more there are, for a message."""
+    """The first few names, and how many more there are, for a message.
+
+    Parameters
+    ----------
+    names : sequence
+        Any values.
+
+    Returns
+    -------
+    str
+        "a, b, c and 9 more".
+    """
     return ", ".join(map(str, names[:SHOWN])) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def in_rows(bad: ArrayLike, rows: Sequence[Any] | np.ndarray | None = None) -> str:
-    """Where ``bad`` is true, in words: "in row 3" or "first in rows 3, 7, 9"; ``rows`` are the
-    rows' numbers.
+    """The rows where a condition is true, for a message.
+
+    Parameters
+    ----------
+    bad : bool array of shape (rows,)
+        The condition, which is true somewhere.
+    rows : sequence of int, optional
+        The numbers of the rows; 0, 1, ... by default.
+
+    Returns
+    -------
+    str
+        "in row 3" or "first in rows 3, 7, 9".
     """
     places = np.flatnonzero(bad)
     first = places[:FIRST] if rows is None else [rows[place] for place in places[:FIRST]]
@@ -54,27 +74,52 @@ def in_rows(bad: ArrayLike, rows: Sequence[Any] | np.ndarray | None = None) -> s
 
 
 def check_weight_sum(weight: ArrayLike | float, name: str) -> None:
-    """Raise DataError unless weights, each of which counts a row as so many rows, sum to a usable
-    number of rows.
+    """Raise DataError unless weights sum to a usable number of rows.
+
+    Parameters
+    ----------
+    weight : array or float
+        The weights.
+    name : str
+        The input's name in the message.
     """
     total = float(np.sum(weight, dtype=np.float64))
     if not LEAST_WEIGHT < total < MOST_WEIGHT:
-        raise DataError(
-            f"The sum of {name} is {total:.3g}; a weight counts a row as that many rows.",
-            "Divide the weights by their mean.",
-        )
+        meaning = "a weight is the number of rows that a row stands for."
+        raise DataError(f"the weights in {name} sum to {total:.3g}, but {meaning}", "Divide the weights by their mean.")
 
 
 def did_you_mean(name: Any, names: Iterable[str]) -> str:
-    """The end of a message about an unknown ``name``: "; did you mean 'relu'?", or a full stop if
-    none is similar.
+    """The end of a message about an unknown name.
+
+    Parameters
+    ----------
+    name : object
+        What was given.
+    names : iterable of str
+        The names that exist.
+
+    Returns
+    -------
+    str
+        "; did you mean 'relu'?", or a full stop if no name is similar.
     """
     close = difflib.get_close_matches(str(name), list(names), n=1)
     return f"; did you mean {close[0]!r}?" if close else "."
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
-    """Raise ValueError unless the setting ``name`` has a ``value`` among the ``choices``."""
+    """Raise ValueError unless a setting has one of some values.
+
+    Parameters
+    ----------
+    name : str
+        The setting's name, for the message.
+    value : object
+        What was given.
+    choices : iterable of str
+        The allowed values.
+    """
     choices = list(choices)
     if value not in choices:
         hint = did_you_mean(value, choices)
@@ -82,8 +127,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
 
 
 def check_whole(name: str, value: Any, least: int, most: int | None = None, other: str = "") -> None:
-    """Raise ValueError unless the setting ``name`` has a ``value`` that is a whole number from
-    ``least`` to ``most``.
+    """Raise ValueError unless a setting is a whole number within bounds.
 
     Parameters
     ----------
@@ -94,8 +138,8 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None, othe
     least, most : int
         The bounds, both allowed; ``most=None`` is no upper bound.
     other : str
-        What else is allowed, for the message, such as ``"None (all rows)"``. The caller does not
-        call for that.
+        Other allowed values, for the message, such as ``"None (all rows)"``. The caller skips the
+        check for them.
     """
     if not (is_whole(value, least) and (most is None or value <= most)):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most:,}"
@@ -103,12 +147,36 @@ def check_whole(name: str, value: Any, least: int, most: int | None = None, othe
 
 
 def is_whole(value: Any, least: int) -> bool:
-    """Whether ``value`` is a whole number of at least ``least``; a boolean is none."""
+    """Whether a value is a whole number within a bound.
+
+    Parameters
+    ----------
+    value : object
+        Any value; booleans are not numbers.
+    least : int
+        The smallest allowed number.
+
+    Returns
+    -------
+    bool
+        Whether it is one.
+    """
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= least  # pyright: ignore[reportOperatorIssue]
 
 
 def is_number(value: Any) -> bool:
-    """Whether ``value`` is a finite number of any library; booleans and texts are none."""
+    """Whether a value is a finite number.
+
+    Parameters
+    ----------
+    value : object
+        A value of any library; booleans and texts are not numbers.
+
+    Returns
+    -------
+    bool
+        Whether it is one.
+    """
     try:
         return not isinstance(value, bool | str | bytes) and math.isfinite(value)
     except (TypeError, ValueError, OverflowError):
@@ -116,6 +184,12 @@ def is_number(value: Any) -> bool:
 
 
 def check_coverage(coverage: Any) -> None:
-    """Raise ValueError unless ``coverage`` is a probability strictly between 0 and 1."""
+    """Raise ValueError unless a coverage is a probability strictly between 0 and 1.
+
+    Parameters
+    ----------
+    coverage : object
+        What was given.
+    """
     if not (is_number(coverage) and 0 < coverage < 1):
         raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")

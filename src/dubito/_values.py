@@ -11,7 +11,18 @@ Column: TypeAlias = Any  # a series of any library, an array (rows,) or (rows, t
 
 
 def is_missing(value: object) -> bool:
-    """Whether a Python object stands for a missing value, in any library."""
+    """Whether a Python object stands for a missing value, in any library.
+
+    Parameters
+    ----------
+    value : object
+        One value.
+
+    Returns
+    -------
+    bool
+        True for None, NaN, NA and NaT.
+    """
     return value is None or type(value).__name__ in ("NAType", "NaTType") or isinstance(value, float) and value != value
 
 
@@ -20,20 +31,21 @@ def as_array(values: Column) -> Any:
 
     Parameters
     ----------
-    values : series or frame of any library, array, or sequence.
+    values : series or frame of any library, array, or sequence
+        One column, or several.
 
     Returns
     -------
-    np.ndarray
-        (rows,) of a series, (rows, columns) of a frame, with None where a value that is no floating-point number is
-        missing. What is neither is returned as it is.
+    array of shape (rows,) or (rows, columns)
+        Of a series or a frame, with None for missing values that are not floating-point numbers.
+        Anything else is returned unchanged.
     """
     series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
     if isinstance(series, nw.DataFrame):
         columns = [as_array(series[name].to_native()) for name in series.columns]
         return np.stack(columns, axis=1) if columns else series.to_numpy()
     if not isinstance(series, nw.Series):
-        return values.to_pylist() if hasattr(values, "to_pylist") else values  # pyarrow's arrays are no columns
+        return values.to_pylist() if hasattr(values, "to_pylist") else values  # narwhals does not know pyarrow's arrays
     missing = series.is_null().to_numpy()
     if not missing.any() or series.dtype.is_float():
         return series.to_numpy()
@@ -42,12 +54,19 @@ def as_array(values: Column) -> Any:
     return out
 
 
-def is_missing_in(values: Shaped[np.ndarray, "rows"]) -> Bool[np.ndarray, "rows"]:
-    """Which entries of a column are missing."""
-    if values.dtype.kind == "f":
-        return np.isnan(values)
-    return (
-        np.array([is_missing(value) for value in values], bool)
-        if values.dtype == object
-        else np.zeros(len(values), bool)
-    )
+def is_missing_in(values: Shaped[np.ndarray, " rows"]) -> Bool[np.ndarray, " rows"]:
+    """Which entries of a column are missing.
+
+    Parameters
+    ----------
+    values : array of shape (rows,)
+        Any dtype.
+
+    Returns
+    -------
+    bool array of shape (rows,)
+        True for missing values.
+    """
+    if values.dtype == object:
+        return np.array([is_missing(value) for value in values], bool)
+    return np.isnan(values) if values.dtype.kind == "f" else np.zeros(len(values), bool)

@@ -111,7 +111,7 @@ def test_fit_names_the_text_among_numbers(folder, tmp_path, text):
     values[17] = text
     path = write(tmp_path / "t.csv", z=values, y=np.linspace(0, 1, 60))
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
-    assert f"{text!r} in row 17 is no plain number" in said and "--categorical z" in said
+    assert f"{text!r} in row 17 is not a plain number" in said and "--categorical z" in said
     run("fit", path, "-t", "y", *SMALL, "--categorical", "z", "-o", tmp_path / "m.dubito")
     assert len(dubito.load(tmp_path / "m.dubito").schema_.columns[0].categories) == 60
 
@@ -133,7 +133,7 @@ def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
 def test_texts_that_are_numbers_are_no_classes(tmp_path):
     path = write(tmp_path / "t.csv", x=range(40), y=[f"{1000 + row:,}" for row in range(40)])
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
-    assert "The target 'y' is text, but 40 of its 40 values are numbers; '1,000' in row 0 is none" in said
+    assert "The target 'y' is text, but 40 of its 40 values are numbers; '1,000' in row 0 is not one" in said
     assert "--task classification" in said and not (tmp_path / "m.dubito").exists()
 
 

@@ -386,7 +386,7 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
     _, text = run("fit", tmp_path / "t.parquet", "-t", "y", "--stream", "-o", tmp_path / "c", code=1)
     assert "--stream needs a --method other than auto" in text
     _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
-    assert "only a .parquet table" in text
+    assert "only .parquet tables can be streamed" in text
 
 
 @pytest.mark.slow

@@ -743,7 +743,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
     with pytest.raises(dubito.DataError, match=r"x holds 2 value.*, in row 7"):
         dubito.fit(model, more, np.insert(y, 7, 0, axis=0), dubito.MAP(epochs=2), key=key)
     for weight in (1e-40, 1e38):
-        with pytest.raises(dubito.DataError, match=r"The sum of weight is .*Divide the weights by their mean"):
+        with pytest.raises(dubito.DataError, match=r"the weights in weight sum to .*Divide the weights by their mean"):
             dubito.fit(model, x, y, dubito.MAP(epochs=2), key=key, weight=np.full(40, weight))
 
 

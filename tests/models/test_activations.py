@@ -78,14 +78,14 @@ def found():
         return x, jax.tree.map(np.asarray, jax.jit(all_of)(jnp.asarray(x)))
 
 
-def test_the_table_is_complete():
+def test_activation_table_is_complete():
     assert set(ACTIVATIONS) == {*TABLE, "softmax"} == {*RANGES, "softmax"}
     assert all(all(row[2:]) for row in ACTIVATIONS.values())
     assert {name: ACTIVATIONS[name].range for name in RANGES} == {name: row[0] for name, row in RANGES.items()}
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_values_and_derivatives_in_float64(found, name):
+def test_activation_values_and_derivatives_equal_closed_forms(found, name):
     """Against the closed forms everywhere (at 0 the derivative is the table's), and these against central differences."""
     x, curves = found
     function, slope = TABLE[name]
@@ -99,7 +99,7 @@ def test_values_and_derivatives_in_float64(found, name):
 
 
 @pytest.mark.parametrize("name", RANGES)
-def test_ranges(found, name):
+def test_activation_ranges_are_attained_or_approached(found, name):
     """Every value is inside, open ends are never attained, and both ends are come near to."""
     values, function = found[1][name][0], TABLE[name][0]
     for side, (end, attained) in zip((-1, 1), RANGES[name][1:], strict=True):
@@ -118,7 +118,7 @@ def test_ranges(found, name):
             assert abs(far[1] - end) < 1e-8
 
 
-def test_softmax_has_its_jacobian_and_its_range():
+def test_softmax_has_the_jacobian_and_the_range_of_the_table():
     x = np.array([0.3, -1.0, 2.0])
     with jax.enable_x64(True):
         function = ACTIVATIONS["softmax"].function
@@ -132,7 +132,7 @@ def test_softmax_has_its_jacobian_and_its_range():
     assert np.all((values > 0) & (values < 1)) and abs(values.sum() - 1) < 1e-15
 
 
-def test_the_picture_shows_shapes_and_derivatives():
+def test_activation_plot_shows_functions_and_derivatives():
     picture: Any = plots.activations
     ax: Any = Figure().add_subplot()
     assert plots.activations(["relu", "tanh"], ax=ax) is ax
@@ -155,13 +155,13 @@ def test_the_picture_shows_shapes_and_derivatives():
 @pytest.mark.parametrize(
     ("names", "message"), [(["softmax"], "one number"), (["rellu"], "did you mean 'relu'"), ([], "empty")]
 )
-def test_what_cannot_be_drawn_is_refused(names, message):
+def test_activation_plot_refuses_what_it_cannot_draw(names, message):
     with pytest.raises(ValueError, match=message):
         plots.activations(names)
 
 
-def test_a_function_of_another_library_is_refused():
+def test_mlp_refuses_activations_of_other_libraries():
     with pytest.raises(
-        ValueError, match=r"activation=<ufunc 'tanh'> is no function that JAX can differentiate, as jnp.tanh is"
+        ValueError, match=r"activation=<ufunc 'tanh'> must be a function that JAX can differentiate, as jnp.tanh is"
     ):
         mlp(2, (3,), 1, np.tanh)

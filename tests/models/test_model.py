@@ -67,7 +67,7 @@ class Cauchy(dubito.Prior):
         return jax.tree.map(lambda leaf: jax.random.cauchy(key, leaf.shape), like)
 
 
-def test_any_object_with_init_and_apply_is_a_network(key):
+def test_model_accepts_any_object_with_init_and_apply_as_network(key):
     for own, scale in ((Linear(), None), (Scaled(), {"w": 0.5})):
         model = dubito.Model(own, dubito.Gaussian(precision=1.0))
         params = model.init(key)
@@ -78,12 +78,12 @@ def test_any_object_with_init_and_apply_is_a_network(key):
         np.testing.assert_allclose(z["mean"], X @ params["network"]["w"], rtol=1e-5)
 
 
-def test_networks_of_dubito_stay_as_they_are():
+def test_as_network_returns_networks_of_dubito_unchanged():
     for network in (dubito.mlp(2), dubito.convnet((8, 8, 1)), dubito.Network(Linear().init, Linear().apply)):
         assert as_network(network) is network
 
 
-def test_a_likelihood_and_a_prior_of_ones_own(key):
+def test_model_with_user_defined_likelihood_and_prior_fits_and_predicts(key):
     y = X @ np.array([[1.0], [-2.0]]) + 0.1
     model = dubito.Model(dubito.mlp(2, ()), Logistic(), Cauchy())
     answer = dubito.predict(dubito.fit(model, X, y, dubito.MAP(epochs=2), key=key), X, key=key)
@@ -105,12 +105,12 @@ def test_a_likelihood_and_a_prior_of_ones_own(key):
         ((dubito.mlp(2), dubito.Gaussian(), 1.0), "prior must be a dubito.Prior, such as .*; got 1.0"),
     ],
 )
-def test_what_is_no_part_of_a_model_is_refused(parts, words):
+def test_model_refuses_objects_of_other_types(parts, words):
     with pytest.raises(TypeError, match=words):
         dubito.Model(*parts)
 
 
-def test_a_rebuilt_model_may_hold_anything():
+def test_model_rebuilt_by_jax_is_not_validated():
     """JAX puts its own objects into fields; only what a user makes is checked."""
     model = dubito.Model(dubito.mlp(2), dubito.Gaussian())
     emptied = jax.tree.map(lambda leaf: None, model)
@@ -119,6 +119,6 @@ def test_a_rebuilt_model_may_hold_anything():
 
 
 @pytest.mark.parametrize("kind", [dubito.Likelihood, dubito.Prior])
-def test_contracts_are_abstract(kind):
+def test_likelihood_and_prior_are_abstract(kind):
     with pytest.raises(TypeError, match="abstract"):
         kind()

@@ -13,7 +13,7 @@ from dubito.models import periodic
 ROWS = np.arange(4.0)[:, None], np.arange(4.0)
 
 
-def test_mlp_is_affine_maps_and_activations_in_numpy(key):
+def test_mlp_equals_affine_maps_and_activations_in_numpy(key):
     net = dubito.mlp(3, (5, 4), 2, "tanh")
     params = net.init(key)
     x = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
@@ -24,7 +24,7 @@ def test_mlp_is_affine_maps_and_activations_in_numpy(key):
 
 
 @pytest.mark.parametrize(("activation", "gain"), [("relu", 2), ("silu", 2), ("tanh", 1), ("selu", 1)])
-def test_weights_start_with_variance_gain_over_fan_in(key, activation, gain):
+def test_mlp_weights_start_with_variance_gain_over_fan_in(key, activation, gain):
     params = dubito.mlp(100, (400,), 300, activation, last_variance=0.1).init(key)
     for layer, variance in (("layer_0", gain / 100), ("layer_1", 0.1 / 400)):
         w = np.asarray(params[layer]["w"])
@@ -32,7 +32,7 @@ def test_weights_start_with_variance_gain_over_fan_in(key, activation, gain):
         assert np.all(np.asarray(params[layer]["b"]) == 0)
 
 
-def test_periodic_features_are_their_formula(key):
+def test_periodic_features_equal_their_formula(key):
     params = periodic.init_periodic(key, 2, 8)
     params["b"] = params["b"] + 0.5
     x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32) * 5
@@ -42,7 +42,7 @@ def test_periodic_features_are_their_formula(key):
     np.testing.assert_allclose(periodic.periodic_features(params, x), exact.reshape(9, -1), atol=2e-5)
 
 
-def test_the_cosine_and_its_derivative_are_right_to_the_last_digits():
+def test_cosine_and_its_derivative_are_accurate():
     turns = np.linspace(-3, 3, 20001)
     found = periodic.cosine(jnp.asarray(turns, jnp.float32))
     np.testing.assert_allclose(found, np.cos(2 * np.pi * turns), atol=3e-6)
@@ -50,7 +50,7 @@ def test_the_cosine_and_its_derivative_are_right_to_the_last_digits():
     np.testing.assert_allclose(slopes, -2 * np.pi * np.sin(2 * np.pi * turns), atol=5e-5)
 
 
-def test_one_hot_columns_pass_unchanged(key):
+def test_mlp_gives_one_hot_columns_no_periodic_features(key):
     net = dubito.mlp(3, (4,), 1, periodic=8, numeric=(1,))
     params = net.init(key)
     assert params["layer_0"]["w"].shape == (3 + periodic.FEATURES, 4)
@@ -58,7 +58,7 @@ def test_one_hot_columns_pass_unchanged(key):
 
 
 @pytest.mark.slow
-def test_convnet_learns_where_a_bar_is(key):
+def test_convnet_learns_the_place_of_a_bar(key):
     """Bars at one of two places, too much noise for one pixel: a small convolutional network tells them apart."""
     rng = np.random.default_rng(0)
     y = rng.integers(2, size=400)
@@ -89,7 +89,7 @@ def test_convnet_learns_where_a_bar_is(key):
         (lambda: dubito.convnet((2, 2, 1)), "pixels"),
     ],
 )
-def test_impossible_networks_are_refused(make, message):
+def test_network_refuses_impossible_settings(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -104,7 +104,7 @@ def test_impossible_networks_are_refused(make, message):
     ],
     ids=["default", "ensemble", "bayes-by-backprop"],
 )
-def test_away_from_the_data_periodic_features_are_more_uncertain(method, in_gap, beyond):
+def test_periodic_features_are_more_uncertain_away_from_the_data(method, in_gap, beyond):
     """sin(2x) with a gap: the spread in the gap and beyond the data against that on the data.
 
     A mean-field posterior is too certain between clusters, with waves as without.

@@ -45,7 +45,7 @@ def total(leaves, density):
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_log_densities_are_scipys(name):
+def test_prior_log_densities_equal_scipy(name):
     prior, of_weights, of_biases = PRIORS[name]
     exact = total(WEIGHTS, of_weights) + total(BIASES, of_biases)
     found = prior.log_prob(PARAMS)
@@ -57,7 +57,7 @@ def test_log_densities_are_scipys(name):
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_biases_without_a_prior_are_left_out(name):
+def test_prior_log_density_leaves_out_biases_without_a_prior(name):
     prior, of_weights, _ = PRIORS[name]
     free = type(prior)(**{**vars(prior), "biases": None})
     np.testing.assert_allclose(free.log_prob(PARAMS), total(WEIGHTS, of_weights), rtol=2e-6)
@@ -80,7 +80,7 @@ def moment(law, power):
 
 
 @pytest.mark.parametrize("name", PRIORS)
-def test_samples_have_the_prior_density(name):
+def test_prior_samples_have_the_prior_density(name):
     """Moments to the fourth, and the whole distribution by Kolmogorov and Smirnov."""
     prior, _, _ = PRIORS[name]
     like = {"w": jnp.zeros((500, 400)), "b": jnp.zeros(200_000)}
@@ -102,13 +102,13 @@ def test_samples_have_the_prior_density(name):
 
 
 def gradients_per_example(prior, size):
-    """∇(−log p(θ)/N): what stands beside the gradient of a mean criterion."""
+    """∇(−log p(θ)/N): what is added to the gradient of a mean criterion."""
     return jax.tree.map(lambda g: -np.asarray(g, float) / size, jax.grad(prior.log_prob)(PARAMS))
 
 
 @pytest.mark.parametrize(("strength", "size"), [(0.01, 50), (2.0, 7)])
-def test_l2_is_the_normal(strength, size):
-    """λΣw² has the gradient 2λw (24); the variance is 1/(2λN), and biases are left alone."""
+def test_normal_from_l2_has_the_gradient_of_the_regularizer(strength, size):
+    """λΣw² has the gradient 2λw (18); the variance is 1/(2λN), and biases are left alone."""
     prior = Normal.from_l2(strength, size)
     np.testing.assert_allclose(prior.scale**2, 1 / (2 * strength * size))
     found = gradients_per_example(prior, size)
@@ -119,8 +119,8 @@ def test_l2_is_the_normal(strength, size):
 
 
 @pytest.mark.parametrize(("strength", "size"), [(0.01, 50), (2.0, 7)])
-def test_l1_is_the_laplace(strength, size):
-    """λΣ|w| has the gradient λ sign(w), 0 at 0 (22); b = 1/(λN), and biases are left alone."""
+def test_laplace_from_l1_has_the_gradient_of_the_regularizer(strength, size):
+    """λΣ|w| has the gradient λ sign(w), 0 at 0 (19); b = 1/(λN), and biases are left alone."""
     prior = Laplace.from_l1(strength, size)
     np.testing.assert_allclose(prior.scale, 1 / (strength * size))
     found = gradients_per_example(prior, size)
@@ -133,7 +133,7 @@ def test_l1_is_the_laplace(strength, size):
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.004, -0.3, 2.0])
-def test_gradient_of_the_mixture_by_finite_differences(weight):
+def test_scale_mixture_gradient_equals_finite_differences(weight):
     prior, step = ScaleMixture(0.3, 1.2, 0.01), 1e-6
     found = jax.grad(lambda w: prior.log_prob({"w": w[None, None]}))(jnp.float32(weight))
     at = float(np.float32(weight))
@@ -143,7 +143,7 @@ def test_gradient_of_the_mixture_by_finite_differences(weight):
     np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
 
 
-def test_scales_of_the_network_multiply():
+def test_prior_by_network_multiplies_the_scales_of_the_network():
     """Weights N(0, (s/√fan-in)²), and biases N(0, s²) though ``biases`` says otherwise."""
     network = dubito.mlp(4, (9,), 2)
     params = network.init(jax.random.key(3))
@@ -173,19 +173,19 @@ def test_scales_of_the_network_multiply():
     ],
     ids=lambda prior: type(prior).__name__,
 )
-def test_an_improper_prior_has_no_samples(prior):
+def test_improper_prior_refuses_to_sample(prior):
     assert not is_proper(prior)
     with pytest.raises(ValueError, match="improper"):
         prior.sample(jax.random.key(0), PARAMS)
 
 
-def test_a_network_without_scales_leaves_free_biases_improper():
+def test_prior_by_network_is_improper_for_a_network_without_scales():
     prior = Normal(biases=None, by_network=True)
     with pytest.raises(ValueError, match="improper"):
         prior.sample(jax.random.key(0), PARAMS, None)
 
 
-def test_a_flat_prior_is_not_proper_and_a_full_one_is():
+def test_is_proper_distinguishes_flat_and_full_priors():
     assert not is_proper(None)
     assert all(is_proper(prior) for prior in (Normal(), Laplace(), ScaleMixture()))
     by_network = Normal(biases=None, by_network=True)

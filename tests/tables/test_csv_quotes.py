@@ -38,7 +38,7 @@ def problem(data, size):
         (b'a,b\n5" pipe,1\n2,"x\n3,"y"\n', f'row 1 with "x {LATE}'),
     ],
 )
-def test_a_cell_that_swallows_rows_is_refused_with_its_row(data, words, size):
+def test_scanner_names_the_row_of_a_cell_that_swallows_others(data, words, size):
     assert f"t.csv: the quoted cell that begins in {words}" in (problem(data, size) or "")
 
 
@@ -56,11 +56,11 @@ def test_a_cell_that_swallows_rows_is_refused_with_its_row(data, words, size):
         b'a,b\n1,"first line\nsecond, ""quoted"" line"\n',
     ],
 )
-def test_proper_cells_are_left_alone(data, size):
+def test_scanner_accepts_proper_cells(data, size):
     assert problem(data, size) is None
 
 
-def test_what_a_writer_writes_is_left_alone():
+def test_scanner_accepts_what_a_writer_writes():
     rng = random.Random(0)
     for _ in range(2000):
         rows = [["".join(rng.choices('ab",\n\r ', k=rng.randint(0, 6))) for _ in range(3)] for _ in range(5)]
@@ -73,7 +73,7 @@ def test_what_a_writer_writes_is_left_alone():
         assert problem(text.getvalue().encode(), rng.choice([1, 2, 7, 2**20])) is None
 
 
-def test_a_checked_file_ends_at_the_cell_and_holds_the_error():
+def test_checked_file_ends_at_an_open_cell_and_keeps_the_error():
     good = io.BufferedReader(CheckedFile(io.BytesIO(b'a\n"b\nc"\n' * 999), "t.csv", ","))
     assert good.read() == b'a\n"b\nc"\n' * 999 and good.raw.error is None
     bad = io.BufferedReader(CheckedFile(io.BytesIO(b'a\n"b\nc\n'), "t.csv", ","))

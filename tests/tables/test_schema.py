@@ -94,13 +94,13 @@ def test_weighted_standardization_is_exact(x, weight):
     ],
     ids=["unix time", "ids", "beyond int32", "1e300", "largest", "1e-300", "uint8", "float16"],
 )
-def test_numbers_survive(x):
+def test_encode_preserves_numbers_of_any_magnitude(x):
     check_exact(x)
     z = Schema.fit(column(x)).encode(column(x))[:, 0]
     assert len(np.unique(z)) == len(np.unique(x)) and np.array_equal(np.argsort(z), np.argsort(x.astype(float)))
 
 
-def test_scale_does_not_matter():
+def test_standardization_is_invariant_to_scale():
     x = np.random.default_rng(0).normal(size=(50, 1))
     scales = 2.0 ** np.arange(-40, 41, 8)  # powers of two, about 1e-12 to 1e12: the same to the last bit
     z = Schema.fit(x * scales).encode(x * scales)
@@ -110,7 +110,7 @@ def test_scale_does_not_matter():
     np.testing.assert_allclose(z, np.repeat(truth(x[:, 0])[0][:, None], 3, axis=1).astype(float), rtol=2e-7)
 
 
-def test_far_values_stay_finite():
+def test_encode_keeps_far_values_finite():
     schema = Schema.fit([[0.0], [1.0]])
     z = schema.encode([[1e30], [-1e300], [3.0]])[:, 0]
     assert z.tolist() == [np.float32(1e18), np.float32(-1e18), 5.0] and np.isfinite(np.square(z)).all()
@@ -132,7 +132,7 @@ def test_constant_columns_warn_once():
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5, -1e18, 1e-18])
-def test_constant_target(value):
+def test_constant_target_gets_a_small_scale(value):
     with pytest.warns(DataWarning, match="Constant targets.*target 0") as caught:
         scaler = TargetScaler.fit(np.full((5, 1), value))
     assert len(caught) == 1 and scaler.shift == (value,)
@@ -140,7 +140,7 @@ def test_constant_target(value):
     assert not scaler.transform(np.full((5, 1), value)).any()
 
 
-def test_outliers_warn():
+def test_schema_and_scaler_warn_of_outliers():
     x = np.random.default_rng(0).normal(size=(100, 2))
     x[17, 1] = 1e9
     with pytest.warns(DataWarning, match=r"'x1' \(row 17\)\.$"):
@@ -152,7 +152,7 @@ def test_outliers_warn():
     Schema.fit(column([0.0] * 99 + [1.0]))  # a rare indicator is no outlier
 
 
-def test_many_columns_and_slices():
+def test_encode_is_invariant_to_row_order_and_slices():
     x = np.random.default_rng(0).normal(size=(20, 5000))
     schema = Schema.fit(x)
     z = schema.encode(x)
@@ -163,7 +163,7 @@ def test_many_columns_and_slices():
     assert np.array_equal(Schema.fit(x[:, [0, 0]]).encode(x[:, [0, 0]]), z[:, [0, 0]])  # duplicate columns
 
 
-def test_memory_layouts_and_types():
+def test_schema_is_invariant_to_memory_layout_and_dtype():
     x = np.random.default_rng(0).integers(0, 9, (12, 3)).astype(float)
     frozen = x.copy()
     frozen.flags.writeable = False
@@ -186,7 +186,7 @@ def test_memory_layouts_and_types():
 MIXED = {"i": [3, 1, 2], "f": [0.5, 0.25, 1.0], "b": [True, False, True], "t": ["y", "x", "z"]}
 
 
-def test_libraries_agree():
+def test_schema_is_the_same_for_all_libraries():
     encoded = {name: Schema.fit(make(MIXED)).encode(make(MIXED)) for name, make in FRAMES.items()}
     schema = Schema.fit(pd.DataFrame(MIXED))
     assert all(np.array_equal(z, encoded["pandas"]) for z in encoded.values())
@@ -211,13 +211,13 @@ DECIMALS = [decimal.Decimal("0.1"), decimal.Decimal("0.3"), decimal.Decimal("123
         pd.Series([float(d) for d in DECIMALS], dtype="Float64"),
     ],
 )
-def test_decimals_and_objects(series):
+def test_schema_reads_decimals_and_objects(series):
     frame = pa.table({"d": series}) if isinstance(series, pa.ChunkedArray) else type(series.to_frame())({"d": series})
     truth = np.array([[float(d)] for d in DECIMALS])
     assert np.array_equal(Schema.fit(frame).encode(frame), Schema.fit(truth).encode(truth))
 
 
-def test_integers_of_any_width():
+def test_schema_reads_integers_of_any_width():
     ids = [2**53 - 1, 2**53 - 2**31, 2**53 - 2**31 + 2**24]
     frames = [pl.DataFrame({"a": pl.Series(ids, dtype=d)}) for d in (pl.Int128, pl.Int64, pl.UInt64)]
     frames += [pd.DataFrame({"a": pd.array(ids, dtype="Int64")}), pa.table({"a": ids})]
@@ -240,7 +240,7 @@ def test_integers_of_any_width():
         (pa.array(["b", "a"]).dictionary_encode(), ("a", "b")),
     ],
 )
-def test_categories(series, categories):
+def test_schema_reads_categorical_types(series, categories):
     pl.Series(["elsewhere"], dtype=pl.Categorical)  # polars shares categories between columns: they must not leak in
     frame = pa.table({"c": series}) if isinstance(series, pa.Array) else type(series.to_frame())({"c": series})
     schema = Schema.fit(frame)
@@ -256,7 +256,7 @@ def test_categories(series, categories):
     assert Schema.from_dict(json.loads(json.dumps(schema.to_dict()))) == schema
 
 
-def test_zero_weight_rows_add_no_category():
+def test_schema_ignores_categories_of_zero_weight_rows():
     frame, weight = pl.DataFrame({"c": ["a", "b", "z"], "v": [1.0, 2.0, 1e9]}), [1, 1, 0]
     schema = Schema.fit(frame, weight)
     assert schema == Schema.fit(frame[:2])
@@ -266,7 +266,7 @@ def test_zero_weight_rows_add_no_category():
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_unseen_categories(make):
+def test_encode_refuses_or_ignores_unseen_categories(make):
     schema = Schema.fit(make(MIXED))
     new = make({**MIXED, "t": ["x", "Oslo", "y"]})
     with pytest.raises(DataError, match=r"Column 't' has the value 'Oslo' \(row 1\).*'x', 'y', 'z'.*handle_unknown"):
@@ -283,7 +283,7 @@ def test_unseen_categories(make):
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_other_columns(make):
+def test_encode_refuses_other_columns(make):
     schema, head = Schema.fit(make(MIXED)), "The feature names should match those that were passed during fit.\n"
     for names, words in [
         ("tbfi", "Feature names must be in the same order as they were in fit.\n"),
@@ -298,7 +298,7 @@ def test_other_columns(make):
     assert schema.encode(make({name: [] for name in MIXED})).shape == (0, 6)
 
 
-def test_names_and_arrays():
+def test_schema_warns_of_missing_or_additional_names():
     frame = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 5.0]})
     named, bare = Schema.fit(frame), Schema.fit(frame.to_numpy())
     assert np.array_equal(named.encode(frame), bare.encode(frame.to_numpy()))
@@ -324,7 +324,7 @@ BAD = [np.nan, np.inf, -np.inf]
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_missing_in_arrays(value):
+def test_schema_names_missing_values_of_arrays(value):
     x = np.ones((9, 3)) * column(np.arange(9.0))
     schema = Schema.fit(x)
     x[[4, 7], 1] = value
@@ -365,14 +365,14 @@ def test_missing_in_arrays(value):
         (pa.table({"a": pa.array([None] * 3)}), 3, 0),
     ],
 )
-def test_missing_in_tables(frame, count, row):
+def test_schema_names_missing_values_of_frames(frame, count, row):
     with pytest.raises(
         DataError, match=f"Input X contains NaN.\ncolumn 'a': {count} missing, 0 inf.*in rows? {row}[.,]"
     ):
         Schema.fit(frame)
 
 
-def test_messages_stay_short():
+def test_message_about_many_columns_is_short():
     with pytest.raises(DataError, match=r"column 9: 2 missing.*\nand 90 more columns\. Fill"):
         Schema.fit(np.full((2, 100), np.nan))
 
@@ -392,7 +392,7 @@ def test_messages_stay_short():
         (pl.LazyFrame({"a": [1]}), r"LazyFrame.*X.collect\(\)"),
         (np.ones((5, 2)) * 1j, "Complex data not supported"),
         ([[1, 2], [1]], "inhomogeneous"),
-        (np.array([["a"], ["b"]]), "the text 'a' in row 0, which is no number.*Only columns of a data frame"),
+        (np.array([["a"], ["b"]]), "the text 'a' in row 0, which is not a number.*Only columns of a data frame"),
         (np.array([["1"], ["2"]], object), "text '1' in row 0"),
         ([[1, "a"], [2, "b"]], "the text 'a' in row 0"),
         (np.array([[1, 2], [3, b"b"]], object), "text b'b' in row 1"),
@@ -402,13 +402,13 @@ def test_messages_stay_short():
         (np.ma.array([[1.0], [2.0]], mask=[[True], [False]]), "masked values"),
     ],
 )
-def test_arrays_refused(X, words):
+def test_schema_refuses_unusable_arrays(X, words):
     with pytest.raises(DataError, match=words):
         Schema.fit(X)
 
 
 @pytest.mark.parametrize("value", [{"foo": "bar"}, 1j, datetime.datetime(2020, 1, 1), np.datetime64("2020", "ns"), [1]])
-def test_objects_refused(value):
+def test_schema_refuses_other_objects(value):
     x = np.array([[1.0], [2.0], [3.0]], object)
     x[1, 0] = value
     with pytest.raises(TypeError, match=r"argument must be .* string.* number, not '.*' as in row 1"):
@@ -419,7 +419,7 @@ def test_objects_refused(value):
         Schema.fit(pd.DataFrame({"a": [1, 2.5, "x"]}))
 
 
-def test_sparse_refused():
+def test_schema_refuses_sparse_matrices():
     with pytest.raises(TypeError, match=r"Sparse data was passed.*toarray"):
         Schema.fit(scipy.sparse.csr_matrix(np.eye(3)))
 
@@ -443,7 +443,7 @@ def test_sparse_refused():
         (pa.table({"a": [str(i) for i in range(10_001)]}), "Column 'a' has 10001 different texts"),
     ],
 )
-def test_columns_refused(frame, words):
+def test_schema_refuses_columns_of_other_types(frame, words):
     with pytest.raises(DataError, match=words):
         Schema.fit(frame)
 
@@ -458,7 +458,7 @@ class OnlyConverts:
         raise TypeError(function)
 
 
-def test_weights():
+def test_check_weight_accepts_any_library_and_names_errors():
     assert check_weight(None, 3).tolist() == [1, 1, 1] and check_weight(2, 3).tolist() == [2, 2, 2]
     for weight in ([1, 0, 2], OnlyConverts(), pd.Series([1, 0, 2]), pl.Series([1, 0, 2]), np.array([1, 0, 2], object)):
         assert check_weight(weight, 3).tolist() == [1, 0, 2] and check_weight(weight, 3).dtype == np.float32
@@ -471,8 +471,8 @@ def test_weights():
         ([0, 0, 0], "Sample weights must contain at least one non-zero number"),
         (["a", "b", "c"], "Input sample_weight has the text 'a' in row 0"),
         ({}, "Sample weights must be 1D array or scalar, got dict"),
-        ([1e-40] * 3, "sum of sample_weight is 3e-40.*Divide the weights by their mean"),
-        ([1e38] * 3, "sum of sample_weight is 3e.38"),
+        ([1e-40] * 3, "weights in sample_weight sum to 3e-40, but.*Divide the weights by their mean"),
+        ([1e38] * 3, "weights in sample_weight sum to 3e.38"),
     ]:
         with pytest.raises(DataError, match=words):
             check_weight(weight, 3)
@@ -480,7 +480,7 @@ def test_weights():
         Schema.fit(np.eye(3), [0, 2, 0])
 
 
-def test_weighted_target():
+def test_target_scaler_uses_weights():
     y = np.random.default_rng(0).normal(size=(20, 2))
     weight = np.arange(20) % 4
     scaler = TargetScaler.fit(y, weight)
@@ -488,7 +488,7 @@ def test_weighted_target():
     np.testing.assert_allclose(scaler.transform(y)[:, 1], truth(y[:, 1], weight)[0].astype(float), rtol=1e-6)
 
 
-def test_regression_targets():
+def test_check_target_reads_numbers_and_names_errors():
     for y in (
         [1, 2, 4],
         pd.Series([1, 2, 4]),
@@ -513,7 +513,7 @@ def test_regression_targets():
         (pl.Series([1, None, 2]), "Input y contains NaN"),
         ([1, 2, np.inf], "Input y contains infinity"),
         ([1, 2], r"Found input variables with inconsistent numbers of samples: \[3, 2\]"),
-        (["1", "12,345", "c"], "Input y has the text '12,345' in row 1, which is no number"),
+        (["1", "12,345", "c"], "Input y has the text '12,345' in row 1, which is not a number"),
         (["1", "2", "3"], "Input y has the text '1' in row 0, a number that is written as text"),
         (pd.Series(["a", "b", "c"]), "Input y has the text 'a' in row 0"),
         (np.array([1j, 2, 3]), "Complex data not supported"),
@@ -543,7 +543,7 @@ def test_regression_targets():
         (pa.chunked_array([[2**40, 5, 2**40]]), [5, 2**40], "i"),
     ],
 )
-def test_class_labels(y, classes, kind):
+def test_check_target_reads_class_labels(y, classes, kind):
     found, places = check_target(y, 3, "classification")
     assert found.tolist() == classes and found.dtype.kind == kind
     assert places.tolist() == [1, 0, 1] and places.dtype == np.int32
@@ -577,17 +577,17 @@ def test_class_labels(y, classes, kind):
         ([1, 2], r"inconsistent numbers of samples: \[3, 2\]"),
     ],
 )
-def test_class_labels_refused(y, words):
+def test_check_target_refuses_other_labels(y, words):
     with pytest.raises(DataError, match=words):
         check_target(y, 3, "classification")
 
 
-def test_column_of_labels_warns():
+def test_check_target_warns_of_a_column_of_labels():
     with pytest.warns(DataConversionWarning, match="A column-vector y was passed"):
         assert check_target([["b"], ["a"]], 2, "classification")[1].tolist() == [1, 0]
 
 
-def test_ten_thousand_classes():
+def test_check_target_reads_ten_thousand_classes():
     with pytest.warns(UserWarning, match="unique classes is greater than 50%"):
         classes, places = check_target(np.arange(10_000)[::-1], 10_000, "classification")
     assert np.array_equal(classes[places], np.arange(10_000)[::-1])
@@ -610,13 +610,13 @@ def test_ten_thousand_classes():
         (DECIMALS, "regression"),
     ],
 )
-def test_target_kind(values, kind):
+def test_target_kind_follows_the_values(values, kind):
     # pandas alone turns integers with a gap into floats, and truth values with a gap into objects
     assert target_kind(pd.DataFrame({"y": values}), "y") in {kind, "regression" if None in values else kind}
     assert target_kind(pl.DataFrame({"y": values}), "y") == target_kind(pa.table({"y": values}), "y") == kind
 
 
-def test_target_kind_refuses():
+def test_target_kind_refuses_other_types():
     assert target_kind(pd.DataFrame({"y": pd.Categorical([1.5, 2.5])}), "y") == "classification"
     for frame in (pd.DataFrame({"y": DAYS}), pl.DataFrame({"y": [None, None]})):
         with pytest.raises(DataError, match=r"The target .y. has .* neither numbers nor classes"):
@@ -630,17 +630,17 @@ NUMBERS = [f"{value:.1f}" for value in range(30)]
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ([*NUMBERS, "12,345", "?"], "30 of its 31 values|'12,345' in row 30 is none"),
-        ([*NUMBERS, "9.50 EUR"], "'9.50 EUR' in row 30 is none"),
-        (["0,5", *NUMBERS], "'0,5' in row 0 is none"),
-        (["1,5", "2,5", "3,5"] * 9, "'1,5' in row 0 is none"),
-        ([*NUMBERS, "?"], r"'\?' in row 30 is none"),
-        ([*NUMBERS, None, "n.a."], "'n.a.' in row 31 is none"),
+        ([*NUMBERS, "12,345", "?"], "30 of its 31 values|'12,345' in row 30 is not one"),
+        ([*NUMBERS, "9.50 EUR"], "'9.50 EUR' in row 30 is not one"),
+        (["0,5", *NUMBERS], "'0,5' in row 0 is not one"),
+        (["1,5", "2,5", "3,5"] * 9, "'1,5' in row 0 is not one"),
+        ([*NUMBERS, "?"], r"'\?' in row 30 is not one"),
+        ([*NUMBERS, None, "n.a."], "'n.a.' in row 31 is not one"),
         (NUMBERS, "all its values are numbers, such as '0.0'"),
         ([f"id{row}" for row in range(30)], "30 different values in 30 rows: too many to be classes"),
     ],
 )
-def test_target_kind_refuses_texts_that_are_no_classes(make, values, words):
+def test_target_kind_refuses_texts_that_cannot_be_classes(make, values, words):
     with pytest.raises(DataError, match=f"The target 'y' is text, (but|and).*({words})") as caught:
         target_kind(make({"y": values}), "y")
     assert "--task classification" in caught.value.option and "--" not in str(caught.value)
@@ -650,7 +650,7 @@ def test_target_kind_refuses_texts_that_are_no_classes(make, values, words):
     "values", [["0", "1", "2"] * 5, ["low", "high", None] * 2, [f"town {k}" for k in range(40)] * 3]
 )
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_target_kind_takes_texts_that_may_be_classes(make, values):
+def test_target_kind_accepts_texts_that_can_be_classes(make, values):
     assert target_kind(make({"y": values}), "y") == "classification"
 
 
@@ -658,10 +658,8 @@ def test_target_kind_takes_texts_that_may_be_classes(make, values):
 @pytest.mark.parametrize("text", ["44.2%", "$5.21", "1,234", "1 234.5", "7 EUR", "abc", "12,5", "3+"])
 def test_schema_refuses_a_column_of_numbers_with_a_text(make, text):
     values = [*NUMBERS[:17], text, *NUMBERS[17:], text]
-    words = (
-        rf"Column 'a' is text, but 3[02] of its 32 values are numbers; {text!r} in row 17 is no plain number".replace(
-            "$", r"\$"
-        )
+    words = rf"Column 'a' is text, but 3[02] of its 32 values are numbers; {text!r} in row 17 is not a plain number".replace(
+        "$", r"\$"
     )
     for table in (make({"a": values}), make({"b": [1] * 32, "a": values})):
         with pytest.raises(DataError, match=words.replace("+", r"\+")) as caught:
@@ -690,13 +688,13 @@ def test_schema_reads_spellings_of_missing_in_a_column_of_numbers(text):
         pd.Series(["2020-01-01", "CSE 101", "1st", "5 kg"] * 5),
     ],
 )
-def test_schema_takes_declared_categories_and_texts_that_are_no_numbers(column):
+def test_schema_accepts_declared_categories_and_other_texts(column):
     frame = pd.DataFrame({"a": column})
     assert Schema.fit(frame).columns[0].categories == tuple(sorted(column.unique()))
     assert reading.parse_missing_spellings(pa.chunked_array([column.tolist()])).type == pa.string()
 
 
-def test_read_table_takes_named_columns_as_categories(tmp_path):
+def test_read_table_reads_named_columns_as_categories(tmp_path):
     (tmp_path / "t.csv").write_text("zip,n,y\n01234,1,5\n00001,2,6\n01234,1,7\n")
     table = reading.read_table(tmp_path / "t.csv", ["zip", "n"], "y")
     assert [column.categories for column in Schema.fit(table.drop_columns("y")).columns] == [
@@ -707,7 +705,7 @@ def test_read_table_takes_named_columns_as_categories(tmp_path):
         reading.read_table(tmp_path / "t.csv", ["zap"])
 
 
-def test_rows_without_a_target_are_counted_and_left_out():
+def test_drop_missing_target_counts_and_drops_rows():
     for values in ([1.0, None, 3.0, float("nan")], ["a", None, "b", None], [True, None, False, None]):
         for make in FRAMES.values():
             rows, missing = frames.drop_missing_target(make({"x": [1, 2, 3, 4], "y": values}), "y")
@@ -721,7 +719,7 @@ def test_rows_without_a_target_are_counted_and_left_out():
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_split_target(make):
+def test_split_target_keeps_the_library(make):
     features, target = frames.split_target(make(MIXED), "t")
     assert type(features) is type(make(MIXED)) and Schema.fit(features).names == ("i", "f", "b")
     assert target.tolist() == ["y", "x", "z"]
@@ -730,7 +728,7 @@ def test_split_target(make):
 
 
 @pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_fill_missing(make):
+def test_fill_missing_imputes_medians_and_a_category(make):
     holes = {"n": [1, None, 5, 7], "f": [0.5, 1.5, None, None], "t": ["x", None, None, "y"], "k": [1, 2, 3, 4]}
     filled, values, counts = frames.fill_missing(make(holes))
     assert values == {"n": 5, "f": 1, "t": "missing", "k": 2.5}
@@ -760,7 +758,7 @@ def test_fill_missing_keeps_types():
     assert late["a"].tolist() == [1, 2, 3] and late.index.tolist() == [5, 5, 9]
 
 
-def test_round_trip():
+def test_schema_round_trips_through_json():
     schema = Schema.fit(
         pd.DataFrame({**MIXED, "f": [0.1, 1e300, -1e300 / 3], "c": pd.Categorical([5, 7, 5]), "ü\n": [1, 2, 3]})
     )
@@ -799,7 +797,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
-def test_strict_from_dict(change):
+def test_from_dict_refuses_every_change(change):
     d = Schema.fit(pd.DataFrame(MIXED)).to_dict()
     assert Schema.from_dict(d)
     change(d)
@@ -808,7 +806,7 @@ def test_strict_from_dict(change):
 
 
 @pytest.mark.parametrize("d", [None, [], "columns", 3, {}])
-def test_from_dict_of_something_else(d):
+def test_from_dict_refuses_other_objects(d):
     with pytest.raises(DataError, match="Not a table schema"):
         Schema.from_dict(d)
 
@@ -821,7 +819,7 @@ def written(folder, name, data):
 TABLE = 'a,b,c\n1,x,0.5\n2,"y\nz",\n'
 
 
-def test_read_table(tmp_path, monkeypatch):
+def test_read_table_reads_all_formats(tmp_path, monkeypatch):
     expected = {"a": [1, 2], "b": ["x", "y\nz"], "c": [0.5, None]}
     csv = written(tmp_path, "täble.CSV", b"\xef\xbb\xbf" + TABLE.encode())
     tsv = written(tmp_path, "t.tsv", TABLE.replace(",", "\t").encode())
@@ -852,7 +850,7 @@ def test_read_table(tmp_path, monkeypatch):
         ("table", b"", "only .csv, .tsv and .parquet"),
     ],
 )
-def test_unreadable_tables(tmp_path, name, data, words):
+def test_read_table_refuses_unreadable_files(tmp_path, name, data, words):
     path = tmp_path / name
     if data is not None:
         path.write_bytes(data)
@@ -860,19 +858,19 @@ def test_unreadable_tables(tmp_path, name, data, words):
         reading.read_table(path)
 
 
-def test_folder_is_no_table(tmp_path):
+def test_read_table_refuses_a_folder(tmp_path):
     for name in ("t.csv", "t.parquet"):
         (tmp_path / name).mkdir()
         with pytest.raises(DataError, match=f"{name} cannot be read"):
             reading.read_table(tmp_path / name)
 
 
-def test_pyarrow_is_optional(monkeypatch):
+def test_read_table_without_pyarrow_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[cli\]'"):
         reading.read_table("t.csv")
 
 
-def test_jax_is_not_imported():
+def test_schema_imports_no_jax():
     code = "import sys, dubito.tables.schema; print({'jax', 'polars', 'dubito.training.fit'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -63,7 +63,7 @@ def standard_errors(model, x, y):
 
 
 @pytest.mark.parametrize("name", ["poisson", "negative-binomial", "laplace", "student-t", "censored", "ordered"])
-def test_the_conditional_mean_is_recovered(name):
+def test_regression_recovers_the_conditional_mean(name):
     """A linear model of 1,500 simulated rows: within 4.6 of its own standard errors of the truth, and those are small."""
     x = inputs()
     y, truth = drawn(name, x)
@@ -84,7 +84,7 @@ def test_the_conditional_mean_is_recovered(name):
     assert errors.mean() < 0.12 * truth.std()
 
 
-def test_a_linear_poisson_is_scikit_learns():
+def test_linear_poisson_equals_scikit_learn():
     x = inputs(400)
     y, _ = drawn("poisson", x)
     y = 1000 * y  # a log mean of 8, where a network near 0 would begin far away without its level
@@ -97,7 +97,7 @@ def test_a_linear_poisson_is_scikit_learns():
 
 
 @pytest.mark.slow
-def test_counts_need_no_more_than_their_name():
+def test_default_method_fits_counts_given_only_the_name():
     """The default method with a curve that is no straight line: near the truth, and its intervals hold what they should."""
     rng = np.random.default_rng(3)
     x = rng.uniform(-2, 2, (1200, 1))
@@ -114,7 +114,7 @@ def test_counts_need_no_more_than_their_name():
     assert np.array_equal(lower, np.floor(lower)) and np.array_equal(upper, np.floor(upper))
 
 
-def test_the_default_methods_noise_is_the_one_asked_for():
+def test_default_method_has_the_noise_of_the_likelihood():
     default = dubito.default_method(100)
     assert (default.noise, default.df) == ("input", 4)
     for name, wanted in (
@@ -126,8 +126,8 @@ def test_the_default_methods_noise_is_the_one_asked_for():
         assert (method.noise, method.df) == wanted
 
 
-def test_a_criterion_of_ones_own():
-    """The pinball loss at 0.9: nine tenths of the data lie below what is learned; y comes as it is."""
+def test_user_defined_criterion_fits_a_quantile():
+    """The pinball loss at 0.9: nine tenths of the data lie below the predictions; y is not standardized."""
     x = inputs(1000)
     y = 3 * np.random.default_rng(4).normal(size=1000) - 7
 
@@ -152,7 +152,7 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         (
             "poisson",
             COUNTS - 1,
-            r"Poisson takes whole numbers of at least 0, at most 7·10¹⁰; y is not that in row\(s\) 1: the first has -1",
+            r"Poisson takes whole numbers of at least 0, at most 7·10¹⁰; y has other values in row\(s\) 1: the first has -1",
         ),
         ("negative-binomial", COUNTS + 0.5 * (COUNTS == 2), r"NegativeBinomial .* in row\(s\) 2, 5: the first has 2.5"),
         ("censored", COUNTS, r"CensoredGaussian .* two columns for each target.* shape \(n, 2\), got \(6, 1\)"),
@@ -161,10 +161,10 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         ("poison", COUNTS, r"likelihood 'poison' is unknown; did you mean 'poisson'\? Choose one of gaussian, "),
         ("ordered", COUNTS, "likelihood 'ordered' is for classification. Choose one of gaussian, "),
         (dubito.Bernoulli(), COUNTS, "Bernoulli is a likelihood for classification, not for regression"),
-        (3, COUNTS, "likelihood is None, a name, or a likelihood such as"),
+        (3, COUNTS, "likelihood must be None, a name, or a likelihood such as"),
     ],
 )
-def test_wrong_targets_and_names_are_refused(likelihood, y, words):
+def test_regressor_refuses_wrong_targets_and_names(likelihood, y, words):
     with pytest.raises(ValueError, match=words) as error:
         dubito.BayesianRegressor(SMALL, likelihood=likelihood).fit(inputs(6), y)
     assert isinstance(error.value, dubito.DataError) == ("takes" in str(error.value))
@@ -180,26 +180,26 @@ def test_wrong_targets_and_names_are_refused(likelihood, y, words):
         (dubito.Gaussian(), "Gaussian is a likelihood for regression"),
     ],
 )
-def test_wrong_classes_are_refused(likelihood, words):
+def test_classifier_refuses_wrong_numbers_of_classes(likelihood, words):
     with pytest.raises(ValueError, match=words):
         dubito.BayesianClassifier(SMALL, likelihood=likelihood).fit(inputs(6), np.array([*"abcabc"]))
 
 
-def test_texts_have_an_order_that_is_told():
+def test_classifier_warns_of_the_order_of_texts():
     with pytest.warns(dubito.DataWarning, match="The classes are ordered as texts: high, low, middle"):
         dubito.BayesianClassifier(SMALL, hidden=(2,), likelihood="ordered").fit(
             inputs(9), np.array(["low", "middle", "high"] * 3)
         )
 
 
-def test_the_core_refuses_them_too(key):
+def test_fit_refuses_targets_that_are_no_counts(key):
     model = dubito.Model(dubito.mlp(2, (2,), 1), dubito.Poisson(), dubito.Normal(1.0))
     for y, words in ((COUNTS - 1, "whole numbers"), (np.column_stack([COUNTS, COUNTS]), r"\(n, 1\), got \(6, 2\)")):
         with pytest.raises(ValueError, match=words):
             dubito.fit(model, inputs(6), y, SMALL, key=key)
 
 
-def test_a_streamed_table_of_counts(tmp_path):
+def test_streamed_counts_give_the_model_of_the_table(tmp_path):
     """The level is that of all rows, and the model the one of the table in memory."""
     import pyarrow
     import pyarrow.parquet
@@ -216,7 +216,7 @@ def test_a_streamed_table_of_counts(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_line_takes_a_likelihood(tmp_path):
+def test_command_line_fits_a_likelihood_by_name(tmp_path):
     """Counts of 0 to 5 look like classes; the likelihood says that they are none."""
     x = inputs(200)
     y = np.minimum(drawn("poisson", x)[0], 5)

@@ -300,7 +300,7 @@ def test_bad_parquet_files_are_refused(tmp_path):
     path = parquet_file(tmp_path / "t.parquet", a=[1.0, 2.0, None], y=[1, 2, 3], text=["a", "b", "c"])
     for names, message in (
         ((["a", "z"], "y"), r"has no column 'z'. The columns are 'a', 'y', 'text'"),
-        ((["a"], "text"), "column 'text' is of string, not of numbers"),
+        ((["a"], "text"), "column 'text' has the type string and is not numeric"),
     ):
         with pytest.raises(dubito.DataError, match=message):
             dubito.parquet_pieces(path, *names)
@@ -385,7 +385,7 @@ def test_bad_files_are_refused(few, tmp_path):
     )
     for names, target, task, message in (
         (["a", "y"], "y", "regression", r"column 'a': 1 missing, 0 infinite, in row 70"),
-        (["t", "y"], "t", "regression", "Input y has the text .u. in row 0, which is no number"),
+        (["t", "y"], "t", "regression", "Input y has the text .u. in row 0, which is not a number"),
         (["t", "y"], "z", "regression", "There is no column 'z'"),
         (["t", "y"], "y", "classification", None),
     ):
@@ -396,7 +396,7 @@ def test_bad_files_are_refused(few, tmp_path):
             continue
         with pytest.raises(dubito.DataError, match=message):
             streams.learn_table(found, target, task)
-    with pytest.raises(dubito.DataError, match=r"only a \.parquet table"):
+    with pytest.raises(dubito.DataError, match=r"only \.parquet tables can be streamed"):
         streams.learn_table(tmp_path / "t.csv", "y", "regression")
 
 

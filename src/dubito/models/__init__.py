@@ -1,10 +1,10 @@
 """A model is a network, a likelihood and a prior.
 
-- ``activations``: the activation functions by name.
+- ``activations``: activation functions by name.
 - ``periodic``: periodic features of numeric columns.
 - ``networks``: ``init`` and ``apply``: perceptrons, convolutional networks.
-- ``likelihoods``: p(y given z): the criterion of training and the noise of prediction.
-- ``priors``: p(params): the regularizer.
+- ``likelihoods``: p(y given z), the criterion of training and the noise of prediction.
+- ``priors``: p(params), the regularizer.
 - ``model``: log p(D, θ) and its parts; the scale N/n.
 """
 

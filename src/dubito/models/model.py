@@ -1,6 +1,4 @@
-"""A model is a network, a likelihood and a prior: log p(D, θ) and its parts. The scale N/n stands
-here and nowhere else.
-"""
+"""A model is a network, a likelihood and a prior: log p(D, θ) and its parts. The scale N/n is applied only here."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,7 +15,7 @@ from dubito.models.priors import Normal, Prior
 
 
 class Batch(NamedTuple):
-    """Rows of the data, and what they stand for.
+    """Rows of the data, and their weight in the data set.
 
     Attributes
     ----------
@@ -26,10 +24,10 @@ class Batch(NamedTuple):
     y : array of shape (rows, targets) or (rows,)
         The targets, or the class numbers.
     weight : array of shape (rows,)
-        The weight of each row; 0 for padding and for rows held out.
+        The weight of each row; 0 for padding and for held-out rows.
     scale : float
-        The number of batches in an epoch, so that the gradients of an epoch average to exactly that
-        of the full batch.
+        The number of batches in an epoch, so that the mean gradient of an epoch is exactly that of
+        the full batch.
     size : float
         The sum of all weights of the data set.
     """
@@ -53,14 +51,14 @@ class Model:
         Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params)`` if it has
         prior scales of its own; such as ``mlp(...)`` or ``Network(init, apply)``.
     likelihood : Likelihood
-        p(y given z), z being the network's outputs joined with φ.
+        p(y given z), where z joins the network's outputs with φ.
     prior : Prior or None
         p(θ); None is flat, which is maximum likelihood.
 
     Raises
     ------
     TypeError
-        If the network has not both functions, or the likelihood or the prior is none.
+        If the network does not have both functions, or for another likelihood or prior.
 
     Examples
     --------
@@ -84,7 +82,7 @@ class Model:
             raise TypeError(f"prior must be a dubito.Prior, such as dubito.Normal(), or None; got {self.prior!r}")
 
     def init(self, key: Key) -> Params:
-        """A random start: the network's own initialization and the likelihood's.
+        """Random initial parameters.
 
         Parameters
         ----------
@@ -104,14 +102,14 @@ class Model:
         Parameters
         ----------
         params : dict
-            {"network": θ, "likelihood": φ}, as of ``init``.
+            {"network": θ, "likelihood": φ}, as returned by ``init``.
         x : array of shape (rows, columns)
             The inputs.
 
         Returns
         -------
         dict of arrays
-            z, the parameters of p(y) at each row, with rows first.
+            z, the parameters of p(y) at each row, with rows first in each array.
         """
         f = self.network.apply(params["network"], x)
         with jax.named_scope("likelihood"):
@@ -123,7 +121,7 @@ class Model:
         Parameters
         ----------
         params : dict
-            {"network": θ, "likelihood": φ}, as of ``init``.
+            {"network": θ, "likelihood": φ}, as returned by ``init``.
 
         Returns
         -------
@@ -140,7 +138,7 @@ class Model:
         Parameters
         ----------
         params : dict
-            {"network": θ, "likelihood": φ}, as of ``init``.
+            {"network": θ, "likelihood": φ}, as returned by ``init``.
 
         Returns
         -------
@@ -159,7 +157,7 @@ class Model:
         log_prob : array of shape (rows,)
             The log density of each row of the batch, in nats.
         batch : Batch
-            The rows, of which weight and scale are used.
+            Its weight and scale are used.
 
         Returns
         -------
@@ -174,7 +172,7 @@ class Model:
         Parameters
         ----------
         params : dict
-            {"network": θ, "likelihood": φ}, as of ``init``.
+            {"network": θ, "likelihood": φ}, as returned by ``init``.
         batch : Batch
             The rows.
 
@@ -193,7 +191,7 @@ class Model:
         Parameters
         ----------
         params : dict
-            {"network": θ, "likelihood": φ}, as of ``init``.
+            {"network": θ, "likelihood": φ}, as returned by ``init``.
         batch : Batch
             The rows.
 

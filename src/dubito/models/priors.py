@@ -1,13 +1,11 @@
-"""Priors p(params): the regularizer of the weights. L2 regularization is the Normal prior, L1 the
-Laplace prior.
+"""Priors p(params): the regularizer of the weights. L2 regularization is the Normal prior, L1 the Laplace prior.
 
-Leaves with at most one axis are biases; ``biases`` is their own prior scale, and None leaves them
+Leaves with at most one axis are biases; ``biases`` is their prior scale, and None leaves them
 without a prior (improper).
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,8 +22,8 @@ class Prior(ABC):
     """p(params) of a network's parameters.
 
     To write a prior, subclass this, make it a frozen dataclass, and register it as a pytree with
-    ``dubito._jax.pytree.register_dataclass``. Methods that need no more than its density and its
-    samples take any prior; others ask for a ``Normal``.
+    ``dubito._jax.pytree.register_dataclass``. Methods that need only its density and its samples
+    accept any prior; others require a ``Normal``.
 
     Attributes
     ----------
@@ -34,7 +32,7 @@ class Prior(ABC):
     biases : float or None
         That of biases, the leaves with at most one axis; None leaves them without a prior.
     by_network : bool
-        Whether ``scale`` multiplies the network's own scales, of which biases have theirs, too.
+        Whether ``scale`` multiplies the network's own scales, also those of biases.
     """
 
     scale: float = 1.0
@@ -43,7 +41,7 @@ class Prior(ABC):
 
     @abstractmethod
     def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        """The log density of ``params``, in nats.
+        """The log density of parameters.
 
         Parameters
         ----------
@@ -51,7 +49,12 @@ class Prior(ABC):
             A network's parameters.
         scales : pytree of numbers, optional
             The network's own standard deviations, a tree like ``params``; None for a network
-            without.
+            without them.
+
+        Returns
+        -------
+        array of shape ()
+            log p(params), in nats.
         """
 
     @abstractmethod
@@ -65,7 +68,12 @@ class Prior(ABC):
         like : pytree of arrays
             The tree whose shapes and dtypes the draw has.
         scales : pytree of numbers, optional
-            As for ``log_prob``.
+            As in ``log_prob``.
+
+        Returns
+        -------
+        pytree of arrays
+            The draw.
 
         Raises
         ------
@@ -75,13 +83,37 @@ class Prior(ABC):
 
 
 def is_bias(leaf: Any) -> bool:
-    """Whether a leaf counts as a bias: it has at most one axis."""
+    """Whether a leaf counts as a bias.
+
+    Parameters
+    ----------
+    leaf : array
+        Parameters.
+
+    Returns
+    -------
+    bool
+        True if it has at most one axis.
+    """
     return jnp.ndim(leaf) <= 1
 
 
 def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any]:
-    """The prior scale of each leaf, in the order of ``jax.tree.leaves(params)``; None for a leaf
-    without a prior.
+    """The prior scale of each leaf.
+
+    Parameters
+    ----------
+    prior : Prior
+        The prior.
+    params : pytree of arrays
+        A network's parameters.
+    scales : pytree of numbers, or None
+        The network's own.
+
+    Returns
+    -------
+    list
+        In the order of ``jax.tree.leaves(params)``; None for a leaf without a prior.
     """
     leaves = jax.tree.leaves(params)
     if prior.by_network and scales is not None:
@@ -90,15 +122,32 @@ def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any
 
 
 def is_proper(prior: Prior | None, scales: Any = None) -> bool:
-    """Whether every leaf has a density that integrates to one. ``scales``: the network's own, None
-    if it has none.
+    """Whether every leaf has a density that integrates to one.
+
+    Parameters
+    ----------
+    prior : Prior or None
+        The prior; None is flat.
+    scales : object
+        The network's own scales; None if it has none.
+
+    Returns
+    -------
+    bool
+        Whether the prior is proper.
     """
     return prior is not None and (prior.biases is not None or prior.by_network and scales is not None)
 
 
 def check_proper(method: Any, model: Any) -> None:
-    """Raise ValueError if a leaf of the model's network has no prior that integrates to one, which
-    ``method`` needs.
+    """Raise ValueError if a leaf of the model's network has no proper prior.
+
+    Parameters
+    ----------
+    method : Method
+        The method that needs it, for the message.
+    model : Model
+        The model.
     """
     if not is_proper(model.prior, model.network.scales):
         raise ValueError(
@@ -107,30 +156,68 @@ def check_proper(method: Any, model: Any) -> None:
         )
 
 
-def _sum_over_leaves(prior: Prior, params: Params, scales: Params | None, density: Callable[[Any, Any], Any]) -> Any:
-    terms = [
-        jnp.sum(density(leaf, jnp.asarray(scale, leaf.dtype)))
-        for leaf, scale in zip(jax.tree.leaves(params), leaf_scales(prior, params, scales), strict=True)
-        if scale is not None
-    ]
-    return sum(terms, jnp.asarray(0.0))
+class IndependentPrior(Prior):
+    """Base of priors under which all parameters are independent."""
+
+    @abstractmethod
+    def log_density(self, w: Array, scale: Array) -> Array:
+        """The log density of parameters.
+
+        Parameters
+        ----------
+        w : array
+            Of one leaf.
+        scale : array of shape ()
+            The prior scale of the leaf.
+
+        Returns
+        -------
+        array
+            Elementwise, in nats.
+        """
+
+    @abstractmethod
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        """A draw of a leaf with scale 1.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+        shape : tuple of int
+            That of the leaf.
+        dtype : dtype
+            That of the leaf.
+
+        Returns
+        -------
+        array
+            The draw.
+        """
+
+    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
+        pairs = zip(jax.tree.leaves(params), leaf_scales(self, params, scales), strict=True)
+        densities = (self.log_density(w, jnp.asarray(s, w.dtype)) for w, s in pairs if s is not None)
+        return sum(map(jnp.sum, densities), jnp.asarray(0.0))
+
+    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
+        if not is_proper(self, scales):
+            raise ValueError("cannot sample from a prior with biases=None: it is improper; set a scale for the biases")
+        leaves, tree = jax.tree.flatten(like)
+        each = zip(jax.random.split(key, len(leaves)), leaves, leaf_scales(self, like, scales), strict=True)
+        return tree.unflatten(jnp.asarray(s, w.dtype) * self.noise(k, w.shape, w.dtype) for k, w, s in each)
 
 
-def _draw(prior: Prior, key: Key, like: Params, scales: Params | None, noise: Callable[..., Any]) -> Params:
-    if not is_proper(prior, scales):
-        raise ValueError("cannot sample from a prior with biases=None: it is improper; give the biases a scale")
-    leaves, tree = jax.tree.flatten(like)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        jnp.asarray(scale, leaf.dtype) * noise(k, leaf.shape, leaf.dtype)
-        for k, leaf, scale in zip(keys, leaves, leaf_scales(prior, like, scales), strict=True)
-    ]
-    return jax.tree.unflatten(tree, drawn)
+def _check_regularizer(name: str, strength: float, size: float) -> None:
+    if not strength * size > 0:
+        raise ValueError(
+            f"{name} and size must be positive, got {strength!r} and {size!r}; for no regularizer use prior=None"
+        )
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Normal(Prior):
+class Normal(IndependentPrior):
     """θ ~ N(0, scale²): the weight penalty θ²/(2 scale²). The length scale of the dropout
     literature is ℓ = 1/scale.
 
@@ -142,7 +229,7 @@ class Normal(Prior):
         The standard deviation of biases; None leaves them without a prior.
     by_network : bool
         Multiply ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the
-        outputs of wide networks of order one; biases then have the network's scales, too.
+        outputs of wide networks of order one. Biases then also have the network's scales.
     """
 
     scale: float = 1.0
@@ -151,7 +238,7 @@ class Normal(Prior):
 
     @classmethod
     def from_l2(cls, l2: float, size: float) -> "Normal":
-        """The Normal that is the regularizer λΣw² beside a mean criterion: variance 1/(2λN), biases
+        """The prior equivalent to the regularizer λΣw² of a mean criterion: variance 1/(2λN), biases
         without a prior.
 
         Parameters
@@ -159,7 +246,7 @@ class Normal(Prior):
         l2 : float
             λ, positive.
         size : float
-            N, the number of rows of which the criterion (in nats) is the mean.
+            N, the number of rows that the criterion (in nats) averages over.
 
         Returns
         -------
@@ -172,26 +259,22 @@ class Normal(Prior):
         >>> dubito.Normal.from_l2(0.5, 100).scale
         0.1
         """
-        if not l2 * size > 0:
-            raise ValueError(
-                f"l2 and size must be positive, got {l2!r} and {size!r}; for no regularizer use prior=None"
-            )
+        _check_regularizer("l2", l2, size)
         return cls(scale=1 / math.sqrt(2 * l2 * size), biases=None)
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        return _sum_over_leaves(self, params, scales, normal_log_density)
+    def log_density(self, w: Array, scale: Array) -> Array:
+        return normal_log_density(w, scale)
 
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        return _draw(self, key, like, scales, jax.random.normal)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.normal(key, shape, dtype)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Laplace(Prior):
+class Laplace(IndependentPrior):
     """θ ~ Laplace(0, scale): the weight penalty |θ|/scale.
 
-    The prior; ``LaplaceApproximation`` is the method and ``LaplaceNoise`` the likelihood of that
-    name.
+    ``LaplaceApproximation`` is a method, and ``LaplaceNoise`` a likelihood.
 
     Parameters
     ----------
@@ -206,7 +289,7 @@ class Laplace(Prior):
 
     @classmethod
     def from_l1(cls, l1: float, size: float) -> "Laplace":
-        """The Laplace that is the regularizer λΣ|w| beside a mean criterion: b = 1/(λN), biases
+        """The prior equivalent to the regularizer λΣ|w| of a mean criterion: b = 1/(λN), biases
         without a prior.
 
         Parameters
@@ -214,33 +297,27 @@ class Laplace(Prior):
         l1 : float
             λ, positive.
         size : float
-            N, the number of rows of which the criterion (in nats) is the mean.
+            N, the number of rows that the criterion (in nats) averages over.
 
         Returns
         -------
         Laplace
             The prior whose MAP estimate minimizes criterion + λΣ|w|.
         """
-        if not l1 * size > 0:
-            raise ValueError(
-                f"l1 and size must be positive, got {l1!r} and {size!r}; for no regularizer use prior=None"
-            )
+        _check_regularizer("l1", l1, size)
         return cls(scale=1 / (l1 * size), biases=None)
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        # where, not abs: d|w|/dw must be sign(w) with 0 at 0 (mathematics 22); jax.grad(abs)(0) is 1.
-        def density(w, b):
-            return -jnp.where(w == 0, 0.0, jnp.abs(w)).astype(w.dtype) / b - jnp.log(2 * b)
+    def log_density(self, w: Array, scale: Array) -> Array:
+        # where, not abs: d|w|/dw must be sign(w) with 0 at 0 (equation 19 of docs/mathematics.md); jax.grad(abs)(0) is 1.
+        return -jnp.where(w == 0, 0.0, jnp.abs(w)).astype(w.dtype) / scale - jnp.log(2 * scale)
 
-        return _sum_over_leaves(self, params, scales, density)
-
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        return _draw(self, key, like, scales, jax.random.laplace)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        return jax.random.laplace(key, shape, dtype)
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class ScaleMixture(Prior):
+class ScaleMixture(IndependentPrior):
     """θ ~ π N(0, scale²) + (1 − π) N(0, narrow²) for each weight; biases are N(0, biases²).
 
     Parameters
@@ -262,29 +339,35 @@ class ScaleMixture(Prior):
     narrow: float = 0.0025
     biases: float | None = 1.0
 
-    def log_prob(self, params: Params, scales: Params | None = None) -> Float[Array, ""]:
-        def density(w, scale):
-            if is_bias(w):
-                return normal_log_density(w, scale)
-            narrow, mixing = jnp.asarray(self.narrow, w.dtype), jnp.asarray(self.mixing, w.dtype)
-            return jnp.logaddexp(
-                jnp.log(mixing) + normal_log_density(w, scale), jnp.log1p(-mixing) + normal_log_density(w, narrow)
-            )
+    def log_density(self, w: Array, scale: Array) -> Array:
+        if is_bias(w):
+            return normal_log_density(w, scale)
+        narrow, mixing = jnp.asarray(self.narrow, w.dtype), jnp.asarray(self.mixing, w.dtype)
+        wide = jnp.log(mixing) + normal_log_density(w, scale)
+        return jnp.logaddexp(wide, jnp.log1p(-mixing) + normal_log_density(w, narrow))
 
-        return _sum_over_leaves(self, params, scales, density)
-
-    def sample(self, key: Key, like: Params, scales: Params | None = None) -> Params:
-        def noise(k, shape, dtype):
-            k_part, k_noise = jax.random.split(k)
-            eps = jax.random.normal(k_noise, shape, dtype)
-            if len(shape) <= 1:
-                return eps
-            ratio = jnp.asarray(self.narrow / self.scale, dtype)
-            return jnp.where(jax.random.bernoulli(k_part, self.mixing, shape), eps, ratio * eps)
-
-        return _draw(self, key, like, scales, noise)
+    def noise(self, key: Key, shape: tuple[int, ...], dtype: Any) -> Array:
+        key_component, key_noise = jax.random.split(key)
+        eps = jax.random.normal(key_noise, shape, dtype)
+        if len(shape) <= 1:
+            return eps
+        ratio = jnp.asarray(self.narrow / self.scale, dtype)
+        return jnp.where(jax.random.bernoulli(key_component, self.mixing, shape), eps, ratio * eps)
 
 
 def normal_log_density(w: Float[Array, "*shape"], scale: Any) -> Float[Array, "*shape"]:
-    """log N(w | 0, scale²), elementwise."""
+    """log N(w | 0, scale²), elementwise.
+
+    Parameters
+    ----------
+    w : array
+        Any shape.
+    scale : array or float
+        The standard deviation.
+
+    Returns
+    -------
+    array
+        The same shape, in nats.
+    """
     return -0.5 * (w / scale) ** 2 - jnp.log(scale) - 0.5 * LOG_2PI

@@ -1,17 +1,16 @@
-"""From a table to float32 and back to the target's units. No JAX here.
+"""From a table to float32 arrays and back to the target's units; no JAX.
 
-- ``texts``: texts that stand for numbers, and texts that stand for missing values.
-- ``columns``: the values of a table's columns, read from any frame or array.
+- ``columns``: the values of a table's columns, read from any frame or array; texts that mean numbers or nothing.
 - ``validation``: checks of sample weights, targets and their task.
 - ``scaling``: moments of columns, and the standardization that they define.
 - ``encoding``: the encoding of a column, and the statistics that determine it.
 - ``schema``: the columns of a table: learned, matched, encoded.
-- ``frames``: rows and columns of frames; missing values filled in.
+- ``frames``: rows and columns of frames; imputation of missing values.
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
-- ``reading``: a whole table from a file, with guessed types.
+- ``reading``: a whole table from a file, with inferred types; opening files.
 - ``files``: a table's file some rows at a time.
 - ``streams``: a Parquet table that need not fit into memory, to fit a model to.
-- ``targets``: which likelihood a target gets, and how it is scaled.
+- ``targets``: the likelihood of a target, and its scaling.
 - ``datasets``: small tables that come with the library or with scikit-learn.
 """
 

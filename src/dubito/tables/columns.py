@@ -1,11 +1,13 @@
 """The values of a table's columns, read from a frame of any library or an array, as NumPy arrays in float64.
 
-JAX alone would turn an identifier of 2⁴⁰ into 0 and 1e300 into infinity: numbers are centered and scaled in float64 first.
+Without this, JAX would turn an identifier of 2⁴⁰ into 0 and 1e300 into infinity: numbers are centered
+and scaled in float64 first.
 """
 
 import numbers
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -17,57 +19,130 @@ from sklearn.utils.validation import check_array
 
 from dubito._check import SHOWN, DataError, DataWarning, in_rows, list_first
 from dubito._values import Table, is_missing
-from dubito.tables.texts import is_plain_number, means_missing
 
 RowNumbers: TypeAlias = Sequence[int] | np.ndarray  # numbers of rows, (rows,)
 
+# In a column of numbers these mean a missing value, in any case. In a column of texts they are categories like any other.
+MISSING = frozenset(
+    "- -- . ? na n/a n.a. #na #n/a <na> nan -nan none null nil missing unknown -1.#ind 1.#ind -1.#qnan 1.#qnan".split()
+) | {"", "#n/a n/a"}
+PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+# Grouped thousands, a decimal comma, a currency or a percent sign: numbers to a reader, texts to a parser.
+_DIGITS = r"(?:\d{1,3}(?:[,.' \u00a0]\d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d*)?|[.,]\d+)"
+_UNIT = r"(?:[$€£¥]|USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|BRL|MXN|KRW|ZAR)"
+FORMATTED_NUMBER = re.compile(rf"[+-]?\s*{_UNIT}?\s*[+-]?{_DIGITS}\s*(?:%|‰|{_UNIT})?")
+
 
 class ColumnValues(NamedTuple):
-    """One column as it was read.
+    """The values of one column.
 
-    Parameters
+    Attributes
     ----------
-    kind : "numeric", "boolean" or "category".
-    values : float64 (rows,) with NaN where a value is missing; of a category a list, with None there.
-    declared : categories of a categorical type, empty where the type does not list them; None for texts.
+    kind : str
+        "numeric", "boolean" or "category".
+    values : float64 array of shape (rows,), or list
+        NaN where a value is missing; the list of a category has None there.
+    declared : tuple or None
+        The categories of a categorical type, empty where the type does not list them; None for
+        texts.
     """
 
     kind: str
     values: Any
-    declared: tuple | None = None
+    declared: tuple[Any, ...] | None = None
+
+
+class TextNumbers(NamedTuple):
+    """How many cells of a column of texts look like numbers.
+
+    Attributes
+    ----------
+    numbers, total : int
+        The cells that look like numbers, and the cells that are not missing.
+    other, row : str and int, or None
+        The first cell that is not a plain number, and its row; a spelling of a missing value only
+        if there is nothing else.
+    """
+
+    numbers: int
+    total: int
+    other: str | None
+    row: int | None
+
+    @property
+    def mostly_numbers(self) -> bool:
+        """Whether more than half of the cells look like numbers."""
+        return 2 * self.numbers > self.total
+
+
+def is_plain_number(text: str) -> bool:
+    """Whether a text is a plain number, as Python and CSV files write it.
+
+    Parameters
+    ----------
+    text : str
+        With or without surrounding spaces.
+
+    Returns
+    -------
+    bool
+        False for formatted numbers such as "1,000" and "5 %".
+    """
+    return PLAIN_NUMBER.fullmatch(text.strip()) is not None
+
+
+def means_missing(text: str) -> bool:
+    """Whether a text is a common spelling of a missing value.
+
+    Parameters
+    ----------
+    text : str
+        With or without surrounding spaces, in any case.
+
+    Returns
+    -------
+    bool
+        True for "", "NA", "?" and the like.
+    """
+    return text.strip().lower() in MISSING
+
+
+def count_numbers(counts: Mapping[Any, int], first: Mapping[Any, int]) -> TextNumbers:
+    """Count the texts of a column that look like numbers.
+
+    Parameters
+    ----------
+    counts : mapping
+        The number of rows of each value.
+    first : mapping
+        The first row of each value.
+
+    Returns
+    -------
+    TextNumbers
+        Of the values that are texts.
+    """
+    texts = [text for text in counts if isinstance(text, str)]
+    present = [text for text in texts if not means_missing(text)]
+    numeric = (text for text in present if is_plain_number(text) or FORMATTED_NUMBER.fullmatch(text.strip()))
+    others = [text for text in present if not is_plain_number(text)] or [*{*texts} - {*present}]
+    other = min(others, key=first.__getitem__) if others else None
+    numbers, total = (sum(counts[text] for text in group) for group in (numeric, present))
+    return TextNumbers(numbers, total, other, None if other is None else first[other])
 
 
 def warn_about_columns(what: str, names: Sequence[str]) -> None:
-    """Issue one DataWarning for all columns with the same problem; none without columns."""
+    """Issue one DataWarning for all columns with the same problem; none without columns.
+
+    Parameters
+    ----------
+    what : str
+        The problem.
+    names : sequence of str
+        The columns.
+    """
     if names:
         warnings.warn(f"{what}: {list_first(names)}.", DataWarning, stacklevel=3)
-
-
-def _without_missing_texts(name, values, rows):
-    """A column of Python objects with None for the texts that mean a missing value; DataError for other texts."""
-    texts = np.array([isinstance(value, str) for value in values], bool)
-    for place in np.flatnonzero(texts):
-        if not means_missing(values[place]):
-            raise DataError(
-                f"Column {name!r} has the text {values[place]!r} in row {place if rows is None else rows[place]} among "
-                "values of other types.",
-                f"Correct it, or make the column categorical: X[{name!r}].astype(str).astype('category').",
-            )
-    return np.where(texts, None, values) if texts.any() else values
-
-
-def _text_error(values, where, rows):
-    """The DataError for numeric ``values`` with texts among them; it names the first that is no plain number."""
-    texts = [(place[0], value) for place, value in np.ndenumerate(values) if isinstance(value, str | bytes)]
-    others = [(row, value) for row, value in texts if not is_plain_number(str(value))]
-    row, value = (others or texts)[0]
-    what = "which is no number" if others else "a number that is written as text"
-    texts_allowed = " Only columns of a data frame may be texts, which become categories." if where == "Input X" else ""
-    return DataError(
-        f"{where} has the text {value!r} in row {row if rows is None else rows[row]}, {what}.",
-        f"Convert it to numbers.{texts_allowed}",
-        "Correct the cell.",
-    )
 
 
 def as_float64(values: np.ndarray, where: str, rows: RowNumbers | None = None) -> Float[np.ndarray, "*shape"]:
@@ -75,24 +150,30 @@ def as_float64(values: np.ndarray, where: str, rows: RowNumbers | None = None) -
 
     Parameters
     ----------
-    values : array of any shape and dtype.
-    where : what they are, for messages.
-    rows : numbers of the rows for messages, 0, 1, ... by default.
+    values : array
+        Any shape and dtype.
+    where : str
+        What they are, for messages.
+    rows : sequence of int, optional
+        The numbers of the rows for messages; 0, 1, ... by default.
+
+    Returns
+    -------
+    float64 array
+        The same shape.
 
     Raises
     ------
     DataError
         For texts, dates and other dtypes.
     TypeError
-        For Python objects that are no numbers.
+        For Python objects that are not numbers.
     """
-    if values.dtype.kind != "O":
-        if values.dtype.kind not in "buif":
-            if values.dtype.kind == "U":
-                raise _text_error(values.astype(object), where, rows)
-            raise DataError(f"{where} has the dtype {values.dtype}: convert it to numbers.")
+    if values.dtype.kind in "buif":
         with np.errstate(over="ignore"):
             return values.astype(np.float64, copy=False)
+    if values.dtype.kind not in "OU":
+        raise DataError(f"{where} has the dtype {values.dtype}: convert it to numbers.")
     out = np.empty(values.shape)
     for place, value in np.ndenumerate(values):
         if isinstance(value, str | bytes):
@@ -108,14 +189,40 @@ def as_float64(values: np.ndarray, where: str, rows: RowNumbers | None = None) -
     return out
 
 
+def _text_error(values: np.ndarray, where: str, rows: RowNumbers | None) -> DataError:
+    """The error for numeric ``values`` with texts among them; it names the first that is not a plain number."""
+    texts = [
+        (place[0], value) for place, value in np.ndenumerate(values.astype(object)) if isinstance(value, str | bytes)
+    ]
+    others = [(row, value) for row, value in texts if not is_plain_number(str(value))]
+    row, value = (others or texts)[0]
+    what = "which is not a number" if others else "a number that is written as text"
+    remedies = {"Input X": " Only columns of a data frame may be texts, which become categories."}
+    if where.startswith("Column"):
+        remedies[where] = f" Or make the column categorical: X[{where[7:]}].astype(str).astype('category')."
+    return DataError(
+        f"{where} has the text {value!r} in row {row if rows is None else rows[row]}, {what}.",
+        f"Convert it to numbers.{remedies.get(where, '')}",
+        "Correct the cell.",
+    )
+
+
 def check_numbers(values: Any, name: str, **limits: Any) -> Float[np.ndarray, "*shape"]:
-    """An array of numbers as float64, missing values included.
+    """Convert an array of numbers, missing values included, to float64.
 
     Parameters
     ----------
-    values : any array or sequence.
-    name : what it is, for messages.
-    **limits : options of scikit-learn's ``check_array``, whose messages the errors have.
+    values : array or sequence
+        The numbers.
+    name : str
+        What they are, for messages.
+    **limits
+        Options of scikit-learn's ``check_array``, whose messages the errors have.
+
+    Returns
+    -------
+    float64 array
+        The numbers.
 
     Raises
     ------
@@ -138,40 +245,53 @@ def check_complete(
 
     Parameters
     ----------
-    name : the input's name in the message.
-    columns, labels : the columns, and what the message calls each.
-    rows : numbers of the rows for the message.
-    option : what to do about missing values on the command line.
+    name : str
+        The input's name in the message.
+    columns : sequence of ColumnValues
+        The columns.
+    labels : sequence of str
+        What the message calls each.
+    rows : sequence of int
+        The numbers of the rows for the message.
+    option : str
+        What to do about missing values on the command line.
 
     Raises
     ------
     DataError
         Names the columns, the number of such values, and the first rows.
     """
-    found, missing = [], 0
+    found, any_missing = [], False
     for column, label in zip(columns, labels, strict=True):
         texts = column.kind == "category"
         bad = np.array([value is None for value in column.values], bool) if texts else ~np.isfinite(column.values)
         if bad.any():
             infinite = 0 if texts else int(np.isinf(column.values).sum())
-            missing += int(bad.sum()) - infinite
-            found.append(f"{label}: {bad.sum() - infinite} missing, {infinite} infinite, {in_rows(bad, rows)}")
+            missing = int(bad.sum()) - infinite
+            any_missing |= missing > 0
+            found.append(f"{label}: {missing} missing, {infinite} infinite, {in_rows(bad, rows)}")
     if found:
-        what = "NaN" if missing else "infinity or a value too large for dtype('float64')"
+        what = "NaN" if any_missing else "infinity or a value too large for dtype('float64')"
         more = [f"and {len(found) - SHOWN} more columns"] if len(found) > SHOWN else []
         lines = "\n".join([f"Input {name} contains {what}.", *found[:SHOWN], *more])
-        raise DataError(
-            f"{lines}.", "Fill the values in, or leave out these rows or columns.", option if missing else ""
-        )
+        remedy = "Fill the values in, or leave out these rows or columns."
+        raise DataError(f"{lines}.", remedy, option if any_missing else "")
 
 
 def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnValues:
-    """The values of a frame's column.
+    """Read the values of a frame's column.
 
     Parameters
     ----------
-    series : the column, as narwhals gives it.
-    rows : numbers of the rows for messages, 0, 1, ... by default.
+    series : narwhals.Series
+        The column.
+    rows : sequence of int, optional
+        The numbers of the rows for messages; 0, 1, ... by default.
+
+    Returns
+    -------
+    ColumnValues
+        Texts and categorical types are categories.
 
     Raises
     ------
@@ -185,36 +305,38 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         plain = series.cast(nw.Float64) if dtype in (nw.Int128, nw.UInt128) else series  # NumPy has no such integers
         values = plain.to_numpy()
         if dtype == nw.Object:
-            values = _without_missing_texts(series.name, values, rows)
-        return ColumnValues(
-            "boolean" if dtype == nw.Boolean else "numeric", as_float64(values, f"Column {series.name!r}", rows)
-        )
+            spelled = [isinstance(value, str) and means_missing(value) for value in values]
+            values = np.where(spelled, np.array(None), values)
+        kind = "boolean" if dtype == nw.Boolean else "numeric"
+        return ColumnValues(kind, as_float64(values, f"Column {series.name!r}", rows))
     if dtype in (nw.String, nw.Categorical, nw.Enum):
         pandas = dtype == nw.Categorical and series.implementation.is_pandas_like()
         declared = native.cat.categories.tolist() if pandas else dtype.categories if isinstance(dtype, nw.Enum) else ()
         values = [None if gone else value for value, gone in zip(series.to_list(), missing, strict=True)]
         return ColumnValues("category", values, None if dtype == nw.String else tuple(declared))
-    kind = native.type if series.implementation.is_pyarrow() else native.dtype
-    raise DataError(f"Column {series.name!r} has the dtype {kind}: convert it to numbers or text, or leave it out.")
+    found = native.type if series.implementation.is_pyarrow() else native.dtype
+    raise DataError(f"Column {series.name!r} has the dtype {found}: convert it to numbers or text, or leave it out.")
 
 
 def open_table(X: Table, least: int) -> tuple[Any, Any]:
-    """A table's column names and its rows, of which nothing is checked yet.
+    """A table's column names and its rows, whose values are not checked yet.
 
     Parameters
     ----------
-    X : frame of any library, or array (rows, columns).
-    least : how many rows and columns there must be.
+    X : frame of any library, or array of shape (rows, columns)
+        The table.
+    least : int
+        The smallest number of rows and of columns.
 
     Returns
     -------
     tuple
-        (names, narwhals frame), or (None, float64 array (rows, columns)) where there are no names.
+        (names, narwhals frame), or (None, float64 array (rows, columns)) if there are no names.
 
     Raises
     ------
     DataError, TypeError
-        In scikit-learn's words, for what is no table of rows and columns.
+        In scikit-learn's words, for an input without rows and columns.
     """
     limits = {"ensure_min_samples": least, "ensure_min_features": least}
     try:
@@ -238,13 +360,21 @@ def open_table(X: Table, least: int) -> tuple[Any, Any]:
 
 
 def read_columns(names: tuple[str, ...] | None, table: Any, rows: RowNumbers, option: str = "") -> list[ColumnValues]:
-    """The values of every column of an opened table, checked to be complete and finite.
+    """Read all columns of an opened table, and check that they are complete and finite.
 
     Parameters
     ----------
-    names, table : as ``open_table`` returns them.
-    rows : numbers of the rows for messages.
-    option : what to do about missing values on the command line.
+    names, table
+        As returned by ``open_table``.
+    rows : sequence of int
+        The numbers of the rows for messages.
+    option : str
+        What to do about missing values on the command line.
+
+    Returns
+    -------
+    list of ColumnValues
+        In the table's order.
 
     Raises
     ------

@@ -1,149 +1,124 @@
-"""The unchanged bytes of a CSV, and an error where a quoted cell swallows the rows after it.
+"""The unchanged bytes of a CSV, and an error where an unclosed quoted cell swallows the rows after it.
 
-CSV readers silently take an opening quote without a closing one for a cell that ends with the file, or at the next quote.
-Cells that end properly are accepted, and those that span lines on purpose.
+CSV readers silently extend a cell without a closing quote to the end of the file, or to the next
+quote. Properly closed cells are accepted, also those that span several lines.
 """
 
 import io
+import re
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from dubito._check import DataError
 
-QUOTE, NEWLINE, RETURN, SPACE, TAB = b'"\n\r \t'
-SHOWN = 40  # bytes of a cell in the message
-CHUNK = 2**22
+MESSAGE_BYTES = 40  # of a cell in the message
+LONGEST_RECORD = 2**22  # bytes of a record with an open quote: no reader accepts a longer one
+QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'  # a quoted cell; two quotes are one in its text
 
 
 class QuoteScanner:
-    """Follows the quoted cells of a CSV's bytes.
+    """Follows the quoted cells in the bytes of a CSV.
 
-    ``feed`` and ``close`` raise DataError for a quoted cell that is not closed, or that is closed on a later line in the
-    middle of another cell; the message names its row, counted from 0 after the header.
+    ``feed`` and ``close`` raise DataError for a quoted cell that is not closed, or that is closed
+    on a later line inside another cell. The message names its row, counted from 0 after the header.
 
     Parameters
     ----------
-    source : name of the file, for messages.
-    delimiter : the character between cells.
+    source : str or Path
+        The name of the file, for messages.
+    delimiter : str
+        The character between cells.
     """
 
-    def __init__(self, source: object, delimiter: str):
-        self.source, self.delimiter = source, ord(delimiter)
-        self.waiting = b""  # not scanned yet: what a quote means depends on the byte after it
-        self.before = NEWLINE  # the byte before ``waiting``
-        self.inside = False  # whether ``waiting`` begins inside a quoted cell
-        self.crosses = False  # whether the open cell has a line break
-        self.records = 0  # lines that have begun, without those inside quoted cells
-        self.cell, self.record = b"", 0  # how the open cell begins, and the number of its line
+    def __init__(self, source: object, delimiter: str) -> None:
+        self.source = source
+        self.records = 0  # complete ones, without empty lines
+        self.rest, self.opening = b"", 0  # the incomplete record after them, and the place of its open quote
+        ends = rb"[%b\r\n]" % delimiter.encode()
+        # A quote opens a cell only where one begins. A cell that spans lines must be followed by the end of the cell.
+        one_line = QUOTED.replace(rb'[^"]', rb'[^"\r\n]')
+        cells = rb'(?:[^"\r\n]++|(?<!%b)(?!\A)"|%b(?=%b|[ \t])|%b)++' % (ends, QUOTED, ends, one_line)
+        self.record_pattern, self.cells_pattern = re.compile(cells + rb"[\r\n]++"), re.compile(cells)
+        self.closed_pattern = re.compile(QUOTED + rb'(?=[^"])')
 
     def feed(self, data: bytes) -> None:
-        """Scan the next bytes."""
-        data = self.waiting + data
-        cut = min(len(data.rstrip(b'"')), len(data) - 1)  # quotes side by side stay together
-        self._scan(data[:cut], data[cut])
-        self.waiting = data[cut:]
+        """Scan the next bytes.
 
-    def close(self) -> None:
-        """Scan the end of the file."""
-        self._scan(self.waiting, NEWLINE)
-        if self.inside:
+        Parameters
+        ----------
+        data : bytes
+            Any number of them.
+
+        Raises
+        ------
+        DataError
+            For a quoted cell that ends on a later line inside another cell.
+        """
+        data = (self.rest + data).lstrip(b"\r\n")
+        if b'"' not in data:  # faster
+            end = max(data.rfind(b"\n"), data.rfind(b"\r")) + 1
+            self.records += sum(map(bool, data[:end].splitlines()))
+            self.rest = data[end:]
+            return
+        end = 0
+        for record in self.record_pattern.finditer(data):
+            if record.start() != end:
+                break
+            end = record.end()
+            self.records += 1
+        self.rest = data[end:]
+        cells = self.cells_pattern.match(self.rest)
+        self.opening = cells.end() if cells else 0
+        if self.closed_pattern.match(self.rest, self.opening):
+            self._refuse("ends on a later line, in the middle of another cell")
+        if self.opening < len(self.rest) > LONGEST_RECORD:
             self._refuse("is never closed, so that the rest of the file would be one cell")
 
-    def _scan(self, data, following):
-        """Move over ``data``, which the byte ``following`` comes after."""
-        if not data:
-            return
-        if self.inside:
-            self.cell = (self.cell + data)[:SHOWN]
-        if (
-            QUOTE not in data and RETURN not in data and self.before != RETURN and not self.inside
-        ):  # nothing to look at, at a tenth of the time
-            lines = bytes([self.before]) + data
-            self.records += lines.count(b"\n") - (lines[-1] == NEWLINE) - lines.count(b"\n\n")
-            self.before = data[-1]
-            return
-        around = np.frombuffer(bytes([self.before]) + data + bytes([following]), np.uint8)
-        breaks = (around == NEWLINE) | (around == RETURN)
-        starts = np.flatnonzero(breaks[:-2] & ~breaks[1:-1])  # of lines that are not empty
-        quotes = np.flatnonzero(around[1:-1] == QUOTE)
-        opens = (np.arange(len(quotes)) + self.inside) % 2 == 0  # if quotes open and close cells in turn
-        begins = breaks[quotes] | np.isin(around[quotes], (self.delimiter, QUOTE))
-        ends = breaks[quotes + 2] | np.isin(around[quotes + 2], (self.delimiter, QUOTE, SPACE, TAB))
-        if not np.all(np.where(opens, begins, ends)):
-            quotes = self._one_by_one(data, around, breaks, starts, quotes)
-        still = (len(quotes) + self.inside) % 2 == 1
-        first = len(quotes) - 1  # of the open cell, but for the quotes in its text, which come in pairs
-        while first > 0 and quotes[first] == quotes[first - 1] + 1:
-            first -= 2
-        if still and first >= 0:
-            self._open(data, int(quotes[first]), starts, quotes)
-        rest = breaks[1 + (quotes[-1] if len(quotes) else 0) : -1]
-        self.crosses = still and bool(rest.any() or (self.crosses and not len(quotes)))
-        self.records += int(np.sum(self._outside(starts, quotes)))
-        self.inside, self.before = still, data[-1]
+    def close(self) -> None:
+        """Scan the end of the file.
 
-    def _one_by_one(self, data, around, breaks, starts, quotes):
-        """Those of ``quotes`` that open or close a cell, where others stand in the midst of an unquoted one."""
-        found, place, inside, opened = [], 0, self.inside, -1
-        while place < len(quotes):
-            at = int(quotes[place])
-            place += 1
-            if not inside:
-                if breaks[at] or around[at] == self.delimiter:
-                    inside, opened = True, at
-                    found.append(at)
-            elif around[at + 2] == QUOTE and place < len(quotes):  # two are one quote in the text
-                found += [at, at + 1]
-                place += 1
-            else:
-                proper = breaks[at + 2] or around[at + 2] in (self.delimiter, SPACE, TAB)
-                if not proper and (breaks[max(opened, 0) + 1 : at + 1].any() or (opened < 0 and self.crosses)):
-                    if opened >= 0:
-                        self._open(data, opened, starts, np.array(found))
-                    self._refuse("ends on a later line, in the midst of another cell")
-                inside = False
-                found.append(at)
-        return np.array(found, int)
+        Raises
+        ------
+        DataError
+            For a quoted cell that is not closed.
+        """
+        self.feed(b"\n")
+        if self.rest:
+            self._refuse("is never closed, so that the rest of the file would be one cell")
 
-    def _outside(self, places, quotes):
-        """Which of ``places`` are not inside quoted cells."""
-        return (np.searchsorted(quotes, places) + self.inside) % 2 == 0
-
-    def _open(self, data, at, starts, quotes):
-        """Remember the cell that the quote ``at`` opens."""
-        self.cell = data[at : at + SHOWN]
-        self.record = self.records + int(np.sum(self._outside(starts, quotes) & (starts <= at)))
-
-    def _refuse(self, what):
-        cell = self.cell.splitlines()[0].decode(errors="replace")
-        row = f"row {self.record - 2}" if self.record > 1 else "the header"
+    def _refuse(self, what: str) -> None:
+        cell = self.rest[self.opening :][:MESSAGE_BYTES].splitlines()[0].decode(errors="replace")
+        row = f"row {self.records - 1}" if self.records else "the header"
         raise DataError(
             f"{self.source}: the quoted cell that begins in {row} with {cell} {what}. Close the quote, or remove it."
         )
 
 
-def check_quotes(file: BinaryIO, source: object, delimiter: str) -> None:
-    """Raise DataError if a quoted cell of the CSV ``file`` (binary, read to its end) is not closed."""
-    scanner = QuoteScanner(source, delimiter)
-    while data := file.read(CHUNK):
-        scanner.feed(data)
-    scanner.close()
-
-
 class CheckedFile(io.RawIOBase):
-    """The binary ``file`` unchanged, up to a quoted cell that is not closed: ``error`` then is the DataError to raise.
+    """The bytes of a CSV, which end at a quoted cell that is not closed.
 
-    It is not raised here, since a reader's threads may be left in the midst of their work.
+    The error is not raised while reading, because it would interrupt the reader's threads.
+
+    Parameters
+    ----------
+    file : binary file
+        Where the bytes come from.
+    source, delimiter
+        As in ``QuoteScanner``.
+
+    Attributes
+    ----------
+    error : DataError or None
+        The error to raise after reading.
     """
 
-    def __init__(self, file: BinaryIO, source: object, delimiter: str):
-        self.file, self.scanner, self.error = file, QuoteScanner(source, delimiter), None
+    def __init__(self, file: BinaryIO, source: object, delimiter: str) -> None:
+        self.file, self.scanner = file, QuoteScanner(source, delimiter)
+        self.error: DataError | None = None
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any, /):
+    def readinto(self, buffer: Any, /) -> int:
         data = self.file.read(len(buffer)) if self.error is None else b""
         try:
             self.scanner.feed(data) if data else self.scanner.close()

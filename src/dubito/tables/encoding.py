@@ -1,102 +1,126 @@
-"""The encoding of a column, and the statistics of its rows that determine it, collected at once or piece by piece."""
+"""The encoding of a column, and the statistics that determine it, collected at once or piece by piece."""
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 
 from dubito._check import DataError, list_first
-from dubito.tables.columns import ColumnValues, RowNumbers
+from dubito.tables.columns import ColumnValues, RowNumbers, count_numbers, is_plain_number, means_missing
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
-from dubito.tables.texts import count_numbers, is_plain_number, means_missing
 
+Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 MOST_CATEGORIES = 10_000  # more in one column is an id, not a category; one-hot encoding would fill the memory
 
 
 @dataclass(frozen=True)
 class ColumnEncoding:
-    """How a column is encoded: numbers become (x − shift) / scale, booleans ±1, each category a 0/1 column.
+    """The encoding of a column: numbers become (x − shift) / scale, booleans ±1, each category a 0/1 column.
 
     Parameters
     ----------
-    name : the column's name.
-    kind : "numeric", "boolean" or "category".
-    shift, scale : of numbers, in the column's units.
-    categories : sorted by type and value.
+    name : str
+        The column's name.
+    kind : str
+        "numeric", "boolean" or "category".
+    shift, scale : float
+        Of numbers, in the column's units.
+    categories : tuple
+        Sorted by type and value.
     """
 
     name: str
     kind: str
     shift: float = 0.0
     scale: float = 1.0
-    categories: tuple = ()
+    categories: tuple[Any, ...] = ()
 
     @property
     def width(self) -> int:
-        """Number of encoded columns."""
+        """The number of encoded columns."""
         return len(self.categories) if self.kind == "category" else 1
 
-    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> Float[np.ndarray, "rows width"]:
+    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> Encoded:
         """Encode values as float32.
 
         Parameters
         ----------
-        column : values without missing ones.
-        handle_unknown : "error", or "ignore" to encode categories not seen at fit as zeros.
-        start : number of the first row, for messages.
+        column : ColumnValues
+            Without missing values.
+        handle_unknown : str
+            "error", or "ignore" to encode categories not seen in fit as zeros.
+        start : int
+            The number of the first row, for messages.
+
+        Returns
+        -------
+        float32 array of shape (rows, width)
+            The encoded columns.
 
         Raises
         ------
         DataError
             For values of another kind, and for unseen categories.
         """
-        values = column.values
+        values, where = column.values, f"Column {self.name!r} was {self.kind} at fit; now"
         if self.kind == "category":
             return self._one_hot(values if column.kind == "category" else values.tolist(), handle_unknown, start)
         if column.kind == "category":
             row = next((row for row, value in enumerate(values) if not is_plain_number(str(value))), 0)
-            found = f"{values[row]!r} in row {start + row}"
-            raise DataError(f"Column {self.name!r} was {self.kind} at fit; now it is text, such as {found}.")
+            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
         if self.kind == "boolean" and not np.isin(values, (0, 1)).all():
             row = np.isin(values, (0, 1)).argmin()
-            raise DataError(
-                f"Column {self.name!r} was boolean at fit; now row {start + row} has the value {values[row]}."
-            )
+            raise DataError(f"{where} row {start + row} has the value {values[row]}.")
         return standardize(values, self.shift, self.scale)[:, None]
 
-    def _one_hot(self, values, handle_unknown, start):
+    def _one_hot(self, values: list[Any], handle_unknown: str, start: int) -> Encoded:
         places = {value: place for place, value in enumerate(self.categories)}
         found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
         if handle_unknown == "error" and (found < 0).any():
-            row = int((found < 0).argmax())
-            raise DataError(
-                f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit; it had "
-                f"{list_first([repr(value) for value in self.categories])}.",
-                "Replace it, or set handle_unknown='ignore'.",
-                "Replace it, or leave out --unknown error.",
+            row, known = int((found < 0).argmax()), list_first([repr(value) for value in self.categories])
+            what = (
+                f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit"
             )
+            remedy = "Replace it, or set handle_unknown='ignore'."
+            raise DataError(f"{what}; it had {known}.", remedy, "Replace it, or leave out --unknown error.")
         return (found[:, None] == np.arange(self.width)).astype(np.float32)
 
 
 class ColumnStatistics:
-    """The statistics of one column's rows that determine its encoding, collected piece by piece.
+    """The statistics of a column that determine its encoding, collected piece by piece.
 
     Parameters
     ----------
-    name : the column's name.
+    name : str
+        The column's name.
+
+    Attributes
+    ----------
+    moments : ColumnMoments or None
+        Of numbers and truth values.
     """
 
-    def __init__(self, name: str):
+    def __init__(self, name: str) -> None:
         self.name, self.kind = name, "numeric"
         self.moments: ColumnMoments | None = None
-        self.declared: tuple | None = None
+        self.declared: tuple[Any, ...] | None = None
         self.counts: Counter[Any] = Counter()  # number of rows of each category
         self.first: dict[Any, int] = {}  # first row of each category
 
-    def add(self, column: ColumnValues, weight: Float[np.ndarray, "rows"], rows: RowNumbers) -> None:
-        """Add values whose rows have weights above zero and these numbers."""
+    def add(self, column: ColumnValues, weight: Float[np.ndarray, " rows"], rows: RowNumbers) -> None:
+        """Add some rows.
+
+        Parameters
+        ----------
+        column : ColumnValues
+            Their values, none missing.
+        weight : array of shape (rows,)
+            Their weights, all above zero.
+        rows : sequence of int
+            Their numbers.
+        """
         if len(weight) == 0:
             return
         self.kind = column.kind
@@ -105,56 +129,53 @@ class ColumnStatistics:
             self.counts.update(column.values)
             self.first = dict(zip(reversed(column.values), reversed(rows), strict=True)) | self.first
             self._check_number_of_categories(len(self.counts))
-            return
-        found = column_moments(column.values, weight)
-        if found.outlier is not None:
-            found = found._replace(outlier=int(rows[found.outlier]))
-        self.moments = found if self.moments is None else merge_moments(self.moments, found)
+        else:
+            found = column_moments(column.values, weight, rows)
+            self.moments = found if self.moments is None else merge_moments(self.moments, found)
 
-    @property
-    def constant(self) -> bool:
-        """Whether all values are equal, up to rounding."""
-        return len(self.counts) == 1 if self.moments is None else self.moments.constant
-
-    @property
-    def outlier(self) -> int | None:
-        """The row of an absurd outlier among the rows that were added with it, or None."""
-        return None if self.moments is None else self.moments.outlier
-
-    def _check_number_of_categories(self, count):
+    def _check_number_of_categories(self, count: int) -> None:
         if count > MOST_CATEGORIES:
             self._check_not_numbers()
-            raise DataError(
-                f"Column {self.name!r} has {count} different texts, more than {MOST_CATEGORIES}: leave it out."
-            )
+            what = f"has {count} different texts, more than {MOST_CATEGORIES}"
+            raise DataError(f"Column {self.name!r} {what}: leave it out.")
 
-    def _check_not_numbers(self):
-        """Raise DataError if this is a column of numbers that a few texts have made a column of texts."""
+    def _check_not_numbers(self) -> None:
+        """Raise DataError for a column of numbers that a few texts have made a column of texts."""
         found = count_numbers(self.counts, self.first)
         if self.declared is not None or found.other is None or not found.mostly_numbers:
             return
-        what = "stands for a missing value" if means_missing(found.other) else "is no plain number"
+        what = "stands for a missing value" if means_missing(found.other) else "is not a plain number"
         raise DataError(
             f"Column {self.name!r} is text, but {found.numbers} of its {found.total} values are numbers; "
             f"{found.other!r} in row {found.row} {what}.",
             f"Convert the column to numbers, or make it categorical: X[{self.name!r}].astype('category').",
-            f"Correct the cells that are no numbers, or name the column with --categorical {self.name}.",
+            f"Correct the cells that are not numbers, or name the column with --categorical {self.name}.",
         )
 
     def encoding(self) -> ColumnEncoding:
-        """The column's encoding; its categories are the declared ones, otherwise those seen, sorted."""
+        """Determine the column's encoding; its categories are the declared ones, otherwise those seen, sorted.
+
+        Returns
+        -------
+        ColumnEncoding
+            The encoding of all rows that were added.
+
+        Raises
+        ------
+        DataError
+            For too many categories, categories of other types, and numbers that are written as text.
+        """
         if self.moments is not None:
-            scale = self.moments.sd
-            scale = max(1.0, scale) if self.constant else scale  # huge values that differ by rounding
-            number = self.kind == "numeric"
-            return ColumnEncoding(self.name, self.kind, *((self.moments.mean, scale) if number else (0.5, 0.5)))
+            if self.kind == "boolean":
+                return ColumnEncoding(self.name, self.kind, 0.5, 0.5)
+            least = 1.0 if self.moments.constant else 0.0  # huge values may differ by rounding
+            return ColumnEncoding(self.name, self.kind, self.moments.mean, max(least, self.moments.sd))
         self._check_not_numbers()
         values = set(self.declared or self.counts)
-        strange = sorted({type(value).__name__ for value in values if not isinstance(value, str | bool | int)})
-        if strange:
-            raise DataError(
-                f"Column {self.name!r} has categories of type {list_first(strange)}: convert them to text or integers."
-            )
+        others = sorted({type(value).__name__ for value in values if not isinstance(value, str | bool | int)})
+        if others:
+            what = f"has categories of type {list_first(others)}"
+            raise DataError(f"Column {self.name!r} {what}: convert them to text or integers.")
         self._check_number_of_categories(len(values))
         categories = tuple(sorted(values, key=lambda value: (type(value).__name__, value)))
         return ColumnEncoding(self.name, "category", categories=categories)

@@ -1,31 +1,30 @@
 """A table's file read some rows at a time, in constant memory.
 
-A fitted model determines the types of a CSV's columns, so the values do not depend on how many rows are read at a time: what
-was a number at fit must be one, and what was text stays text even where it looks like a number. (Reading to fit must guess
-the types: ``reading.read_table``.)
+A fitted model determines the types of a CSV's columns, so the values do not depend on the number of
+rows that are read at a time: what was a number in fit must be one, and what was text stays text
+even where it looks like a number. (``reading.read_table``, which reads a table to fit a model,
+infers the types.)
 """
 
-import contextlib
 import csv
 import io
-import sys
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dubito._check import DataError
-from dubito.tables.csv_quotes import CheckedFile
+from dubito.tables import reading
 from dubito.tables.encoding import ColumnEncoding
 from dubito.tables.frames import split_target
-from dubito.tables.reading import check_unique_names, table_format
+from dubito.tables.reading import Source
 from dubito.tables.schema import Schema
-from dubito.tables.texts import MISSING
+
+BLOCK_BYTES = 2**22  # of a CSV, parsed at a time
 
 
 def read_blocks(
-    source: str | Path,
+    source: Source,
     schema: Schema | None,
     target: str | None = None,
     rows: int = 16384,
@@ -36,12 +35,18 @@ def read_blocks(
 
     Parameters
     ----------
-    source : .csv, .tsv or .parquet file, or "-" for CSV on standard input.
-    schema : a model's, which says what the columns of a CSV are; None for Parquet.
-    target : column to leave out.
-    rows : number of rows in a block; the last may have fewer.
-    skip : number of rows to leave out at the beginning.
-    categorical : columns of a Parquet file that become categories.
+    source : str or Path
+        A .csv, .tsv or .parquet file, or "-" for CSV on standard input.
+    schema : Schema or None
+        A model's, which determines the types of a CSV's columns; None for Parquet.
+    target : str, optional
+        A column to leave out.
+    rows : int
+        The number of rows of a block; the last may have fewer.
+    skip : int
+        The number of rows to skip at the beginning.
+    categorical : collection of str
+        Columns of a Parquet file that become categories.
 
     Yields
     ------
@@ -53,114 +58,109 @@ def read_blocks(
     DataError
         As ``read_table`` does, and for texts among numbers.
     """
-    try:
+    with reading.reading_errors(source):
         import pyarrow
-    except ImportError as error:
-        raise ImportError("Reading tables needs pyarrow: pip install 'dubito[cli]'") from error
-    parquet = table_format(source) == ".parquet"
-    start, waiting, count = skip, [], 0
 
-    def block(table):
-        if target in table.column_names:
-            table = table.drop_columns(target)
-        for name in categorical:
-            column = table[name].combine_chunks().dictionary_encode()
-            table = table.set_column(table.column_names.index(name), name, column)
-        return table if parquet else _with_types(source, table, schema, start)
+        is_parquet = reading.table_format(source) == ".parquet"
 
-    try:
-        for table in read_parquet(source, rows) if parquet else _csv(source):
+        def block(table: Any) -> Any:
+            if target in table.column_names:
+                table = table.drop_columns(target)
+            table = reading.encode_categories(table, categorical)
+            return table if is_parquet else _with_types(source, table, schema, start)
+
+        start, waiting = skip, []
+        for table in read_parquet(source, rows) if is_parquet else _read_csv(source):
             rest = table.slice(min(skip, len(table)))
             skip -= len(table) - len(rest)
-            waiting, count = [*waiting, rest], count + len(rest)
-            while count >= rows:
-                whole = pyarrow.concat_tables(waiting)
-                yield block(whole.slice(0, rows)), start
-                start, waiting, count = start + rows, [whole.slice(rows)], count - rows
-        if count or not start:
-            yield block(pyarrow.concat_tables(waiting)), start
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
+            waiting = pyarrow.concat_tables([*waiting, rest])
+            while len(waiting) >= rows:
+                yield block(waiting.slice(0, rows)), start
+                start, waiting = start + rows, waiting.slice(rows)
+            waiting = [waiting]
+        if len(waiting[0]) or not start:
+            yield block(waiting[0]), start
 
 
-def read_parquet(source: str | Path, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
-    """pyarrow Tables of a Parquet file's rows, of all columns or some; the first has no rows, so that there is one."""
+def read_parquet(source: Source, rows: int, columns: Sequence[str] | None = None) -> Iterator[Any]:
+    """Read the rows of a Parquet file.
+
+    Parameters
+    ----------
+    source : str or Path
+        The file.
+    rows : int
+        The largest number of rows of a table.
+    columns : sequence of str, optional
+        The columns to read; all by default.
+
+    Yields
+    ------
+    pyarrow.Table
+        The first has no rows, so that there is at least one.
+    """
     import pyarrow
     from pyarrow import parquet
 
     # not buffered ahead: a group of rows may be as large as the file
-    with pyarrow.OSFile(str(source)) as local, parquet.ParquetFile(local, pre_buffer=False, buffer_size=2**20) as file:
-        check_unique_names(source, file.schema_arrow.names)
+    with reading.open_local(source) as local, parquet.ParquetFile(local, pre_buffer=False, buffer_size=2**20) as file:
+        reading.check_unique_names(source, file.schema_arrow.names)
         yield file.schema_arrow.empty_table()
         for batch in file.iter_batches(rows, columns=columns):
             yield pyarrow.Table.from_batches([batch])
 
 
-def _csv(source):
-    """Tables of the file's cells as bytes, null where they are missing; the first is empty, so that there is one."""
-    import pyarrow
-
-    delimiter = "\t" if table_format(source) == ".tsv" else ","
-    stdin = contextlib.nullcontext(sys.stdin.buffer)
-    with stdin if str(source) == "-" else open(source, "rb") as opened_file:
-        checked = CheckedFile(opened_file, source, delimiter)
-        file = io.BufferedReader(checked, 2**20)
-        try:
-            yield from _csv_tables(source, file, delimiter)
-        except (DataError, pyarrow.ArrowException):
-            if checked.error is None:
-                raise
-        if checked.error is not None:  # which is why there are too few cells in the last row, or names in the header
-            raise checked.error
-
-
-def _csv_tables(source, file, delimiter):
-    """The tables of ``_csv`` from an open file."""
+def _read_csv(source: Source) -> Iterator[Any]:
+    """Tables of the cells as bytes, null where they are empty; the first has no rows, so that there is at least one."""
     import pyarrow
     from pyarrow import csv as arrow
 
-    names = _header(source, file, delimiter)
-    check_unique_names(source, names)
-    cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
-    yield cells.empty_table()
-    if file.peek(1):  # pyarrow has an error for no bytes at all
-        reader = arrow.open_csv(
-            file,
-            read_options=arrow.ReadOptions(column_names=names, block_size=2**22),
-            parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=arrow.ConvertOptions(column_types=cells, strings_can_be_null=True),
-        )
-        for batch in reader:
-            yield pyarrow.Table.from_batches([batch])
+    with reading.open_csv(source) as (file, delimiter):
+        names = _header(source, file, delimiter)
+        reading.check_unique_names(source, names)
+        cells = pyarrow.schema([(name, pyarrow.binary()) for name in names])
+        yield cells.empty_table()
+        if file.peek(1):  # pyarrow raises an error for no bytes at all
+            reader = arrow.open_csv(
+                file,
+                read_options=arrow.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
+                parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+                convert_options=arrow.ConvertOptions(column_types=cells, strings_can_be_null=True),
+            )
+            for batch in reader:
+                yield pyarrow.Table.from_batches([batch])
 
 
-def _header(source, file, delimiter):
-    """The names of a CSV's columns; ``file`` then stands where the rows begin."""
+def _header(source: Source, file: io.BufferedReader, delimiter: str) -> list[str]:
+    """The names of a CSV's columns; leaves ``file`` where the rows begin."""
     lines = (line.decode("utf-8-sig" if place == 0 else "utf-8") for place, line in enumerate(file))
-    try:
-        for names in csv.reader(lines, delimiter=delimiter):
-            if names:
-                return names
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{source} cannot be read: its first line is no header in UTF-8 ({error})") from error
+    for names in csv.reader(lines, delimiter=delimiter):
+        if names:
+            return names
     raise DataError(f"{source} cannot be read: it is empty")
 
 
 def read_labeled(
-    source: str | Path, schema: Schema, target: str | None, classes: np.ndarray | None = None
+    source: Source, schema: Schema, target: str | None, classes: np.ndarray | None = None
 ) -> tuple[Any, np.ndarray | None]:
     """Read a whole table with the column types that a model was fitted to.
 
     Parameters
     ----------
-    source, schema : as for ``read_blocks``.
-    target : name of the target's column.
-    classes : the model's classes, whose type the target gets; None for numbers.
+    source : str or Path
+        As in ``read_blocks``.
+    schema : Schema
+        The model's.
+    target : str or None
+        The name of the target's column.
+    classes : array, optional
+        The model's classes, whose type the target gets; None for numbers.
 
     Returns
     -------
     tuple
-        A pyarrow Table of the inputs, and the target (rows,) with None or NaN where it is missing; None without a target.
+        A pyarrow Table of the inputs, and the target (rows,) with None or NaN where it is missing;
+        None without a target.
 
     Raises
     ------
@@ -172,61 +172,46 @@ def read_labeled(
     table = pyarrow.concat_tables([block for block, _ in read_blocks(source, schema)])
     if target is None or target not in table.column_names:
         return table, None
-    if table_format(source) == ".parquet":
-        return split_target(table, target)
     kind = "f" if classes is None else np.asarray(classes).dtype.kind
-    if kind not in "UO":
+    if kind not in "UO" and reading.table_format(source) != ".parquet":
         column = ColumnEncoding(target, "boolean" if kind == "b" else "numeric")
         place = table.column_names.index(target)
         table = table.set_column(place, target, _with_type(table[target], column, 0))
     return split_target(table, target)
 
 
-def _with_types(source, table, schema, start):
-    """Cells with the types of their columns at fit. Columns that the model does not know stay texts: it rejects them."""
+def _with_types(source: Source, table: Any, schema: Schema | None, start: int) -> Any:
+    """Cells with the types of their columns in fit. Columns that the model does not know stay texts: it rejects them."""
     import pyarrow
 
-    names = table.column_names
-    known = dict(zip(schema.names or names, schema.columns, strict=False))
-    arrays = []
-    for name, cells in zip(names, table.columns, strict=True):
-        try:
-            texts = cells.cast(pyarrow.string())
-        except pyarrow.ArrowInvalid:
-            raise DataError(f"{source}: column {name!r} is not UTF-8 text.") from None
-        arrays.append(_with_type(texts, known[name], start) if name in known else texts)
-    return pyarrow.table(arrays, names)
+    assert schema is not None  # for CSV
+    known = dict(zip(schema.names or table.column_names, schema.columns, strict=False))
+    for place, name in enumerate(table.column_names):
+        texts = reading.cast_cells(table[name], pyarrow.string())
+        if texts is None:
+            raise DataError(f"{source}: column {name!r} is not UTF-8 text.")
+        typed = _with_type(texts, known[name], start) if name in known else texts
+        table = table.set_column(place, name, typed)
+    return table
 
 
-def _with_type(texts, column, start):
+def _with_type(texts: Any, column: ColumnEncoding, start: int) -> Any:
     """Texts of one column as numbers or truth values, unless its categories are texts."""
     import pyarrow
-    from pyarrow import compute
 
     if any(isinstance(value, str) for value in column.categories):
         return texts
-    trimmed = compute.utf8_trim_whitespace(texts)  # type: ignore[attr-defined]
-    spelled = compute.is_in(compute.utf8_lower(trimmed), pyarrow.array(sorted(MISSING)))  # type: ignore[attr-defined]
-    trimmed = compute.if_else(spelled, None, trimmed)  # type: ignore[attr-defined]
+    present = reading.without_missing_spellings(texts)
     kinds = [pyarrow.float64()] if column.kind == "numeric" else [pyarrow.bool_(), pyarrow.float64()]
     for kind in kinds:
-        with contextlib.suppress(pyarrow.ArrowInvalid):
-            return trimmed.cast(kind)
-    for row, text in enumerate(trimmed):
-        if not any(_casts(text, kind) for kind in kinds):
+        typed = reading.cast_cells(present, kind)
+        if typed is not None:
+            return typed
+    for row, text in enumerate(present):
+        if all(reading.cast_cells(text, kind) is None for kind in kinds):
             was = "of numbers" if column.kind == "category" else column.kind
             raise DataError(
                 f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}. Correct the cell, or "
                 "leave it empty and fit with --impute."
             )
     raise DataError(f"Column {column.name!r} was {column.kind} at fit; now it has both truth values and numbers.")
-
-
-def _casts(text, kind):
-    import pyarrow
-
-    try:
-        text.cast(kind)
-    except pyarrow.ArrowInvalid:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""Rows and columns of frames of any library: chosen, split off, and filled in where values are missing."""
+"""Rows and columns of frames of any library: chosen, split off, and imputed where values are missing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,41 +13,93 @@ from dubito.tables.validation import check_names_exist
 
 
 def take_rows(X: Table, rows: RowNumbers | slice) -> Any:
-    """Rows, by their numbers or as a slice, of an array or of any frame."""
+    """Select rows of an array or of any frame.
+
+    Parameters
+    ----------
+    X : frame of any library, or array
+        The table.
+    rows : sequence of int, or slice
+        The rows.
+
+    Returns
+    -------
+    frame or array
+        Of the same library.
+    """
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]
 
 
 def split_target(table: Table, target: str) -> tuple[Any, np.ndarray]:
-    """The frame without the column ``target``, and that column as an array (rows,); DataError if there is none."""
+    """Split a column off a frame.
+
+    Parameters
+    ----------
+    table : frame of any library
+        The table.
+    target : str
+        The name of the column.
+
+    Returns
+    -------
+    tuple
+        The frame without the column, and the column as an array (rows,).
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
     frame = nw.from_native(table, eager_only=True)
     check_names_exist([target], frame.columns, "There is no column")
     return frame.drop(target).to_native(), as_array(frame[target].to_native())
 
 
 def drop_missing_target(table: Table, target: str) -> tuple[Any, int]:
-    """The rows of a frame that have a value in the column ``target``, and the number of those that have none."""
-    frame = nw.from_native(table, eager_only=True)
-    check_names_exist([target], frame.columns, "There is no column")
-    missing = is_missing_in(as_array(frame[target].to_native()))
-    return (frame[np.flatnonzero(~missing)].to_native(), int(missing.sum())) if missing.any() else (table, 0)
+    """Drop the rows of a frame without a value in a column.
+
+    Parameters
+    ----------
+    table : frame of any library
+        The table.
+    target : str
+        The name of the column.
+
+    Returns
+    -------
+    tuple
+        The frame, and the number of rows dropped.
+
+    Raises
+    ------
+    DataError
+        If there is no such column.
+    """
+    missing = is_missing_in(split_target(table, target)[1])
+    if not missing.any():
+        return table, 0
+    return take_rows(table, np.flatnonzero(~missing)), int(missing.sum())
 
 
 def fill_missing(
     table: Table, values: Mapping[str, float | str] | None = None
 ) -> tuple[Any, dict[str, float | str], dict[str, int]]:
-    """A frame of inputs with its missing values filled in.
+    """Impute the missing values of a frame of inputs.
 
     Parameters
     ----------
-    table : frame of any library.
-    values : the value for each column, from an earlier call. Otherwise numbers and truth values get the column's median,
-        texts the category "missing".
+    table : frame of any library
+        The inputs.
+    values : mapping, optional
+        The value for each column, from an earlier call. Otherwise numbers and truth values get the
+        column's median, texts the category "missing".
 
     Returns
     -------
     tuple
-        The frame, the value for each column, and the number of missing values of each column that had some.
+        The frame, the value for each column, and the number of missing values of each column that
+        had some.
 
     Raises
     ------

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from dubito.tables.columns import warn_about_columns
+from dubito.tables.columns import RowNumbers, warn_about_columns
 
-CONSTANT = 1e-10  # a column is constant when its sd is at most this share of its largest magnitude
+CONSTANT = 1e-10  # a column is constant if its sd is at most this fraction of its largest magnitude
 OUTLIER = 1e6  # sd of all other rows: a single value farther away makes them nearly equal once scaled
 FARTHEST = 1e18  # standardized values are clipped here, so that squares and their sums stay finite in float32
 
@@ -21,13 +21,18 @@ FARTHEST = 1e18  # standardized values are clipped here, so that squares and the
 class ColumnMoments(NamedTuple):
     """Weighted moments of one column.
 
-    Parameters
+    Attributes
     ----------
-    weight : sum of the weights.
-    mean, sd : in the column's units.
-    largest : largest magnitude.
-    constant : whether the column is constant up to rounding.
-    outlier : row of a value more than a million sd from all others, or None.
+    weight : float
+        The sum of the weights.
+    mean, sd : float
+        In the column's units.
+    largest : float
+        The largest magnitude.
+    constant : bool
+        Whether the column is constant up to rounding.
+    outlier : int or None
+        The row of a value more than a million sd from all others.
     """
 
     weight: float
@@ -38,12 +43,27 @@ class ColumnMoments(NamedTuple):
     outlier: int | None
 
 
-def column_moments(values: Float[np.ndarray, "rows"], weight: Float[np.ndarray, "rows"]) -> ColumnMoments:
-    """The moments of finite float64 values, all with weights above zero.
+def column_moments(
+    values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"], rows: RowNumbers | None = None
+) -> ColumnMoments:
+    """The moments of a column.
 
-    They are computed in units of the power of two above the largest magnitude, which is exact and cannot overflow; a
-    second pass removes the rounding error of the first from mean and sd.
+    Parameters
+    ----------
+    values : float64 array of shape (rows,)
+        Finite numbers.
+    weight : array of shape (rows,)
+        Weights above zero.
+    rows : sequence of int, optional
+        The numbers of the rows; 0, 1, ... by default.
+
+    Returns
+    -------
+    ColumnMoments
+        Mean and sd with the rounding error of their last step only.
     """
+    # In units of the power of two above the largest magnitude, which is exact and cannot overflow. A second pass
+    # removes the rounding error of the first from mean and sd.
     largest = np.abs(values).max()
     exponent = np.frexp(largest)[1]
     unit, part = np.ldexp(values, -exponent), weight / weight.sum()
@@ -56,32 +76,59 @@ def column_moments(values: Float[np.ndarray, "rows"], weight: Float[np.ndarray, 
     others = np.delete(unit, row)
     # a single value beside equal ones is a rare indicator, not an outlier
     absurd = len(others) and np.ptp(others) > 0 and abs(unit[row] - others.mean()) > OUTLIER * others.std()
-    mean, outlier = np.ldexp(mean, exponent), row if absurd else None
-    return ColumnMoments(float(weight.sum()), float(mean), float(sd), float(largest), _constant(sd, largest), outlier)
+    outlier = None if not absurd else row if rows is None else int(rows[row])
+    mean = float(np.ldexp(mean, exponent))
+    return ColumnMoments(float(weight.sum()), mean, float(sd), float(largest), _is_constant(sd, largest), outlier)
 
 
-def _constant(sd, largest):
+def _is_constant(sd: float, largest: float) -> bool:
     return bool(sd <= CONSTANT * largest or sd < np.finfo(np.float64).tiny)
 
 
 def merge_moments(one: ColumnMoments, two: ColumnMoments) -> ColumnMoments:
-    """The moments of the union of two sets of rows, up to rounding (Chan et al. 1983). No square overflows."""
+    """The moments of the union of two sets of rows, up to rounding. No square overflows.
+
+    Parameters
+    ----------
+    one, two : ColumnMoments
+        Of the two sets.
+
+    Returns
+    -------
+    ColumnMoments
+        Of the union.
+
+    References
+    ----------
+    Chan et al. (1983), "Algorithms for computing the sample variance".
+    """
     weight, largest = one.weight + two.weight, max(one.largest, two.largest)
     share, half = two.weight / weight, 0.5 * two.mean - 0.5 * one.mean
     rest = 1 - share
     sd = math.hypot(math.sqrt(rest) * one.sd, math.sqrt(share) * two.sd, 2 * math.sqrt(share * rest) * half)
     outlier = two.outlier if one.outlier is None else one.outlier
-    return ColumnMoments(weight, one.mean + 2 * share * half, sd, largest, _constant(sd, largest), outlier)
+    return ColumnMoments(weight, one.mean + 2 * share * half, sd, largest, _is_constant(sd, largest), outlier)
 
 
 def standardize(
-    values: Float[np.ndarray, "rows *columns"],
-    shift: float | Float[np.ndarray, "columns"],
-    scale: float | Float[np.ndarray, "columns"],
+    values: Float[np.ndarray, "rows *columns"], shift: float | np.ndarray, scale: float | np.ndarray
 ) -> Float[np.ndarray, "rows *columns"]:
-    """(values − shift) / scale in float64, then float32, clipped to ±``FARTHEST``. Halves, so no difference overflows."""
+    """(values − shift) / scale in float64, then float32, clipped to ±``FARTHEST``.
+
+    Parameters
+    ----------
+    values : array of shape (rows,) or (rows, columns)
+        Finite numbers.
+    shift, scale : float, or array of shape (columns,)
+        In the same units.
+
+    Returns
+    -------
+    float32 array
+        The same shape.
+    """
     with np.errstate(over="ignore"):
-        exact = (0.5 * values - 0.5 * shift) / (0.5 * scale)
+        exact = (0.5 * values - 0.5 * shift) / (0.5 * scale)  # with halves, no difference overflows
     return np.clip(exact, -FARTHEST, FARTHEST).astype(np.float32)
 
 
@@ -91,7 +138,8 @@ class TargetScaler:
 
     Parameters
     ----------
-    shift, scale : a number for each target, in the target's units.
+    shift, scale : tuple of float
+        A number per target, in its units.
     """
 
     shift: tuple[float, ...]
@@ -99,43 +147,68 @@ class TargetScaler:
 
     @classmethod
     def fit(
-        cls,
-        y: Float[np.ndarray, "rows targets"],
-        weight: Float[np.ndarray, "rows"] | None = None,
-        numbers: Sequence[int] | np.ndarray | None = None,
+        cls, y: np.ndarray, weight: Float[np.ndarray, " rows"] | None = None, numbers: RowNumbers | None = None
     ) -> "TargetScaler":
         """The scaler with the weighted mean and sd of each target.
 
-        A constant target gets a millionth of its size as scale (1e-6 for 0), so that predictions keep a small spread.
-        Warns of constant targets and of absurd outliers (DataWarning).
+        A constant target gets a millionth of its magnitude as scale (1e-6 for 0), so that
+        predictions keep a small spread. Warns of constant targets and of absurd outliers
+        (DataWarning).
 
         Parameters
         ----------
-        y : finite numbers.
-        weight : checked sample weights; rows of weight zero are left out. None is ones.
-        numbers : those of the rows in warnings, 0, 1, ... by default.
+        y : array of shape (rows, targets)
+            Finite numbers.
+        weight : array of shape (rows,), optional
+            Checked sample weights; rows of weight zero are left out. Ones by default.
+        numbers : sequence of int, optional
+            The numbers of the rows in warnings; 0, 1, ... by default.
+
+        Returns
+        -------
+        TargetScaler
+            The scaler.
         """
         weight = np.ones(len(y)) if weight is None else weight.astype(np.float64)
         rows = np.flatnonzero(weight)
-        found = [column_moments(column, weight[rows]) for column in np.asarray(y, np.float64)[rows].T]
-        rows = rows if numbers is None else np.asarray(numbers)[rows]
-        return cls.of([m if m.outlier is None else m._replace(outlier=int(rows[m.outlier])) for m in found])
+        names = rows if numbers is None else np.asarray(numbers)[rows]
+        return cls.of([column_moments(column, weight[rows], names) for column in np.asarray(y, np.float64)[rows].T])
 
     @classmethod
     def of(cls, found: Sequence[ColumnMoments]) -> "TargetScaler":
-        """The same as ``fit``, from the moments of each target."""
+        """The same as ``fit``, from the moments of each target.
+
+        Parameters
+        ----------
+        found : sequence of ColumnMoments
+            In the order of the targets.
+
+        Returns
+        -------
+        TargetScaler
+            The scaler.
+        """
+        constant = [f"target {k}" for k, m in enumerate(found) if m.constant]
         far = [f"target {k} (row {m.outlier})" for k, m in enumerate(found) if m.outlier is not None]
-        warn_about_columns(
-            "Constant targets, from which nothing can be learned",
-            [f"target {k}" for k, m in enumerate(found) if m.constant],
-        )
+        warn_about_columns("Constant targets, from which nothing can be learned", constant)
         warn_about_columns(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         sizes = (m.largest if m.largest > 1e-300 else 1.0 for m in found)
         scales = tuple(1e-6 * size if m.constant else m.sd for m, size in zip(found, sizes, strict=True))
         return cls(tuple(m.mean for m in found), scales)
 
     def transform(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-        """Standardized targets as float32; columns beyond the targets, the marks of censored ones, stay as they are."""
+        """Standardize targets.
+
+        Parameters
+        ----------
+        y : array of shape (rows, columns)
+            Columns beyond the targets, the marks of censored ones, stay as they are.
+
+        Returns
+        -------
+        float32 array of shape (rows, columns)
+            The standardized targets.
+        """
         y, known = np.asarray(y, np.float64), len(self.shift)
         moved = standardize(y[:, :known], np.array(self.shift), np.array(self.scale))
         return np.concatenate([moved, y[:, known:].astype(np.float32)], axis=1)

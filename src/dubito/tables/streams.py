@@ -1,44 +1,52 @@
 """A Parquet table that need not fit into memory, to fit a model to: its columns learned, and its rows as a stream."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Float
 
-from dubito._check import DataError, in_rows, list_first
+from dubito._check import DataError, in_rows
 from dubito._values import is_missing_in
 from dubito.tables.columns import ColumnValues, open_table, read_columns
 from dubito.tables.encoding import ColumnStatistics
 from dubito.tables.files import read_blocks, read_parquet
 from dubito.tables.frames import drop_missing_target, split_target
-from dubito.tables.reading import table_format
+from dubito.tables.reading import Source, open_local, reading_errors, table_format
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
-from dubito.tables.validation import check_target, target_kind
+from dubito.tables.validation import check_names_exist, check_target, integer_target_kind, target_kind
+
+Pieces: TypeAlias = Callable[[], Iterator[tuple[np.ndarray, ...]]]  # a stream of rows, which can be read again
 
 PIECE_ROWS = 2**16  # rows in memory at a time
 
 
 def learn_table(
-    path: str | Path, target: str, task: str, categorical: Collection[str] = (), drop_missing: bool = False
+    path: Source, target: str, task: str, categorical: Collection[str] = (), drop_missing: bool = False
 ) -> tuple[Schema, Any, int]:
     """Learn the columns and the target of a Parquet table, in one reading.
 
+    The results are those of ``Schema.fit`` and ``TargetScaler.fit`` on the whole table, up to
+    rounding; an absurd outlier is detected among the 65,536 rows around it.
+
     Parameters
     ----------
-    path : .parquet file.
-    target : name of the target's column.
-    task : "regression" or "classification".
-    categorical : columns that become categories whatever they hold.
-    drop_missing : leave out the rows that have no value of the target, which are an error otherwise.
+    path : str or Path
+        A .parquet file.
+    target : str
+        The name of the target's column.
+    task : str
+        ``"regression"`` or ``"classification"``.
+    categorical : collection of str
+        Columns that become categories, whatever they contain.
+    drop_missing : bool
+        Leave out the rows without a value of the target, which are an error otherwise.
 
     Returns
     -------
     tuple
-        The ``Schema``; the ``TargetScaler``, or the sorted labels of the classes; the number of rows used. They are those
-        of ``Schema.fit`` and ``TargetScaler.fit`` on the whole table, up to rounding; an absurd outlier is detected among
-        the 65,536 rows around it.
+        The ``Schema``; the ``TargetScaler``, or the sorted classes; the number of rows used.
 
     Raises
     ------
@@ -46,73 +54,96 @@ def learn_table(
         As ``Schema.fit`` and ``check_target`` do, and for any other file.
     """
     _check_parquet(path)
-    statistics: dict[Any, ColumnStatistics] = {}
-    labels, count, missing = [], 0, []
+    statistics: dict[str, ColumnStatistics] = {}
+    of_target, labels, count, missing = ColumnStatistics(target), [], 0, []
     for table, start in read_blocks(path, None, rows=PIECE_ROWS, categorical=categorical):
         inputs, y = split_target(table, target)
         absent = is_missing_in(y)
         missing += (start + np.flatnonzero(absent)).tolist()
-        rows = start + np.flatnonzero(~absent)
+        used = np.flatnonzero(~absent)
+        count, rows, weight = count + len(used), start + used, np.ones(len(used))
         names, frame = open_table(inputs, least=0)
-        for name, column in zip(names, read_columns(names, frame[rows - start], rows), strict=True):
-            statistics.setdefault(name, ColumnStatistics(name)).add(column, np.ones(len(rows)), rows)
+        for name, column in zip(names, read_columns(names, frame[used], rows), strict=True):
+            statistics.setdefault(name, ColumnStatistics(name)).add(column, weight, rows)
         if task == "classification":
-            labels = np.unique(np.concatenate([labels, y[~absent]]) if len(labels) else y[~absent])
-        elif len(rows):
-            column = ColumnValues("numeric", check_target(y, len(y), task, rows - start)[0][:, 0])
-            statistics.setdefault(None, ColumnStatistics(target)).add(column, np.ones(len(rows)), rows)
-        count += len(rows)
+            labels = np.unique(np.concatenate([labels, y[used]]) if len(labels) else y[used])
+        elif len(used):
+            of_target.add(ColumnValues("numeric", check_target(y, len(y), task, used)[0][:, 0]), weight, rows)
     if missing and not drop_missing:
         where = in_rows(np.ones(len(missing), bool), missing)
-        raise DataError(
-            f"{len(missing)} values of the target {target!r} are missing, {where}.", "Leave these rows out."
-        )
+        what = f"{len(missing)} values of the target {target!r} are missing, {where}."
+        raise DataError(what, "Leave these rows out.")
     if count < 2:
         raise DataError(f"{path} has {count} rows with a target; at least two are needed to fit.")
-    if task == "classification":
-        classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
-        return Schema.of([*statistics.values()]), classes, count
-    moments = statistics.pop(None).moments
-    assert moments is not None  # there are rows
-    return Schema.of([*statistics.values()]), TargetScaler.of([moments]), count
+    schema = Schema.of([*statistics.values()])
+    if of_target.moments is not None:
+        return schema, TargetScaler.of([of_target.moments]), count
+    classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
+    return schema, classes, count
 
 
-def target_kind_of_file(path: str | Path, target: str) -> str:
-    """``target_kind`` of a column of a Parquet file, in constant memory; DataError for another file."""
-    import pyarrow
+def target_kind_of_file(path: Source, target: str) -> str:
+    """The task that a column of a Parquet file suggests, in constant memory; see ``target_kind``.
+
+    Parameters
+    ----------
+    path : str or Path
+        A .parquet file.
+    target : str
+        The name of the column.
+
+    Returns
+    -------
+    str
+        ``"regression"`` or ``"classification"``.
+
+    Raises
+    ------
+    DataError
+        As ``target_kind`` does, and for any other file.
+    """
+    from pyarrow import types
 
     _check_parquet(path)
     codes, count = set(), 0
     for table, _ in read_blocks(path, None, rows=PIECE_ROWS):
         split_target(table, target)
         column = table.column(target)
-        if not pyarrow.types.is_integer(column.type):
+        if not types.is_integer(column.type):
             return target_kind(table, target)
         codes.update(column.drop_null().unique().to_pylist())
         count += len(column) - column.null_count
         if len(codes) > 10:
             return "regression"
-    few = pyarrow.table({target: sorted(codes) * 2})
-    return target_kind(few, target) if count >= 2 * len(codes) else "regression"
+    return integer_target_kind(sorted(codes), count)
 
 
-def _check_parquet(path):
+def _check_parquet(path: Source) -> None:
     if table_format(path) != ".parquet":
-        raise DataError(f"{path}: only a .parquet table can be read piece by piece to fit; convert it.")
+        raise DataError(f"{path}: only .parquet tables can be streamed. Convert the table.")
 
 
-def table_pieces(
-    path: str | Path, target: str, schema: Schema, known: Any, categorical: Collection[str] = ()
-) -> Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]:
+def table_pieces(path: Source, target: str, schema: Schema, known: Any, categorical: Collection[str] = ()) -> Pieces:
     """A Parquet table as the stream that ``fit`` takes for ``x``.
 
     Parameters
     ----------
-    path, target, categorical : as for ``learn_table``; rows without a value of ``target`` are left out.
-    schema, known : what ``learn_table`` returned; ``known`` is the ``TargetScaler`` or the sorted classes.
+    path : str or Path
+        A .parquet file.
+    target : str
+        The name of the target's column; rows without a value of it are left out.
+    schema, known
+        As returned by ``learn_table``; ``known`` is the ``TargetScaler`` or the sorted classes.
+    categorical : collection of str
+        As in ``learn_table``.
+
+    Returns
+    -------
+    callable
+        Each call reads the file again: an iterator of (x, y).
     """
 
-    def pieces():
+    def pieces() -> Iterator[tuple[np.ndarray, ...]]:
         for table, start in read_blocks(path, schema, rows=PIECE_ROWS, categorical=categorical):
             inputs, values = split_target(drop_missing_target(table, target)[0], target)
             scaled = isinstance(known, TargetScaler)
@@ -123,61 +154,60 @@ def table_pieces(
 
 
 def parquet_pieces(
-    path: str | Path, inputs: Sequence[str], target: str | Sequence[str], weight: str | None = None
-) -> Callable[[], Iterator[tuple[np.ndarray, ...]]]:
+    path: Source, inputs: Sequence[str], target: str | Sequence[str], weight: str | None = None
+) -> Pieces:
     """A Parquet file as the stream that ``fit`` takes for ``x``, to train without loading it whole.
 
     Parameters
     ----------
-    path : the file. It should not be sorted: ``fit`` shuffles rows only within pieces of 65,536.
-    inputs : columns of numbers or truth values, in the order of the network's inputs. Nothing is scaled.
-    target : such a column, or several for y (rows, targets).
-    weight : column of the sample weights.
+    path : str or Path
+        The file. It should not be sorted: ``fit`` shuffles rows only within pieces of 65,536.
+    inputs : sequence of str
+        Columns of numbers or truth values, in the order of the network's inputs. Nothing is scaled.
+    target : str or sequence of str
+        Such a column, or several for y (rows, targets).
+    weight : str, optional
+        The column of the sample weights.
 
     Returns
     -------
     callable
-        Each call reads the file anew: an iterator of (x, y) or (x, y, weight).
+        Each call reads the file again: an iterator of (x, y) or (x, y, weight).
 
     Raises
     ------
     DataError
-        For a file that cannot be read, and for a column that is missing or not of numbers; the callable also for missing
-        values.
+        For a file that cannot be read, and for a column that is missing or not numeric; the
+        callable also for missing values.
     """
-    import pyarrow
-    from pyarrow import parquet, types
-
     several = not isinstance(target, str)
-    columns = [*inputs, *([target] if isinstance(target, str) else target), *([] if weight is None else [weight])]
-    try:
-        with pyarrow.OSFile(str(path)) as file:  # a name might be taken for an address
+    targets = [target] if isinstance(target, str) else [*target]
+    columns = [*inputs, *targets, *([] if weight is None else [weight])]
+    with reading_errors(path):
+        from pyarrow import parquet, types
+
+        with open_local(path) as file:
             schema = parquet.read_schema(file)
-    except (OSError, pyarrow.ArrowException) as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    check_names_exist(columns, schema.names, f"{path} has no column")
     for name in columns:
-        if name not in schema.names:
-            raise DataError(f"{path} has no column {name!r}. The columns are {list_first([*map(repr, schema.names)])}.")
         kind = schema.field(name).type
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-            raise DataError(f"{path}: column {name!r} is of {kind}, not of numbers.")
+            raise DataError(f"{path}: column {name!r} has the type {kind} and is not numeric.")
 
-    def pieces():
-        start, end = 0, len(columns) - (weight is not None)
-        try:
+    def pieces() -> Iterator[tuple[np.ndarray, ...]]:
+        start, end = 0, len(inputs) + len(targets)
+        with reading_errors(path):
             for table in read_parquet(path, PIECE_ROWS, list(dict.fromkeys(columns))):
                 arrays = [_complete_column(path, table, name, start) for name in columns]
                 y = _side_by_side(arrays[len(inputs) : end]) if several else arrays[len(inputs)]
                 yield (_side_by_side(arrays[: len(inputs)]), y, *arrays[end:])
                 start += len(table)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
 
     return pieces
 
 
-def _complete_column(path, table, name, start):
-    """A column's values (n,); DataError where some are missing. ``start``: the number of the first row."""
+def _complete_column(path: Source, table: Any, name: str, start: int) -> np.ndarray:
+    """A column's values (rows,); DataError where some are missing. ``start``: the number of the first row."""
     column = table.column(name)
     if column.null_count:
         row = start + int(np.argmax(column.is_null().to_numpy()))
@@ -185,10 +215,7 @@ def _complete_column(path, table, name, start):
     return column.to_numpy()
 
 
-def _side_by_side(columns):
-    """Columns (n,) as one float32 array (n, K); what exceeds float32 becomes infinite, which ``fit`` rejects."""
-    out = np.empty((len(columns[0]), len(columns)), np.float32)
+def _side_by_side(columns: Sequence[np.ndarray]) -> Float[np.ndarray, "rows columns"]:
+    """Columns (rows,) as one float32 array; what exceeds float32 becomes infinite, which ``fit`` rejects."""
     with np.errstate(over="ignore"):
-        for place, column in enumerate(columns):
-            out[:, place] = column
-    return out
+        return np.stack([column.astype(np.float32) for column in columns], axis=1)

@@ -1,4 +1,4 @@
-"""Which likelihood an estimator's ``likelihood`` parameter means for a target, and how the target is scaled for it."""
+"""The likelihood that an estimator's ``likelihood`` parameter means for a target, and the scaling of the target for it."""
 
 import math
 import warnings
@@ -11,10 +11,8 @@ from sklearn.exceptions import DataConversionWarning
 
 from dubito._check import DataError, DataWarning, list_first
 from dubito._values import Column
+from dubito.models.likelihoods import by_name, classes, gaussian
 from dubito.models.likelihoods.base import Likelihood
-from dubito.models.likelihoods.by_name import get_likelihood, target_error
-from dubito.models.likelihoods.classes import Bernoulli, Categorical, Ordered
-from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.validation import check_target
 
@@ -22,26 +20,31 @@ NOISE_AFTER_MEAN = ("gaussian", "heteroscedastic")  # likelihoods whose noise th
 
 
 def regression_target(
-    likelihood: Any, y: Column, weight: Float[np.ndarray, "rows"], noise_after_mean: bool
+    likelihood: Any, y: Column, weight: Float[np.ndarray, " rows"], noise_after_mean: bool
 ) -> tuple[Any, TargetScaler, Float[np.ndarray, "used columns"]]:
     """The likelihood of a regression, the scaler of its target, and the scaled target.
 
     Parameters
     ----------
-    likelihood : None, a name, or an object.
-    y : (rows,) or (rows, columns).
-    weight : checked sample weights; rows of weight zero may hold anything and are left out.
-    noise_after_mean : whether the method is the default one, which fits squared error first and the noise afterwards.
+    likelihood : None, str or Likelihood
+        The parameter of the estimator.
+    y : array of shape (rows,) or (rows, columns)
+        The target.
+    weight : array of shape (rows,)
+        Checked sample weights; rows of weight zero may contain anything and are left out.
+    noise_after_mean : bool
+        Whether the method is the default one, which fits squared error first and the noise
+        afterwards.
 
     Returns
     -------
     tuple
-        Likelihood, ``TargetScaler``, and the used rows of y as float32 (used, columns).
+        The likelihood, the ``TargetScaler``, and the used rows of y as float32 (used, columns).
 
     Raises
     ------
     DataError
-        For values that are no targets of the likelihood; the message names their rows.
+        For values that are not targets of the likelihood; the message names their rows.
     """
     rows = np.flatnonzero(weight)
     table, flat = check_target(y, len(weight), "regression", rows)
@@ -49,32 +52,61 @@ def regression_target(
         message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
         warnings.warn(message, DataConversionWarning, stacklevel=3)
     chosen = regression_likelihood(likelihood, table.shape[1], noise_after_mean)
-    problem = target_error(chosen, table, rows)
-    if problem is not None:
-        raise DataError(problem)
+    _check_supported(chosen, table, rows)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
     chosen, scaler = match_scale(chosen, TargetScaler.fit(measured, weight[rows], rows))
     scaled = scaler.transform(table)
-    problem = target_error(chosen, scaled, rows)  # float32 may round a small positive number to 0
-    if problem is not None:
-        raise DataError(problem)
+    _check_supported(chosen, scaled, rows)  # float32 may round a small positive number to 0
     return chosen, scaler, scaled
 
 
+def _check_supported(likelihood: Likelihood, table: Float[np.ndarray, "used columns"], rows: np.ndarray) -> None:
+    problem = by_name.target_error(likelihood, table, rows)
+    if problem is not None:
+        raise DataError(problem)
+
+
 def regression_likelihood(likelihood: Any, columns: int, noise_after_mean: bool) -> Any:
-    """The likelihood of a regression whose y has so many columns; arguments as for ``regression_target``."""
-    if likelihood is None or noise_after_mean and isinstance(likelihood, str) and likelihood in NOISE_AFTER_MEAN:
-        return Gaussian(1.0 if noise_after_mean else None, targets=columns)
-    if isinstance(likelihood, str):
-        return get_likelihood(likelihood, "regression").make(columns)
-    return check_likelihood(likelihood, "regression")
+    """The likelihood of a regression.
+
+    Parameters
+    ----------
+    likelihood, noise_after_mean
+        As in ``regression_target``.
+    columns : int
+        The number of columns of y.
+
+    Returns
+    -------
+    Likelihood
+        A Gaussian by default.
+    """
+    by_default = (
+        likelihood is None or noise_after_mean and isinstance(likelihood, str) and likelihood in NOISE_AFTER_MEAN
+    )
+    if by_default:
+        return gaussian.Gaussian(1.0 if noise_after_mean else None, targets=columns)
+    return _named_or_own(likelihood, "regression", columns)
 
 
 def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScaler]:
-    """A likelihood and a scaler that fit one another.
+    """Match a likelihood and a scaler to one another.
 
-    They stay as they are, unless the likelihood needs targets in their own units: then the scaler is the identity, and for
-    counts the likelihood's level is the log of the mean count, which centers log means as a shift centers means.
+    They are unchanged, unless the likelihood needs targets in their original units: then the scaler
+    is the identity, and for counts the likelihood's level is the log of the mean count, which
+    centers log means as a shift centers means.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        A likelihood for regression.
+    scaler : TargetScaler
+        As fitted.
+
+    Returns
+    -------
+    tuple
+        The likelihood and the scaler to use.
     """
     if likelihood.standardizes_targets:
         return likelihood, scaler
@@ -89,38 +121,41 @@ def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:
 
     Parameters
     ----------
-    likelihood : None, a name, or an object.
-    labels : the sorted classes.
+    likelihood : None, str or Likelihood
+        The parameter of the estimator.
+    labels : array of shape (classes,)
+        The sorted classes.
+
+    Returns
+    -------
+    Likelihood
+        Bernoulli or Categorical by default.
 
     Raises
     ------
     DataError
-        For a likelihood of another number of classes.
+        For a likelihood with another number of classes.
     """
     count = len(labels)
     if likelihood is None:
-        return Bernoulli() if count == 2 else Categorical(classes=count)
-    by_name = isinstance(likelihood, str)
-    chosen = (
-        get_likelihood(likelihood, "classification").make(count)
-        if by_name
-        else check_likelihood(likelihood, "classification")
-    )
-    wanted = chosen.classes
-    if wanted != count:
-        raise DataError(
-            f"{type(chosen).__name__} is for {wanted} classes, and y has {count}: {list_first(list(labels))}."
-        )
-    if isinstance(chosen, Ordered) and labels.dtype.kind in "UO":
-        message = f"The classes are ordered as texts: {list_first(list(labels))}. Use numbers for another order."
+        return classes.Bernoulli() if count == 2 else classes.Categorical(classes=count)
+    chosen, names = _named_or_own(likelihood, "classification", count), list_first(list(labels))
+    if chosen.classes != count:
+        raise DataError(f"{type(chosen).__name__} is for {chosen.classes} classes, and y has {count}: {names}.")
+    if isinstance(chosen, classes.Ordered) and labels.dtype.kind in "UO":
+        message = f"The classes are ordered as texts: {names}. Use numbers for another order."
         warnings.warn(message, DataWarning, stacklevel=4)
     return chosen
 
 
-def check_likelihood(likelihood: Any, task: str) -> Any:
-    """The likelihood itself; ValueError for what is none, and for one of another task."""
+def _named_or_own(likelihood: Any, task: str, count: int) -> Likelihood:
+    """A likelihood by name for so many columns or classes, or the object itself; ValueError for one of another task."""
+    if isinstance(likelihood, str):
+        return by_name.get_likelihood(likelihood, task).make(count)
     if not isinstance(likelihood, Likelihood):
-        raise ValueError(f"likelihood is None, a name, or a likelihood such as dubito.Gaussian(); got {likelihood!r}")
+        raise ValueError(
+            f"likelihood must be None, a name, or a likelihood such as dubito.Gaussian(); got {likelihood!r}"
+        )
     if likelihood.task != task:
         raise ValueError(f"{type(likelihood).__name__} is a likelihood for {likelihood.task}, not for {task}")
     return likelihood

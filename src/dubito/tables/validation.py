@@ -1,6 +1,5 @@
-"""Checks of what a fit is given beside the table: sample weights, the target, and the task that a target is for."""
+"""Checks of the other inputs of a fit: sample weights, the target, and its task."""
 
-import difflib
 import numbers
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -12,27 +11,33 @@ from jaxtyping import Float
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from dubito._check import DataError, check_weight_sum, list_first
+from dubito._check import DataError, check_weight_sum, did_you_mean, list_first
 from dubito._values import Column, Table, as_array, is_missing
-from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers
-from dubito.tables.texts import count_numbers
+from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers, count_numbers
 
 FEW_CLASSES = 10  # so many different texts or codes can be classes of any number of rows
 
 
-def check_weight(weight: Any, n: int) -> Float[np.ndarray, "rows"]:
-    """Sample weights as float32; a weight of zero leaves its row out.
+def check_weight(weight: Any, n: int) -> Float[np.ndarray, " rows"]:
+    """Check sample weights; a weight of zero leaves its row out.
 
     Parameters
     ----------
-    weight : (n,), a number for all rows, or None for ones.
-    n : number of rows.
+    weight : array of shape (n,), float or None
+        A number is that of all rows; None is ones.
+    n : int
+        The number of rows.
+
+    Returns
+    -------
+    float32 array of shape (n,)
+        The weights.
 
     Raises
     ------
     DataError
-        In scikit-learn's words, for weights of another shape, negative, missing or infinite ones, for no weight above
-        zero, and for a sum beyond what float32 can hold.
+        In scikit-learn's words, for weights of another shape, for negative, missing or infinite
+        ones, if none is above zero, and for a sum beyond what float32 can hold.
     """
     if weight is None:
         return np.ones(n, np.float32)
@@ -56,25 +61,31 @@ def check_weight(weight: Any, n: int) -> Float[np.ndarray, "rows"]:
 
 
 def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -> tuple[np.ndarray, Any]:
-    """The target as numbers or as indices of classes.
+    """Read the target as numbers, or as indices of classes.
 
     Parameters
     ----------
-    y : (n,) or, for regression, (n, targets).
-    n : number of rows of the table beside it.
-    task : "regression" or "classification".
-    rows : numbers of the rows to use and to name in messages, all by default; the others may hold anything.
+    y : array of shape (n,) or, for regression, (n, targets)
+        The target.
+    n : int
+        The number of rows of the table.
+    task : str
+        ``"regression"`` or ``"classification"``.
+    rows : sequence of int, optional
+        The numbers of the rows to use and to name in messages, all by default; the others may
+        contain anything.
 
     Returns
     -------
     tuple
-        Regression: float64 (rows, targets), and whether y had one dimension. Classification: the sorted classes, and
-        the index of each row's class, int32 (rows,).
+        Regression: float64 (rows, targets), and whether y had one dimension. Classification: the
+        sorted classes, and the index of each row's class, int32 (rows,).
 
     Raises
     ------
     DataError
-        For missing, infinite and non-numeric values, labels of mixed types, and another number of rows.
+        For missing, infinite and non-numeric values, labels of mixed types, and another number of
+        rows.
     """
     if task not in ("regression", "classification"):
         raise ValueError(f"task is 'regression' or 'classification', not {task!r}")
@@ -90,44 +101,53 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
         raise DataError(f"Found input variables with inconsistent numbers of samples: [{n}, {len(y)}]")
     rows, y = (range(n), y) if rows is None or y.ndim == 0 else (rows, y[rows])
     if task == "classification":
-        classes, places = np.unique(_labels(y, rows), return_inverse=True)
+        try:
+            classes, places = np.unique(_labels(y, rows), return_inverse=True)
+        except ValueError as error:
+            raise error if isinstance(error, DataError) else DataError(str(error)) from error
         return classes, places.astype(np.int32)
     values = check_numbers(y, "y", ensure_2d=False, ensure_min_samples=0)
     table: Any = values[:, None] if values.ndim == 1 else values
-    names = [f"target {k}" for k in range(table.shape[1])]
-    check_complete("y", [ColumnValues("numeric", column) for column in table.T], names, rows)
+    columns = [ColumnValues("numeric", column) for column in table.T]
+    check_complete("y", columns, [f"target {k}" for k in range(len(columns))], rows)
     return table, values.ndim == 1
 
 
-def _labels(y, rows):
+def _labels(y: np.ndarray, rows: RowNumbers) -> np.ndarray:
     """Class labels (n,) of one plain type; warns for a column vector as scikit-learn does."""
-    try:
-        labels = column_or_1d(y, warn=True)
-        if labels.dtype == object:
-            check_complete(
-                "y", [ColumnValues("category", [None if is_missing(label) else label for label in labels])], ["y"], rows
-            )
-            kinds, texts = sorted({type(label).__name__ for label in labels}), all(isinstance(v, str) for v in labels)
-            labels = labels if texts else np.array(labels.tolist())
-            if len(kinds) > 1 or labels.ndim > 1 or not texts and labels.dtype.kind not in "biuf":
-                raise DataError(f"Unknown label type: {list_first(kinds)}. Labels are of one type: text or integers.")
-        if labels.dtype.kind == "f":
-            check_complete("y", [ColumnValues("numeric", labels)], ["y"], rows)
-        if labels.dtype.kind not in "biufcUO":
-            raise DataError(f"Unknown label type: {labels.dtype}. Convert the labels to text or integers.")
-        check_classification_targets(labels)
-    except DataError:
-        raise
-    except ValueError as error:
-        raise DataError(str(error)) from error
+    labels = column_or_1d(y, warn=True)
+    if labels.dtype == object:
+        present = [None if is_missing(label) else label for label in labels]
+        check_complete("y", [ColumnValues("category", present)], ["y"], rows)
+        kinds, texts = sorted({type(label).__name__ for label in labels}), all(isinstance(v, str) for v in labels)
+        labels = labels if texts else np.array(labels.tolist())
+        if len(kinds) > 1 or labels.ndim > 1 or not texts and labels.dtype.kind not in "biuf":
+            raise DataError(f"Unknown label type: {list_first(kinds)}. Labels are of one type: text or integers.")
+    if labels.dtype.kind == "f":
+        check_complete("y", [ColumnValues("numeric", labels)], ["y"], rows)
+    if labels.dtype.kind not in "biufcUO":
+        raise DataError(f"Unknown label type: {labels.dtype}. Convert the labels to text or integers.")
+    check_classification_targets(labels)
     return labels
 
 
 def target_kind(table: Table, target: str) -> str:
-    """The task, "regression" or "classification", that a table's column ``target`` suggests.
+    """The task that a column of a table suggests.
 
-    Texts, truth values and categories are classes; numbers with decimals are not. Integers are classes if they look like
-    codes: two values, or up to ten that are exactly 0…k−1 or 1…k, and on average at least two rows of each.
+    Texts, truth values and categories are classes; numbers with decimals are not. For integers see
+    ``integer_target_kind``.
+
+    Parameters
+    ----------
+    table : frame of any library
+        The table.
+    target : str
+        The name of the column.
+
+    Returns
+    -------
+    str
+        ``"regression"`` or ``"classification"``.
 
     Raises
     ------
@@ -140,16 +160,36 @@ def target_kind(table: Table, target: str) -> str:
     series = column.drop_nulls()
     if series.dtype in (nw.String, nw.Boolean, nw.Categorical, nw.Enum):
         return "classification"
-    if not series.dtype.is_integer():
-        if series.dtype.is_numeric() or series.dtype == nw.Object:
-            return "regression"
-        raise DataError(f"The target {series.name!r} has the dtype {series.dtype}: neither numbers nor classes.")
-    codes = sorted(series.unique().to_list())
+    if series.dtype.is_integer():
+        return integer_target_kind(sorted(series.unique().to_list()), len(series))
+    if series.dtype.is_numeric() or series.dtype == nw.Object:
+        return "regression"
+    raise DataError(f"The target {series.name!r} has the dtype {series.dtype}: neither numbers nor classes.")
+
+
+def integer_target_kind(codes: Sequence[int], count: int) -> str:
+    """The task that integers suggest.
+
+    They are classes if they look like codes: two values, or up to ten that are exactly 0…k−1 or
+    1…k, and on average at least two rows of each.
+
+    Parameters
+    ----------
+    codes : sequence of int
+        The different values, sorted.
+    count : int
+        The number of rows.
+
+    Returns
+    -------
+    str
+        ``"regression"`` or ``"classification"``.
+    """
     run = 0 < len(codes) <= 10 and codes[0] in (0, 1) and codes[-1] - codes[0] == len(codes) - 1
-    return "classification" if (run or len(codes) == 2) and len(series) >= 2 * len(codes) else "regression"
+    return "classification" if (run or len(codes) == 2) and count >= 2 * len(codes) else "regression"
 
 
-def _check_classes(column):
+def _check_classes(column: nw.Series) -> None:
     """Raise DataError if texts cannot well be classes: if they are numbers, or nearly all different."""
     values = column.to_list()
     counts = Counter(value for value in values if value is not None)
@@ -157,9 +197,8 @@ def _check_classes(column):
     problem, total = None, sum(counts.values())
     few = len(counts) <= FEW_CLASSES and 2 * len(counts) <= total
     if found.mostly_numbers and found.other is not None:
-        problem = (
-            f"but {found.numbers} of its {found.total} values are numbers; {found.other!r} in row {found.row} is none."
-        )
+        numeric = f"but {found.numbers} of its {found.total} values are numbers"
+        problem = f"{numeric}; {found.other!r} in row {found.row} is not one."
     elif found.mostly_numbers and not few:
         problem = f"but all its values are numbers, such as {next(iter(counts))!r}."
     elif len(counts) > max(FEW_CLASSES, total // 2):
@@ -173,9 +212,23 @@ def _check_classes(column):
 
 
 def check_names_exist(names: Iterable[str], columns: Sequence[str], what: str) -> None:
-    """Raise DataError for a name that is not among ``columns``; the message, which ``what`` begins, suggests the nearest."""
+    """Raise DataError for a name that is not among the columns; the message suggests the nearest.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names.
+    columns : sequence of str
+        Those that exist.
+    what : str
+        The beginning of the message.
+
+    Raises
+    ------
+    DataError
+        For the first such name.
+    """
     for name in names:
         if name not in columns:
-            close = difflib.get_close_matches(name, columns, 1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise DataError(f"{what} {name!r}{hint} The columns are {list_first([repr(each) for each in columns])}.")
+            known = list_first([repr(each) for each in columns])
+            raise DataError(f"{what} {name!r}{did_you_mean(name, columns)} The columns are {known}.")

@@ -16,7 +16,7 @@ def rows(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-def test_links_and_temperatures():
+def test_link_and_temperature_equal_their_formulas():
     """σ = e^ρ + floor; logits are divided by the temperature."""
     f = jnp.asarray(rows(5, 2))
     z = HeteroscedasticGaussian(link="exp").join(f, {})
@@ -25,7 +25,7 @@ def test_links_and_temperatures():
         np.testing.assert_allclose(likelihood.join(f, {})["logits"], np.asarray(f) / 2.5, rtol=1e-6)
 
 
-def test_targets_in_bernoulli_are_numbers_or_probabilities():
+def test_bernoulli_accepts_class_numbers_and_probabilities():
     """Exact: y f − log(1 + e^f). The difference of two numbers near |f| is right to a bit of |f|."""
     likelihood, z = Bernoulli(), {"logits": jnp.float32(LOGITS[:, None])}
     f = LOGITS.astype(np.float32).astype(float)
@@ -43,7 +43,7 @@ def test_targets_in_bernoulli_are_numbers_or_probabilities():
     assert np.all(np.abs(found - exact) <= bound)
 
 
-def test_mean_and_variance_of_bernoulli():
+def test_bernoulli_mean_and_variance_equal_their_formulas():
     z = {"logits": jnp.float32(LOGITS[:, None])}
     p = special.expit(LOGITS)
     exact = np.stack([special.expit(-LOGITS), p], axis=1)
@@ -62,7 +62,7 @@ CLASSES = {
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_categorical_from_indices_one_hot_and_soft_targets(name):
+def test_categorical_accepts_indices_one_hot_and_soft_targets(name):
     f, likelihood = CLASSES[name], Categorical(4)
     z, exact = {"logits": jnp.asarray(f)}, special.log_softmax(f.astype(float), axis=1)
     bound = 3 * EPS * (1 + np.abs(f).max(1))
@@ -80,7 +80,7 @@ def test_categorical_from_indices_one_hot_and_soft_targets(name):
     assert np.all(np.abs(found - (soft * exact).sum(1)) <= 2 * bound)
 
 
-def test_one_hot_targets_may_be_integers():
+def test_categorical_accepts_integer_one_hot_targets():
     z = {"logits": jnp.asarray(CLASSES["moderate"])}
     y = np.eye(4, dtype=np.int32)[[0, 1, 2, 3, 0]]
     exact = special.log_softmax(CLASSES["moderate"].astype(float), axis=1)[y == 1]
@@ -88,14 +88,14 @@ def test_one_hot_targets_may_be_integers():
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_mean_and_variance_of_categorical(name):
+def test_categorical_mean_and_variance_equal_their_formulas(name):
     f, likelihood = CLASSES[name], Categorical(4)
     z, p = {"logits": jnp.asarray(f)}, special.softmax(f.astype(float), axis=1)
     np.testing.assert_allclose(likelihood.mean(z), p, rtol=2e-5, atol=1e-37)
     np.testing.assert_allclose(likelihood.variance(z), p * (1 - p), atol=2 * EPS)
 
 
-def test_samples_of_classes_have_their_frequencies():
+def test_class_samples_have_their_frequencies():
     count = 20_000
     f = CLASSES["moderate"]
     keys = jax.random.split(jax.random.key(2), count)
@@ -115,7 +115,7 @@ def test_samples_of_classes_have_their_frequencies():
         np.testing.assert_array_equal(certain, p.argmax(1))
 
 
-def test_cross_entropies_are_the_classes():
+def test_class_criteria_are_the_cross_entropies():
     f, y = rows(6, 1, seed=6).astype(float), np.array([0, 1, 1, 0, 1, 0])
     p = 1 / (1 + np.exp(-f[:, 0]))
     binary = -(y * np.log(p) + (1 - y) * np.log(1 - p))
@@ -130,7 +130,7 @@ def test_cross_entropies_are_the_classes():
     np.testing.assert_allclose(two, one, rtol=1e-6, atol=1e-7)
 
 
-def test_gradients_of_cross_entropies_are_finite_at_extreme_logits():
+def test_cross_entropy_gradients_are_finite_at_extreme_logits():
     """d/df is y − p, and nothing overflows."""
     f = jnp.float32(LOGITS)
     slope = jax.vmap(jax.grad(lambda one, y: Bernoulli().log_prob({"logits": one[None, None]}, y[None])[0]))

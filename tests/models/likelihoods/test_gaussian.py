@@ -30,7 +30,7 @@ def gaussians():
 
 
 @pytest.mark.parametrize("name", ["fixed", "learned", "heteroscedastic"])
-def test_gaussians_are_scipys(name):
+def test_gaussian_likelihoods_equal_scipy(name):
     likelihood, z, mean, scale = gaussians()[name]
     normal = stats.norm(mean.astype(float), scale)
     np.testing.assert_allclose(likelihood.mean(z), mean)
@@ -46,7 +46,7 @@ def test_gaussians_are_scipys(name):
 
 
 @pytest.mark.parametrize("name", ["fixed", "learned", "heteroscedastic"])
-def test_samples_of_gaussians(name):
+def test_gaussian_samples_are_independent_normals(name):
     likelihood, z, mean, scale = gaussians()[name]
     count = 20_000
     keys = jax.random.split(jax.random.key(1), count)
@@ -60,13 +60,13 @@ def test_samples_of_gaussians(name):
     assert stats.kstest(first, "norm").pvalue > 4e-6
 
 
-def test_width_is_the_number_of_outputs():
+def test_likelihood_width_is_the_number_of_outputs():
     assert (Gaussian(targets=3).width, HeteroscedasticGaussian(targets=3).width, StudentT(targets=3).width) == (3, 6, 6)
     assert (Bernoulli().width, Categorical(5).width) == (1, 5)
 
 
 @pytest.mark.parametrize(("shape", "rate"), [(1.0, 0.01), (6.0, 6.0), (0.5, 3.0)])
-def test_prior_of_log_precision_is_a_gamma_with_its_jacobian(shape, rate):
+def test_prior_of_log_precision_is_a_gamma_with_the_jacobian(shape, rate):
     likelihood = Gaussian(shape=shape, rate=rate)
 
     def log_prior(value):
@@ -92,7 +92,7 @@ def test_priors_of_several_targets_add_and_fixed_noise_has_none():
 
 
 @pytest.mark.parametrize("tau", [1.0, 4.0])
-def test_squared_error_is_the_gaussian(tau):
+def test_gaussian_criterion_is_the_squared_error(tau):
     """½τ‖y − ŷ‖² = −log N(y | ŷ, 1/τ) + K/2 log τ − K/2 log 2π, K = 2."""
     f, y = rows(6, 2, seed=4), rows(6, 2, seed=5)
     likelihood = Gaussian(precision=tau, targets=2)

@@ -20,7 +20,7 @@ def outcome(likelihood, key):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_likelihood_has_what_it_declares(name, key):
+def test_likelihood_has_what_it_declares(name, key):
     likelihood = CASES[name]
     z = outcome(likelihood, key)
     classes = likelihood.task == "classification"
@@ -42,7 +42,7 @@ def test_a_likelihood_has_what_it_declares(name, key):
 
 
 @pytest.mark.parametrize("name", [name for name, each in CASES.items() if each.is_location_family])
-def test_recentered_densities_are_those_of_shifted_targets(name, key):
+def test_recentered_density_equals_that_of_shifted_targets(name, key):
     likelihood = CASES[name]
     z = outcome(likelihood, key)
     y, origin = (jax.random.normal(k, (ROWS, 2)) for k in jax.random.split(key))
@@ -51,7 +51,7 @@ def test_recentered_densities_are_those_of_shifted_targets(name, key):
     np.testing.assert_allclose(likelihood.cdf(near, y - origin), likelihood.cdf(z, y), rtol=1e-4, atol=1e-6)
 
 
-def test_other_likelihoods_are_measured_from_zero(key):
+def test_origin_of_other_likelihoods_is_zero(key):
     poisson = dubito.Poisson(targets=2)
     z = outcome(poisson, key)
     assert recenter(poisson, z, jnp.ones((ROWS, 2))) is z

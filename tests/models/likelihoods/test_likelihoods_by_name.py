@@ -41,7 +41,7 @@ def count_case(alpha, points=(1e-6, 0.01, 0.3, 0.5, 0.9, 0.999, 1 - 1e-9)):
 
 
 @pytest.mark.parametrize("alpha", [None, *DISPERSIONS])
-def test_counts_are_scipys(alpha):
+def test_count_likelihoods_equal_scipy(alpha):
     """log p to what log y and log m, both rounded, leave of it; F with digits left in the lower tail."""
     likelihood, f, y, law = count_case(alpha)
     z = likelihood.join(f, {})
@@ -60,13 +60,13 @@ def test_counts_are_scipys(alpha):
     np.testing.assert_array_equal(likelihood.cdf(z, y + np.float32(0.25)), likelihood.cdf(z, np.floor(y + 0.25)))
 
 
-def test_what_is_no_count_has_no_probability():
+def test_count_likelihoods_give_other_numbers_probability_zero():
     z = dubito.Poisson().join(jnp.zeros((3, 1), jnp.float32), {})
     found = np.asarray(dubito.Poisson().log_prob(z, jnp.float32([[-1], [0.5], [2]])))
     assert np.array_equal(np.isneginf(found), [True, True, False])
 
 
-def test_laplace_is_scipys():
+def test_laplace_noise_equals_scipy():
     rng = np.random.default_rng(0)
     f, phi = np.float32(rng.normal(size=(9, 2))), {"log_scale": jnp.float32([-0.7, 1.5])}
     scale = np.exp(np.float64([-0.7, 1.5]))
@@ -86,7 +86,7 @@ def test_laplace_is_scipys():
     np.testing.assert_allclose(prior, stats.gamma(2.0, scale=1 / 3).logpdf(np.exp(0.4)) + 0.4, rtol=1e-6)
 
 
-def test_censored_is_the_gaussian_and_its_tail():
+def test_censored_gaussian_is_the_density_or_the_tail_of_the_gaussian():
     rng = np.random.default_rng(1)
     likelihood, f = dubito.CensoredGaussian(targets=2), np.float32(rng.normal(size=(200, 2)))
     tau = np.float64([0.5, 3.0])
@@ -109,7 +109,7 @@ def cut_points():
     return start[0] + moves[0] + np.concatenate([[0], np.cumsum(np.exp(moves[1:]) * np.diff(start))])
 
 
-def test_ordered_is_the_difference_of_logistic_cdfs():
+def test_ordered_probabilities_are_differences_of_logistic_cdfs():
     f = np.linspace(-6, 6, 13, dtype=np.float32)[:, None]
     likelihood = dubito.Ordered(classes=4)
     z = likelihood.join(jnp.asarray(f), CUTS)
@@ -129,7 +129,7 @@ def test_ordered_is_the_difference_of_logistic_cdfs():
     )
 
 
-def test_two_ordered_classes_are_the_bernoullis():
+def test_ordered_with_two_classes_equals_bernoulli():
     f = jnp.float32(np.linspace(-30, 30, 7))[:, None]
     z, b = dubito.Ordered(classes=2).join(f, {"cuts": jnp.zeros(1, jnp.float32)}), dubito.Bernoulli().join(f, {})
     for k in (0, 1):
@@ -199,7 +199,7 @@ def gradients():
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_gradients_are_the_tables(name):
+def test_likelihood_gradients_equal_the_table(name):
     likelihood, phi, f, y, exact = gradients()[name]
     with jax.enable_x64(True):
 
@@ -213,7 +213,7 @@ def test_gradients_are_the_tables(name):
     np.testing.assert_allclose(np.reshape(differences, f.shape), exact, rtol=1e-6, atol=1e-6)
 
 
-def test_the_gradient_of_a_learned_dispersion():
+def test_negative_binomial_gradient_by_dispersion_equals_differences():
     """By log α, against differences of scipy's log probability, from the Poisson's neighborhood to long tails."""
     likelihood, y = dubito.NegativeBinomial(), np.array([[0.0], [2], [30], [5000]])
     f = np.log([[0.5], [3.0], [25.0], [4000.0]])
@@ -233,7 +233,7 @@ def test_the_gradient_of_a_learned_dispersion():
 EXTREME = np.float32([[-1e4], [-200.0], [0.0], [200.0], [1e4]])
 
 
-def test_extreme_outputs_are_finite_and_right():
+def test_likelihoods_are_finite_and_accurate_for_extreme_outputs():
     """±10⁴: the log mean goes on as a straight line in e^25, tails and logits in f; nothing is NaN or overflows."""
     f = EXTREME.astype(float)[:, 0]
     log_mean = np.minimum(f, 25) + np.log1p(np.maximum(f - 25, 0))
@@ -275,7 +275,7 @@ def test_extreme_outputs_are_finite_and_right():
 # --- samples
 
 
-def test_samples_have_their_moments():
+def test_likelihood_samples_have_their_moments():
     count = 20_000
     f = jnp.float32([[-1.0], [1.2], [5.0]])
     cases = [
@@ -312,7 +312,7 @@ def count_answer(draws=6, rows=40, alpha=0.4, seed=5):
 
 
 @pytest.mark.parametrize("alpha", [None, 0.4])
-def test_quantiles_of_counts_are_the_least_that_reach(alpha):
+def test_quantiles_of_counts_are_the_smallest_that_reach_the_level(alpha):
     answer, f = count_answer(alpha=alpha)
     law = counts_of(np.exp(f), alpha)
     probabilities = [1e-4, 0.05, 0.25, 0.5, 0.9, 0.95, 1 - 1e-4]
@@ -320,10 +320,10 @@ def test_quantiles_of_counts_are_the_least_that_reach(alpha):
         assert np.array_equal(y, np.floor(y)) and np.all(y >= 0)
         at, before = law.cdf(y).mean(0), law.cdf(y - 1).mean(0)
         assert np.all(at >= q - 4e-6 * (q + 1e-3)) and np.all(before < q + 4e-6 * (q + 1e-3))
-        told = np.minimum(np.abs(at - q), np.abs(before - q)) > 4e-6 * (
+        apart = np.minimum(np.abs(at - q), np.abs(before - q)) > 4e-6 * (
             q + 1e-3
         )  # apart from q by more than float32 rounds
-        assert np.all((at >= q) & (before < q), where=told) and told.mean() > (0.3 if q > 0.999 else 0.9)
+        assert np.all((at >= q) & (before < q), where=apart) and apart.mean() > (0.3 if q > 0.999 else 0.9)
     lower, upper = answer.interval(0.8)
     held = (law.cdf(upper) - law.cdf(lower - 1)).mean(0)
     assert np.all(held > 0.8 - 1e-5)
@@ -331,7 +331,7 @@ def test_quantiles_of_counts_are_the_least_that_reach(alpha):
     assert np.array_equal(rows.interval(0.8), np.array([lower, upper])[:, 7:9])
 
 
-def test_densities_of_mixtures_of_counts():
+def test_densities_of_mixtures_of_counts_equal_scipy():
     answer, f = count_answer()
     y = np.round(answer.mean + 0.5 * answer.std)
     exact = special.logsumexp(counts_of(np.exp(f), 0.4).logpmf(y)[..., 0], axis=0) - np.log(len(f))
@@ -341,7 +341,7 @@ def test_densities_of_mixtures_of_counts():
 
 
 @pytest.mark.parametrize("alpha", [None, 0.4])
-def test_crps_of_counts_is_the_sum(alpha):
+def test_crps_of_counts_equals_the_sum(alpha):
     """Small means exactly, large ones by cells; y inside, far below and far above."""
     answer, f = count_answer(alpha=alpha, rows=12)
     y = np.round(answer.mean + np.resize([-0.7, 0.2, 1.5, -9, 14], (12, 1)) * answer.std).clip(0)
@@ -353,7 +353,7 @@ def test_crps_of_counts_is_the_sum(alpha):
     np.testing.assert_allclose(metrics.crps(answer, y).rows, exact, rtol=5e-5, atol=2e-6)
 
 
-def test_calibration_of_counts():
+def test_metrics_of_counts_from_their_own_predictive_are_calibrated():
     """Counts drawn from their own predictive: mid-P means ½, coverage is what the intervals hold, the curve the diagonal."""
     answer, f = count_answer(draws=1, rows=3000, alpha=0.4)
     law = counts_of(np.exp(f[0]), 0.4)
@@ -387,7 +387,7 @@ REGRESSION = {
 }
 
 
-def test_scorecards_have_what_is_defined():
+def test_scorecard_has_the_metrics_that_are_defined():
     answer, _ = count_answer(rows=20)
     y = np.round(answer.mean)
     assert {key.removesuffix("_se") for key in metrics.scorecard(answer, y)} == REGRESSION | {"n"}
@@ -414,7 +414,7 @@ def half_square(f, y):
     return 0.5 * jnp.sum((y - f) ** 2, axis=1) + 0.5 * np.log(2 * np.pi)
 
 
-def test_a_criterion_gives_what_it_can():
+def test_criterion_predictive_has_only_what_a_cost_implies():
     z = {"f": np.float32(np.random.default_rng(7).normal(size=(4, 9, 1)))}
     answer = Predictive(dubito.Criterion(pinball), z, np.zeros(1), np.ones(1))
     np.testing.assert_allclose(answer.mean, z["f"].mean(0)[:, 0], rtol=1e-5, atol=1e-6)
@@ -437,11 +437,11 @@ def test_a_criterion_gives_what_it_can():
     np.testing.assert_allclose(normal.log_prob(y), exact, rtol=1e-5)
     assert "nll" in metrics.scorecard(normal, y)
     wrong = dubito.Criterion(lambda f, y: (f - y) ** 2)
-    with pytest.raises(ValueError, match=r"function must give an array of shape \(9,\)"):
+    with pytest.raises(ValueError, match=r"function must return an array of shape \(9,\)"):
         wrong.log_prob({"f": z["f"][0]}, jnp.zeros((9, 1), jnp.float32))
 
 
-def test_counts_have_no_other_units(key):
+def test_predict_refuses_other_units_for_counts(key):
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Poisson())
     posterior = dubito.Samples(model, jax.tree.map(lambda leaf: leaf[None], model.init(key)))
     with pytest.raises(ValueError, match="the targets of Poisson have no other units"):
@@ -451,10 +451,10 @@ def test_counts_have_no_other_units(key):
 # --- the table
 
 
-def test_table_of_likelihoods_is_complete_and_the_guide_shows_it():
+def test_guide_shows_the_complete_table_of_likelihoods():
     for name, entry in LIKELIHOODS.items():
         likelihood = entry.make(2)
-        assert likelihood.task == entry.task and all(entry[2:])
+        assert likelihood.task == entry.task and all(entry[1:])
         assert likelihood.width >= 1 and name in gradients()
     rows = re.findall(r"^\| `([\w-]+)` \| (.*) \| (.*) \|$", GUIDE.read_text(), re.M)
     assert [(name, criterion, use) for name, criterion, use in rows if name in LIKELIHOODS] == [

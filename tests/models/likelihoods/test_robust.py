@@ -16,7 +16,7 @@ def rows(*shape, seed=0):
 
 
 @pytest.mark.parametrize("df", [4, 6, 10])
-def test_student_t_is_scipys(df):
+def test_student_t_equals_scipy(df):
     likelihood, f = StudentT(df, targets=2), rows(9, 4)
     z, mean, scale = likelihood.join(jnp.asarray(f), {}), f[:, :2].astype(float), np.exp(f[:, 2:].astype(float))
     law = stats.t(df, mean, scale)

@@ -1,9 +1,9 @@
 """Likelihoods p(y given z): the criterion of training and the noise of prediction, in one object.
 
 - ``base``: the contract, and what several likelihoods share.
-- ``gaussian``: Gaussian noise of one size, of a size from the network, and of censored values.
+- ``gaussian``: constant, heteroscedastic and censored Gaussian noise.
 - ``robust``: noise with heavier tails: Student's t and Laplace.
-- ``classes``: Bernoulli, Categorical, and classes in an order.
+- ``classes``: Bernoulli, categorical and ordinal.
 - ``count_functions``: densities and distribution functions of counts, accurate in float32.
 - ``integer_quantiles``: quantiles of distributions of whole numbers.
 - ``counts``: Poisson and negative binomial.

@@ -3,15 +3,14 @@
 A likelihood is the criterion of training and the noise of prediction in one object: squared error
 is the Gaussian, cross-entropy the Bernoulli or Categorical. Its functions work on z, the parameters
 of the distribution of y at each row: a dictionary of arrays with rows first. Targets are
-standardized inside, so z, y and all results are in standardized units.
+standardized internally, so z, y and all results are in standardized units.
 
 To write a likelihood, subclass ``Likelihood``, make it a frozen dataclass, and register it as a
-pytree with ``dubito._jax.pytree.register_dataclass``. To give it a name, add one line to
-``by_name``.
+pytree with ``dubito._jax.pytree.register_dataclass``. To name it, see ``by_name``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from dataclasses import fields
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -22,47 +21,43 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from dubito._jax.types import ArrayLike, Key, Params
 
-LOG_2PI = 1.8378770664093453
+LOG_2PI: float = 1.8378770664093453
 
 OutcomeParams: TypeAlias = dict[str, jax.Array]  # z: the parameters of p(y) at each row, arrays with rows first
 
 
 class Likelihood(ABC):
-    """p(y given z): n rows; K targets or C classes.
+    """p(y given z) for rows with K targets or C classes.
 
-    The attributes that follow have defaults; a subclass sets those that differ, as class attributes
-    or as fields.
+    A subclass sets the attributes that differ from their defaults, also as fields.
 
     Attributes
     ----------
     task : str
         ``"regression"`` or ``"classification"``; has no default.
     targets : int
-        K, the number of targets of a regression.
+        K, the number of targets in regression.
     classes : int
-        C, the number of classes; 0 for a regression.
+        C, the number of classes; 0 in regression.
     columns_per_target : int
-        Columns of y for each target. With 2, the K values are followed by K marks, which are 1 for
-        a censored value.
+        Columns of y per target. With 2, the K values are followed by K marks, which are 1 for a
+        censored value.
     standardizes_targets : bool
         Whether y may be shifted and scaled before training. False for counts.
     discrete : bool
-        Whether y is whole numbers, with probabilities in place of densities.
+        Whether y is a whole number, with probabilities in place of densities.
     normalized : bool
-        Whether ``log_prob`` has all its constants, so that it may be reported as a log density.
+        Whether ``log_prob`` includes all constants, so that it can be reported as a log density.
     has_noise : bool
-        Whether there is a ``variance``, a ``sample`` and, for regression, a ``cdf``. False for a
-        cost that knows no noise.
+        Whether ``variance``, ``sample`` and, for regression, ``cdf`` are defined.
     is_location_family : bool
-        Whether there is a ``recenter``. float32 then holds the digits of y − mean, however far from
-        0 the mean is.
+        Whether ``recenter`` is defined, so that float32 resolves y − mean for any mean.
     restricts_targets : bool
-        Whether there is a ``supports``, because y may not be any number.
+        Whether ``supports`` is defined, because y cannot be any number.
     level : float or None
-        An offset of the linear predictor. None is an offset that an estimator sets to the log of
-        the mean target.
+        An offset of the linear predictor. Estimators set None to the log of the mean target.
     target_description : str
-        What y may hold, in words, for messages.
+        The values that y can have, in words, for messages.
     """
 
     task: str
@@ -90,12 +85,12 @@ class Likelihood(ABC):
 
     @abstractmethod
     def init(self) -> Params:
-        """The start of the likelihood's own parameters φ.
+        """The initial values of the likelihood's parameters φ.
 
         Returns
         -------
-        pytree of arrays
-            φ; an empty dictionary if there are none.
+        dict of arrays
+            φ; empty if there are none.
         """
 
     @abstractmethod
@@ -104,8 +99,8 @@ class Likelihood(ABC):
 
         Parameters
         ----------
-        phi : pytree of arrays
-            The likelihood's own parameters, as of ``init``.
+        phi : dict of arrays
+            φ, as returned by ``init``.
 
         Returns
         -------
@@ -115,15 +110,14 @@ class Likelihood(ABC):
 
     @abstractmethod
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        """The network's outputs joined with the noise, so that each draw of parameters carries
-        both.
+        """The parameters of p(y): the network's outputs joined with the noise.
 
         Parameters
         ----------
         f : array of shape (rows, width)
             The network's outputs.
-        phi : pytree of arrays
-            The likelihood's own parameters, as of ``init``.
+        phi : dict of arrays
+            φ, as returned by ``init``.
 
         Returns
         -------
@@ -138,7 +132,7 @@ class Likelihood(ABC):
         Parameters
         ----------
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
         y : array of shape (rows, columns), or (rows,) or (rows, C) for classes
             The targets in standardized units; class numbers, or probabilities of the classes.
 
@@ -155,7 +149,7 @@ class Likelihood(ABC):
         Parameters
         ----------
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
 
         Returns
         -------
@@ -169,7 +163,7 @@ class Likelihood(ABC):
         Parameters
         ----------
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
 
         Returns
         -------
@@ -184,7 +178,7 @@ class Likelihood(ABC):
         Parameters
         ----------
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
         y : array of shape (rows, targets)
             Where to evaluate it, in standardized units.
 
@@ -203,12 +197,12 @@ class Likelihood(ABC):
         key : jax.Array
             A key of ``jax.random.key``.
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
 
         Returns
         -------
         array of shape (rows, targets), or int (rows,) for classes
-            The draws in standardized units; for classes their numbers.
+            The draws in standardized units, or class numbers.
         """
         raise NotImplementedError
 
@@ -218,7 +212,7 @@ class Likelihood(ABC):
         Parameters
         ----------
         z : dict of arrays
-            As of ``join``.
+            As returned by ``join``.
         origin : array of shape (rows, targets)
             What to subtract from Y, in standardized units.
 
@@ -230,36 +224,33 @@ class Likelihood(ABC):
         raise NotImplementedError
 
     def supports(self, y: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
-        """Which rows of y the likelihood can have made; needed where ``restricts_targets``.
+        """Which rows of y have a density; needed where ``restricts_targets``.
 
         Parameters
         ----------
         y : array of shape (rows, columns)
-            The targets in their own units.
+            The targets in their original units.
 
         Returns
         -------
         bool array of shape (rows,)
-            False for rows that have no density, whatever z is.
+            False for rows without a density, whatever z is.
         """
         raise NotImplementedError
 
 
 class WithoutParameters(Likelihood):
-    """A likelihood with no parameters of its own: φ is an empty dictionary."""
+    """A likelihood without parameters of its own: φ is an empty dictionary."""
 
     def init(self) -> Params:
         return {}
 
     def log_prior(self, phi: Params) -> Float[Array, ""]:
-        del phi
         return jnp.asarray(0.0)
 
 
 class LocationScale(Likelihood):
-    """Regression with z = {"mean": (rows, K), "scale": (rows, K)}, where (y − mean)/scale has one
-    distribution.
-    """
+    """Regression with "mean" and "scale" in z, (rows, K) each: (y − mean)/scale has one distribution."""
 
     task = "regression"
     is_location_family = True
@@ -271,46 +262,114 @@ class LocationScale(Likelihood):
         return {**z, "mean": z["mean"] - origin}
 
 
+class FixedOrLearned(Likelihood):
+    """A likelihood with one positive noise parameter v per target: the field that ``parameter``
+    names, or, if that is None, log v is learned, with v ~ Gamma(shape, rate), or 1/v if ``inverse``.
+    """
+
+    parameter: str
+    inverse: bool = False
+    shape: float
+    rate: float
+
+    @property
+    def fixed(self) -> float | None:
+        """v, or None if it is learned."""
+        return vars(self)[self.parameter]
+
+    def init(self) -> Params:
+        return {} if self.fixed is not None else {f"log_{self.parameter}": jnp.zeros(self.targets, jnp.float32)}
+
+    def log_prior(self, phi: Params) -> Float[Array, ""]:
+        if self.fixed is not None:
+            return jnp.asarray(0.0)
+        log_v = phi[f"log_{self.parameter}"]
+        return jnp.sum(log_gamma_density(-log_v if self.inverse else log_v, self.shape, self.rate))
+
+    def log_parameter(self, phi: Params, dtype: Any) -> Float[Array, "*targets"]:
+        """log v: of shape () if it is fixed, (targets,) if it is learned."""
+        return phi[f"log_{self.parameter}"] if self.fixed is None else jnp.log(jnp.asarray(self.fixed, dtype))
+
+
 class Entry(NamedTuple):
-    """A likelihood that has a name: how to make it, and what to say of it.
+    """A named likelihood and its description.
 
     Attributes
     ----------
-    make : callable
-        ``make(columns)`` for y's number of columns, or ``make(classes)``, gives the ``Likelihood``.
-    task : str
-        ``"regression"`` or ``"classification"``.
-    formula : str
-        −log p of one target, in terms of the network's outputs f.
+    kind : type
+        The ``Likelihood``.
+    formula, gradient : str
+        −log p of one target as a function of the network's outputs f, and its derivative.
     criterion : str
         The usual name of the loss.
-    gradient : str
-        The derivative of ``formula`` by f.
-    targets : str
-        What y may be.
-    use : str
-        When to use it.
+    targets, use : str
+        The values that y can have, and when to use the likelihood.
     """
 
-    make: Callable[[int], Likelihood]
-    task: str
+    kind: type[Any]
     formula: str
     criterion: str
     gradient: str
     targets: str
     use: str
 
+    @property
+    def task(self) -> str:
+        """``"regression"`` or ``"classification"``."""
+        return self.kind.task
+
+    def make(self, count: int) -> Likelihood:
+        """Make the likelihood for a number of columns of y, or of classes.
+
+        Parameters
+        ----------
+        count : int
+            Of columns in regression, otherwise of classes.
+
+        Returns
+        -------
+        Likelihood
+            Its other fields have their defaults.
+        """
+        name = "targets" if self.task == "regression" else "classes"
+        number = max(count // self.kind.columns_per_target, 1)
+        return self.kind(**{name: number} if name in {field.name for field in fields(self.kind)} else {})
+
 
 def recenter(likelihood: Likelihood, z: OutcomeParams, origin: Float[Array, "rows targets"]) -> OutcomeParams:
-    """z of Y − origin for a location family, else z as it is; ``origin_near`` gives an origin for
-    both.
+    """z of Y − origin for a location family, otherwise z unchanged.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The distribution of Y.
+    z : dict of arrays
+        Its parameters.
+    origin : array of shape (rows, targets)
+        What to subtract from Y, as returned by ``origin_near``.
+
+    Returns
+    -------
+    dict of arrays
+        The parameters of the distribution of Y − origin.
     """
     return likelihood.recenter(z, origin) if likelihood.is_location_family else z
 
 
 def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows targets"]:
-    """The origin from which to measure values near ``y``: y in float32 for a location family, else
-    0.
+    """The origin from which values near ``y`` are measured.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The distribution of the values.
+    y : array of shape (rows, targets)
+        Finite numbers.
+
+    Returns
+    -------
+    array of shape (rows, targets)
+        y in float32 for a location family, otherwise 0.
     """
     with np.errstate(over="ignore"):
         near = np.asarray(y).astype(np.float32)
@@ -318,14 +377,22 @@ def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows
 
 
 def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) -> Float[Array, "*shape"]:
-    """The log density of log v where v ~ Gamma(shape, rate): the Jacobian of the logarithm turns
-    v^(a−1) into v^a.
+    """The log density of log v for v ~ Gamma(shape, rate), with the Jacobian v of the logarithm.
 
-    A shape of at most 0 is improper, and has no constant.
+    A shape of at most 0 is improper, and its constant is left out.
+
+    Parameters
+    ----------
+    log_value : array
+        log v.
+    shape, rate : float or array
+        The parameters a and b of the Gamma distribution.
+
+    Returns
+    -------
+    array
+        a log b − log Γ(a) + a log v − b v, elementwise, in nats.
     """
     shape, rate = jnp.asarray(shape, log_value.dtype), jnp.asarray(rate, log_value.dtype)
-    return (
-        shape * (jnp.log(rate) + log_value)
-        - rate * jnp.exp(log_value)
-        - special.gammaln(jnp.where(shape > 0, shape, 1))
-    )
+    constant = special.gammaln(jnp.where(shape > 0, shape, 1))
+    return shape * (jnp.log(rate) + log_value) - rate * jnp.exp(log_value) - constant

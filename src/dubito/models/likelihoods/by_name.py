@@ -1,37 +1,43 @@
-"""All likelihoods that have a name, and what a likelihood says of targets that it cannot have
-made.
-"""
+"""All likelihoods by name, and the message about targets that a likelihood does not accept."""
 
+import importlib
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from dubito._check import did_you_mean, list_first
-from dubito.models.likelihoods import classes, counts, gaussian, robust
 from dubito.models.likelihoods.base import Entry, Likelihood
 
+# To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
+FILES = ("gaussian", "robust", "counts", "classes")
+
 LIKELIHOODS: dict[str, Entry] = {
-    "gaussian": gaussian.GAUSSIAN,
-    "heteroscedastic": gaussian.HETEROSCEDASTIC,
-    "student-t": robust.STUDENT_T,
-    "laplace": robust.LAPLACE,
-    "censored": gaussian.CENSORED,
-    "poisson": counts.POISSON,
-    "negative-binomial": counts.NEGATIVE_BINOMIAL,
-    "bernoulli": classes.BERNOULLI,
-    "categorical": classes.CATEGORICAL,
-    "ordered": classes.ORDERED,
+    name: entry
+    for file in FILES
+    for name, entry in importlib.import_module(f"dubito.models.likelihoods.{file}").ENTRIES.items()
 }
 
 
 def get_likelihood(name: str, task: str | None = None) -> Entry:
-    """The table's entry of a name.
+    """Look up a likelihood.
+
+    Parameters
+    ----------
+    name : str
+        A name in ``LIKELIHOODS``.
+    task : str, optional
+        ``"regression"`` or ``"classification"``, if it must be for that task.
+
+    Returns
+    -------
+    Entry
+        The likelihood and its description.
 
     Raises
     ------
     ValueError
-        If there is no such name, or its likelihood is not for the ``task``.
+        If the name is unknown, or its likelihood is for the other task.
     """
     names = [each for each, entry in LIKELIHOODS.items() if task in (None, entry.task)]
     if name in names:
@@ -44,17 +50,21 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
 def target_error(
     likelihood: Likelihood, y: Float[np.ndarray, "rows columns"], numbers: Int[np.ndarray, " rows"] | None = None
 ) -> str | None:
-    """Why some rows of y cannot be targets of a likelihood for regression, in words; None if all
-    can.
+    """Explain why a likelihood for regression does not accept some rows of y.
 
     Parameters
     ----------
     likelihood : Likelihood
         A likelihood for regression.
     y : array of shape (rows, columns)
-        The targets, in their own units.
+        The targets in their original units.
     numbers : array of shape (rows,), optional
         The numbers of the rows for the message; 0, 1, ... by default.
+
+    Returns
+    -------
+    str or None
+        The message, or None if all rows are accepted.
     """
     name, description = type(likelihood).__name__, likelihood.target_description
     if y.shape[1] != likelihood.columns:
@@ -67,4 +77,4 @@ def target_error(
         return None
     rows = list_first(bad if numbers is None else np.asarray(numbers)[bad])
     first = ", ".join(f"{value:g}" for value in y[bad[0]])
-    return f"{name} takes {description}; y is not that in row(s) {rows}: the first has {first}"
+    return f"{name} takes {description}; y has other values in row(s) {rows}: the first has {first}"

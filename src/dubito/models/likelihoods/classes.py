@@ -1,4 +1,4 @@
-"""Likelihoods of classes: Bernoulli, Categorical, and classes in an order."""
+"""Likelihoods of classes: Bernoulli, categorical and ordinal."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from dubito.models.likelihoods.base import LOG_2PI, Entry, Likelihood, OutcomePa
 
 
 class ClassLikelihood(Likelihood):
-    """What likelihoods of classes share: ``mean`` gives the probabilities p (rows, C), and the
+    """Base of likelihoods of classes: ``mean`` returns the probabilities p (rows, C), and the
     variance is p(1 − p).
     """
 
@@ -25,9 +25,9 @@ class ClassLikelihood(Likelihood):
 
 
 class ClassLogits(ClassLikelihood):
-    """What likelihoods share with z = {"logits": (rows, C)}: p = softmax(logits).
+    """Base of likelihoods with z = {"logits": (rows, C)} and p = softmax(logits).
 
-    y is class numbers (rows,), or one-hot or soft targets (rows, C).
+    y has class numbers (rows,), or one-hot or soft targets (rows, C).
     """
 
     def log_prob(self, z: OutcomeParams, y: Shaped[Array, "rows *classes"]) -> Float[Array, " rows"]:
@@ -46,13 +46,14 @@ class ClassLogits(ClassLikelihood):
 @register_dataclass
 @dataclass(frozen=True)
 class Bernoulli(WithoutParameters, ClassLikelihood):
-    """Two classes from one logit f: p(y = 1) = sigmoid(f/T). y is (rows,) of 0 and 1, or
-    probabilities of class 1.
+    """Two classes from one logit f: p(y = 1) = sigmoid(f/T).
+
+    y has shape (rows,), with 0 and 1, or probabilities of class 1.
 
     Parameters
     ----------
     temperature : float
-        T, by which logits are divided.
+        T, which divides the logits.
     """
 
     temperature: float = 1.0
@@ -64,7 +65,6 @@ class Bernoulli(WithoutParameters, ClassLikelihood):
         return 1
 
     def join(self, f: Float[Array, "rows 1"], phi: Params) -> OutcomeParams:
-        del phi
         return {"logits": f / jnp.asarray(self.temperature, f.dtype)}
 
     def log_prob(self, z: OutcomeParams, y: Shaped[Array, " rows"]) -> Float[Array, " rows"]:
@@ -84,14 +84,14 @@ class Bernoulli(WithoutParameters, ClassLikelihood):
 class Categorical(WithoutParameters, ClassLogits):
     """C classes from C logits f: p(y = k) = softmax(f/T)_k.
 
-    y is class numbers (rows,), or one-hot or soft targets (rows, C).
+    y has class numbers (rows,), or one-hot or soft targets (rows, C).
 
     Parameters
     ----------
     classes : int
         C, the number of classes.
     temperature : float
-        T, by which logits are divided.
+        T, which divides the logits.
     """
 
     classes: int = static(default=2)
@@ -102,18 +102,17 @@ class Categorical(WithoutParameters, ClassLogits):
         return self.classes
 
     def join(self, f: Float[Array, "rows classes"], phi: Params) -> OutcomeParams:
-        del phi
         return {"logits": f / jnp.asarray(self.temperature, f.dtype)}
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Ordered(ClassLogits):
-    """C classes in their order from one output f: P(y ≤ k) = sigmoid(c_k − f), cut points c_0 < ...
-    < c_(C−2) learned.
+    """C ordered classes from one output f: P(y ≤ k) = sigmoid(c_k − f), with learned cut points
+    c_0 < ... < c_(C−2).
 
-    φ moves the cut points from where f = 0 makes all classes equally frequent: c_0 by φ_0, the log
-    of each gap by φ_k; φ ~ N(0, scale²). y as for the ``Categorical``.
+    At φ = 0 all classes are equally frequent where f = 0. φ_0 shifts c_0, and φ_k the log of the
+    gap between c_(k−1) and c_k; φ ~ N(0, scale²). y is as in ``Categorical``.
 
     Parameters
     ----------
@@ -142,9 +141,7 @@ class Ordered(ClassLogits):
         return jnp.sum(-0.5 * (phi["cuts"] / scale) ** 2 - jnp.log(scale) - 0.5 * LOG_2PI)
 
     def join(self, f: Float[Array, "rows 1"], phi: Params) -> OutcomeParams:
-        """The log probabilities: log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)),
-        which no f cancels.
-        """
+        # the log probabilities: log(s(b) − s(a)) = log s(b) + log s(−a) + log(1 − e^(a − b)), without cancellation
         share = np.arange(1, self.classes) / self.classes
         start = np.log(share) - np.log1p(-share)
         gap = jnp.exp(phi["cuts"][1:]) * jnp.asarray(np.diff(start), f.dtype)
@@ -155,30 +152,24 @@ class Ordered(ClassLogits):
         return {"logits": jnp.concatenate([below[:, :1], inner, above[:, -1:]], axis=1)}
 
 
-BERNOULLI = Entry(
-    lambda classes: Bernoulli(),
-    "classification",
-    "log(1 + e^f) - yf",
-    "binary cross-entropy",
-    "sigmoid(f) - y",
-    "two classes",
-    "two classes",
-)
-CATEGORICAL = Entry(
-    lambda classes: Categorical(classes=classes),
-    "classification",
-    "log Σ_k e^f_k - f_y",
-    "categorical cross-entropy",
-    "softmax(f)_k - 1{k = y}",
-    "classes",
-    "classes without an order",
-)
-ORDERED = Entry(
-    lambda classes: Ordered(classes=classes),
-    "classification",
-    "-log(s(c_y - f) - s(c_y-1 - f)), s = sigmoid, c_-1 = -∞, c_C-1 = ∞",
-    "cumulative logits",
-    "1 - s(c_y - f) - s(c_y-1 - f)",
-    "classes in their order",
-    "grades, stages, levels of agreement",
-)
+ENTRIES: dict[str, Entry] = {
+    "bernoulli": Entry(
+        Bernoulli, "log(1 + e^f) - yf", "binary cross-entropy", "sigmoid(f) - y", "two classes", "two classes"
+    ),
+    "categorical": Entry(
+        Categorical,
+        "log Σ_k e^f_k - f_y",
+        "categorical cross-entropy",
+        "softmax(f)_k - 1{k = y}",
+        "classes",
+        "classes without an order",
+    ),
+    "ordered": Entry(
+        Ordered,
+        "-log(s(c_y - f) - s(c_y-1 - f)), s = sigmoid, c_-1 = -∞, c_C-1 = ∞",
+        "cumulative logits",
+        "1 - s(c_y - f) - s(c_y-1 - f)",
+        "classes in their order",
+        "grades, stages, levels of agreement",
+    ),
+}

@@ -16,26 +16,26 @@ from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 class Criterion(WithoutParameters):
     """A criterion of your own: ``function(f, y)`` is the cost of network outputs f for targets y.
 
-    The sum of costs is minimized, less the log prior, as if exp(−cost) were a likelihood:
+    Training minimizes the sum of costs minus the log prior, as if exp(−cost) were a likelihood:
     multiplying the cost by ten multiplies the weight of the data by ten. Predictions have a
-    ``mean`` and its epistemic uncertainty. A cost alone implies no noise, so there is no variance,
-    no quantile and no sample. A model file cannot hold a function.
+    ``mean`` and its epistemic uncertainty. A cost alone implies no noise, so there are no
+    variances, quantiles or samples. A model file cannot hold a function.
 
     Parameters
     ----------
     function : callable
-        ``function(f, y)`` of f (rows, width) and y (rows, targets) gives costs (rows,). It is
-        written in jax.numpy, with a derivative by f that is continuous almost everywhere.
+        ``function(f, y)`` for f (rows, width) and y (rows, targets) returns costs (rows,). It is
+        written in jax.numpy, and its derivative with respect to f is continuous almost everywhere.
     targets : int
         K, the number of columns of y.
     width : int
         The number of network outputs.
     point : callable or None
-        ``point(f)`` gives E[y], (rows, targets); None takes f itself.
+        ``point(f)`` returns E[y], (rows, targets); None is f itself.
     standardizes_targets : bool
-        Whether y is standardized for ``function`` and ``point``; otherwise y comes as it is.
+        Whether y is standardized for ``function`` and ``point``.
     normalized : bool
-        Whether the cost is −log p(y given f) with all its constants; then predictions have a
+        Whether the cost is −log p(y given f) with all constants; then predictions have a
         ``log_prob``.
 
     Examples
@@ -57,7 +57,6 @@ class Criterion(WithoutParameters):
     has_noise = False
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         return {"f": f}
 
     def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
@@ -68,9 +67,7 @@ class Criterion(WithoutParameters):
         return self._of_shape("point", f if self.point is None else self.point(f), (len(f), self.targets))
 
     def _of_shape(self, name: str, value: Any, shape: tuple[int, ...]) -> Any:
-        """``value`` if it has the ``shape``; else raise ValueError that names the function which
-        gave it.
-        """
+        """``value``; ValueError that names its function if it does not have the ``shape``."""
         if value.shape != shape:
-            raise ValueError(f"a Criterion's {name} must give an array of shape {shape} here, got {value.shape}")
+            raise ValueError(f"a Criterion's {name} must return an array of shape {shape} here, got {value.shape}")
         return value

@@ -10,18 +10,12 @@ from jaxtyping import Array, Bool, Float
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import (
-    LOG_2PI,
-    Entry,
-    LocationScale,
-    OutcomeParams,
-    WithoutParameters,
-    log_gamma_density,
-)
+from dubito.models.likelihoods import base
+from dubito.models.likelihoods.base import LOG_2PI, OutcomeParams
 
 
-class GaussianNoise(LocationScale):
-    """What likelihoods share whose y is N(mean, scale²)."""
+class GaussianNoise(base.LocationScale):
+    """Base of likelihoods with y ~ N(mean, scale²)."""
 
     def variance(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
         return z["scale"] ** 2
@@ -34,37 +28,29 @@ class GaussianNoise(LocationScale):
 
 
 @dataclass(frozen=True)
-class HomoscedasticNoise(GaussianNoise):
-    """What likelihoods share whose y is N(f, 1/τ), with one noise precision τ for each target."""
+class HomoscedasticNoise(base.FixedOrLearned, GaussianNoise):
+    """Base of likelihoods with y ~ N(f, 1/τ) and one noise precision τ per target."""
 
     precision: float | None = None
     shape: float = 1.0
     rate: float = 0.01
     targets: int = static(default=1)
 
+    parameter = "precision"
+
     @property
     def width(self) -> int:
         return self.targets
 
-    def init(self) -> Params:
-        return {} if self.precision is not None else {"log_precision": jnp.zeros(self.targets, jnp.float32)}
-
-    def log_prior(self, phi: Params) -> Float[Array, ""]:
-        if self.precision is not None:
-            return jnp.asarray(0.0)
-        return jnp.sum(log_gamma_density(phi["log_precision"], self.shape, self.rate))
-
     def join(self, f: Float[Array, "rows targets"], phi: Params) -> OutcomeParams:
-        log_precision = (
-            phi["log_precision"] if self.precision is None else jnp.log(jnp.asarray(self.precision, f.dtype))
-        )
-        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(-0.5 * log_precision), f.shape)}
+        scale = jnp.exp(-0.5 * self.log_parameter(phi, f.dtype))
+        return {"mean": f, "scale": jnp.broadcast_to(scale, f.shape)}
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class Gaussian(HomoscedasticNoise):
-    """y ~ N(f, 1/τ), with one noise precision τ for each target.
+    """y ~ N(f, 1/τ), with one noise precision τ per target.
 
     Parameters
     ----------
@@ -89,13 +75,13 @@ class Gaussian(HomoscedasticNoise):
 
 @register_dataclass
 @dataclass(frozen=True)
-class HeteroscedasticGaussian(WithoutParameters, GaussianNoise):
+class HeteroscedasticGaussian(base.WithoutParameters, GaussianNoise):
     """y ~ N(m, σ²), both from the network: f = (m, ρ), 2K outputs for K targets.
 
     Parameters
     ----------
     floor : float
-        The least σ, in units of the target.
+        The smallest σ, in units of the target.
     targets : int
         K, the number of targets.
     link : str
@@ -111,7 +97,6 @@ class HeteroscedasticGaussian(WithoutParameters, GaussianNoise):
         return 2 * self.targets
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         positive = {"softplus": jax.nn.softplus, "exp": jnp.exp}[self.link]
         return {"mean": f[:, : self.targets], "scale": positive(f[:, self.targets :]) + self.floor}
 
@@ -122,24 +107,28 @@ class HeteroscedasticGaussian(WithoutParameters, GaussianNoise):
 @register_dataclass
 @dataclass(frozen=True)
 class CensoredGaussian(HomoscedasticNoise):
-    """y ~ N(f, 1/τ), of which some values are only known to be at least as large as recorded
+    """y ~ N(f, 1/τ), where some values are only known to be at least as large as recorded
     (right-censored).
 
-    y is (rows, 2K): the K values, then K marks, 0 where the value was observed and 1 where it is
-    censored. Scores also accept (rows, K), all observed. An observed value contributes the Gaussian
+    y has shape (rows, 2K): the K values, then K marks, 0 where the value was observed and 1 where
+    it is censored. Scores also accept (rows, K), all observed. An observed value contributes the Gaussian
     density, a censored one log P(Y ≥ y). Mean, variance, cdf, quantiles and samples are those of
     the uncensored variable.
 
     Parameters
     ----------
-    precision, shape, rate, targets
-        As for the ``Gaussian``.
+    precision : float or None
+        τ, as in ``Gaussian``.
+    shape, rate : float
+        The Gamma prior of a learned τ.
+    targets : int
+        K, the number of targets.
     """
 
     columns_per_target = 2
     restricts_targets = True
     target_description = (
-        "two columns for each target: all values, then all marks, 1 where the true value is at least so large, else 0"
+        "two columns for each target: all values, then all marks, 1 where the true value is at least as large, else 0"
     )
 
     def supports(self, y: Float[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
@@ -154,35 +143,42 @@ class CensoredGaussian(HomoscedasticNoise):
 
 
 def gaussian_log_prob(z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
-    """Σ_k log N(y_k | mean_k, scale_k²) of each row."""
+    """The log density Σ_k log N(y_k | mean_k, scale_k²) of each row.
+
+    Parameters
+    ----------
+    z : dict of arrays
+        "mean" and "scale", (rows, targets) each.
+    y : array of shape (rows, targets)
+        The targets.
+
+    Returns
+    -------
+    array of shape (rows,)
+        In nats.
+    """
     error = (y - z["mean"]) / z["scale"]
     return jnp.sum(-0.5 * error**2 - jnp.log(z["scale"]) - 0.5 * LOG_2PI, axis=1)
 
 
-GAUSSIAN = Entry(
-    lambda columns: Gaussian(targets=columns),
-    "regression",
-    "½τ(y - f)² - ½ log τ + ½ log 2π",
-    "squared error",
-    "τ(f - y)",
-    "numbers",
-    "constant noise, no outliers",
-)
-HETEROSCEDASTIC = Entry(
-    lambda columns: HeteroscedasticGaussian(targets=columns),
-    "regression",
-    "½u² + log σ + ½ log 2π, u = (y - m)/σ, f = (m, ρ), σ = softplus(ρ) + floor",
-    "squared error weighted by a learned precision",
-    "-u/σ by m, (1 - u²)/σ · sigmoid(ρ) by ρ",
-    "numbers",
-    "noise that depends on the inputs",
-)
-CENSORED = Entry(
-    lambda columns: CensoredGaussian(targets=max(columns // 2, 1)),
-    "regression",
-    "that of gaussian; where censored, -log Φ(u), u = √τ(f - y)",
-    "squared error, and for censored rows the negative log probability of exceeding the bound (tobit)",
-    "τ(f - y); where censored, -√τ φ(u)/Φ(u)",
-    "numbers, and marks: 1 where the true value is at least so large",
-    "some values are lower bounds: ongoing durations, saturated sensors",
-)
+ENTRIES: dict[str, base.Entry] = {
+    "gaussian": base.Entry(
+        Gaussian, "½τ(y - f)² - ½ log(τ/2π)", "squared error", "τ(f - y)", "numbers", "constant noise, no outliers"
+    ),
+    "heteroscedastic": base.Entry(
+        HeteroscedasticGaussian,
+        "½u² + log σ + ½ log 2π, u = (y - m)/σ, f = (m, ρ), σ = softplus(ρ) + floor",
+        "squared error weighted by a learned precision",
+        "-u/σ by m, (1 - u²)/σ · sigmoid(ρ) by ρ",
+        "numbers",
+        "noise that depends on the inputs",
+    ),
+    "censored": base.Entry(
+        CensoredGaussian,
+        "that of gaussian; where censored, -log Φ(u), u = √τ(f - y)",
+        "squared error, and for censored rows the negative log probability of exceeding the bound (tobit)",
+        "τ(f - y); where censored, -√τ φ(u)/Φ(u)",
+        "numbers, and marks: 1 where the true value is at least as large",
+        "some values are lower bounds: ongoing durations, saturated sensors",
+    ),
+}

@@ -1,4 +1,4 @@
-"""Noise with tails heavier than a Gaussian's: Student's t and Laplace."""
+"""Noise with heavier tails than a Gaussian's: Student's t and Laplace."""
 
 import math
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import Entry, LocationScale, OutcomeParams, WithoutParameters, log_gamma_density
+from dubito.models.likelihoods.base import Entry, FixedOrLearned, LocationScale, OutcomeParams, WithoutParameters
 
-LARGEST_ERROR = 1e18  # in units of the noise, of Student's t: its square is a float32
+LARGEST_ERROR = 1e18  # of Student's t, in units of the noise: its square fits into float32
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class StudentT(WithoutParameters, LocationScale):
-    """y ~ m + σ t_ν, for errors with tails heavier than a Gaussian's; f = (m, log σ), 2K outputs
+    """y ~ m + σ t_ν, for errors with heavier tails than a Gaussian's; f = (m, log σ), 2K outputs
     for K targets.
 
     Parameters
@@ -37,7 +37,6 @@ class StudentT(WithoutParameters, LocationScale):
         return 2 * self.targets
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
-        del phi
         return {"mean": f[:, : self.targets], "scale": jnp.exp(f[:, self.targets :])}
 
     def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
@@ -50,9 +49,7 @@ class StudentT(WithoutParameters, LocationScale):
         return z["scale"] ** 2 * (self.df / (self.df - 2))
 
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
-        """F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²), s = sign(u) √(1 − q), for
-        even ν.
-        """
+        # F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²) and s = sign(u) √(1 − q), for even ν
         u = (y - z["mean"]) / z["scale"]
         u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
         q = self.df / (self.df + u**2)
@@ -65,9 +62,9 @@ class StudentT(WithoutParameters, LocationScale):
 
 @register_dataclass
 @dataclass(frozen=True)
-class LaplaceNoise(LocationScale):
-    """y ~ Laplace(f, b), with one scale b for each target: absolute error |y − f|/b, of which f is
-    the median.
+class LaplaceNoise(FixedOrLearned, LocationScale):
+    """y ~ Laplace(f, b), with one scale b per target: the criterion is the absolute error
+    |y − f|/b, and f is the median.
 
     Parameters
     ----------
@@ -85,21 +82,15 @@ class LaplaceNoise(LocationScale):
     rate: float = 0.01
     targets: int = static(default=1)
 
+    parameter = "scale"
+    inverse = True
+
     @property
     def width(self) -> int:
         return self.targets
 
-    def init(self) -> Params:
-        return {} if self.scale is not None else {"log_scale": jnp.zeros(self.targets, jnp.float32)}
-
-    def log_prior(self, phi: Params) -> Float[Array, ""]:
-        if self.scale is not None:
-            return jnp.asarray(0.0)
-        return jnp.sum(log_gamma_density(-phi["log_scale"], self.shape, self.rate))
-
     def join(self, f: Float[Array, "rows targets"], phi: Params) -> OutcomeParams:
-        log_scale = phi["log_scale"] if self.scale is None else jnp.log(jnp.asarray(self.scale, f.dtype))
-        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(log_scale), f.shape)}
+        return {"mean": f, "scale": jnp.broadcast_to(jnp.exp(self.log_parameter(phi, f.dtype)), f.shape)}
 
     def log_prob(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, " rows"]:
         return jnp.sum(-jnp.abs((y - z["mean"]) / z["scale"]) - jnp.log(2 * z["scale"]), axis=1)
@@ -108,28 +99,28 @@ class LaplaceNoise(LocationScale):
         return 2 * z["scale"] ** 2
 
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
-        u = (y - z["mean"]) / z["scale"]  # each tail by its own exponential: neither loses digits nor overflows
+        u = (y - z["mean"]) / z["scale"]  # a separate exponential for each tail: neither loses digits nor overflows
         return 0.5 * jnp.exp(jnp.minimum(u, 0)) - 0.5 * jnp.expm1(-jnp.maximum(u, 0))
 
     def sample(self, key: Key, z: OutcomeParams) -> Float[Array, "rows targets"]:
         return z["mean"] + z["scale"] * jax.random.laplace(key, z["mean"].shape, z["mean"].dtype)
 
 
-STUDENT_T = Entry(
-    lambda columns: StudentT(targets=columns),
-    "regression",
-    "½(ν + 1) log(1 + u²/ν) + log σ + log √(πν) Γ(ν/2)/Γ(ν/2 + ½), u = (y - m)/σ, f = (m, log σ)",
-    "a robust criterion, logarithmic in large errors",
-    "-(ν + 1)u/(σ(ν + u²)) by m, 1 - (ν + 1)u²/(ν + u²) by log σ",
-    "numbers",
-    "outliers that should have little influence",
-)
-LAPLACE = Entry(
-    lambda columns: LaplaceNoise(targets=columns),
-    "regression",
-    "|y - f|/b + log 2b",
-    "absolute error",
-    "sign(f - y)/b",
-    "numbers",
-    "the median is of interest; some errors are large",
-)
+ENTRIES: dict[str, Entry] = {
+    "student-t": Entry(
+        StudentT,
+        "½(ν + 1) log(1 + u²/ν) + log σ + log √(πν) Γ(ν/2)/Γ(ν/2 + ½), u = (y - m)/σ, f = (m, log σ)",
+        "a robust criterion, logarithmic in large errors",
+        "-(ν + 1)u/(σ(ν + u²)) by m, 1 - (ν + 1)u²/(ν + u²) by log σ",
+        "numbers",
+        "outliers that should have little influence",
+    ),
+    "laplace": Entry(
+        LaplaceNoise,
+        "|y - f|/b + log 2b",
+        "absolute error",
+        "sign(f - y)/b",
+        "numbers",
+        "the median is of interest; some errors are large",
+    ),
+}
