@@ -14,12 +14,12 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key
 from dubito.methods.ensembles.ensemble import combine
 from dubito.methods.map import MAP
-from dubito.models.likelihoods.base import WithoutParameters
 from dubito.models.likelihoods.classes import Bernoulli, Categorical
-from dubito.models.likelihoods.gaussian import Gaussian, GaussianNoise, HeteroscedasticGaussian, gaussian_log_prob
+from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.models.likelihoods.robust import StudentT
 from dubito.models.model import Model
 from dubito.models.networks import mlp
+from dubito.models.noise_network import Bounded, LogScale, MeanAndNoiseNetwork
 from dubito.models.priors import Normal
 from dubito.posteriors.base import Mixture, Samples
 from dubito.posteriors.noise import FixedNoisePosterior
@@ -32,7 +32,6 @@ from dubito.training.packing import unpack
 from dubito.training.splits import random_folds
 
 FLOOR = 0.05  # of c²: how much of the noise is left at least when the members' spread is taken off
-BOUND = 5.0  # of |log(σ(x)/c)|
 NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
 
 
@@ -212,68 +211,6 @@ def with_noise(model: Model, part: Any, noise: Any) -> "Samples | FixedNoisePost
         params = {"network": {"mean": part.params["network"], "noise": noise}, "likelihood": {}}
         return Samples(model, params, part.chains)
     return FixedNoisePosterior(model, part, noise)
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class Bounded:
-    """A network's outputs h, kept within ±BOUND."""
-
-    network: Any
-
-    scales = None
-
-    def init(self, key):
-        return self.network.init(key)
-
-    def apply(self, params, x):
-        return BOUND * jnp.tanh(self.network.apply(params, x) / BOUND)
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class MeanAndNoiseNetwork:
-    """(mean, log σ) side by side: a network, and level + h(x) from another (or the level alone, for None)."""
-
-    mean: Any
-    noise: Any
-    targets: int = static(default=1)
-
-    scales = None
-
-    def init(self, key):
-        key_mean, key_noise = jax.random.split(key)
-        shape = {} if self.noise is None else self.noise.init(key_noise)
-        noise = {"level": jnp.zeros(self.targets, jnp.float32), "shape": shape}
-        return {"mean": self.mean.init(key_mean), "noise": noise}
-
-    def apply(self, params, x):
-        with jax.named_scope("mean"):
-            mean = self.mean.apply(params["mean"], x)[:, : self.targets]
-        with jax.named_scope("noise"):
-            log_scale = jnp.broadcast_to(params["noise"]["level"][None], mean.shape)
-            if self.noise is not None:
-                log_scale = log_scale + Bounded(self.noise).apply(params["noise"]["shape"], x)
-        return jnp.concatenate([mean, log_scale], axis=1)
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class LogScale(WithoutParameters, GaussianNoise):
-    """y ~ N(0, e^2h) with h from the network: −log p = h + ½ y² e^−2h, and a constant."""
-
-    targets: int = static(default=1)
-
-    @property
-    def width(self):
-        return self.targets
-
-    def log_prob(self, z, y):
-        return gaussian_log_prob(z, y)
-
-    def join(self, f, phi):
-        del phi
-        return {"mean": jnp.zeros_like(f), "scale": jnp.exp(f)}
 
 
 @programs.jit

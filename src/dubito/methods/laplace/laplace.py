@@ -21,6 +21,7 @@ from dubito.methods.map import MAP, MaximumLikelihood
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.likelihoods.robust import LaplaceNoise
+from dubito.models.linearized import Linearized, inner_params
 from dubito.models.model import Model
 from dubito.models.priors import Normal, leaf_scales
 from dubito.posteriors.base import Posterior, Samples, unwrapped
@@ -30,32 +31,6 @@ from dubito.training.data import Rows
 from dubito.training.fit import float32_leaves
 from dubito.training.members import Member, Trained
 from dubito.training.method import Wrapper
-
-
-@register_dataclass
-@dataclass(frozen=True)
-class Linearized:
-    """A network's first-order expansion in its parameters: f(θ*) + J(θ*) δ, params {"center": θ*, "offset": δ}."""
-
-    network: Any
-
-    scales = None
-
-    def init(self, key):
-        center = self.network.init(key)
-        return {"center": center, "offset": jax.tree.map(jnp.zeros_like, center)}
-
-    def apply(self, params, x):
-        def apply(network):
-            return self.network.apply(network, x)
-
-        f, moved = jax.jvp(apply, (params["center"],), (params["offset"],))
-        return f + moved
-
-
-def inner_params(network: Params) -> Params:
-    """The parameters of the network itself in those of one that may be ``Linearized``."""
-    return network["center"] if isinstance(network, dict) and set(network) == {"center", "offset"} else network
 
 
 @register_dataclass
