@@ -22,7 +22,7 @@ from dubito.training.packing import unpack
 LIMIT = 8.0  # of a logit: rates from 3e-4 to 1 − 3e-4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LearnedRates(PosteriorDescent):
     """Dropout with a rate learned for each masked weight, as a logit among the parameters.
 
@@ -76,7 +76,7 @@ class LearnedRates(PosteriorDescent):
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConcreteDropout(LearnedRates):
     """MC dropout with a rate r learned for each layer. The objective, in nats:
 

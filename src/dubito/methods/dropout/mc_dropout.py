@@ -21,7 +21,7 @@ from dubito.training.packing import pack_like, unpack
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MCDropout(PosteriorDescent):
     """q(θ): every weight's inputs are dropped with probability r; biases are points. The objective, in nats:
 

@@ -25,7 +25,7 @@ from dubito.training.packing import unpack
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VariationalDropout(LearnedRates):
     """Gaussian dropout with a variance α learned for each layer (type A: one noise for all the weights of an input).
 

@@ -22,7 +22,7 @@ LARGEST = 2000  # parameters of a full covariance: 4 million numbers, and their 
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VariationalGaussian(PosteriorDescent):
     """q(θ) = N(μ, Σ) over weights, biases and the likelihood's own parameters, with correlations. In nats:
 
