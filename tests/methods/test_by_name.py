@@ -39,9 +39,6 @@ class TemperedMAP(PointEstimate):
 
     def log_prior(self, model, params):
         return self.power * model.log_prior(params)
-
-    def l1_strengths(self, model, params, size):
-        return None
 '''
 IMPORT, ENTRY = "from dubito.methods.tempered_map import TemperedMAP", '    "tempered-map": TemperedMAP(),'
 

@@ -105,7 +105,7 @@ def test_few_points_give_few_directions(key):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"optimizer": "adam"}, "stochastic descent"),
+        ({"optimizer": "adam"}, "SWAG needs optimizer"),
         ({"rank": 1}, "at least 2"),
         ({"start": 1.0}, "two epochs"),
         ({"epochs": 3, "start": 0.5}, "two epochs"),

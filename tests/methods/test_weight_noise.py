@@ -131,7 +131,7 @@ def same_variance(draws, variance):
     ("name", "products"),
     [
         *((name, "local") for name in LINEAR),
-        *((n, p) for n in ("plain", "tokens", "tied") for p in ("flipout", "separate")),
+        *((n, p) for n in ("plain", "tokens", "tied") for p in ("flipout",)),
     ],
 )
 def test_gaussian_noise_has_the_moments_of_drawn_weights(name, products):
@@ -246,11 +246,9 @@ def test_a_deep_network_has_the_moments_of_drawn_weights(name):
     [
         ("plain", "local", False),
         ("plain", "flipout", False),
-        ("plain", "separate", False),
         ("linear_recurrence", "local", True),
-        ("linear_recurrence", "separate", False),
         ("tokens", "local", False),
-        ("mixed", "separate", True),
+        ("mixed", "local", True),
     ],
 )
 def test_examples_share_noise_only_where_they_must(name, products, shared):

@@ -1,7 +1,11 @@
 """How is it inferred: one file, one method, one paper.
 
+- ``types``: names for the types that annotations share.
+- ``settings``: checks of the settings that are numbers.
+- ``priors``: what methods need of a model's prior.
 - ``weight_noise``: noise on the parameters of any network, where it costs the least variance.
-- ``posterior_descent``: what methods share that descend on an objective and end with a distribution.
+- ``posterior_descent``: what methods share that descend on an objective and end with a
+  distribution.
 - ``variational``: Gaussians over weights.
 - ``dropout``: fixed and learned dropout.
 - ``map``: maximum likelihood and maximum a posteriori.
@@ -13,7 +17,7 @@
 - ``default``: the method that estimators use unless told otherwise.
 - ``by_name``: the registry of methods, and their settings as text.
 
-A method is a final class of one of the abstract ones in ``training.method``, ``training.descent`` or here. To add one: write
-its file, and add its import and its entry to ``by_name.METHODS``; the command line, the model file and the contract test
-read that table.
+A method is a final class of one of the abstract ones in ``training.method``, ``training.descent``
+or here. To add one: write its file, and add its import and its entry to ``by_name.METHODS``; the
+command line, the model file and the contract test read that table.
 """

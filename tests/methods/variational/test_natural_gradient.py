@@ -93,7 +93,7 @@ def test_without_a_learned_precision_it_is_the_mean_field_optimum():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"forgetting": 0.5}, "Robbins"),
+        ({"forgetting": 0.5}, "forgetting"),
         ({"hessian_decay": 1.0}, "hessian_decay"),
         ({"initial_hessian": 0.0}, "initial_hessian"),
         ({"learning_rate": -1.0}, "learning_rate"),
