@@ -12,7 +12,7 @@ from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import map_objective
 from dubito.methods.priors import l1_strengths
-from dubito.methods.types import Batch, Clock, Key, Model, Params, Scalar, Trained
+from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
 from dubito.training import optimizers
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
@@ -36,7 +36,7 @@ class SWAGState(NamedTuple):
     """
 
     descent: DescentState
-    count: Scalar
+    count: Any
     mean: Params
     squares: Params
     deviations: Params

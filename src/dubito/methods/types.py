@@ -2,6 +2,7 @@
 
 from typing import TypeAlias
 
+import numpy as np
 from jaxtyping import Array, Float
 
 from dubito._jax.types import Key as Key
@@ -15,5 +16,5 @@ from dubito.training.method import Clock as Clock
 
 Scalar: TypeAlias = Float[Array, ""]
 RowValues: TypeAlias = Float[Array, " rows"]
-Inputs: TypeAlias = Float[Array, "rows *columns"]
+Inputs: TypeAlias = Float[Array | np.ndarray, "rows *columns"]
 Objective: TypeAlias = tuple[Scalar, Scalar]  # log likelihood and penalty, in nats of the data set

@@ -144,7 +144,7 @@ class NoisyLeaves(NamedTuple):
 
     noises: list[Noise | None]
     uses: list[Use]
-    sites: list[Site | None]
+    sites: list[Any]
 
 
 class NoisyStep(NamedTuple):

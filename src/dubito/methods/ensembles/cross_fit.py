@@ -229,7 +229,7 @@ def with_temperature(model: Model, parts: list[Any], folds: Any, rows: Rows, key
     target = np.eye(f.shape[-1])[y] if y.ndim == 1 else y
 
     def log_probs(temperature: float) -> tuple[np.ndarray, np.ndarray]:
-        each = f / temperature - logsumexp(f / temperature, axis=-1, keepdims=True)
+        each = f / temperature - np.asarray(logsumexp(f / temperature, axis=-1, keepdims=True))
         own, all_classes = (np.asarray(logsumexp(part, axis=0)) for part in (np.sum(target * each, axis=-1), each))
         return own - np.log(len(f)), all_classes.mean(-1) - np.log(len(f))
 

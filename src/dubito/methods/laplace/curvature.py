@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from dubito._jax import programs
 from dubito._jax.jaxpr import Program, analyze, bind, dot_axis, trace_program
@@ -53,9 +53,9 @@ class Data(NamedTuple):
 class Block(NamedTuple):
     """Some of the rows, padded with rows of weight 0."""
 
-    x: Shaped[Array, "rows *columns"]
-    y: Shaped[Array, "rows *targets"]
-    weight: Float[Array, " rows"]
+    x: Any
+    y: Any
+    weight: Any
 
 
 class Product(NamedTuple):

@@ -254,9 +254,10 @@ def _sides(product: curvature.Product) -> list[tuple[int, int]]:
 def _rotated(problem: LaplaceProblem, model: Model, groups: list[Group]) -> KroneckerNormal:
     """The ``KroneckerNormal`` of groups of the network's leaves, and of the likelihood's parameters."""
     own: list[Group] = [((k,), sd.reshape(1, -1), None, None) for k, sd in enumerate(problem.phi)]
-    groups = own + [(tuple(len(own) + k for k in leaves), *turns) for leaves, *turns in groups]
-    parts = ({str(n): g[at] for n, g in enumerate(groups) if g[at] is not None} for at in (1, 2, 3))
-    return KroneckerNormal(model, on_device(problem.params), *map(on_device, parts), tuple(g[0] for g in groups))
+    own += [(tuple(len(problem.phi) + k for k in leaves), *turns) for leaves, *turns in groups]  # type: ignore[misc]
+    parts = [{str(n): g[at] for n, g in enumerate(own) if g[at] is not None} for at in (1, 2, 3)]
+    scale, left, right = map(on_device, parts)
+    return KroneckerNormal(model, on_device(problem.params), scale, left, right, tuple(g[0] for g in own))
 
 
 def on_device(tree: Params) -> Params:

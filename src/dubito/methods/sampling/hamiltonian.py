@@ -52,7 +52,7 @@ class HamiltonianMethod(mcmc.MCMC):
     cure: ClassVar[str] = "raise acceptance (to 0.95)"
 
     @abstractmethod
-    def kernel(self, key: Key, state: Any, density: Density, step_size: Scalar, inverse_mass: Mass) -> tuple[Any, Any]:
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
         """One transition.
 
         Parameters

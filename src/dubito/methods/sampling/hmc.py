@@ -12,7 +12,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
 from dubito.methods.sampling.mcmc import Density, Mass
 from dubito.methods.settings import check_numbers
-from dubito.methods.types import Key, Model, Scalar
+from dubito.methods.types import Key, Model
 
 
 @register_dataclass
@@ -57,7 +57,7 @@ class HMC(HamiltonianMethod):
         check_numbers(self, trajectory="(0, inf)")
         check_whole("max_steps", self.max_steps, 1)
 
-    def kernel(self, key: Key, state: Any, density: Density, step_size: Scalar, inverse_mass: Mass) -> tuple[Any, Any]:
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
         from blackjax.mcmc import hmc
 
         key_length, key_move = jax.random.split(key)

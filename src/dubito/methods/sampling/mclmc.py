@@ -127,7 +127,8 @@ def state_of(chain: Chain) -> Any:
     """BlackJAX's state."""
     from blackjax.mcmc.integrators import IntegratorState
 
-    return IntegratorState(chain.position, chain.adaptation.momentum, chain.density, chain.gradient)
+    density: Any = chain.density
+    return IntegratorState(chain.position, chain.adaptation.momentum, density, chain.gradient)
 
 
 def with_state(chain: Chain, state: Any, learned: Tuned) -> Chain:

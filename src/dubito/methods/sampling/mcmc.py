@@ -67,7 +67,7 @@ class Chain(NamedTuple):
     adam: Any
     adaptation: Any
     draws: Float[Array, "draws P"]
-    count: Int[Array, ""]
+    count: Any
     faults: Int[Array, ""]
 
 

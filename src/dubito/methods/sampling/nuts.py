@@ -7,7 +7,7 @@ from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
 from dubito.methods.sampling.mcmc import Density, Mass
-from dubito.methods.types import Key, Model, Scalar
+from dubito.methods.types import Key, Model
 
 
 @register_dataclass
@@ -31,7 +31,7 @@ class NUTS(HamiltonianMethod):
         check_hamiltonian(self, model)
         check_whole("max_depth", self.max_depth, 1, 15)
 
-    def kernel(self, key: Key, state: Any, density: Density, step_size: Scalar, inverse_mass: Mass) -> tuple[Any, Any]:
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
         from blackjax.mcmc import nuts
 
         return nuts.build_kernel()(

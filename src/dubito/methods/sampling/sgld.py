@@ -276,8 +276,8 @@ def warn_if_coarse(method: StochasticGradientSampler, model: Model, trained: Tra
     used = np.flatnonzero(weight > 0)
     used = used[np.unique(np.linspace(0, len(used) - 1, CURVATURE_ROWS).astype(int))]
     weight = (weight[used] * (size / weight[used].sum())).astype(np.float32)
-    some = (pad_rows(a, padded_size(len(used))) for a in (rows.x[used], rows.y[used], weight))
-    batch = Batch(*some, jnp.float32(1), state.size)
+    x, y, weight = (pad_rows(a, padded_size(len(used))) for a in (rows.x[used], rows.y[used], weight))
+    batch = Batch(x, y, weight, jnp.float32(1), state.size)
     curvature, noise = map(float, stiffest(model, state.params, batch, jnp.float32(len(used)), key))
     noise *= blocks - 1
 

@@ -80,9 +80,9 @@ class FactorizedGaussian(PosteriorDescent):
 
     def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
         q = IndependentNormals(params["mean"], jax.tree.map(jax.nn.softplus, params["rho"]))
-        parts = [self.estimate(model, q, batch, keys) for keys in jax.random.split(key, (self.draws, 2))]
-        likelihood, kl = (sum(part) / self.draws for part in zip(*parts, strict=True))
-        return likelihood, kl
+        estimates: Any = [self.estimate(model, q, batch, keys) for keys in jax.random.split(key, (self.draws, 2))]
+        likelihoods, kls = zip(*estimates, strict=True)
+        return sum(likelihoods) / self.draws, sum(kls) / self.draws
 
     def estimate(self, model: Model, q: IndependentNormals, batch: Batch, keys: Any) -> Objective:
         """One draw's log p(D | θ) and KL(q ‖ p).

@@ -49,7 +49,7 @@ class NaturalGradientState(NamedTuple):
     hessian: Params
     delta: Params
     momentum: Params
-    count: Scalar
+    count: Any
     shape: Targets
     rate: Targets
     size: Scalar
