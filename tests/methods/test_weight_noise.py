@@ -286,7 +286,7 @@ TREATMENTS = {
 
 
 @pytest.mark.parametrize("name", TREATMENTS)
-def test_treatments(name):
+def test_use_of_each_leaf_is_read_from_the_program(name):
     apply, params, x, expected = TREATMENTS[name]
     found = jax.tree.leaves(jaxpr.uses(apply, params, x), is_leaf=lambda leaf: isinstance(leaf, jaxpr.Use))
     assert tuple(use.treatment for use in found) == expected
@@ -316,7 +316,7 @@ def test_gradients_are_finite_where_the_variance_is_zero():
         np.testing.assert_allclose(leaf, truth, rtol=1e-6)
 
 
-def test_same_key_same_bits():
+def test_noise_is_a_function_of_the_key():
     again, other = (sampled(*problem("plain")[:4], seed=seed) for seed in (1, 2))
     assert np.array_equal(again, gaussian_draws("plain"))
     assert np.mean(other == again) < 1e-4

@@ -1,7 +1,7 @@
 """How is it inferred: one file, one method, one paper.
 
 - ``types``: names for the types that annotations share.
-- ``settings``: checks of the settings that are numbers.
+- ``settings``: checks of a method's settings, and of the prior that it needs.
 - ``priors``: what methods need of a model's prior.
 - ``weight_noise``: noise on the parameters of any network, where it costs the least variance.
 - ``posterior_descent``: what methods share that descend on an objective and end with a

@@ -11,10 +11,10 @@ from dubito._jax.pytree import register_dataclass
 from dubito.methods.dropout.mc_dropout import drop_rates
 from dubito.methods.posterior_descent import ObjectiveDescent
 from dubito.methods.priors import check_l1, smooth_log_prior
+from dubito.methods.settings import check_descent
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, RowValues, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.base import Samples
-from dubito.training import optimizers
 from dubito.training.descent import DescentState
 from dubito.training.packing import unpack
 
@@ -90,7 +90,7 @@ class MaximumLikelihood(PointEstimate):
     """
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
+        check_descent(self)
 
     def log_prior(self, model: Model, params: Params) -> Scalar:
         return jnp.zeros((), jnp.float32)
@@ -129,7 +129,7 @@ class MAP(PointEstimate):
     proximal: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
+        check_descent(self)
         check_l1(self, model)
 
     def log_prior(self, model: Model, params: Params) -> Scalar:

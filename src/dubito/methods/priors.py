@@ -7,15 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from dubito.methods.types import Model, Params, Scalar
-from dubito.models.priors import Laplace, Normal, leaf_scales
+from dubito.models.priors import Laplace, leaf_scales
 from dubito.training.descent import Descent
 from dubito.training.packing import pack, unpack
-
-
-def check_normal_prior(method: Any, model: Model) -> None:
-    """Raise ValueError unless the model's prior is a Normal."""
-    if not isinstance(model.prior, Normal):
-        raise ValueError(f"{type(method).__name__} needs a Normal prior, got {type(model.prior).__name__}")
 
 
 def map_prior(function: Callable[..., Any], model: Model, params: Params, *others: Params) -> Params:

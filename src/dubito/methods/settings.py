@@ -1,8 +1,20 @@
-"""Checks of the settings that are numbers."""
+"""The checks of a method's settings, and of the prior that it needs."""
 
 from typing import Any
 
+from dubito._check import check_choice as check_choice
+from dubito._check import check_whole as check_whole
 from dubito._check import is_number
+from dubito.models.model import Model
+from dubito.models.priors import Normal
+from dubito.models.priors import check_proper as check_proper
+from dubito.training.optimizers import check_descent as check_descent
+
+
+def check_normal_prior(method: Any, model: Model) -> None:
+    """Raise ValueError unless the model's prior is a Normal."""
+    if not isinstance(model.prior, Normal):
+        raise ValueError(f"{type(method).__name__} needs a Normal prior, got {type(model.prior).__name__}")
 
 
 def check_numbers(method: Any, **intervals: str) -> None:

@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import map_objective
 from dubito.methods.priors import l1_strengths
+from dubito.methods.settings import check_descent, check_whole
 from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
-from dubito.training import optimizers
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.members import one_member
 from dubito.training.packing import unpack
@@ -85,7 +84,7 @@ class SWAG(Descent):
     members = one_member
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
+        check_descent(self)
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
             raise ValueError(f"SWAG needs optimizer 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
         check_whole("rank", self.rank, 2)

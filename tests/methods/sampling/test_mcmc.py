@@ -222,7 +222,7 @@ def test_an_interrupted_run_gives_as_many_draws_of_each_chain_as_all_have():
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_impossible_numbers_are_refused(method, words):
+def test_invalid_settings_are_refused(method, words):
     with pytest.raises(ValueError, match=words):
         dubito.fit(linear(dubito.Gaussian()), X, Y, method, key=jax.random.key(0))
 

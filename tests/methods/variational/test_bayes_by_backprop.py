@@ -69,7 +69,7 @@ def test_only_noise_of_a_rows_own_averages_out(found, part):
 
 
 @pytest.mark.parametrize("part", [0, 1], ids=["means of the first layer", "rhos"])
-def test_all_estimate_one_gradient(found, part):
+def test_all_gradient_estimators_have_one_expectation(found, part):
     draws = [found[noise][0][part] for noise in ESTIMATORS]
     for one in draws[1:]:
         difference = one.mean(0, dtype=float) - draws[0].mean(0, dtype=float)

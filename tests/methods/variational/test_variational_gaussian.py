@@ -52,7 +52,7 @@ def least_kl(rank):
     return min(scipy.optimize.minimize(objective, s, method="BFGS").fun for s in starts)
 
 
-def test_full_is_the_exact_posterior_and_its_elbo_the_log_evidence():
+def test_full_covariance_is_the_exact_posterior_and_its_elbo_the_log_evidence():
     method = dubito.VariationalGaussian(covariance="full", **TRAINING)
     posterior = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))
     mean, covariance = moments(posterior)
@@ -75,7 +75,7 @@ def elbos(method, variational):
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_low_rank_is_the_best_of_its_kind(rank):
+def test_low_rank_covariance_is_the_optimum_of_its_family(rank):
     """To within 0.02 nats; three directions and a diagonal suffice for the exact posterior."""
     method = dubito.VariationalGaussian(covariance="low-rank", rank=rank, **TRAINING)
     posterior = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))
@@ -121,6 +121,6 @@ def test_a_large_network_has_no_full_covariance(key):
     ("change", "words"),
     [({"covariance": "dense"}, "full, low-rank"), ({"rank": 0}, "rank"), ({"initial_scale": 0.0}, "initial_scale")],
 )
-def test_bad_fields_are_refused(change, words):
+def test_invalid_settings_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         dubito.VariationalGaussian(**change).check(MODEL)

@@ -8,16 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dubito._check import check_choice
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.posterior_descent import PosteriorDescent
-from dubito.methods.priors import check_normal_prior, map_prior
-from dubito.methods.settings import check_number
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_choice, check_descent, check_normal_prior, check_number
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.dropout import DropoutPosterior
-from dubito.training import optimizers
 from dubito.training.packing import pack_like, unpack
 
 Rates: TypeAlias = float | tuple[float, ...]  # of all masked weights, or of each in the order of the parameters
@@ -108,7 +106,7 @@ def dropout_posterior(
 
 def check_dropout(method: Any, model: Model, interval: str) -> None:
     """Raise ValueError for settings of a descent or rates that cannot be, or a prior without a length scale."""
-    optimizers.check_descent(method)
+    check_descent(method)
     for rate in method.rate if isinstance(method.rate, tuple) else (method.rate,):
         check_number("rate", rate, interval)
     if method.input_rate is not None:

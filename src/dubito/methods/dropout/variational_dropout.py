@@ -11,7 +11,8 @@ from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.dropout.concrete_dropout import LearnedRates, sum_over_inputs
 from dubito.methods.dropout.mc_dropout import weight_penalty
-from dubito.methods.priors import check_normal_prior, map_prior
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Inputs, Model, Params, Scalar
 from dubito.methods.variational import bayes_by_backprop as bayes
 from dubito.posteriors.normals import DiagonalNormal

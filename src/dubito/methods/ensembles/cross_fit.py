@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from dubito._check import check_choice, check_whole, is_whole
+from dubito._check import is_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.ensembles.ensemble import combine, finish_runs
 from dubito.methods.map import MAP
+from dubito.methods.settings import check_choice, check_whole
 from dubito.methods.types import Key, Member, Model, Params, Rows, Trained
 from dubito.models.likelihoods.classes import Bernoulli, Categorical
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian

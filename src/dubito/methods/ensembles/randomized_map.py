@@ -10,12 +10,11 @@ from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.map import one_sample, point_score
+from dubito.methods.settings import check_descent, check_proper
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Objective, Params, Rows, RowValues, Scalar, Trained
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.models.likelihoods.gaussian import Gaussian, gaussian_log_prob
-from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
-from dubito.training import optimizers
 from dubito.training.data import padded_size
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.packing import unpack
@@ -58,7 +57,7 @@ class RandomizedMAP(Descent):
     every_row: ClassVar[bool] = True  # each has a perturbation, the same in all epochs
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
+        check_descent(self)
         check_proper(self, model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:

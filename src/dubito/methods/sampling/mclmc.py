@@ -12,11 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.mcmc import MCMC, Chain, Density, Vector
-from dubito.methods.settings import check_numbers
+from dubito.methods.settings import check_numbers, check_whole
 from dubito.methods.types import Batch, Key, Model, Scalar
 
 

@@ -18,12 +18,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import static
 from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
-from dubito.models.priors import Laplace, Normal, check_proper
+from dubito.models.priors import Laplace, Normal
 from dubito.posteriors.base import Samples
 from dubito.training.method import LoopMethod
 

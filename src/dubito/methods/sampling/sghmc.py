@@ -1,24 +1,23 @@
 """Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin, ICML 2014), with cycles (Zhang et al., ICLR 2020)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
-from dubito.methods.sampling import sgld
+from dubito.methods.sampling.sgld import Recursion, SGLDState, StochasticGradientSampler, check_sampler, first_state
 from dubito.methods.settings import check_numbers
-from dubito.methods.types import Batch, Clock, Key, Model
+from dubito.methods.types import Batch, Key, Model, Params, Scalar
 from dubito.training.packing import pack
 
 
 @register_dataclass
 @dataclass(frozen=True, kw_only=True)
-class SGHMC(sgld.StochasticGradientSampler):
+class SGHMC(StochasticGradientSampler):
     """Draws by momentum descent with noise, from mini-batches. With ℓ = ``learning_rate``/N, α = ``friction``, T =
     ``temperature`` (Chen et al., eq. 15, taking the gradients' own noise as none):
 
@@ -46,29 +45,22 @@ class SGHMC(sgld.StochasticGradientSampler):
     least_epochs: ClassVar[int] = 1000
 
     def check(self, model: Model) -> None:
-        sgld.check_sampler(self, model)
+        check_sampler(self, model)
         check_numbers(self, friction="(0, 1]")
 
-    def init(self, model: Model, batch: Batch, key: Key) -> sgld.SGLDState:
+    def init(self, model: Model, batch: Batch, key: Key) -> SGLDState:
         params = pack(model.init(key))
-        return sgld.first_state(self, params, jax.tree.map(jnp.zeros_like, params))
+        return first_state(self, params, jax.tree.map(jnp.zeros_like, params))
 
-    def step(
-        self, model: Model, state: sgld.SGLDState, batch: Batch, clock: Clock, key: Key
-    ) -> tuple[sgld.SGLDState, Any]:
-        gradient, info = sgld.slope(model, state.params, batch)
-        now = sgld.phase(self, clock)
-        width = jnp.sqrt(2 * self.friction * now.rate * self.temperature / batch.size)
-
+    def move(self, state: SGLDState, gradient: Params, noise: Params, rate: Scalar) -> tuple[Params, Params]:
         def kicked(v: Array, g: Array, e: Array) -> Array:
-            return ((1 - self.friction) * v + width * e - now.rate * g).astype(v.dtype)
+            return ((1 - self.friction) * v + e - rate * g).astype(v.dtype)
 
-        momentum = jax.tree.map(kicked, state.momentum, gradient, prng.normal_like(key, state.params))
-        params = jax.tree.map(jnp.add, state.params, momentum)
-        return sgld.store_point(state, params, momentum, batch, now), info
+        momentum = jax.tree.map(kicked, state.momentum, gradient, noise)
+        return jax.tree.map(jnp.add, state.params, momentum), momentum
 
-    def recursion(self, rate: float, curvature: float, size: float) -> sgld.Recursion:
+    def recursion(self, rate: float, curvature: float, size: float) -> Recursion:
         # of (θ, v)
         a, decay = rate * curvature, 1 - self.friction
         matrix = np.array([[1 - a, decay], [-a, decay]])
-        return sgld.Recursion(matrix, np.ones(2), 2 * self.friction * rate * self.temperature / size)
+        return Recursion(matrix, np.ones(2), 2 * self.friction * rate * self.temperature / size)

@@ -15,13 +15,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.linalg import solve_discrete_lyapunov
 
-from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.mcmc import SamplingWarning, chain_members
-from dubito.methods.settings import check_numbers
+from dubito.methods.settings import check_descent, check_numbers, check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
-from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import pad_rows, padded_size
@@ -109,6 +107,8 @@ class StochasticGradientSampler(ScheduledMethod):
     cycles: int = 1
     temperature: float = 1.0
 
+    friction = 1.0  # 1 − the momentum; without annotation, since it is a field of ``SGHMC``
+
     @abstractmethod
     def recursion(self, rate: float, curvature: float, size: float) -> Recursion:
         """The motion along a direction of a quadratic log density.
@@ -128,8 +128,35 @@ class StochasticGradientSampler(ScheduledMethod):
             Without the noise of mini-batches.
         """
 
+    @abstractmethod
+    def move(self, state: SGLDState, gradient: Params, noise: Params, rate: Scalar) -> tuple[Params, Params]:
+        """The next point.
+
+        Parameters
+        ----------
+        state : SGLDState
+            The chain.
+        gradient, noise : pytree like ``state.params``
+            The gradient of −log p(D, θ)/N, and noise of the variance of a step.
+        rate : array of shape ()
+            The learning rate.
+
+        Returns
+        -------
+        tuple of two pytrees
+            Parameters and momentum.
+        """
+
     def members(self, rows: Rows, key: Key) -> list[Member]:
         return chain_members(self.chains, rows, key)
+
+    def step(self, model: Model, state: SGLDState, batch: Batch, clock: Clock, key: Key) -> tuple[SGLDState, Any]:
+        gradient, info = slope(model, state.params, batch)
+        now = phase(self, clock)
+        width = jnp.sqrt(2 * self.friction * now.rate * self.temperature / batch.size)
+        noise = jax.tree.map(lambda e: width * e, prng.normal_like(key, state.params))
+        params, momentum = self.move(state, gradient, noise, now.rate)
+        return store_point(state, params, momentum, batch, now), info
 
     def point(self, model: Model, state: SGLDState) -> Params:
         return unpack(state.params)
@@ -189,16 +216,11 @@ class SGLD(StochasticGradientSampler):
     def init(self, model: Model, batch: Batch, key: Key) -> SGLDState:
         return first_state(self, pack(model.init(key)), ())
 
-    def step(self, model: Model, state: SGLDState, batch: Batch, clock: Clock, key: Key) -> tuple[SGLDState, Any]:
-        gradient, info = slope(model, state.params, batch)
-        now = phase(self, clock)
-        width = jnp.sqrt(2 * now.rate * self.temperature / batch.size)
-        noise = prng.normal_like(key, state.params)
+    def move(self, state: SGLDState, gradient: Params, noise: Params, rate: Scalar) -> tuple[Params, Params]:
+        def moved(p: Array, g: Array, e: Array) -> Array:
+            return p + (e - rate * g).astype(p.dtype)
 
-        def move(p: Array, g: Array, e: Array) -> Array:
-            return p + (width * e - now.rate * g).astype(p.dtype)
-
-        return store_point(state, jax.tree.map(move, state.params, gradient, noise), (), batch, now), info
+        return jax.tree.map(moved, state.params, gradient, noise), ()
 
     def recursion(self, rate: float, curvature: float, size: float) -> Recursion:
         return Recursion(np.array([[1 - rate * curvature]]), np.ones(1), 2 * rate * self.temperature / size)
@@ -206,7 +228,7 @@ class SGLD(StochasticGradientSampler):
 
 def check_sampler(method: StochasticGradientSampler, model: Model) -> None:
     """Raise ValueError for settings or a prior with which no chain can run."""
-    optimizers.check_descent(method)
+    check_descent(method)
     check_numbers(method, learning_rate="(0, inf)", burn_in="[0, 1)", temperature="(0, inf)")  # no rate is usual here
     for name in ("chains", "draws"):
         check_whole(name, vars(method)[name], 1)

@@ -9,19 +9,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from dubito._check import check_choice, check_whole
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_numbers
+from dubito.methods.settings import check_choice, check_descent, check_numbers, check_proper, check_whole
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.models.likelihoods.base import LOG_2PI
-from dubito.models.priors import Normal, check_proper
+from dubito.models.priors import Normal
 from dubito.posteriors.normals import DiagonalNormal
-from dubito.training import optimizers
 from dubito.training.packing import pack_like, unpack
 
 GRADIENT_ESTIMATORS = (*weight_noise.PRODUCTS, "draw", "fisher")
@@ -165,7 +163,7 @@ class BayesByBackprop(FactorizedGaussian):
 
 def check_variational(method: FactorizedGaussian, model: Model) -> None:
     """Raise ValueError for invalid settings, or a prior under which the KL is infinite."""
-    optimizers.check_descent(method)
+    check_descent(method)
     check_numbers(method, initial_scale="(0, inf)")
     check_whole("draws", method.draws, 1)
     check_choice("gradient_estimator", method.gradient_estimator, GRADIENT_ESTIMATORS)

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array, Float
 
-from dubito._check import check_whole
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.priors import check_normal_prior, map_prior
-from dubito.methods.settings import check_numbers
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_descent, check_normal_prior, check_numbers, check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
 from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
-from dubito.models.priors import check_proper
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.normals import DiagonalNormal
@@ -101,7 +99,7 @@ class NaturalGradientVI(ScheduledMethod):
     members = one_member
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
+        check_descent(self)
         check_numbers(self, momentum="[0, 1)", hessian_decay="[0, 1)", initial_hessian="(0, inf)")
         check_numbers(self, forgetting="(0.5, 1]", delay="[0, inf)")  # as Robbins and Monro need
         check_whole("draws", self.draws, 1)
