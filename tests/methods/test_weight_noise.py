@@ -83,7 +83,7 @@ def problem(name):
     apply, shape, rows, *_ = LINEAR[name]
     rng, params = np.random.default_rng(0), normal(1, w=shape, b=2)
     noise = {
-        k: weight_noise.GaussianNoise(jnp.float32(rng.uniform(0.2, 0.8, size=leaf.shape))) for k, leaf in params.items()
+        k: weight_noise.NormalNoise(jnp.float32(rng.uniform(0.2, 0.8, size=leaf.shape))) for k, leaf in params.items()
     }
     x = jnp.float32(1 + 0.3 * rng.normal(size=rows))
     found = jax.jit(jax.jacrev(apply))(params, x)
@@ -231,7 +231,7 @@ def test_a_deep_network_has_the_moments_of_drawn_weights(name):
     apply, params, shape = DEEP[name]
     x = jax.random.normal(jax.random.key(5), shape)
     scale = jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.4), params)
-    found = sampled(apply, params, jax.tree.map(weight_noise.GaussianNoise, scale), x)
+    found = sampled(apply, params, jax.tree.map(weight_noise.NormalNoise, scale), x)
     rng = np.random.default_rng(6)
     drawn = jax.tree.map(lambda m: m[None] + 0.4 * jnp.float32(rng.normal(size=(S, *m.shape))), params)
     truth = np.asarray(jax.jit(jax.vmap(lambda p: apply(p, x)))(drawn), float).reshape(found.shape)
@@ -303,7 +303,7 @@ def test_gradients_are_finite_where_the_variance_is_zero():
 
     def loss(params, scale, x):
         return jnp.sum(
-            weight_noise.noisy(plain, params, jax.tree.map(weight_noise.GaussianNoise, scale), x, key=jax.random.key(0))
+            weight_noise.noisy(plain, params, jax.tree.map(weight_noise.NormalNoise, scale), x, key=jax.random.key(0))
             ** 2
         )
 

@@ -17,7 +17,7 @@ def check_normal_prior(method: Any, model: Model) -> None:
         raise ValueError(f"{type(method).__name__} needs a Normal prior, got {type(model.prior).__name__}")
 
 
-def check_numbers(method: Any, **intervals: str) -> None:
+def check_intervals(method: Any, **intervals: str) -> None:
     """Raise ValueError unless settings of a method are numbers in their intervals, as in ``momentum="[0, 1)"``."""
     for name, interval in intervals.items():
         check_number(name, vars(method)[name], interval)

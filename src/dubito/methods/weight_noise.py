@@ -43,7 +43,7 @@ Supply: TypeAlias = Callable[[str, Shape], Array]  # supply("normal" or "uniform
 
 @register_dataclass
 @dataclass(frozen=True)
-class GaussianNoise:
+class NormalNoise:
     """The leaf is N(its value in params, scale²), with independent entries.
 
     Parameters
@@ -78,7 +78,7 @@ class Masked:
     kind: str = static(default="bernoulli")
 
 
-Noise: TypeAlias = GaussianNoise | Masked
+Noise: TypeAlias = NormalNoise | Masked
 
 
 def noisy(
@@ -96,7 +96,7 @@ def noisy(
     params : pytree of arrays
         Means of Gaussian leaves, weights of masked ones.
     noise : pytree like ``params``
-        None (no noise), ``GaussianNoise`` or ``Masked`` at each leaf.
+        None (no noise), ``NormalNoise`` or ``Masked`` at each leaf.
     x : array or pytree of arrays of shape (n, ...)
         The inputs.
     key : jax.Array
@@ -158,7 +158,7 @@ class NoisyStep(NamedTuple):
         The place of the leaf in it.
     treatment : str
         How the leaf is treated.
-    noise : GaussianNoise or Masked
+    noise : NormalNoise or Masked
         The noise, with the scale of the operand.
     waits : bool
         Whether the output may lack some variance, which is drawn with that of a bias.
@@ -197,7 +197,7 @@ def _run(program: Program, noisy_leaves: NoisyLeaves, values: list[Any], supply:
     for i, (noise, use, site) in enumerate(zip(noises, uses, sites, strict=True)):
         if noise is not None and site is not None:
             at[site.step] = i
-            if isinstance(noise, GaussianNoise):
+            if isinstance(noise, NormalNoise):
                 scales[i] = noise.scale
         elif noise is not None and use.treatment == "draw":
             env[i] = _draw(env[i], noise, supply, i, use.inputs)
@@ -207,7 +207,7 @@ def _run(program: Program, noisy_leaves: NoisyLeaves, values: list[Any], supply:
         if number in at:
             i = at[number]
             site, slot = sites[i], inputs[sites[i].position]
-            noise = GaussianNoise(scales[slot]) if slot in scales else noises[i]
+            noise = NormalNoise(scales[slot]) if slot in scales else noises[i]
             step = NoisyStep(eqn, site, uses[i].treatment, noise, outputs[0] in waiting)
             result, variances[outputs[0]] = _at_site(step, operands, variances.get(inputs[1 - site.position]), supply)
             results = [result]
@@ -231,7 +231,7 @@ def _waiting(program: Program, noisy_leaves: NoisyLeaves, at: dict[int, int]) ->
     found = set()
     for number, i in at.items():
         (eqn, inputs, _), site = program.steps[number], noisy_leaves.sites[i]
-        if eqn.primitive.name == "add" and isinstance(noisy_leaves.noises[i], GaussianNoise):
+        if eqn.primitive.name == "add" and isinstance(noisy_leaves.noises[i], NormalNoise):
             mean, data = (eqn.invars[p].aval.shape for p in (site.position, 1 - site.position))
             if _bias_shape(site, mean, data) == data and readers[inputs[1 - site.position]] == 1:
                 found.add(inputs[1 - site.position])
@@ -274,7 +274,7 @@ def _at_site(step: NoisyStep, operands: list[Any], variance: Any, supply: Supply
 
 def _draw(leaf: Array, noise: Noise, supply: Supply, number: int, inputs: int) -> Array:
     """One draw of a leaf for all examples; ``inputs`` is its axis of inputs."""
-    if isinstance(noise, GaussianNoise):
+    if isinstance(noise, NormalNoise):
         return leaf + noise.scale * supply("normal", leaf.shape)
     if leaf.ndim < 2:
         raise ValueError(f"parameter leaf {number} of shape {leaf.shape} has no inputs to mask; masks are for weights")

@@ -14,7 +14,7 @@ from jaxtyping import Array, Int
 from dubito._jax.pytree import static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.mcmc import Chain, Density, Mass, Vector
-from dubito.methods.settings import check_choice, check_numbers, check_whole
+from dubito.methods.settings import check_choice, check_intervals, check_whole
 from dubito.methods.types import Batch, Key, Model, Scalar
 
 FIRST_STEP = 0.1  # the first step size, in prior standard deviations
@@ -99,7 +99,7 @@ def check_hamiltonian(method: HamiltonianMethod, model: Model) -> None:
     mcmc.check_chains(method, model)
     check_whole("anneal", method.anneal, 0)
     check_choice("mass", method.mass, ("diagonal", "dense"))
-    check_numbers(method, acceptance="(0, 1)")
+    check_intervals(method, acceptance="(0, 1)")
 
 
 def adaptation(method: HamiltonianMethod) -> tuple[Callable[..., Adaptation], Callable[..., Adaptation]]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
 from dubito.methods.sampling.mcmc import Density, Mass
-from dubito.methods.settings import check_numbers, check_whole
+from dubito.methods.settings import check_intervals, check_whole
 from dubito.methods.types import Key, Model
 
 
@@ -53,7 +53,7 @@ class HMC(HamiltonianMethod):
 
     def check(self, model: Model) -> None:
         check_hamiltonian(self, model)
-        check_numbers(self, trajectory="(0, inf)")
+        check_intervals(self, trajectory="(0, inf)")
         check_whole("max_steps", self.max_steps, 1)
 
     def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.mcmc import MCMC, Chain, Density, Vector
-from dubito.methods.settings import check_numbers, check_whole
+from dubito.methods.settings import check_intervals, check_whole
 from dubito.methods.types import Batch, Key, Model, Scalar
 
 
@@ -73,7 +73,7 @@ class MCLMC(MCMC):
     def check(self, model: Model) -> None:
         mcmc.check_chains(self, model)
         check_whole("warmup", self.warmup, 100)  # steps to find the step size in
-        check_numbers(self, energy_variance="(0, inf)")
+        check_intervals(self, energy_variance="(0, inf)")
 
     def init(self, model: Model, batch: Batch, key: Key) -> Chain:
         mcmc.blackjax_parts()

@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.sampling.sgld import Recursion, SGLDState, StochasticGradientSampler, check_sampler, first_state
-from dubito.methods.settings import check_numbers
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Key, Model, Params, Scalar
 from dubito.training.packing import pack
 
@@ -46,7 +46,7 @@ class SGHMC(StochasticGradientSampler):
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)
-        check_numbers(self, friction="(0, 1]")
+        check_intervals(self, friction="(0, 1]")
 
     def init(self, model: Model, batch: Batch, key: Key) -> SGLDState:
         params = pack(model.init(key))

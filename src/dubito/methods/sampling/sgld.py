@@ -18,7 +18,7 @@ from scipy.linalg import solve_discrete_lyapunov
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.mcmc import SamplingWarning, chain_members
-from dubito.methods.settings import check_descent, check_numbers, check_proper, check_whole
+from dubito.methods.settings import check_descent, check_intervals, check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
@@ -229,7 +229,7 @@ class SGLD(StochasticGradientSampler):
 def check_sampler(method: StochasticGradientSampler, model: Model) -> None:
     """Raise ValueError for settings or a prior with which no chain can run."""
     check_descent(method)
-    check_numbers(method, learning_rate="(0, inf)", burn_in="[0, 1)", temperature="(0, inf)")  # no rate is usual here
+    check_intervals(method, learning_rate="(0, inf)", burn_in="[0, 1)", temperature="(0, inf)")  # no rate is usual here
     for name in ("chains", "draws"):
         check_whole(name, vars(method)[name], 1)
     if method.cycles < 1 or method.cycles != round(method.cycles):

@@ -15,7 +15,7 @@ from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_choice, check_descent, check_numbers, check_proper, check_whole
+from dubito.methods.settings import check_choice, check_descent, check_intervals, check_proper, check_whole
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import Normal
@@ -107,7 +107,7 @@ class FactorizedGaussian(PosteriorDescent):
         draw = unpack(perturb(key_draw, *({"likelihood": tree["likelihood"]} if closed else tree for tree in q)))
         if products:
             mean, scale = (unpack(tree)["network"] for tree in q)
-            noise, params = jax.tree.map(weight_noise.GaussianNoise, scale), {**draw, "network": mean}
+            noise, params = jax.tree.map(weight_noise.NormalNoise, scale), {**draw, "network": mean}
             likelihood = weight_noise.noisy_log_likelihood(
                 model, params, noise, batch, key_noise, self.gradient_estimator
             )
@@ -164,7 +164,7 @@ class BayesByBackprop(FactorizedGaussian):
 def check_variational(method: FactorizedGaussian, model: Model) -> None:
     """Raise ValueError for invalid settings, or a prior under which the KL is infinite."""
     check_descent(method)
-    check_numbers(method, initial_scale="(0, inf)")
+    check_intervals(method, initial_scale="(0, inf)")
     check_whole("draws", method.draws, 1)
     check_choice("gradient_estimator", method.gradient_estimator, GRADIENT_ESTIMATORS)
     check_proper(method, model)

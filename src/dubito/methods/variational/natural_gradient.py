@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_descent, check_normal_prior, check_numbers, check_proper, check_whole
+from dubito.methods.settings import check_descent, check_intervals, check_normal_prior, check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
 from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
@@ -100,8 +100,8 @@ class NaturalGradientVI(ScheduledMethod):
 
     def check(self, model: Model) -> None:
         check_descent(self)
-        check_numbers(self, momentum="[0, 1)", hessian_decay="[0, 1)", initial_hessian="(0, inf)")
-        check_numbers(self, forgetting="(0.5, 1]", delay="[0, inf)")  # as Robbins and Monro need
+        check_intervals(self, momentum="[0, 1)", hessian_decay="[0, 1)", initial_hessian="(0, inf)")
+        check_intervals(self, forgetting="(0.5, 1]", delay="[0, inf)")  # as Robbins and Monro need
         check_whole("draws", self.draws, 1)
         check_normal_prior(self, model)
         check_proper(self, model)

@@ -57,7 +57,7 @@ class VariationalGaussian(PosteriorDescent):
     def check(self, model: Model) -> None:
         settings.check_descent(self)
         settings.check_choice("covariance", self.covariance, COVARIANCES)
-        settings.check_numbers(self, initial_scale="(0, inf)")
+        settings.check_intervals(self, initial_scale="(0, inf)")
         for name, value in (("draws", self.draws), ("rank", self.rank)):
             settings.check_whole(name, value, 1)
         settings.check_normal_prior(self, model)
