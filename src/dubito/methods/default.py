@@ -1,4 +1,4 @@
-"""The method that estimators use unless told otherwise."""
+"""The estimators' default method."""
 
 from typing import Any
 

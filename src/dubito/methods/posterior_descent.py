@@ -1,4 +1,4 @@
-"""What methods share that descend once on an objective and return a posterior."""
+"""Shared by the methods that descend on an objective and return a posterior."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ class ObjectiveDescent(Descent):
         model : Model
             The model.
         batch : Batch
-            Rows, of which only the shapes matter.
+            Rows; only the shapes matter.
         key : jax.Array
             A key of ``jax.random.key``.
 
@@ -83,7 +83,7 @@ class ObjectiveDescent(Descent):
         params : pytree
             Parameters as of ``initial``, not packed.
         x : array of shape (rows, ...)
-            Inputs, of which only the shape of a row matters.
+            Inputs; only the shape of a row matters.
 
         Returns
         -------

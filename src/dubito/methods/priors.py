@@ -1,4 +1,4 @@
-"""What methods need of a model's prior: its scale for each parameter, and the proximal step of a Laplace prior."""
+"""The prior's scale of each parameter, and the proximal step of a Laplace prior."""
 
 from collections.abc import Callable
 from typing import Any

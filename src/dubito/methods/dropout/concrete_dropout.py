@@ -54,7 +54,7 @@ class LearnedRates(PosteriorDescent):
         params : dict
             Packed parameters.
         x : array of shape (rows, ...)
-            Inputs, of which only the shape of a row matters.
+            Inputs; only the shape of a row matters.
 
         Returns
         -------

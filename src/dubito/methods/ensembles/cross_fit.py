@@ -71,7 +71,7 @@ class CrossFit(Wrapper):
 
     every_row: ClassVar[bool] = True
     runs_field: ClassVar[str | None] = "folds"
-    validates: ClassVar[bool] = True  # members stop on rows of their own
+    validates: ClassVar[bool] = True  # each member stops on its fold
 
     def check(self, model: Model) -> None:
         check_whole("folds", self.folds, 2)
@@ -224,7 +224,7 @@ def with_temperature(model: Model, parts: list[Any], folds: Any, rows: Rows, key
     for part, chosen in zip(parts, held, strict=True):
         logits.append(np.asarray(predict(part, rows.x[chosen], key=key).z["logits"], float))
     f, chosen = np.concatenate(logits, axis=1), np.concatenate(held)
-    if f.shape[-1] == 1:  # one logit is two, of which the first is 0
+    if f.shape[-1] == 1:  # the other class has logit 0
         f = np.concatenate([np.zeros_like(f), f], axis=-1)
     y, weight = rows.y[chosen], rows.train[chosen]
     target = np.eye(f.shape[-1])[y] if y.ndim == 1 else y

@@ -182,7 +182,7 @@ def products(program: Program, params: Params, x: Any) -> tuple[Product, ...]:
     params : pytree
         The network's parameters.
     x : array or ShapeDtypeStruct
-        Inputs, of which only the shape matters.
+        Inputs; only the shape matters.
 
     Returns
     -------

@@ -45,9 +45,9 @@ class Noise(NamedTuple):
     def gamma(self, determined: float) -> tuple[Targets, Targets]:
         """The Gamma of τ, given the number of parameters that the data determine.
 
-        So many rows are left out of the count of rows, but at most half of them: no more than all
-        parameters can be determined, but a diagonal or Kronecker-factored Λ may count more, and τ
-        would go to 0.
+        Each determined parameter reduces the number of rows by one, down to half of them: a
+        diagonal or Kronecker-factored Λ may count more parameters than there are rows, and τ would
+        go to 0.
 
         Parameters
         ----------

@@ -71,7 +71,7 @@ class LaplacePosterior(Posterior):
     @property
     def point(self) -> Samples:
         """The network itself with θ*: a posterior of one point."""
-        normal = unwrapped(self.part)  # without a τ of its own
+        normal = unwrapped(self.part)  # the posterior of τ is left out
         return Samples(normal.model, jax.tree.map(lambda leaf: leaf[None], normal.mean))
 
     @classmethod
@@ -143,7 +143,7 @@ class LaplaceApproximation(Wrapper):
     prior_updates: int = static(default=0)
     rank: int = static(default=20)
 
-    every_row: ClassVar[bool] = True  # the curvature is of all of them
+    every_row: ClassVar[bool] = True  # the curvature sums over all rows
 
     def check(self, model: Model) -> None:
         check_choice("structure", self.structure, STRUCTURES)

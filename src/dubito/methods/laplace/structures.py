@@ -1,4 +1,4 @@
-"""What is kept of a curvature G beside a Normal prior: Λ = G + S⁻², S the prior's scales, in coordinates where it is diagonal.
+"""The part of a curvature G that is kept beside a Normal prior: Λ = G + S⁻², S the prior's scales, where it is diagonal.
 
 Each structure gives the eigenvalues λ of S G S. They are all that the evidence needs, at any scale
 of the prior and of the noise: log det(S Λ S) = Σ log(1 + λ), tr(G Λ⁻¹) = Σ λ/(1 + λ).
@@ -29,7 +29,7 @@ Group: TypeAlias = tuple[Leaves, np.ndarray, np.ndarray | None, np.ndarray | Non
 
 
 class LaplaceProblem(NamedTuple):
-    """A point and what is known there.
+    """A point, and the data and scales from which the curvature there follows.
 
     Attributes
     ----------

@@ -23,8 +23,8 @@ class HMC(HamiltonianMethod):
 
     Each chain starts with ``warm_start_steps`` of Adam and adapts step size and mass matrix as Stan
     does. Exact for enough draws, at many gradients of all rows each; for small networks, as a
-    reference. Chains that disagree (R-hat of predictions, ``diagnostics``) have each found a different
-    mode.
+    reference. Chains that disagree (R-hat of predictions, ``diagnostics``) have each found a
+    different mode.
 
     Parameters
     ----------

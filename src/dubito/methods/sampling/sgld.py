@@ -270,7 +270,7 @@ def phase(method: StochasticGradientSampler, clock: Clock) -> Phase:
 
 
 def store_point(state: SGLDState, params: Params, momentum: Params, batch: Batch, now: Phase) -> SGLDState:
-    """The state at the next point, which is stored and stays if no later one takes the place."""
+    """The state at the next point, which is stored; a later one in the same place overwrites it."""
     rate, late, place = now
     draws = jax.tree.map(lambda all_, p: jax.lax.dynamic_update_index_in_dim(all_, p, place, 0), state.draws, params)
     filled = state.filled.at[place].set(state.filled[place] | late)

@@ -63,7 +63,7 @@ class FactorizedGaussian(PosteriorDescent):
         draw : dict
             A draw of q, for the terms without a closed form.
         x : array of shape (rows, ...)
-            Inputs, of which only the shape of a row matters.
+            Inputs; only the shape of a row matters.
 
         Returns
         -------
@@ -136,8 +136,8 @@ class BayesByBackprop(FactorizedGaussian):
     gradient_estimator : str
         How the gradient is estimated, in the order of increasing variance:
 
-        - ``"local"``: noise on products instead of weights, each example its own (flipout for a
-          weight that an example uses at many places)
+        - ``"local"``: independent noise for each example on products instead of weights (flipout
+          for a weight that an example uses at many places)
         - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for
           each example
         - ``"draw"``: one draw of the weights for all examples of a step, as in Blundell et al.

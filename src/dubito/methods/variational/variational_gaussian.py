@@ -79,7 +79,7 @@ class VariationalGaussian(PosteriorDescent):
         return {"mean": mean, "factor": jnp.diag(rho)}
 
     def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
-        # E_q[log p(D | θ)] and the KL, of which only −log p(φ) is drawn
+        # E_q[log p(D | θ)] and the KL, in closed form but for −log p(φ)
         mean, tree = ravel_pytree(params["mean"])
         deviations, variance, entropy = self.deviations(params, key, len(mean))
 
