@@ -105,8 +105,8 @@ class MCMC(LoopMethod):
     thin: int = static(default=1, kw_only=True)
     warm_start_steps: int = static(default=500, kw_only=True)
 
-    batch_size: ClassVar[None] = None
     cure: ClassVar[str]
+    batch_size = None  # all rows
     anneal = 0  # without annotation, since it is a field of some subclasses
 
     @abstractmethod

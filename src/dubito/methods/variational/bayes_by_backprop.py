@@ -78,9 +78,10 @@ class FactorizedGaussian(PosteriorDescent):
 
     def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
         q = IndependentNormals(params["mean"], jax.tree.map(jax.nn.softplus, params["rho"]))
-        estimates: Any = [self.estimate(model, q, batch, keys) for keys in jax.random.split(key, (self.draws, 2))]
-        likelihoods, kls = zip(*estimates, strict=True)
-        return sum(likelihoods) / self.draws, sum(kls) / self.draws
+        estimates = [self.estimate(model, q, batch, keys) for keys in jax.random.split(key, (self.draws, 2))]
+        averages: Any = [sum(values) / self.draws for values in zip(*estimates, strict=True)]
+        likelihood, kl = averages
+        return likelihood, kl
 
     def estimate(self, model: Model, q: IndependentNormals, batch: Batch, keys: Any) -> Objective:
         """One draw's log p(D | θ) and KL(q ‖ p).
