@@ -105,7 +105,8 @@ class FactorizedGaussian(PosteriorDescent):
         key_noise, key_draw = keys
         products = self.gradient_estimator in weight_noise.PRODUCTS
         closed = products and isinstance(model.prior, Normal)  # then only the likelihood's parameters need a draw
-        draw = unpack(perturb(key_draw, *({"likelihood": tree["likelihood"]} if closed else tree for tree in q)))
+        drawn = [{"likelihood": tree["likelihood"]} for tree in q] if closed else q
+        draw = unpack(perturb(key_draw, *drawn))
         if products:
             mean, scale = (unpack(tree)["network"] for tree in q)
             noise, params = jax.tree.map(weight_noise.NormalNoise, scale), {**draw, "network": mean}
