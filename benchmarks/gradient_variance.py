@@ -5,7 +5,7 @@
 The network is 64-128-128-10 on scikit-learn's digits, at initialization and after 30 epochs. At both points, and for batches of 16,
 64 and 256 rows, the script samples gradients of the negative log likelihood per example, with respect to ρ and to the means of
 each layer's weights. Each sample uses a new batch. "No noise" fixes the weights at their means, so that its variance is due to the
-choice of rows only; it has no gradient for ρ. Writes results/gradient_variance.md with the mean variance over the weights of a layer
+choice of rows only; it has no gradient for ρ. "Separate" draws the weights anew for each row. Writes results/gradient_variance.md with the mean variance over the weights of a layer
 and the seconds per gradient.
 """
 
@@ -21,7 +21,7 @@ import numpy as np
 import dubito
 from dubito import datasets
 from dubito._jax import prng
-from dubito.methods.variational.bayes_by_backprop import IndependentNormals
+from dubito.methods.variational.bayes_by_backprop import IndependentNormals, perturb
 from dubito.models.model import Batch
 
 BATCHES, EPOCHS, LAYERS = (16, 64, 256), 30, ("layer_0", "layer_1", "layer_2")
@@ -32,7 +32,7 @@ RESULTS = pathlib.Path(__file__).parent / "results" / "gradient_variance.md"
 @partial(jax.jit, static_argnames=("noise", "rows"))
 def gradients(model, noise, rows, x, y, posterior, keys):
     """For each key, the μ-gradients and ρ-gradients of the weights of each layer, for ``rows`` rows chosen by the key."""
-    method = dubito.BayesByBackprop(gradient_estimator="draw" if noise is None else noise)
+    method = dubito.BayesByBackprop(gradient_estimator="draw" if noise in (None, "separate") else noise)
 
     def one(key):
         key_rows, key_noise, key_draw = jax.random.split(key, 3)
@@ -44,6 +44,8 @@ def gradients(model, noise, rows, x, y, posterior, keys):
                 return -model.log_likelihood(mean, batch) / rows
             scale = jax.tree.map(jax.nn.softplus, rho)
             q = IndependentNormals(mean, scale)
+            if noise == "separate":
+                return -separate_log_likelihood(model, q, batch, key_noise) / rows
             return -method.estimate(model, q, batch, (key_noise, key_draw))[0] / rows
 
         rho = jax.tree.map(lambda s: jnp.log(jnp.expm1(s)), posterior.scale)
@@ -53,6 +55,16 @@ def gradients(model, noise, rows, x, y, posterior, keys):
         ]
 
     return jax.lax.map(one, keys)
+
+
+def separate_log_likelihood(model, q, batch, key):
+    """log p(D | θ) with weights drawn anew for each row, which takes the memory of as many sets of parameters."""
+
+    def one(x, y, key):
+        return model.likelihood.log_prob(model.outputs(perturb(key, *q), x[None]), y[None])[0]
+
+    log_prob = jax.vmap(one)(batch.x, batch.y, jax.random.split(key, len(batch.x)))
+    return model.weighted_sum(log_prob, batch)
 
 
 def variances(model, noise, rows, x, y, posterior, keys):

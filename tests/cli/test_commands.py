@@ -202,7 +202,7 @@ def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
         (
             ("fit", "{}/diabetes.csv", "--target", "a", "--method", "nuts", "--set", "acceptance=x", "-o", "x"),
             1,
-            "acceptance is a number, as 0.8; got 'x'",
+            "acceptance is a number, such as 0.8; got 'x'",
         ),
         (("predict", "{}/diabetes.csv", "{}/diabetes.csv"), 1, "model file"),
         (("predict", "{}/d.dubito", "{}/iris.tsv"), 1, "feature names"),

@@ -759,7 +759,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
         ({"method": dubito.MAP(epochs=-1)}, "epochs must be a whole number"),
         ({"method": dubito.MAP(epochs=0.1)}, "epochs must be a whole number"),
         ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
-        ({"method": dubito.MCDropout(rate="a", epochs=2)}, "a dropout rate is a probability"),
+        ({"method": dubito.MCDropout(rate="a", epochs=2)}, r"rate must be in \[0, 1\), got 'a'"),
         ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change must be a whole number"),
         ({"early_stopping": True, "tol": "a"}, "tol is a number"),
         ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction must be strictly between"),

@@ -1,6 +1,9 @@
 """The registry of methods: whoever adds a method writes its file, and an import and an entry of ``by_name``."""
 
+import dataclasses
+import inspect
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -36,9 +39,6 @@ class TemperedMAP(PointEstimate):
 
     def log_prior(self, model, params):
         return self.power * model.log_prior(params)
-
-    def l1_strengths(self, model, params, size):
-        return None
 '''
 IMPORT, ENTRY = "from dubito.methods.tempered_map import TemperedMAP", '    "tempered-map": TemperedMAP(),'
 
@@ -86,6 +86,25 @@ def test_methods_are_final_classes_of_the_contract(kind):
     assert issubclass(kind, Method) and not kind.__abstractmethods__
     assert issubclass(kind, Wrapper) != issubclass(kind, LoopMethod)
     assert not any(issubclass(other, kind) for other in by_name.method_classes() if other is not kind)
+
+
+@pytest.mark.parametrize("kind", by_name.method_classes(), ids=lambda kind: kind.__name__)
+def test_a_call_with_wrong_settings_says_how_to_write_them(kind):
+    """Too many without a name, one that does not exist, and a required one left out: each message lists all settings."""
+    names = list(inspect.signature(kind.__init__).parameters)[1:]
+    call = f"{kind.__name__}({', '.join(f'{name}=...' for name in names)})"
+    name = names[-1]
+    with pytest.raises(TypeError, match=rf"^{kind.__name__} takes its settings by name: {re.escape(call)}$"):
+        kind(*range(len(names) + 1))
+    with pytest.raises(
+        TypeError,
+        match=rf"^{kind.__name__} has no setting '{name}s'; did you mean '{name}'\? It has {re.escape(call)}$",
+    ):
+        kind(**{f"{name}s": 1})
+    required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    for missing in required:
+        with pytest.raises(TypeError, match=rf"argument: '{missing}'. Write {re.escape(call)}$"):
+            kind()
 
 
 def test_base_method_is_inside_all_wrappers():

@@ -19,7 +19,7 @@ def precision(found, x, y, weight, draws):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_of_a_point_it_is_the_conditional(problem, with_noise, weighted):
+def test_conjugate_noise_of_a_point_is_the_conditional(problem, with_noise, weighted):
     """And not the marginal: E log τ is 0.32 of its standard deviation too large, its spread 0.96 of the exact one."""
     model, mean, sd = with_noise
     weight = np.linspace(0, 3, len(problem.x)) if weighted else np.ones(len(problem.x))
@@ -32,7 +32,7 @@ def test_of_a_point_it_is_the_conditional(problem, with_noise, weighted):
         np.testing.assert_allclose(np.sqrt(polygamma(1, a)) / sd, 0.964, atol=0.01)
 
 
-def test_of_several_points_it_takes_the_mean_square(problem, with_noise):
+def test_conjugate_noise_of_several_points_has_their_mean_square(problem, with_noise):
     ensemble = dubito.Ensemble(dubito.MAP(epochs=5, batch_size=None), 3)
     found = dubito.fit(with_noise[0], problem.x, problem.y, dubito.ConjugateNoise(ensemble), key=jax.random.key(0))
     draws = np.asarray(found.part.params["network"]["w"], float)[..., 0]
@@ -45,12 +45,12 @@ def test_of_several_points_it_takes_the_mean_square(problem, with_noise):
     [
         (dubito.Gaussian(precision=1.0), dubito.MAP(), "learns its precision"),
         (dubito.HeteroscedasticGaussian(), dubito.MAP(), "learns its precision"),
-        (dubito.Gaussian(), dubito.CrossFit(dubito.MAP(), 3), "leave ConjugateNoise out"),
-        (dubito.Gaussian(), dubito.LaplaceApproximation(), "of its own: leave ConjugateNoise out"),
-        (dubito.Gaussian(), dubito.Ensemble(dubito.NaturalGradientVI(), 2), "NaturalGradientVI finds"),
+        (dubito.Gaussian(), dubito.CrossFit(dubito.MAP(), 3), "CrossFit estimates the noise itself"),
+        (dubito.Gaussian(), dubito.LaplaceApproximation(), "estimates the noise itself. Leave out ConjugateNoise"),
+        (dubito.Gaussian(), dubito.Ensemble(dubito.NaturalGradientVI(), 2), "NaturalGradientVI estimates"),
     ],
 )
-def test_what_cannot_be_is_refused(likelihood, method, words, key):
+def test_invalid_settings_are_refused(likelihood, method, words, key):
     model = dubito.Model(dubito.mlp(2, (3,), likelihood.width), likelihood)
     with pytest.raises(ValueError, match=words):
         dubito.fit(model, np.zeros((4, 2)), np.zeros(4), dubito.ConjugateNoise(method), key=key)

@@ -69,7 +69,7 @@ def renumbered(method):
 
 @pytest.mark.filterwarnings("ignore::dubito.SamplingWarning")  # so short a warmup finds no step size
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_contract(method, key, compiled):
+def test_every_method_keeps_the_contract(method, key, compiled):
     first = dubito.fit(MODEL, X, Y, method, key=jax.random.key(1))
     drawn = leaves(first, key)
     with compiled() as names:

@@ -254,7 +254,7 @@ def predicted(method, draws=None, model=MODEL):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRONG)
-def test_an_approximation_has_its_known_value(name, truth):
+def test_approximation_has_its_known_moments(name, truth):
     method, expected, near = WRONG[name]
     mean, sd = expected()
     f, _ = predicted(method, None if name == "randomized map" or sd.max() == 0 else 20_000)
@@ -280,7 +280,7 @@ def far(f, mean, sd, chains):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
-def test_a_sampler_has_the_posterior(name, truth):
+def test_sampler_draws_have_the_moments_by_quadrature(name, truth):
     """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal. A prior 25 % wider is seen by the first three
     (and by all approximations above), a τ 30 % smaller by the others too."""
     f, posterior = predicted(RIGHT[name])

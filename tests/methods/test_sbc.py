@@ -118,7 +118,7 @@ SAMPLERS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_ranks_are_uniform(name):
+def test_sbc_ranks_are_uniform(name):
     """Five quantities of each of the samplers: a false alarm once in 10,000 runs."""
     assert min(p_values(SAMPLERS[name])) > 1e-4 / (5 * len(SAMPLERS))
 
@@ -132,7 +132,7 @@ BUGS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
 @pytest.mark.parametrize("name", ["hmc", "nuts"])
-def test_a_planted_bug_of_the_model_is_caught(name, bug):
+def test_sbc_catches_a_planted_bug_of_the_model(name, bug):
     assert min(p_values(SAMPLERS[name], BUGS[bug])) < 1e-6
 
 
@@ -154,6 +154,6 @@ register_dataclass(Accepting)
 
 
 @pytest.mark.slow
-def test_no_accept_step_is_caught():
+def test_sbc_catches_a_missing_accept_step():
     method = Accepting(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_steps=16, acceptance=0.6)
     assert min(p_values(method)) < 1e-6

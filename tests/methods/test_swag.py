@@ -95,7 +95,7 @@ def test_the_spread_is_the_stationary_distribution_of_descent(optimizer, rate, s
     assert np.all(2 * scale**2 < 0.25 * np.diag(posterior))  # not the posterior's, as the docstring says
 
 
-def test_few_points_give_few_directions(key):
+def test_swag_of_few_points_has_few_directions(key):
     """Three of five possible directions, the first of which is 0; the others wait at 0."""
     found = dubito.fit(MODEL, X, Y, dubito.SWAG(epochs=6, batch_size=2, rank=5), key=key)
     filled = np.any(np.asarray(found.directions["network"]["w"]) != 0, axis=(1, 2))
@@ -105,13 +105,13 @@ def test_few_points_give_few_directions(key):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"optimizer": "adam"}, "stochastic descent"),
+        ({"optimizer": "adam"}, "SWAG needs optimizer"),
         ({"rank": 1}, "at least 2"),
         ({"start": 1.0}, "two epochs"),
         ({"epochs": 3, "start": 0.5}, "two epochs"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, words, key):
+def test_invalid_settings_are_refused(fields, words, key):
     with pytest.raises(ValueError, match=words):
         dubito.fit(MODEL, X, Y, dubito.SWAG(**fields), key=key)
 

@@ -15,10 +15,10 @@ from sklearn.base import is_classifier
 from dubito._check import DataError
 from dubito._jax.types import Params
 from dubito.estimators.base import BayesianEstimator
-from dubito.methods.ensembles.cross_fit import MeanAndNoiseNetwork
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.likelihoods.by_name import target_error
 from dubito.models.networks import MLP
+from dubito.models.noise_network import MeanAndNoiseNetwork
 from dubito.posteriors.base import Mixture, Posterior, Samples
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import DiagonalNormal

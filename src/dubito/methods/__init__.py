@@ -1,7 +1,10 @@
-"""How is it inferred: one file, one method, one paper.
+"""Inference: one file, one method, one paper.
 
+- ``types``: names for the types that annotations share.
+- ``settings``: checks of a method's settings, and of the prior that it needs.
+- ``priors``: the prior's scale of each parameter, and its proximal step.
 - ``weight_noise``: noise on the parameters of any network, where it costs the least variance.
-- ``posterior_descent``: what methods share that descend on an objective and end with a distribution.
+- ``posterior_descent``: shared by the methods that descend on an objective and return a posterior.
 - ``variational``: Gaussians over weights.
 - ``dropout``: fixed and learned dropout.
 - ``map``: maximum likelihood and maximum a posteriori.
@@ -10,10 +13,10 @@
 - ``sampling``: Markov chain Monte Carlo.
 - ``ensembles``: several fits.
 - ``conjugate_noise``: the noise precision of a Gaussian integrated out.
-- ``default``: the method that estimators use unless told otherwise.
+- ``default``: the estimators' default method.
 - ``by_name``: the registry of methods, and their settings as text.
 
-A method is a final class of one of the abstract ones in ``training.method``, ``training.descent`` or here. To add one: write
-its file, and add its import and its entry to ``by_name.METHODS``; the command line, the model file and the contract test
-read that table.
+A method is a final class of one of the abstract ones in ``training.method``, ``training.descent``
+or here. To add one: write its file, and add its import and its entry to ``by_name.METHODS``; the
+command line, the model file and the contract test read that table.
 """

@@ -1,7 +1,7 @@
 """The registry of methods: by name, with fields by their path.
 
-``METHODS`` is what the command line, the model file, the contract test and the documentation read. A new method is one file
-beside this one, its import here, and its entry.
+``METHODS`` is read by the command line, the model file, the contract test and the documentation. A
+new method is one file beside this one, its import here, and its entry.
 """
 
 import ast
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from dubito._check import did_you_mean
+from dubito._check import check_choice
 from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.default import default_method
 from dubito.methods.dropout.concrete_dropout import ConcreteDropout
@@ -75,7 +75,7 @@ def with_wrapped(method: Method | None) -> Iterator[Method]:
 
 def method_params(method: Any, prefix: str) -> dict[str, Any]:
     """``method__rate`` and so on, for scikit-learn's get_params; wrapped methods too."""
-    found = {}
+    found: dict[str, Any] = {}
     for field in fields(method):
         value = vars(method)[field.name]
         found[f"{prefix}{field.name}"] = value
@@ -86,14 +86,15 @@ def method_params(method: Any, prefix: str) -> dict[str, Any]:
 
 def with_setting(method: Any, path: Sequence[str], value: Any) -> Any:
     """``method`` with the field at ``path`` (a list of names) set to ``value``."""
+    name, *rest = path
     if method is None:
         raise ValueError(
-            f"the default method has no setting {path[0]!r}: choose a method, as in method=MAP({path[0]}={value!r})"
+            f"the default method has no setting {name!r}: choose a method, as method=MAP({name}={value!r})"
         )
-    if not is_dataclass(method) or path[0] not in {field.name for field in fields(method)}:
-        raise ValueError(f"Invalid parameter {path[0]!r} for method {method!r}.")
-    inner = value if len(path) == 1 else with_setting(vars(method)[path[0]], path[1:], value)
-    return replace(method, **{path[0]: inner})  # type: ignore[type-var]
+    if not is_dataclass(method) or name not in {field.name for field in fields(method)}:
+        raise ValueError(f"Invalid parameter {name!r} for method {method!r}.")
+    inner = with_setting(vars(method)[name], rest, value) if rest else value
+    return replace(method, **{name: inner})  # type: ignore[type-var]
 
 
 def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, task: str = "regression") -> Method | None:
@@ -102,11 +103,13 @@ def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, tas
     Parameters
     ----------
     name : str
-        Of ``METHODS``.
+        A name of ``METHODS``.
     settings : sequence of str
         Texts FIELD=VALUE (``rate=0.1``; ``method.rate=0.1`` in a wrapped method).
-    size, task
-        The rows and the task for which "auto" with settings is made.
+    size : int
+        The number of rows for which "auto" with settings is made.
+    task : str
+        The task for which it is made.
 
     Returns
     -------
@@ -116,10 +119,9 @@ def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, tas
     Raises
     ------
     ValueError
-        For unknown names, and for values that are not of the field's kind.
+        For an unknown name, and for a value of the wrong kind.
     """
-    if name not in METHODS:
-        raise ValueError(f"method {name!r} is unknown{did_you_mean(name, METHODS)} Choose one of {', '.join(METHODS)}.")
+    check_choice("method", name, METHODS)
     method = METHODS[name]
     if settings and method is None:
         method = default_method(size, task)
@@ -130,7 +132,7 @@ def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, tas
         names, given = path.split("."), parse_value(text)
         usual = method_params(method, "").get("__".join(names))
         if isinstance(usual, int | float) and isinstance(given, str):
-            raise ValueError(f"{path} is a number, as {usual!r}; got {text!r}")
+            raise ValueError(f"{path} is a number, such as {usual!r}; got {text!r}")
         method = with_setting(method, names, given)
     return method
 
@@ -140,9 +142,8 @@ def parse_names(text: str) -> list[str]:
     names = [*METHODS] if text == "all" else [name.strip() for name in text.split(",")]
     for name in names:
         get_method(name)
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ValueError(f"method {twice!r} is named twice: name each once")
+        if names.count(name) > 1:
+            raise ValueError(f"method {name!r} is named twice: name each once")
     return names
 
 

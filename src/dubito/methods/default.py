@@ -1,11 +1,11 @@
-"""The method that estimators use unless told otherwise."""
+"""The estimators' default method."""
 
 from typing import Any
 
 from dubito.methods.ensembles.cross_fit import CrossFit
 from dubito.methods.map import MaximumLikelihood
 
-# What a likelihood asked for by name says of the noise that cross-fitting finds, where that is not Student's of each row.
+# By the name of a likelihood that is asked for: the noise of cross-fitting, where it is not Student's t with σ(x).
 CROSS_FIT_NOISE: dict[str, dict[str, Any]] = {
     "gaussian": {"noise": "constant", "df": None},
     "heteroscedastic": {"df": None},
@@ -13,22 +13,30 @@ CROSS_FIT_NOISE: dict[str, dict[str, Any]] = {
 
 
 def default_method(size: int, task: str = "regression", likelihood: str | Any = None) -> CrossFit:
-    """The cross-fitted ensemble that the committed benchmark shows best.
+    """The cross-fitted ensemble that is best in the committed benchmark.
 
-    A member sees some 300,000 rows in training (550,000 of a large table; 120,000 with classes, where dropout keeps it
-    from overfitting), whatever the size, within limits.
+    A member sees about 300,000 rows in training (550,000 of a large table; 120,000 with classes,
+    where dropout keeps it from overfitting), whatever the size, within limits.
 
     Parameters
     ----------
     size : int
         The number of rows.
     task : {"regression", "classification"}
+        What is predicted.
     likelihood : str, optional
-        Its name, if it was asked for by name.
+        The name of the likelihood, if it was asked for by name.
 
     Returns
     -------
     CrossFit
+        A method for the estimators.
+
+    Examples
+    --------
+    >>> import dubito
+    >>> dubito.default_method(442).folds
+    10
     """
     small = size < 4000
     seen = 120_000 if task == "classification" else 300_000 if small else 550_000

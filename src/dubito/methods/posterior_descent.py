@@ -1,48 +1,95 @@
-"""What methods share that descend once on an objective and end with a distribution over functions."""
+"""Shared by the methods that descend on an objective and return a posterior."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from dubito._jax.types import Key, Params
-from dubito.models.model import Batch, Model
+from dubito.methods.priors import l1_strengths
+from dubito.methods.types import Batch, Clock, Inputs, Key, Model, Objective, Params, RowValues, Trained
 from dubito.posteriors.base import log_mean_prob
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
-from dubito.training.members import Trained, one_member
-from dubito.training.method import Clock
+from dubito.training.members import one_member
 from dubito.training.optimizers import init_state, limit_norms
 from dubito.training.packing import unpack
 
 
 @dataclass(frozen=True, kw_only=True)
-class PosteriorDescent(Descent):
-    """One descent on −objective whose parameters are those of a posterior. A method gives start, objective and posterior.
+class ObjectiveDescent(Descent):
+    """One descent on penalty − log likelihood. A method gives start, objective, posterior and score.
 
     Attributes
     ----------
     flat : bool
         Whether small parts of the parameters descend as ``FlatParams``.
+    proximal : bool
+        Whether the step of a Laplace prior is proximal.
     """
 
     flat: ClassVar[bool] = True
+    proximal: ClassVar[bool] = False
 
     members = one_member
 
     @abstractmethod
     def initial(self, model: Model, batch: Batch, key: Key) -> Params:
-        """The parameters at the start: {"network": θ, "likelihood": φ, ...}, or a dict of such and of arrays."""
+        """The parameters at the start.
 
-    @abstractmethod
-    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> tuple[Any, Any]:
-        """The expected log likelihood and the penalty, scalars in nats of the data set, estimated from a batch.
+        Parameters
+        ----------
+        model : Model
+            The model.
+        batch : Batch
+            Rows; only the shapes matter.
+        key : jax.Array
+            A key of ``jax.random.key``.
 
-        ``params``: packed; what sums over all parameters may stay so, a network needs ``unpack(params)``.
+        Returns
+        -------
+        dict
+            {"network": θ, "likelihood": φ, ...}, or a dict of such and of arrays.
         """
 
     @abstractmethod
-    def posterior(self, model: Model, params: Params, x: Any) -> Any:
-        """The posterior of these parameters. Of ``x`` only the shape of a row has a meaning."""
+    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
+        """The expected log likelihood and the penalty, estimated from a batch.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : pytree
+            Packed parameters; what sums over all of them may stay so, a network needs
+            ``unpack(params)``.
+        batch : Batch
+            The rows.
+        key : jax.Array
+            A key for the noise.
+
+        Returns
+        -------
+        tuple of two arrays of shape ()
+            In nats of the data set.
+        """
+
+    @abstractmethod
+    def posterior(self, model: Model, params: Params, x: Inputs) -> Any:
+        """The posterior with these parameters.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : pytree
+            Parameters as of ``initial``, not packed.
+        x : array of shape (rows, ...)
+            Inputs; only the shape of a row matters.
+
+        Returns
+        -------
+        Posterior
+            Of the kind that the method makes.
+        """
 
     def init(self, model: Model, batch: Batch, key: Key) -> DescentState:
         params = self.initial(model, batch, key)
@@ -50,17 +97,21 @@ class PosteriorDescent(Descent):
 
     def step(self, model: Model, state: DescentState, batch: Batch, clock: Clock, key: Key) -> tuple[DescentState, Any]:
         objective = partial(self.objective, model, batch=batch, key=key)
-        state, info = objective_step(self, objective, state, clock, batch.size)
+        strengths = l1_strengths(model, state.params, batch.size) if self.proximal else None
+        state, info = objective_step(self, objective, state, clock, batch.size, strengths)
         return state._replace(params=limit_norms(self, model, state.params, batch.x)), info
 
     def point(self, model: Model, state: DescentState) -> Params:
-        del model
         params = unpack(state.params)
         return params.get("mean", params)
 
-    def score(self, model: Model, state: DescentState, batch: Batch, key: Key) -> Any:
-        return log_mean_prob(self.posterior(model, unpack(state.params), batch.x), batch, key)
-
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Any:
-        del key, run
         return self.posterior(model, unpack(trained.states[0].params), trained.rows.x[:1])
+
+
+@dataclass(frozen=True, kw_only=True)
+class PosteriorDescent(ObjectiveDescent):
+    """A descent whose parameters are those of a distribution, scored by its draws."""
+
+    def score(self, model: Model, state: DescentState, batch: Batch, key: Key) -> RowValues:
+        return log_mean_prob(self.posterior(model, unpack(state.params), batch.x), batch, key)

@@ -1,6 +1,7 @@
 """SWAG: a Gaussian through the points that stochastic gradient descent passes (Maddox et al., NeurIPS 2019)."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -8,13 +9,13 @@ import jax.numpy as jnp
 
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key, Params
-from dubito.methods.map import check_l1, l1_strengths, smooth_log_prior
-from dubito.models.model import Batch, Model
+from dubito.methods.map import map_objective
+from dubito.methods.priors import l1_strengths
+from dubito.methods.settings import check_descent, check_whole
+from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
-from dubito.training.members import Trained, one_member
-from dubito.training.method import Clock
+from dubito.training.members import one_member
 from dubito.training.packing import unpack
 
 
@@ -23,22 +24,21 @@ class SWAGState(NamedTuple):
 
     Attributes
     ----------
-    params, optimizer : pytree
-        As in ``DescentState``.
-    count : float32 scalar
-        Points collected.
+    descent : DescentState
+        The current point.
+    count : array of shape ()
+        The number of points collected, in float32.
     mean, squares : pytree
         The mean θ̄ of the points, and Σ (θ − θ̄)².
     deviations : pytree
-        Of the last ``rank`` points from the mean of their time.
+        The deviations of the last ``rank`` points from the means at their time.
     """
 
-    params: Any
-    optimizer: Any
+    descent: DescentState
     count: Any
-    mean: Any
-    squares: Any
-    deviations: Any
+    mean: Params
+    squares: Params
+    deviations: Params
 
 
 @register_dataclass
@@ -48,15 +48,17 @@ class SWAG(Descent):
 
         θ ← θ − α g,    g the gradient of −log p(D, θ)/N in nats per example from a mini-batch,
 
-    where θ̄ and σ² are the points' mean and variances and D the deviations of the last K from the mean of their time.
-    ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
+    where θ̄ and σ² are the points' mean and variances and D the deviations of the last K from the
+    means at their time. ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
 
-    The spread is that of the stationary distribution of the descent, not of the posterior. With curvature H and gradient
-    covariance C per example and n rows a batch drawn independently, HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with
-    momentum 0.9 of ten times the α: where C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch
-    here, as usual, takes each row once, so that most of this noise cancels within it, and Σ is narrower still where αH is far
-    below n/N. Use it for the mean, which predicts better than the last point, and a first estimate of epistemic uncertainty
-    at the cost of one fit; score it on held-out rows.
+    The spread is that of the stationary distribution of the descent, not of the posterior. With
+    curvature H and gradient covariance C per example and n rows a batch drawn independently,
+    HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with momentum 0.9 for ten times the α: where
+    C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch here, as
+    usual, takes each row once, so that most of this noise cancels within it, and Σ is narrower
+    still where αH is far below n/N. Use it for the mean, which predicts better than the last point,
+    and for a first estimate of epistemic uncertainty at the cost of one fit; score it on held-out
+    rows.
 
     Parameters
     ----------
@@ -65,9 +67,10 @@ class SWAG(Descent):
     rank : int
         K.
     optimizer : {"momentum", "sgd", "nesterov"}
+        The stochastic descent.
     schedule : {"constant", "cosine", "linear"}
-        Until ``start`` the rate is constant; from then on it falls over each epoch anew ("constant": it stays; the others:
-        cycles, Izmailov et al. 2018).
+        Until ``start`` the rate is constant; from then on it falls over each epoch anew
+        ("constant": it stays; the others: cycles, Izmailov et al. 2018).
     epochs, batch_size, learning_rate, clip
         As in ``MAP``.
     """
@@ -81,11 +84,10 @@ class SWAG(Descent):
     members = one_member
 
     def check(self, model: Model) -> None:
-        check_l1(self, model)
+        check_descent(self)
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
-            raise ValueError(f"SWAG is of stochastic descent: 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
-        if not (isinstance(self.rank, int) and self.rank >= 2):
-            raise ValueError(f"rank must be a whole number of at least 2, got {self.rank!r}")
+            raise ValueError(f"SWAG needs optimizer 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
+        check_whole("rank", self.rank, 2)
         if not (0 <= self.start < 1 and (self.epochs or self.least_epochs) * (1 - self.start) >= 2):
             raise ValueError(
                 f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "
@@ -93,63 +95,58 @@ class SWAG(Descent):
             )
 
     def init(self, model: Model, batch: Batch, key: Key) -> SWAGState:
-        del batch
-        point = start_descent(self, model.init(key))
-        zeros = jax.tree.map(jnp.zeros_like, point.params)
-        deviations = jax.tree.map(lambda leaf: jnp.zeros((self.rank, *leaf.shape), leaf.dtype), point.params)
-        return SWAGState(*point, jnp.float32(0), zeros, zeros, deviations)
+        descent = start_descent(self, model.init(key))
+        zeros = jax.tree.map(jnp.zeros_like, descent.params)
+        deviations = jax.tree.map(lambda leaf: jnp.zeros((self.rank, *leaf.shape), leaf.dtype), descent.params)
+        return SWAGState(descent, jnp.float32(0), zeros, zeros, deviations)
 
     def step(self, model: Model, state: SWAGState, batch: Batch, clock: Clock, key: Key) -> tuple[SWAGState, Any]:
-        del key
-        blocks = batch.scale.astype(jnp.int32)
-        within = (clock.step % blocks).astype(jnp.float32) / batch.scale
+        within = (clock.step % batch.scale.astype(jnp.int32)).astype(jnp.float32) / batch.scale
         late = clock.progress >= self.start
-        rate = clock._replace(progress=jnp.where(late, within, 0.0))
-
-        def objective(packed):
-            params = unpack(packed)
-            return model.log_likelihood(params, batch), -smooth_log_prior(model, params)
-
-        strengths = l1_strengths(model, state.params, batch.size)
-        point = DescentState(state.params, state.optimizer)
-        point, info = objective_step(self, objective, point, rate, batch.size, strengths)
-        return collect(state, point, late & clock.epoch_end), info
+        cycle = clock._replace(progress=jnp.where(late, within, 0.0))
+        strengths = l1_strengths(model, state.descent.params, batch.size)
+        objective = partial(map_objective, model, batch=batch)
+        descent, info = objective_step(self, objective, state.descent, cycle, batch.size, strengths)
+        return collect(state, descent, late & clock.epoch_end), info
 
     def point(self, model: Model, state: SWAGState) -> Params:
-        del model
-        return unpack(state.params)
+        return unpack(state.descent.params)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> LowRankNormal:
-        del key, run
         state = trained.states[0]
         if not state.count >= 2:
             raise KeyboardInterrupt("stopped before two points were collected")
         return LowRankNormal(model, *low_rank_moments(state, jnp.float32(self.rank)))
 
 
-def collect(state: SWAGState, point: DescentState, due: Any) -> SWAGState:
+def collect(state: SWAGState, descent: DescentState, due: Any) -> SWAGState:
     """The state at another point, which counts if it is ``due``.
 
-    Its deviation is written in any case: in the place of the next one, where it stands if no other point comes.
+    Its deviation is written in any case: to the place of the next point, where it stays if no other
+    point comes.
     """
     weight, count = due.astype(jnp.float32), state.count + 1
     place = state.count.astype(jnp.int32) % len(jax.tree.leaves(state.deviations)[0])
-    mean = jax.tree.map(lambda m, p: m + (p - m) / count, state.mean, point.params)
-    deviation = jax.tree.map(jnp.subtract, point.params, mean)
+    mean = jax.tree.map(lambda m, p: m + (p - m) / count, state.mean, descent.params)
+    deviation = jax.tree.map(jnp.subtract, descent.params, mean)
+
+    def add_square(s: Any, p: Any, m: Any, d: Any) -> Any:
+        return s + weight * (p - m) * d
+
+    def put(all_: Any, d: Any) -> Any:
+        return jax.lax.dynamic_update_index_in_dim(all_, d, place, 0)
+
     return SWAGState(
-        point.params,
-        point.optimizer,
+        descent,
         state.count + weight,
         jax.tree.map(lambda old, new: jnp.where(due, new, old), state.mean, mean),
-        jax.tree.map(lambda s, p, m, d: s + weight * (p - m) * d, state.squares, point.params, state.mean, deviation),
-        jax.tree.map(
-            lambda all_, d: jax.lax.dynamic_update_index_in_dim(all_, d, place, 0), state.deviations, deviation
-        ),
+        jax.tree.map(add_square, state.squares, descent.params, state.mean, deviation),
+        jax.tree.map(put, state.deviations, deviation),
     )
 
 
 @programs.jit
-def low_rank_moments(state: SWAGState, rank: Any) -> Any:
+def low_rank_moments(state: SWAGState, rank: Any) -> tuple[Params, Params, Params]:
     """Mean, scale and directions of the low-rank normal; directions that no point has filled are 0."""
     held = jnp.minimum(state.count, rank)
     scale = jax.tree.map(lambda s: jnp.sqrt(0.5 * s / state.count), state.squares)

@@ -3,8 +3,10 @@
 - ``activations``: activation functions by name.
 - ``periodic``: periodic features of numeric columns.
 - ``networks``: ``init`` and ``apply``: perceptrons, convolutional networks.
-- ``likelihoods``: p(y given z), the criterion of training and the noise of prediction.
-- ``priors``: p(params), the regularizer.
+- ``linearized``: a network's first-order expansion in its parameters.
+- ``likelihoods``: p(y given z): the criterion of training and the noise of prediction.
+- ``noise_network``: networks of the mean and of the noise side by side.
+- ``priors``: p(params): the regularizer.
 - ``model``: log p(D, θ) and its parts; the scale N/n.
 """
 

@@ -10,11 +10,13 @@ registered as a pytree: its numbers are traced, so that other values need no com
 static fields determine the program.
 """
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
+from dubito._check import did_you_mean
 from dubito._jax.pytree import static
 from dubito._jax.types import Key, Params
 from dubito.models.model import Batch, Model
@@ -56,6 +58,10 @@ class Method(ABC):
 
     every_row: ClassVar[bool] = False
     validates: ClassVar[bool] = False
+
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        check_call(cls, args, settings)
+        return object.__new__(cls)
 
     @abstractmethod
     def check(self, model: Model) -> None:
@@ -103,6 +109,23 @@ class Method(ABC):
         -------
         Posterior
         """
+
+
+def check_call(kind: type, args: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    """Raise TypeError that says how to write the settings, where a class cannot be called with these arguments."""
+    signature = inspect.signature(kind.__init__)
+    try:
+        signature.bind(None, *args, **settings)
+    except TypeError as error:
+        names = list(signature.parameters)[1:]
+        call = f"{kind.__name__}({', '.join(f'{name}=...' for name in names)})"
+        unknown = next((name for name in settings if name not in names), None)
+        if unknown is not None:
+            hint = did_you_mean(unknown, names)
+            raise TypeError(f"{kind.__name__} has no setting {unknown!r}{hint} It has {call}") from None
+        if len(args) > 0:
+            raise TypeError(f"{kind.__name__} takes its settings by name: {call}") from None
+        raise TypeError(f"{kind.__name__}: {error}. Write {call}") from None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ CASES = {
     "laplace": (regressor(dubito.LaplaceApproximation(dubito.MAP(epochs=5))), table()),
     "laplace noise": (regressor(dubito.CrossFit(LOW_RANK, 2)), table()),
     "low rank": (regressor(dubito.VariationalGaussian(epochs=5, rank=2)), table()),
-    "dense": (regressor(dubito.VariationalGaussian("full", epochs=5)), table()),
+    "dense": (regressor(dubito.VariationalGaussian(covariance="full", epochs=5)), table()),
     "ensemble": (regressor(dubito.Ensemble(dubito.MCDropout(epochs=5), 2)), table()),
     "committee": (regressor(dubito.Committee(dubito.MCDropout(epochs=5), 2)), table()),
     "renoised": (regressor(dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3)), table()),

@@ -70,7 +70,7 @@ def test_the_rate_is_the_objectives_optimum():
     np.testing.assert_allclose(posterior.params["network"]["w"][:, 0], best[:D], atol=0.01)
 
 
-def test_without_noise_it_is_map():
+def test_concrete_dropout_without_noise_is_map():
     """r → 0: masks of 1, and Σ ℓ²/2 ‖w‖² for a penalty, from which −D H(r) vanishes too."""
     model = dubito.Model(dubito.mlp(3, (5,)), dubito.Gaussian(), dubito.Normal(1 / LENGTH, biases=1 / LENGTH))
     params = model.init(jax.random.key(3))
@@ -108,7 +108,7 @@ def test_rates_and_epistemic_variance_fall_with_data():
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, (0.1, 0.0)])
-def test_a_learned_rate_starts_inside(rate):
+def test_learned_rate_that_starts_at_a_limit_is_refused(rate):
     for method in (dubito.ConcreteDropout(rate=rate), dubito.VariationalDropout(rate=rate)):
         with pytest.raises(ValueError, match="between 0 and 1"):
             method.check(MODEL)

@@ -49,7 +49,7 @@ def kl(log_alpha):
     return -(0.63576 * sigmoid - 0.5 * np.log1p(np.exp(-log_alpha)) - 0.63576)
 
 
-def test_type_a_is_the_optimum(rows):
+def test_variational_dropout_is_the_optimum_of_its_objective(rows):
     """½τN Σ [(w − ŵ)² + α w²] + D k(log α): α by scipy, and the posterior's draws have these masks' moments."""
     x, y, least = rows
     method = dubito.VariationalDropout(input_rate=0.3, epochs=1500, batch_size=None, learning_rate=0.02)
@@ -81,7 +81,7 @@ def sparse_optimum(least):
     return min((scipy.optimize.minimize(objective, s, method="Nelder-Mead") for s in starts), key=lambda r: r.fun).x
 
 
-def test_the_sparse_form_keeps_what_the_data_hold(rows):
+def test_sparse_variational_dropout_keeps_weights_that_the_data_determine(rows):
     """Relevant weights at scipy's optimum for each alone; of irrelevant ones most exactly 0, mean and scale."""
     x, y, least = rows
     method = dubito.SparseVariationalDropout(epochs=2000, batch_size=None, learning_rate=0.02, draws=4)
@@ -118,7 +118,7 @@ def test_the_kl_of_a_network_is_of_its_weights_and_of_its_biases():
 
 
 @pytest.mark.parametrize("kind", [dubito.VariationalDropout, dubito.SparseVariationalDropout])
-def test_another_prior_is_refused(kind):
+def test_prior_that_is_not_normal_is_refused(kind):
     model = dubito.Model(LINEAR, dubito.Gaussian(), dubito.Laplace())
     with pytest.raises(ValueError, match="Normal prior"):
         kind().check(model)

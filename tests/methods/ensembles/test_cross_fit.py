@@ -45,7 +45,7 @@ def test_folds_are_stratified(key):
         assert np.array_equal(np.bincount(fold[y == k]), np.full(10, size))
 
 
-def test_one_row_is_refused(key):
+def test_cross_fit_of_one_row_is_refused(key):
     with pytest.raises(ValueError, match="n_samples = 1"):
         splits.random_folds(rows(1), 10, key)
 
@@ -160,7 +160,7 @@ def test_temperature_of_rows_that_are_all_right_keeps_probabilities_below_one(ma
     ],
     ids=repr,
 )
-def test_anything_can_be_cross_fitted(linear, method, key):
+def test_cross_fit_wraps_any_method(linear, method, key):
     x, y = linear
     model = dubito.Model(dubito.mlp(3, (8,)), dubito.Gaussian())
     first, again = (dubito.fit(model, x, y, method, key=jax.random.key(1)) for _ in range(2))
@@ -182,7 +182,7 @@ def test_several_targets_each_get_their_noise(key):
 
 
 @pytest.mark.parametrize(("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", 2)])
-def test_bad_fields_are_refused(linear, field, wrong, key):
+def test_invalid_settings_are_refused(linear, field, wrong, key):
     model = dubito.Model(LINEAR, dubito.Gaussian())
     with pytest.raises(ValueError, match=field):
         dubito.fit(model, *linear, dubito.CrossFit(dubito.MAP(), **{field: wrong}), key=key)

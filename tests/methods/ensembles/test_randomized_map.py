@@ -54,7 +54,7 @@ def test_learned_noise_is_near_the_exact_one(problem, with_noise):
 @pytest.mark.parametrize(
     ("likelihood", "slope"), [(dubito.Bernoulli(), lambda f: 1 / (1 + np.exp(-f))), (dubito.Poisson(), np.exp)]
 )
-def test_elsewhere_members_have_the_bootstraps_moments(likelihood, slope):
+def test_members_of_other_likelihoods_have_the_moments_of_the_bootstrap(likelihood, slope):
     """One parameter f: Σ e_i (y_i − p(f)) = f − a, with e_i from Exp(1) and a from N(0, 1), solved by itself."""
     rng = np.random.default_rng(0)
     y = np.array([0, 1, 1, 0, 1, 1, 1, 1])
@@ -82,7 +82,7 @@ def test_elsewhere_members_have_the_bootstraps_moments(likelihood, slope):
     assert abs(found.var() - exact.var()) < 4.6 * squares.std() * np.sqrt(1 / GROUPS + 1 / len(exact))
 
 
-def test_what_cannot_be_is_refused(key):
+def test_invalid_settings_are_refused(key):
     model = dubito.Model(dubito.mlp(2, (3,)), dubito.Gaussian(), None)
     with pytest.raises(ValueError, match="proper"):
         dubito.fit(model, np.zeros((4, 2)), np.zeros(4), METHOD, key=key)

@@ -110,7 +110,7 @@ def test_a_linear_networks_posterior_is_exact(structure):
     np.testing.assert_allclose(answer.aleatoric, 1 / TAU, rtol=1e-5)
 
 
-def test_the_other_structures_of_a_linear_network():
+def test_each_structure_of_a_linear_network_is_its_part_of_the_exact_one():
     s = SCALES[:, None] * SCALES[None]
     diagonal = fitted(LINEAR, X, Y, structure="diagonal")
     np.testing.assert_allclose(covariance(diagonal), np.diag(1 / np.diag(PRECISION)), rtol=1e-5)
@@ -126,7 +126,7 @@ def test_the_other_structures_of_a_linear_network():
 
 
 @pytest.mark.parametrize("structure", ["kronecker", "low-rank"])
-def test_draws_are_of_the_covariance(structure):
+def test_laplace_draws_have_the_covariance_of_their_structure(structure):
     posterior = around(LINEAR, X, Y, structure=structure, rank=2)
     exact = covariance(posterior)
     drawn = vectors(posterior.part.sample(jax.random.key(2), DRAWS))
@@ -395,7 +395,7 @@ def test_draws_through_the_network_itself_have_a_hundred_times_too_much_variance
 # How it composes
 
 
-def test_an_ensemble_of_it_is_a_mixture_of_one_model():
+def test_ensemble_of_laplace_is_a_mixture_of_one_model():
     x, y = table(60)
     inner = dubito.LaplaceApproximation(dubito.MAP(epochs=100), prior_updates=1)
     model = dubito.Model(dubito.mlp(D, (16,)), dubito.Gaussian())
@@ -410,7 +410,7 @@ def test_an_ensemble_of_it_is_a_mixture_of_one_model():
 
 
 @pytest.mark.slow
-def test_cross_fitting_of_it_predicts_with_the_linearized_network():
+def test_cross_fit_of_laplace_predicts_with_the_linearized_network():
     x, y = table(60)
     inner = dubito.LaplaceApproximation(dubito.MAP(epochs=100))
     model = dubito.Model(dubito.mlp(D, (6,)), dubito.Gaussian())
@@ -438,29 +438,29 @@ def test_classes_are_linearized_and_uncertainty_far_away_is_larger():
     [
         ({"structure": "full"}, {}, "structure='full' is unknown. Choose one of dense, kronecker"),
         ({"curvature": "hessian"}, {}, "curvature='hessian' is unknown"),
-        ({"method": dubito.MCDropout()}, {}, "around a point"),
+        ({"method": dubito.MCDropout()}, {}, "needs a method that returns a point"),
         ({"method": dubito.MaximumLikelihood(), "prior_updates": 1}, {}, "wrap MAP"),
         ({"method": dubito.MAP(epochs=0)}, {}, "epochs must be"),
-        ({"prior_updates": -1}, {}, "prior_updates is a whole number of at least 0, got -1"),
+        ({"prior_updates": -1}, {}, "prior_updates must be a whole number of at least 0, got -1"),
         ({"structure": "low-rank", "rank": 4}, {}, "rank=4 must be below the network's 4 parameters"),
         ({}, {"prior": dubito.Laplace()}, "needs a Normal prior"),
         ({}, {"prior": None}, "needs a Normal prior"),
-        ({}, {"prior": dubito.Normal(biases=None)}, "give the biases a scale"),
+        ({}, {"prior": dubito.Normal(biases=None)}, "set a prior scale for the biases"),
         ({}, {"likelihood": dubito.LaplaceNoise()}, "use curvature='fisher'"),
         ({"structure": "dense"}, {"network": dubito.mlp(D, (2001,))}, "this network has 10,006: use 'kronecker'"),
     ],
 )
-def test_what_cannot_be_is_refused(settings, model, message):
+def test_invalid_settings_are_refused(settings, model, message):
     with pytest.raises(ValueError, match=message):
         fitted(replace(LINEAR, **model), X, Y, **settings)
 
 
-def test_a_stream_is_refused():
+def test_laplace_of_a_stream_is_refused():
     with pytest.raises(ValueError, match="LaplaceApproximation needs all rows in memory"):
         fitted(LINEAR, lambda: iter([(X, Y)]), None)
 
 
-def test_pictures_and_explanations_look_at_the_point():
+def test_network_view_of_laplace_reads_the_point():
     posterior = around(dubito.Model(HIDDEN, dubito.Categorical(2)), X, (Y[:, 0] > 0).astype(int), structure="dense")
     for each in (posterior, dubito.Mixture(posterior.model, (posterior, posterior))):
         looked = fitted_.member_of(each)[0]

@@ -299,7 +299,7 @@ def test_chains_that_were_interrupted_keep_as_many_draws_as_the_shortest():
         ({"learning_rate": None}, "learning_rate"),
     ],
 )
-def test_what_cannot_be_is_refused(fields, words, key):
+def test_invalid_settings_are_refused(fields, words, key):
     with pytest.raises(ValueError, match=words):
         dubito.fit(MODEL, X, Y, dubito.SGHMC(**fields), key=key)
 

@@ -52,8 +52,8 @@ def least_kl(rank):
     return min(scipy.optimize.minimize(objective, s, method="BFGS").fun for s in starts)
 
 
-def test_full_is_the_exact_posterior_and_its_elbo_the_log_evidence():
-    method = dubito.VariationalGaussian("full", **TRAINING)
+def test_full_covariance_is_the_exact_posterior_and_its_elbo_the_log_evidence():
+    method = dubito.VariationalGaussian(covariance="full", **TRAINING)
     posterior = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))
     mean, covariance = moments(posterior)
     exact = np.linalg.inv(PRECISION)
@@ -75,9 +75,9 @@ def elbos(method, variational):
 
 
 @pytest.mark.parametrize("rank", [1, 3])
-def test_low_rank_is_the_best_of_its_kind(rank):
+def test_low_rank_covariance_is_the_optimum_of_its_family(rank):
     """To within 0.02 nats; three directions and a diagonal suffice for the exact posterior."""
-    method = dubito.VariationalGaussian("low-rank", rank, **TRAINING)
+    method = dubito.VariationalGaussian(covariance="low-rank", rank=rank, **TRAINING)
     posterior = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))
     mean, covariance = moments(posterior)
     best = least_kl(rank)
@@ -94,7 +94,7 @@ def test_low_rank_is_the_best_of_its_kind(rank):
 def test_learned_noise_is_in_the_kl():
     """KL of q(w, log τ) to a Normal and a log-Gamma prior against draws of log q − log p in NumPy."""
     model = dubito.Model(LINEAR, dubito.Gaussian(shape=2.0, rate=0.5), dubito.Normal(PRIOR))
-    method = dubito.VariationalGaussian("full", draws=64)
+    method = dubito.VariationalGaussian(covariance="full", draws=64)
     mean = {"network": {"w": jnp.float32(RNG.normal(size=(D, 1)))}, "likelihood": {"log_precision": jnp.float32([0.3])}}
     free = jnp.float32(0.3 * RNG.normal(size=(D + 1, D + 1)))
     keys = jax.random.split(fast(jax.random.key(5)), 200)
@@ -114,13 +114,13 @@ def test_learned_noise_is_in_the_kl():
 def test_a_large_network_has_no_full_covariance(key):
     model = dubito.Model(dubito.mlp(10, (200,)), dubito.Gaussian())
     with pytest.raises(ValueError, match="up to 2000 parameters, and the model has 2402"):
-        dubito.fit(model, np.zeros((9, 10)), np.arange(9.0), dubito.VariationalGaussian("full"), key=key)
+        dubito.fit(model, np.zeros((9, 10)), np.arange(9.0), dubito.VariationalGaussian(covariance="full"), key=key)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [({"covariance": "dense"}, "full, low-rank"), ({"rank": 0}, "rank"), ({"initial_scale": 0.0}, "initial_scale")],
 )
-def test_bad_fields_are_refused(change, words):
+def test_invalid_settings_are_refused(change, words):
     with pytest.raises(ValueError, match=words):
         dubito.VariationalGaussian(**change).check(MODEL)

@@ -12,9 +12,7 @@ import numpy as np
 from dubito._process.archive import ModelFileError, expect
 from dubito.evaluation import calibration, conformal
 from dubito.methods import by_name as methods
-from dubito.methods.ensembles import cross_fit
-from dubito.methods.laplace import laplace
-from dubito.models import model, networks, priors
+from dubito.models import linearized, model, networks, noise_network, priors
 from dubito.models.likelihoods import by_name
 
 LIST = 100_000  # entries of a list at most: a network may have so many numeric columns
@@ -24,7 +22,7 @@ FAR = 1e30  # a number of a setting, which is in standardized units, lies betwee
 FREEDOM = 1000  # degrees of freedom: the cdf is a sum of half as many terms, and beyond it the noise is Gaussian
 
 METHODS = methods.method_classes()
-NETWORKS = (networks.MLP, cross_fit.MeanAndNoiseNetwork, laplace.Linearized)  # an estimator has no other
+NETWORKS = (networks.MLP, noise_network.MeanAndNoiseNetwork, linearized.Linearized)  # an estimator has no other
 LIKELIHOODS: tuple[Any, ...] = tuple(
     type(entry.make(2)) for entry in by_name.LIKELIHOODS.values()
 )  # a Criterion holds functions
@@ -42,7 +40,7 @@ CLASSES = {kind.__name__: kind for kind in KNOWN}
 FIELDS = {
     "method": METHODS,
     "network": NETWORKS,
-    "mean": networks.MLP | laplace.Linearized,
+    "mean": networks.MLP | linearized.Linearized,
     "likelihood": LIKELIHOODS,
     "optimizer": str,
 }

@@ -18,8 +18,8 @@ from dubito._process.archive import ModelFileError, expect
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
-from dubito.methods.laplace.laplace import Linearized
 from dubito.models import networks
+from dubito.models.linearized import Linearized
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema

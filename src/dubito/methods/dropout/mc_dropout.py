@@ -2,132 +2,127 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
-from dubito._check import check_choice, is_number
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass
-from dubito._jax.types import Key, Params
-from dubito.methods import weight_noise
 from dubito.methods.posterior_descent import PosteriorDescent
-from dubito.models.model import Batch, Model
-from dubito.models.priors import Normal, leaf_scales
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_choice, check_descent, check_normal_prior, check_number
+from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
+from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.dropout import DropoutPosterior
-from dubito.training import optimizers
 from dubito.training.packing import pack_like, unpack
+
+Rates: TypeAlias = float | tuple[float, ...]  # of all masked weights, or of each in the order of the parameters
 
 
 @register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MCDropout(PosteriorDescent):
-    """q(θ): every weight's inputs are dropped with probability r; biases are points. The objective, in nats:
+    """q(θ): each weight's inputs are dropped with probability r, biases are points. In nats:
 
         Σ_i log p(y_i | f_i) − Σ_layers [ℓ²/(2(1 − r)) ‖w‖² + ℓ²/2 ‖b‖²],    ℓ = 1/(the Normal prior's scale)
 
-    for scaled masks m/(1 − r), as everywhere here (w = (1 − r)M in the paper's notation). τ belongs to the likelihood and
-    the weight decay follows from it: λ = ℓ²/(2(1 − r)Nτ) beside a mean half squared error. Training masks each example by
-    itself; a draw in prediction is one function. It is cheap, but its epistemic uncertainty does not shrink with more data
-    as a posterior's does.
+    for masks scaled by 1/(1 − r), as everywhere in the library (w = (1 − r)M in the paper's
+    notation). τ belongs to the likelihood, and the weight decay follows from it:
+    λ = ℓ²/(2(1 − r)Nτ) beside half the mean squared error. In training each example has its own
+    mask; in prediction a draw is one function. The method is cheap, but its epistemic uncertainty
+    does not decrease with more data as that of a posterior does.
 
     Parameters
     ----------
     rate : float or tuple of float
-        The probability that a unit is dropped; a tuple gives one for each masked weight, in the order of the parameters.
+        The probability that a unit is dropped; a tuple has one for each masked weight, in the order
+        of the parameters.
     input_rate : float, optional
-        The same for the weights that see the raw inputs; None: no masks there.
+        The same for the weights of the raw inputs; None: no masks there.
     max_norm : float, optional
-        The largest norm of the w into a hidden unit, (1 − r) times that of the paper's unscaled masks.
+        The largest norm of the weights into a hidden unit: (1 − r) times that of the paper, whose
+        masks are not scaled.
     epochs, batch_size, learning_rate, schedule, optimizer, clip
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
-    rate: Any = 0.05
+    rate: Rates = 0.05
     input_rate: float | None = None
     max_norm: float | None = None
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
-        rates = self.rate if isinstance(self.rate, tuple) else (self.rate,)
-        for rate in (*rates, 0.0 if self.input_rate is None else self.input_rate):
-            if not (is_number(rate) and 0 <= rate < 1):
-                raise ValueError(f"a dropout rate is a probability of dropping, at least 0 and below 1; got {rate!r}")
-        if not isinstance(model.prior, Normal):
-            raise ValueError(f"MCDropout ties its penalty to a Normal prior; got {type(model.prior).__name__}")
+        check_dropout(self, model, "[0, 1)")
 
     def initial(self, model: Model, batch: Batch, key: Key) -> Params:
-        del batch
         return model.init(key)
 
-    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> tuple[Any, Any]:
+    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
         plain = unpack(params)
         rates = drop_rates(model, plain, batch.x, self.rate, self.input_rate)
-        z = masked_outputs(model, plain, batch.x, rates, key)
-        return model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch), weight_penalty(model, params, rates)
+        return noisy_log_likelihood(model, plain, mask_noise(rates), batch, key), weight_penalty(model, params, rates)
 
-    def posterior(self, model: Model, params: Params, x: Any) -> DropoutPosterior:
-        return dropout_posterior(model, params, x, drop_rates(model, params, x, self.rate, self.input_rate))
+    def posterior(self, model: Model, params: Params, x: Inputs) -> DropoutPosterior:
+        rates = drop_rates(model, params, x, self.rate, self.input_rate)
+        return dropout_posterior(model, params, x, rates)
 
 
 def weight_penalty(
-    model: Model, params: Params, rates: Any, cost: Callable[[Any], Any] = lambda rate: 1 / (1 - rate)
-) -> Any:
-    """−log p(φ) + Σ cost(r) ℓ²/2 ‖w‖², in nats, with a factor of 1 where nothing is dropped; ``params`` may be packed."""
-    network, params = params["network"], unpack(params)
+    model: Model, params: Params, rates: Params, cost: Callable[[Any], Any] = lambda rate: 1 / (1 - rate)
+) -> Scalar:
+    """−log p(φ) + Σ cost(r) ℓ²/2 ‖w‖², in nats, with cost 1 where nothing is dropped; ``params`` may be packed."""
+    plain = unpack(params)
+
+    def precision(w: Array, scale: Any, rate: Any) -> Array:
+        return jnp.full_like(w, 0 if scale is None else (1 if rate is None else cost(rate)) / scale**2)
+
+    precisions = pack_like(map_prior(precision, model, plain, rates), params["network"])
+    squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), params["network"], precisions)
+    return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(plain["likelihood"])
+
+
+def drop_rates(model: Model, params: Params, x: Inputs, rate: Rates, input_rate: float | None) -> Params:
+    """The rate of each leaf of ``params["network"]`` that multiplies in the traced program; None for the others."""
     leaves, tree = jax.tree.flatten(params["network"])
-    scales = leaf_scales(model.prior, leaves, model.scales(params))
-    precisions = [
-        jnp.full_like(leaf, 0 if scale is None else (1 if rate is None else cost(rate)) / scale**2)
-        for leaf, scale, rate in zip(leaves, scales, tree.flatten_up_to(rates), strict=True)
-    ]
-    precisions = pack_like(tree.unflatten(precisions), network)
-    squares = jax.tree.map(lambda w, precision: 0.5 * jnp.sum(precision * w**2), network, precisions)
-    return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(params["likelihood"])
+    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))
+    masked = [leaf.ndim > 1 and use.multiplies for leaf, use in zip(leaves, uses, strict=True)]
+    hidden = sum(some and not use.raw for some, use in zip(masked, uses, strict=True))
+    if isinstance(rate, tuple) and len(rate) != hidden:
+        raise ValueError(f"rate has {len(rate)} entries; it must have {hidden}, one for each weight after the inputs'")
+    rates = iter(rate if isinstance(rate, tuple) else [rate] * hidden)
+    chosen = zip(masked, uses, strict=True)
+    return tree.unflatten([None if not some else input_rate if use.raw else next(rates) for some, use in chosen])
 
 
-def dropout_posterior(model: Model, params: Params, x: Any, rates: Any, masks: str = "bernoulli") -> DropoutPosterior:
-    """The posterior of these weights, with masks on what their products sum over."""
-    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
+def dropout_posterior(
+    model: Model, params: Params, x: Inputs, rates: Params, kind: str = "bernoulli"
+) -> DropoutPosterior:
+    """The posterior of these weights, with masks on the inputs of their products."""
+    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))
     weights = {name: params[name] for name in ("network", "likelihood")}
-    return DropoutPosterior(model, weights, rates, tuple(use.inputs for use in uses), masks)
+    return DropoutPosterior(model, weights, rates, tuple(use.inputs for use in uses), kind)
 
 
-def drop_rates(model: Model, params: Params, x: Any, rate: Any, input_rate: Any) -> Any:
-    """The rate of each leaf of ``params["network"]``: weights of a product, by the traced program; None for the others."""
-    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x), is_leaf=_is_use)
-    leaves, tree = jax.tree.flatten(params["network"])
-    hidden = iter(rate) if isinstance(rate, tuple) else None
-    rates = []
-    for leaf, use in zip(leaves, uses, strict=True):
-        if leaf.ndim < 2 or not use.multiplies:
-            rates.append(None)
-        elif use.raw:
-            rates.append(input_rate)
-        else:
-            rates.append(rate if hidden is None else next(hidden, 0.0))
-    wanted = sum(leaf.ndim > 1 and use.multiplies and not use.raw for leaf, use in zip(leaves, uses, strict=True))
-    if hidden is not None and len(rate) != wanted:
-        raise ValueError(f"rate has {len(rate)} entries; it must have {wanted}, one for each weight after the inputs'")
-    return jax.tree.unflatten(tree, rates)
-
-
-def masked_outputs(model: Model, params: Params, x: Any, rates: Any, key: Key, masks: str = "bernoulli") -> Any:
-    """z for rows x with masks of their own for each example, of the kind of ``weight_noise.Masked``."""
-    noise = jax.tree.map(lambda r: None if r is None else weight_noise.Masked(r, masks), rates, is_leaf=_is_none)
-    f = weight_noise.noisy(model.network.apply, params["network"], noise, x, key=key)
-    return model.likelihood.join(f, params["likelihood"])
+def check_dropout(method: Any, model: Model, interval: str) -> None:
+    """Raise ValueError for settings of a descent or rates that cannot be, or a prior without a length scale."""
+    check_descent(method)
+    for rate in method.rate if isinstance(method.rate, tuple) else (method.rate,):
+        check_number("rate", rate, interval)
+    if method.input_rate is not None:
+        check_number("input_rate", method.input_rate, interval)
+    check_normal_prior(method, model)
 
 
 def precision_from_weight_decay(
     weight_decay: float, *, rate: float, length_scale: float, size: float, convention: str, outputs: int = 1
 ) -> float:
-    """The noise precision τ that a network trained elsewhere with dropout and weight decay implies.
+    """The noise precision τ that is implied by dropout and weight decay in another program.
 
     Parameters
     ----------
     weight_decay : float
+        λ, or d, of the convention.
     rate : float
         The dropout rate r.
     length_scale : float
@@ -135,12 +130,14 @@ def precision_from_weight_decay(
     size : float
         The number of rows N.
     convention : str
-        What stands beside the criterion, a mean over the rows:
+        What is minimized, where the criterion is a mean over the rows:
 
         - ``"half-squared-error"``: ½‖y − ŷ‖² + λ‖w‖², scaled masks: τ = ℓ²/(2(1 − r)Nλ)
         - ``"half-squared-error-unscaled"``: the same with unscaled masks: τ = (1 − r)ℓ²/(2Nλ)
-        - ``"mse"``: un-halved error, mean over K = ``outputs`` too (MSELoss, Keras mse) + λ'‖w‖²: λ = λ'K/2
-        - ``"mse-decay"``: that with an optimizer's coupled decay d (g += d·w; PyTorch's usual pair): λ = dK/4
+        - ``"mse"``: squared error, mean over K = ``outputs`` too (MSELoss, Keras mse), + λ'‖w‖²:
+          λ = λ'K/2
+        - ``"mse-decay"``: that with an optimizer's coupled decay d (g += d·w; PyTorch's usual
+          pair): λ = dK/4
         - ``"half-squared-error-decay"``: ½‖y − ŷ‖² with coupled decay d: λ = d/2
     outputs : int
         The number of targets K.
@@ -173,11 +170,3 @@ def precision_from_weight_decay(
     if convention.endswith("unscaled"):
         return (1 - rate) * length_scale**2 / (2 * size * penalty)
     return length_scale**2 / (2 * (1 - rate) * size * penalty)
-
-
-def _is_none(leaf):
-    return leaf is None
-
-
-def _is_use(leaf):
-    return isinstance(leaf, jaxpr.Use)

@@ -7,11 +7,11 @@ import numpy as np
 
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key
-from dubito.models.model import Model
+from dubito.methods.ensembles.ensemble import finish_runs
+from dubito.methods.settings import check_whole
+from dubito.methods.types import Key, Member, Model, Rows, Trained
 from dubito.posteriors.base import Mixture
-from dubito.training.data import Rows
-from dubito.training.members import Member, Trained, split_runs
+from dubito.training.members import split_runs
 from dubito.training.method import Wrapper
 from dubito.training.splits import interleaved_folds
 
@@ -21,15 +21,17 @@ from dubito.training.splits import interleaved_folds
 class Committee(Wrapper):
     """Runs of a method, each without one fold of the rows, as a ``Mixture`` of one part for each fold.
 
-    No member is trained or early-stopped on its own fold, so its errors there are out-of-sample errors: CV+ intervals and
-    sets are made of them (``conformal.cv_plus``). Members keep the noise that they learned; ``CrossFit``, which stops on the
-    folds, has a better one. The folds are ``splits.interleaved_folds``, without randomness.
+    No member is trained or early-stopped on its own fold, so its errors there are out-of-sample
+    errors, from which CV+ makes intervals and sets (``conformal.cv_plus``). Members keep the noise
+    that they learned; that of ``CrossFit``, which stops on the folds, is better. The folds are
+    ``splits.interleaved_folds``, without randomness.
 
     Parameters
     ----------
     method : Method
+        The method of the members.
     folds : int
-        At least 2.
+        The number of folds, at least 2.
     """
 
     folds: int = static(default=10)
@@ -38,32 +40,44 @@ class Committee(Wrapper):
     runs_field: ClassVar[str | None] = "folds"
 
     def check(self, model: Model) -> None:
-        if not (isinstance(self.folds, int) and self.folds >= 2):
-            raise ValueError(f"a committee needs at least 2 folds, got folds={self.folds!r}")
+        check_whole("folds", self.folds, 2)
         self.method.check(model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:
-        fold, found = interleaved_folds(rows.y, self.folds), []
-        for number, k in enumerate(prng.keys(key, min(self.folds, len(fold)))):
-            left = np.where(fold == number, 0, rows.train).astype(np.float32)
-            if not left.any():
-                raise ValueError(f"a committee needs rows of a weight above 0 in at least 2 of {self.folds} folds")
-            found += self.method.members(rows._replace(train=left, valid=np.where(fold == number, 0, rows.valid)), k)
-        return found
+        parts = self.without_folds(rows)
+        if not all(part.train.any() for part in parts):
+            raise ValueError(f"a committee needs rows of a weight above 0 in at least 2 of {self.folds} folds")
+        each = zip(parts, prng.keys(key, len(parts)), strict=True)
+        return [member for part, k in each for member in self.method.members(part, k)]
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Mixture:
-        fold = interleaved_folds(trained.rows.y, self.folds)
-        count = min(self.folds, len(fold))
-        groups = split_runs(trained, count)
-        if len(groups) < count:
-            raise ValueError(f"{count - len(groups)} members of the committee diverged: lower the learning rate")
-        parts = []
-        for number, (group, k) in enumerate(zip(groups, prng.keys(key, len(groups)), strict=True)):
-            left = np.where(fold == number, 0, trained.rows.train).astype(np.float32)
-            seen = replace(group, rows=trained.rows._replace(train=left))
-            parts.append(self.method.finish(model, seen, k, run))
+        seen = self.without_folds(trained.rows)
+        groups = split_runs(trained, len(seen))
+        if len(groups) < len(seen):
+            raise ValueError(f"{len(seen) - len(groups)} members of the committee diverged: lower the learning rate")
+        runs = [replace(group, rows=rows) for group, rows in zip(groups, seen, strict=True)]
+        parts = finish_runs(self.method, model, runs, key, run)
         if any(part.model != parts[0].model for part in parts):
             raise ValueError(
-                "the members predict with different models, each with a temperature of its own: leave it out"
+                "the members have different models, since each estimated its own temperature. Use a method without one."
             )
         return Mixture(parts[0].model, tuple(parts))
+
+    def without_folds(self, rows: Rows) -> list[Rows]:
+        """The rows of each member.
+
+        Parameters
+        ----------
+        rows : Rows
+            All rows.
+
+        Returns
+        -------
+        list of Rows
+            With weight 0 on one fold each, for training and validation.
+        """
+        fold = interleaved_folds(rows.y, self.folds)
+        outs = [fold == number for number in range(min(self.folds, len(fold)))]
+        trains = [np.where(out, 0, rows.train).astype(np.float32) for out in outs]
+        valids = [np.where(out, 0, rows.valid) for out in outs]
+        return [rows._replace(train=t, valid=v) for t, v in zip(trains, valids, strict=True)]

@@ -1,60 +1,69 @@
-"""What of a curvature G is kept beside a Normal prior: Λ = G + S⁻², S the prior's scales, in coordinates where it is diagonal.
+"""The part of a curvature G that is kept beside a Normal prior: Λ = G + S⁻², S the prior's scales, where it is diagonal.
 
-Each structure gives the eigenvalues λ of S G S. They are all that the evidence asks for, at any scale of the prior and of the
-noise: log det(S Λ S) = Σ log(1 + λ), tr(G Λ⁻¹) = Σ λ/(1 + λ).
+Each structure gives the eigenvalues λ of S G S. They are all that the evidence needs, at any scale
+of the prior and of the noise: log det(S Λ S) = Σ log(1 + λ), tr(G Λ⁻¹) = Σ λ/(1 + λ).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from scipy.linalg import block_diag
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from dubito._jax import jaxpr
 from dubito.methods.laplace import curvature
+from dubito.methods.laplace.curvature import Leaves
+from dubito.methods.types import Key, Model, Params
+from dubito.posteriors.base import Posterior
 from dubito.posteriors.laplace import KroneckerNormal, LowRankPrecisionNormal
 from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal
 
-LARGEST = 10_000  # parameters with all their correlations
+LARGEST_DENSE = 10_000  # parameters with all their correlations
+
+Group: TypeAlias = tuple[Leaves, np.ndarray, np.ndarray | None, np.ndarray | None]  # leaves, scale or λ, left, right
 
 
 class LaplaceProblem(NamedTuple):
-    """A point and what is known there.
+    """A point, and the data and scales from which the curvature there follows.
 
     Attributes
     ----------
     model : Model
+        The model.
     params : pytree
         The point, on the host.
     rows : curvature.Data
+        The rows of the fit.
     scales : list of array
         S of each leaf of the network, of its shape.
     phi : list of array
         The standard deviation of each leaf of the likelihood's parameters.
     kind : {"ggn", "fisher"}
-        Of curvature.
+        The curvature.
     rank : int
-    key : Key
-        Of the first vector of Lanczos.
+        The rank of "low-rank".
+    key : jax.Array
+        A key for the first vector of Lanczos.
     """
 
-    model: Any
-    params: Any
+    model: Model
+    params: Params
     rows: curvature.Data
-    scales: list
-    phi: list
+    scales: list[np.ndarray]
+    phi: list[np.ndarray]
     kind: str
     rank: int
-    key: Any
+    key: Key
 
     @property
-    def width(self) -> int:
-        """How many outputs the network has."""
-        return self.model.likelihood.width
+    def leaves(self) -> Leaves:
+        """The numbers of all leaves of the network."""
+        return tuple(range(len(self.scales)))
 
     @property
     def like(self) -> jax.ShapeDtypeStruct:
@@ -62,114 +71,128 @@ class LaplaceProblem(NamedTuple):
         x = self.rows.x
         return jax.ShapeDtypeStruct((curvature.BLOCK_ROWS, *x.shape[1:]), x.dtype)
 
+    def split(self, values: np.ndarray, chosen: Leaves) -> list[np.ndarray]:
+        """Vectors (..., P) of the chosen leaves as arrays of their shapes."""
+        scales = [self.scales[k] for k in chosen]
+        parts = np.split(values, np.cumsum([s.size for s in scales])[:-1], axis=-1)
+        return [part.reshape(*part.shape[:-1], *s.shape) for part, s in zip(parts, scales, strict=True)]
+
+    def network(self, leaves: list[np.ndarray]) -> Params:
+        """The network's tree with these leaves."""
+        return jax.tree.unflatten(jax.tree.structure(self.params["network"]), [np.float32(leaf) for leaf in leaves])
+
+    def tree(self, network: list[np.ndarray], phi: list[np.ndarray]) -> Params:
+        """A tree like the params with these leaves, on the device."""
+        likelihood = jax.tree.structure(self.params["likelihood"]).unflatten(phi)
+        return on_device({"likelihood": likelihood, "network": self.network(network)})
+
 
 class EigenCurvature(NamedTuple):
     """A curvature in coordinates where it is diagonal.
 
     Attributes
     ----------
-    values : (P,) array
+    values : array of shape (P,)
         λ.
     leaves : tuple of int
         The leaves of the network that are not points.
     build : callable
-        ``build(model, factor, ratio)`` gives the normal with the prior's scale ``factor``·S and 1 + ratio·λ for 1 + λ.
+        ``build(model, factor, ratio)`` gives the normal with the prior's scale ``factor``·S and
+        1 + ratio·λ for 1 + λ.
     """
 
-    values: np.ndarray
-    leaves: tuple
-    build: Callable
+    values: Float[np.ndarray, " P"]
+    leaves: Leaves
+    build: Callable[[Model, float, float], Posterior]
 
 
 def dense_curvature(problem: LaplaceProblem) -> EigenCurvature:
     """All of G."""
-    values, kept = _eigen(problem, tuple(range(len(problem.scales))))
+    values, vectors = _eigen(problem, problem.leaves)
 
-    def build(model, factor, ratio):
-        network = kept / np.sqrt(1 + ratio * values) * factor
+    def build(model: Model, factor: float, ratio: float) -> Posterior:
+        network = vectors / np.sqrt(1 + ratio * values) * factor
         sd = [np.diag(each.ravel()) for each in problem.phi]
-        return FullCovarianceNormal(model, _device(problem.params), _device(block_diag(*sd, network)))
+        return FullCovarianceNormal(model, on_device(problem.params), on_device(block_diag(*sd, network)))
 
-    return EigenCurvature(values, tuple(range(len(problem.scales))), build)
+    return EigenCurvature(values, problem.leaves, build)
 
 
 def last_layer(problem: LaplaceProblem) -> EigenCurvature:
     """G of the leaves that no later product multiplies."""
-    found = jaxpr.uses(problem.model.network.apply, problem.params["network"], problem.like)
-    uses = jax.tree.leaves(found, is_leaf=_is_use)
+    uses = jax.tree.leaves(jaxpr.uses(problem.model.network.apply, problem.params["network"], problem.like))
     chosen = tuple(k for k, use in enumerate(uses) if not use.hidden and use.treatment != "unused")
     size = sum(problem.scales[k].size for k in chosen)
-    if size > LARGEST:
+    if size > LARGEST_DENSE:
         raise ValueError(
-            f"structure='last-layer' is for up to {LARGEST:,} parameters of that layer, and it has {size:,}: use 'kronecker'"
+            f"structure='last-layer' is for up to {LARGEST_DENSE:,} parameters of that layer, and it has {size:,}. "
+            "Use 'kronecker'."
         )
-    values, kept = _eigen(problem, chosen)
+    values, vectors = _eigen(problem, chosen)
 
-    def build(model, factor, ratio):
-        one = np.full((1, size), factor) / np.sqrt(1 + ratio * values)
-        return _rotated(problem, model, [(chosen, one, None, kept)])
+    def build(model: Model, factor: float, ratio: float) -> Posterior:
+        scale = np.full((1, size), factor) / np.sqrt(1 + ratio * values)
+        return _rotated(problem, model, [(chosen, scale, None, vectors)])
 
     return EigenCurvature(values, chosen, build)
 
 
 def diagonal(problem: LaplaceProblem) -> EigenCurvature:
     """The diagonal of G."""
-    leaves = tuple(range(len(problem.scales)))
-    values = _variances(problem, leaves)
+    values = _diagonal_values(problem, problem.leaves)
 
-    def build(model, factor, ratio):
+    def build(model: Model, factor: float, ratio: float) -> Posterior:
         sd = [factor * s / np.sqrt(1 + ratio * v) for s, v in zip(problem.scales, values, strict=True)]
-        return DiagonalNormal(model, _device(problem.params), _device(_like(problem, sd, problem.phi)))
+        return DiagonalNormal(model, on_device(problem.params), problem.tree(sd, problem.phi))
 
-    return EigenCurvature(np.concatenate([each.ravel() for each in values]), leaves, build)
+    return EigenCurvature(np.concatenate([each.ravel() for each in values]), problem.leaves, build)
 
 
 def kronecker(problem: LaplaceProblem) -> EigenCurvature:
     """For the weights of each product, with its bias, G ≈ (Σ w a aᵀ / Σ w) ⊗ Σ g gᵀ; the diagonal of other leaves.
 
-    Of the products' inputs a and the derivatives g in their outputs (Martens & Grosse 2015; Botev et al. 2017). The prior is
-    exact beside it: scaled by S, whose entries are equal for all outputs of an input, it is the identity.
+    a are the products' inputs and g the derivatives in their outputs (Martens & Grosse 2015; Botev
+    et al. 2017). The prior is exact beside it: scaled by S, whose entries are equal for all outputs
+    of an input, it is the identity.
     """
     apply, network = problem.model.network.apply, problem.params["network"]
     found = curvature.products(jaxpr.trace_program(apply, network, problem.like), network, problem.like)
     found = tuple(p for p in found if all(np.ptp(problem.scales[k]) == 0 for k in p.leaves))
-    rest = tuple(sorted(set(range(len(problem.scales))) - {k for p in found for k in p.leaves}))
-    each = []  # of every group: its leaves, λ as a matrix, and what turns and scales it on the left and on the right
+    rest = tuple(sorted(set(problem.leaves) - {k for p in found for k in p.leaves}))
+    groups: list[Group] = []
     if found:
-        numbers = problem.width * sum(max(p.shape) for p in found)
+        numbers = problem.model.likelihood.width * sum(max(p.shape) for p in found)
         one = partial(curvature.factors, problem.model, problem.params)
-        sums = curvature.sum_over_blocks(
-            lambda block: one(block, problem.kind, tuple(p.leaves for p in found)), problem.rows, numbers
-        )
+        names = tuple(p.leaves for p in found)
+        sums = curvature.sum_over_blocks(lambda block: one(block, problem.kind, names), problem.rows, numbers)
         for p, (a, g) in zip(found, sums, strict=True):
             s = np.concatenate([np.full(side, problem.scales[k].flat[0]) for k, side in _sides(p)])
             inputs, left = np.linalg.eigh(s[:, None] * a * s[None] / np.sum(problem.rows.weight, dtype=np.float64))
             outputs, right = np.linalg.eigh(g)
-            values = np.outer(np.maximum(inputs, 0), np.maximum(outputs, 0))
-            left = s[:, None] * left
-            each.append((p.leaves, *((values.T, right, left) if p.turned else (values, left, right))))
-    others = [(k, v[None]) for k, v in zip(rest, map(np.ravel, _variances(problem, rest)), strict=True)] if rest else []
+            values, left = np.outer(np.maximum(inputs, 0), np.maximum(outputs, 0)), s[:, None] * left
+            groups.append((p.leaves, values.T, right, left) if p.turned else (p.leaves, values, left, right))
+    others = _diagonal_values(problem, rest) if rest else []
+    groups += [((k,), v.reshape(1, -1), None, None) for k, v in zip(rest, others, strict=True)]
 
-    def build(model, factor, ratio):
-        groups = [(leaves, factor / np.sqrt(1 + ratio * v), left, right) for leaves, v, left, right in each]
-        for k, v in others:
-            groups.append(((k,), factor * problem.scales[k].reshape(1, -1) / np.sqrt(1 + ratio * v), None, None))
-        return _rotated(problem, model, groups)
+    def build(model: Model, factor: float, ratio: float) -> Posterior:
+        scaled = []
+        for leaves, v, left, right in groups:
+            scale = factor if left is not None else factor * problem.scales[leaves[0]].reshape(1, -1)
+            scaled.append((leaves, scale / np.sqrt(1 + ratio * v), left, right))
+        return _rotated(problem, model, scaled)
 
-    values = [v.ravel() for _, v, *_ in each] + [v.ravel() for _, v in others]
-    return EigenCurvature(np.concatenate(values), tuple(range(len(problem.scales))), build)
+    return EigenCurvature(np.concatenate([v.ravel() for _, v, *_ in groups]), problem.leaves, build)
 
 
 def low_rank(problem: LaplaceProblem) -> EigenCurvature:
     """The largest ``rank`` eigenvalues of S G S with their directions, by Lanczos."""
     s = np.concatenate([each.ravel() for each in problem.scales])
-    product = partial(curvature.times, problem.model, problem.params)
+    one = partial(curvature.times, problem.model, problem.params)
 
-    def times(v):
-        direction = _network(problem, _cut(problem, s * v.ravel()))
-        found = curvature.sum_over_blocks(
-            lambda block: product(block, direction, problem.kind), problem.rows, problem.width
-        )
+    def times(v: np.ndarray) -> np.ndarray:
+        direction = problem.network(problem.split(s * v.ravel(), problem.leaves))
+        width = problem.model.likelihood.width
+        found = curvature.sum_over_blocks(lambda block: one(block, direction, problem.kind), problem.rows, width)
         return s * np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found)])
 
     start = np.asarray(jax.random.normal(problem.key, s.shape), float)
@@ -177,17 +200,17 @@ def low_rank(problem: LaplaceProblem) -> EigenCurvature:
     values, directions = eigsh(operator, problem.rank, v0=start)
     values = np.maximum(values, 0)
 
-    def build(model, factor, ratio):
+    def build(model: Model, factor: float, ratio: float) -> Posterior:
         none = [np.zeros((problem.rank, *sd.shape)) for sd in problem.phi]
-        along = _like(problem, _cut(problem, directions.T), none)
-        sd = _device(_like(problem, [factor * each for each in problem.scales], problem.phi))
-        kept = _device(1 / np.sqrt(1 + ratio * values))
-        return LowRankPrecisionNormal(model, _device(problem.params), sd, _device(along), kept)
+        along = problem.tree(problem.split(directions.T, problem.leaves), none)
+        sd = problem.tree([factor * each for each in problem.scales], problem.phi)
+        kept = on_device(1 / np.sqrt(1 + ratio * values))
+        return LowRankPrecisionNormal(model, on_device(problem.params), sd, along, kept)
 
-    return EigenCurvature(values, tuple(range(len(problem.scales))), build)
+    return EigenCurvature(values, problem.leaves, build)
 
 
-STRUCTURES = {
+STRUCTURES: dict[str, Callable[[LaplaceProblem], EigenCurvature]] = {
     "dense": dense_curvature,
     "kronecker": kronecker,
     "diagonal": diagonal,
@@ -196,72 +219,47 @@ STRUCTURES = {
 }
 
 
-def _rows(problem, chosen):
-    """(the number of numbers a row makes, a function of a block: √w Lᵀ J of these leaves, (n·R, P))."""
-    size = sum(problem.scales[k].size for k in chosen)
+def _sum_over_rows(problem: LaplaceProblem, chosen: Leaves, function: Callable[[Any], Any]) -> np.ndarray:
+    """Σ function(√w Lᵀ J of the chosen leaves, (n·R, P)) over the blocks, in float64."""
+    numbers = problem.model.likelihood.width * sum(problem.scales[k].size for k in chosen)
     one = partial(curvature.root_rows, problem.model, problem.params)
-    return size * problem.width, lambda block: one(block, problem.kind, chosen)
+    return curvature.sum_over_blocks(lambda block: function(one(block, problem.kind, chosen)), problem.rows, numbers)
 
 
-def _eigen(problem, chosen):
+def _eigen(problem: LaplaceProblem, chosen: Leaves) -> tuple[np.ndarray, np.ndarray]:
     """Eigenvalues of S G S of the chosen leaves, and S times its eigenvectors."""
-    numbers, rows = _rows(problem, chosen)
     s = np.concatenate([problem.scales[k].ravel() for k in chosen])
-    total = np.zeros((len(s), len(s)))
-    for block in curvature.blocks(problem.rows, numbers):
-        found = np.asarray(rows(block), np.float64) * s[None]
-        total += found.T @ found
-    values, vectors = np.linalg.eigh(total)
+
+    def square(rows: Any) -> np.ndarray:
+        scaled = np.asarray(rows, np.float64) * s[None]
+        return scaled.T @ scaled
+
+    values, vectors = np.linalg.eigh(_sum_over_rows(problem, chosen, square))
     return np.maximum(values, 0), s[:, None] * vectors
 
 
-def _variances(problem, chosen):
+def _diagonal_values(problem: LaplaceProblem, chosen: Leaves) -> list[np.ndarray]:
     """S² diag G of the chosen leaves, of their shapes."""
-    numbers, rows = _rows(problem, chosen)
-    total = curvature.sum_over_blocks(lambda block: jnp.sum(rows(block) ** 2, axis=0), problem.rows, numbers)
-    sizes = [problem.scales[k].size for k in chosen]
-    parts = np.split(total, np.cumsum(sizes)[:-1])
-    return [
-        problem.scales[k] ** 2 * part.reshape(problem.scales[k].shape) for k, part in zip(chosen, parts, strict=True)
-    ]
+    total = _sum_over_rows(problem, chosen, lambda rows: jnp.sum(rows**2, axis=0))
+    return [problem.scales[k] ** 2 * part for k, part in zip(chosen, problem.split(total, chosen), strict=True)]
 
 
-def _sides(product):
+def _sides(product: curvature.Product) -> list[tuple[int, int]]:
     """(leaf, how many of the product's inputs are its)."""
     side = product.shape[1 if product.turned else 0]
-    return (
-        [(product.leaves[0], side)] if len(product.leaves) == 1 else [*zip(product.leaves, (side - 1, 1), strict=True)]
-    )
+    sizes = (side,) if len(product.leaves) == 1 else (side - 1, 1)
+    return list(zip(product.leaves, sizes, strict=True))
 
 
-def _rotated(problem, model, groups):
-    """The ``KroneckerNormal`` of groups (leaves of the network, scale, left, right), and of the likelihood's parameters."""
-    own = [((k,), sd.reshape(1, -1), None, None) for k, sd in enumerate(problem.phi)]
-    groups = own + [(tuple(len(own) + k for k in leaves), *turns) for leaves, *turns in groups]
-    scale, left, right = ({str(n): g[at] for n, g in enumerate(groups) if g[at] is not None} for at in (1, 2, 3))
-    leaves = tuple(group[0] for group in groups)
-    return KroneckerNormal(model, _device(problem.params), _device(scale), _device(left), _device(right), leaves)
+def _rotated(problem: LaplaceProblem, model: Model, groups: list[Group]) -> KroneckerNormal:
+    """The ``KroneckerNormal`` of groups of the network's leaves, and of the likelihood's parameters."""
+    own: list[Group] = [((k,), sd.reshape(1, -1), None, None) for k, sd in enumerate(problem.phi)]
+    own += [(tuple(len(problem.phi) + k for k in leaves), *turns) for leaves, *turns in groups]  # type: ignore[misc]
+    parts = [{str(n): g[at] for n, g in enumerate(own) if g[at] is not None} for at in (1, 2, 3)]
+    scale, left, right = map(on_device, parts)
+    return KroneckerNormal(model, on_device(problem.params), scale, left, right, tuple(g[0] for g in own))
 
 
-def _cut(problem, values):
-    """Vectors (..., P) as leaves of the network."""
-    parts = np.split(values, np.cumsum([s.size for s in problem.scales])[:-1], axis=-1)
-    return [part.reshape(*part.shape[:-1], *s.shape) for part, s in zip(parts, problem.scales, strict=True)]
-
-
-def _network(problem, leaves):
-    return jax.tree.unflatten(jax.tree.structure(problem.params["network"]), [np.float32(leaf) for leaf in leaves])
-
-
-def _like(problem, network, phi):
-    """A tree like the params with these leaves."""
-    tree = jax.tree.structure(problem.params["likelihood"])
-    return {"likelihood": tree.unflatten(phi), "network": _network(problem, network)}
-
-
-def _device(tree):
+def on_device(tree: Params) -> Params:
+    """A tree of float32 arrays on the device."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
-
-
-def _is_use(leaf):
-    return isinstance(leaf, jaxpr.Use)

@@ -9,29 +9,15 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from dubito._jax.pytree import static
-from dubito._jax.types import Key
-from dubito.methods.sampling.mcmc import (
-    MCMC,
-    Chain,
-    blackjax_parts,
-    check_chains,
-    coordinates,
-    first_chain,
-    log_density,
-    log_info,
-    mixed_types,
-    store_draw,
-    warm_start_epochs,
-    warm_start_or,
-    with_density,
-)
-from dubito.models.model import Batch, Model
-from dubito.training.method import Clock
+from dubito.methods.sampling import mcmc
+from dubito.methods.sampling.mcmc import Chain, Density, Mass, Vector
+from dubito.methods.settings import check_choice, check_intervals, check_whole
+from dubito.methods.types import Batch, Key, Model, Scalar
 
 FIRST_STEP = 0.1  # the first step size, in prior standard deviations
-COLDEST = 7.0  # −log of the likelihood's power where annealing begins
 
 
 class Adaptation(NamedTuple):
@@ -39,12 +25,12 @@ class Adaptation(NamedTuple):
 
     averaging: Any
     covariance: Any
-    step_size: Any
-    inverse_mass: Any
+    step_size: Scalar
+    inverse_mass: Mass
 
 
 @dataclass(frozen=True)
-class HamiltonianMethod(MCMC):
+class HamiltonianMethod(mcmc.MCMC):
     """Hamiltonian trajectories with Stan's adaptation of step size and mass matrix.
 
     Parameters
@@ -54,8 +40,8 @@ class HamiltonianMethod(MCMC):
     mass : {"diagonal", "dense"}
         The mass matrix.
     anneal : int
-        Draws before the warmup in which the likelihood's power rises from e⁻⁷ to 1, so that chains find better modes than a
-        descent does.
+        Draws before the warmup in which the likelihood's power rises from e⁻⁷ to 1, so that chains
+        find better modes than a descent does.
     """
 
     acceptance: float = field(default=0.8, kw_only=True)
@@ -65,101 +51,94 @@ class HamiltonianMethod(MCMC):
     cure: ClassVar[str] = "raise acceptance (to 0.95)"
 
     @abstractmethod
-    def kernel(self, key: Key, state: Any, density: Callable[[Any], Any], step_size: Any, inverse_mass: Any) -> Any:
-        """BlackJAX's (state, info) after one transition from ``state`` = (position, density, gradient)."""
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
+        """One transition.
+
+        Parameters
+        ----------
+        key : jax.Array
+            A key of ``jax.random.key``.
+        state : tuple
+            (position, density, gradient).
+        density : callable
+            log p(D, θ) of u, in nats.
+        step_size : array of shape ()
+            The length of a leapfrog step.
+        inverse_mass : array of shape (P,) or (P, P)
+            The inverse mass matrix.
+
+        Returns
+        -------
+        tuple
+            BlackJAX's state and info.
+        """
 
     @property
     def epochs(self) -> int:
-        return warm_start_epochs(self) + self.anneal + self.warmup + self.thin * self.draws
+        """The epochs of a run: of the warm start, of annealing, and draws."""
+        return mcmc.warm_start_epochs(self) + self.anneal + self.warmup + self.thin * self.draws
 
     def init(self, model: Model, batch: Batch, key: Key) -> Chain:
-        del batch
-        return first_chain(self, model, key, adaptation(self)[0])
+        return mcmc.first_chain(self, model, key, adaptation(self)[0])
 
-    def step(self, model: Model, state: Chain, batch: Batch, clock: Clock, key: Key) -> tuple[Chain, Any]:
-        return hamiltonian_step(self, model, state, batch, clock, key)
+    def move(self, chain: Chain, density: Density, number: Int[Array, ""], key: Key) -> Chain:
+        chain = jax.lax.cond(number <= 0, partial(mcmc.with_density, density), lambda same: same, chain)
+        state, learned = (chain.position, chain.density, chain.gradient), chain.adaptation
+        with mcmc.mixed_types():
+            moved, info = self.kernel(key, state, density, learned.step_size, learned.inverse_mass)
+        position, value, gradient = moved
+        learned = adaptation(self)[1](learned, position, info.acceptance_rate, number)
+        chain = chain._replace(position=position, density=value, gradient=gradient, adaptation=learned)
+        after = number - self.warmup
+        due = (after >= 0) & (after % self.thin == self.thin - 1)
+        return mcmc.store_draw(chain, due, ((after >= 0) & info.is_divergent).astype(jnp.int32))
 
 
 def check_hamiltonian(method: HamiltonianMethod, model: Model) -> None:
     """``check_chains``, and the settings of a mass matrix, an acceptance rate and annealing."""
-    check_chains(method, model)
-    if not (isinstance(method.anneal, int) and method.anneal >= 0):
-        raise ValueError(f"anneal must be a whole number of at least 0, got {method.anneal!r}")
-    if method.mass not in ("diagonal", "dense"):
-        raise ValueError(f"mass={method.mass!r} is unknown. Choose 'diagonal' or 'dense'.")
-    if not 0 < method.acceptance < 1:
-        raise ValueError(f"acceptance is a rate strictly between 0 and 1, got {method.acceptance!r}")
+    mcmc.check_chains(method, model)
+    check_whole("anneal", method.anneal, 0)
+    check_choice("mass", method.mass, ("diagonal", "dense"))
+    check_intervals(method, acceptance="(0, 1)")
 
 
-def adaptation(method: HamiltonianMethod) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def adaptation(method: HamiltonianMethod) -> tuple[Callable[..., Adaptation], Callable[..., Adaptation]]:
     """(init, update) of an ``Adaptation``: init of the number of parameters; update with a draw and its acceptance rate."""
-    averaging, windows, schedule = blackjax_parts()
+    averaging, windows, schedule = mcmc.blackjax_parts()
     start, average, averaged = averaging.dual_averaging_adaptation(method.acceptance)
     begin, add, close = windows.mass_matrix_adaptation(method.mass == "diagonal")
-    with jax.ensure_compile_time_eval(), mixed_types():
+    with jax.ensure_compile_time_eval(), mcmc.mixed_types():
         plan = np.asarray(schedule(method.warmup), np.int32).reshape(-1, 2)
 
-    def fixed(state):  # BlackJAX's counters are Python's numbers at first
+    def as_arrays(state: Any) -> Any:  # BlackJAX's counters are Python's numbers at first
         return jax.tree.map(jnp.asarray, state)
 
-    def init(size):
-        with mixed_types():
-            covariance = fixed(begin(size))
-            first = jnp.asarray(FIRST_STEP, covariance.inverse_mass_matrix.dtype)
-            return Adaptation(
-                fixed(start(first))._replace(log_step_size_avg=jnp.log(first), avg_error=jnp.zeros_like(first)),
-                covariance,
-                first,
-                covariance.inverse_mass_matrix,
-            )
+    def init(size: int) -> Adaptation:
+        with mcmc.mixed_types():
+            covariance = as_arrays(begin(size))
+            mass = covariance.inverse_mass_matrix
+            first = jnp.asarray(FIRST_STEP, mass.dtype)
+            steps = as_arrays(start(first))
+            steps = steps._replace(log_step_size_avg=jnp.log(first), avg_error=jnp.zeros_like(first))
+            return Adaptation(steps, covariance, first, mass)
 
-    def end_of_window(state):
+    def end_of_window(state: Adaptation) -> Adaptation:
         covariance = close(state.covariance)
         again = start(averaged(state.averaging))
         again = jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), again, state.averaging)
         return Adaptation(again, covariance, jnp.exp(again.log_step_size), covariance.inverse_mass_matrix)
 
-    def update(state, position, acceptance, number):
+    def update(state: Adaptation, position: Vector, acceptance: Scalar, number: Int[Array, ""]) -> Adaptation:
         slow, last = (jnp.asarray(plan)[jnp.clip(number, 0, len(plan) - 1), column] == 1 for column in (0, 1))
-        with mixed_types():
-            averaged_on = average(state.averaging, acceptance)
+        with mcmc.mixed_types():
+            steps = average(state.averaging, acceptance)
             covariance = jax.lax.cond(slow, lambda: add(state.covariance, position), lambda: state.covariance)
-            state = Adaptation(averaged_on, covariance, jnp.exp(averaged_on.log_step_size), state.inverse_mass)
+            state = Adaptation(steps, covariance, jnp.exp(steps.log_step_size), state.inverse_mass)
             state = jax.lax.cond(last, end_of_window, lambda same: same, state)
             final = jnp.exp(state.averaging.log_step_size_avg)
         return state._replace(step_size=jnp.where(number == len(plan) - 1, final, state.step_size))
 
-    def adapted(state, position, acceptance, number):
-        if len(plan) == 0:
-            return state
-        return jax.lax.cond(number < len(plan), update, lambda state, *_: state, state, position, acceptance, number)
+    def adapted(state: Adaptation, *draw: Any) -> Adaptation:
+        return jax.lax.cond(draw[-1] < len(plan), update, lambda state, *_: state, state, *draw) if len(plan) else state
 
     return init, adapted
-
-
-def hamiltonian_step(
-    method: HamiltonianMethod, model: Model, chain: Chain, batch: Batch, clock: Clock, key: Key
-) -> tuple[Chain, dict[str, Any]]:
-    """A step of the loop: of the warm start, or a transition by the method's kernel and what is learned of it."""
-    where = coordinates(model, jax.eval_shape(model.init, key))
-    number = clock.step - warm_start_epochs(method) - method.anneal  # of the draw, from 0 where the warmup begins
-    annealing = (clock.step >= warm_start_epochs(method)) & (number < 0)
-    power = jnp.where(annealing, jnp.exp(COLDEST * number.astype(jnp.float32) / max(method.anneal, 1)), 1.0)
-    density = log_density(model, where, batch, power)
-
-    def move(chain):
-        chain = jax.lax.cond(number <= 0, partial(with_density, density), lambda same: same, chain)
-        with mixed_types():
-            state = (chain.position, chain.density, chain.gradient)
-            learned = chain.adaptation
-            (position, value, gradient), info = method.kernel(
-                key, state, density, learned.step_size, learned.inverse_mass
-            )
-        learned = adaptation(method)[1](learned, position, info.acceptance_rate, number)
-        chain = chain._replace(position=position, density=value, gradient=gradient, adaptation=learned)
-        after = number - method.warmup
-        due = (after >= 0) & (after % method.thin == method.thin - 1)
-        return store_draw(chain, due, ((after >= 0) & info.is_divergent).astype(jnp.int32))
-
-    chain = warm_start_or(move, method, density, chain, batch.size, clock.step)
-    return chain, log_info(model, where, chain, batch)

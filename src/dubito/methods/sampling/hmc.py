@@ -1,7 +1,6 @@
 """Hamiltonian Monte Carlo (Duane et al. 1987; Neal, "MCMC using Hamiltonian dynamics", 2011), with BlackJAX's kernel."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,29 +8,31 @@ import jax
 import jax.numpy as jnp
 
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
-from dubito.models.model import Model
+from dubito.methods.sampling.mcmc import Density, Mass
+from dubito.methods.settings import check_intervals, check_whole
+from dubito.methods.types import Key, Model
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class HMC(HamiltonianMethod):
-    """Draws from p(θ | D) itself: the parameters move as a body in the potential −log p(D, θ), in nats,
+    """Draws from p(θ | D) itself: the parameters move as a body does in the potential −log p(D, θ), in nats,
 
         H(θ, m) = −log p(D, θ) + ½ mᵀM⁻¹m,    accepted with probability min(1, e^−ΔH)
 
-    Each chain starts with ``warm_start_steps`` of Adam and adapts step size and mass matrix as Stan does. Exact for enough
-    draws, at many gradients of all rows each; for small networks, as a reference. Chains that disagree (R-hat of predictions,
-    ``diagnostics``) have each found a mode of its own.
+    Each chain starts with ``warm_start_steps`` of Adam and adapts step size and mass matrix as Stan
+    does. Exact for enough draws, at many gradients of all rows each; for small networks, as a
+    reference. Chains that disagree (R-hat of predictions, ``diagnostics``) have each found a
+    different mode.
 
     Parameters
     ----------
     draws, warmup, chains : int
         Draws that each chain stores, draws of adaptation before, and chains.
     trajectory : float
-        The length of trajectories in time units (π/2 turns a standard normal into an independent one), drawn anew within a
-        half of it up and down.
+        The length of trajectories in time units (π/2 turns a standard normal into an independent
+        one), drawn anew within a half of it up and down.
     max_steps : int
         The largest number of gradients of all rows in a trajectory.
     acceptance : float
@@ -41,10 +42,10 @@ class HMC(HamiltonianMethod):
     thin : int
         Every ``thin``-th draw is stored.
     anneal : int
-        Draws before the warmup in which the likelihood's power rises from e⁻⁷ to 1, so that chains find better modes than a
-        descent does.
+        Draws before the warmup in which the likelihood's power rises from e⁻⁷ to 1, so that chains
+        find better modes than a descent does.
     warm_start_steps : int
-        Steps of Adam before all that.
+        Steps of Adam before annealing and warmup.
     """
 
     trajectory: float = math.pi / 2
@@ -52,12 +53,10 @@ class HMC(HamiltonianMethod):
 
     def check(self, model: Model) -> None:
         check_hamiltonian(self, model)
-        if not self.trajectory > 0 or not self.max_steps >= 1:
-            raise ValueError(
-                f"trajectory and max_steps must be positive, got {self.trajectory!r} and {self.max_steps!r}"
-            )
+        check_intervals(self, trajectory="(0, inf)")
+        check_whole("max_steps", self.max_steps, 1)
 
-    def kernel(self, key: Key, state: Any, density: Callable[[Any], Any], step_size: Any, inverse_mass: Any) -> Any:
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
         from blackjax.mcmc import hmc
 
         key_length, key_move = jax.random.split(key)

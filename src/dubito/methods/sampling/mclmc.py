@@ -1,30 +1,31 @@
 """Microcanonical Langevin Monte Carlo (Robnik et al., JMLR 2023; Robnik & Seljak 2024), with BlackJAX's kernel and tuning.
 
-For networks from an ensemble of optimized starts, as Sommer et al. do ("Microcanonical Langevin ensembles", ICLR 2025).
+For networks from an ensemble of optimized starts, as Sommer et al. do ("Microcanonical Langevin
+ensembles", ICLR 2025).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key
 from dubito.methods.sampling import mcmc
-from dubito.methods.sampling.mcmc import MCMC, Chain
-from dubito.models.model import Batch, Model
-from dubito.training.method import Clock
+from dubito.methods.sampling.mcmc import MCMC, Chain, Density, Vector
+from dubito.methods.settings import check_intervals, check_whole
+from dubito.methods.types import Batch, Key, Model, Scalar
 
 
 class Tuned(NamedTuple):
     """The direction of motion, a unit vector; the momentum's decoherence length L, step size and diagonal inverse mass."""
 
-    momentum: Any
-    length: Any
-    step_size: Any
-    inverse_mass: Any
+    momentum: Vector
+    length: Scalar
+    step_size: Scalar
+    inverse_mass: Vector
 
 
 @register_dataclass
@@ -34,11 +35,13 @@ class MCLMC(MCMC):
 
         dθ = u dt,    du = (I − uuᵀ)(∇ log p(D, θ)/(P − 1) dt + √(2/L)-noise),    P parameters
 
-    No step is ever rejected, so each costs two gradients of all rows whatever P is; a finite step size brings a bias, held
-    small by the variance of the energy error. Chains start with ``warm_start_steps`` of Adam, so that they are an ensemble of
-    optimized networks; then they tune step size, mass and L.
+    No step is ever rejected, so each costs two gradients of all rows whatever P is; a finite step
+    size brings a bias, held small by the variance of the energy error. Chains start with
+    ``warm_start_steps`` of Adam, so that they are an ensemble of optimized networks; then they tune
+    step size, mass and L.
 
-    Cheaper than NUTS where parameters are many; the draws are not exact, and chains stay in the modes in which they start.
+    Cheaper than NUTS where parameters are many; the draws are not exact, and chains stay in the
+    modes in which they start.
 
     Parameters
     ----------
@@ -49,7 +52,7 @@ class MCLMC(MCMC):
     thin : int
         Every ``thin``-th step is stored.
     energy_variance : float
-        Of the energy error for each parameter and step, to which the step size is tuned.
+        The variance of the energy error per parameter and step, to which the step size is tuned.
     warm_start_steps : int
         Steps of Adam before the warmup.
     """
@@ -64,68 +67,54 @@ class MCLMC(MCMC):
 
     @property
     def epochs(self) -> int:
+        """The epochs of a run: of the warm start, one of the tuning, and draws."""
         return mcmc.warm_start_epochs(self) + 1 + self.draws
 
     def check(self, model: Model) -> None:
         mcmc.check_chains(self, model)
-        if self.warmup < 100:
-            raise ValueError(f"warmup must be at least 100 steps, to find the step size in; got {self.warmup}")
-        if not self.energy_variance > 0:
-            raise ValueError(f"energy_variance must be positive, got {self.energy_variance!r}")
+        check_whole("warmup", self.warmup, 100)  # steps to find the step size in
+        check_intervals(self, energy_variance="(0, inf)")
 
     def init(self, model: Model, batch: Batch, key: Key) -> Chain:
-        del batch
         mcmc.blackjax_parts()
         key_model, key_momentum = jax.random.split(key)
 
-        def start(size):
+        def start(size: int) -> Tuned:
             momentum = jax.random.normal(key_momentum, (size,), float)
             one = jnp.ones((), momentum.dtype)
             return Tuned(momentum / jnp.linalg.norm(momentum), one, one, jnp.ones_like(momentum))
 
         return mcmc.first_chain(self, model, key_model, start)
 
-    def step(self, model: Model, state: Chain, batch: Batch, clock: Clock, key: Key) -> tuple[Chain, Any]:
-        where = mcmc.coordinates(model, jax.eval_shape(model.init, key))
-        density = mcmc.log_density(model, where, batch, 1.0)
-        number = clock.step - mcmc.warm_start_epochs(self)
-
-        def move(chain):
-            tune, sample = (lambda chain, f=f: f(self, density, chain, key) for f in (tune_chain, move_chain))
-            return jax.lax.cond(number == 0, tune, sample, chain)
-
-        chain = mcmc.warm_start_or(move, self, density, state, batch.size, clock.step)
-        return chain, mcmc.log_info(model, where, chain, batch)
+    def move(self, chain: Chain, density: Density, number: Int[Array, ""], key: Key) -> Chain:
+        tune, sample = (partial(function, self, density, key=key) for function in (tune_chain, move_chain))
+        return jax.lax.cond(number == 0, tune, sample, chain)
 
 
-def tune_chain(method: MCLMC, density: Callable[[Any], Any], chain: Chain, key: Key) -> Chain:
+def tune_chain(method: MCLMC, density: Density, chain: Chain, key: Key) -> Chain:
     """The chain with step size, mass and L, after ``warmup`` steps in which BlackJAX has found them."""
     from blackjax.adaptation.mclmc_adaptation import mclmc_find_L_and_step_size
     from blackjax.mcmc import mclmc
 
     chain = mcmc.with_density(density, chain)  # without a warm start they are not known
     with mcmc.mixed_types():
-        tune: Any = mclmc_find_L_and_step_size
-        state, found, _ = tune(
-            mclmc.build_kernel(), method.warmup, state_of(chain), key, density, 0.3, 0.3, 0.3, method.energy_variance
-        )
+        tune: Any = partial(mclmc_find_L_and_step_size, mclmc.build_kernel(), method.warmup, state_of(chain), key)
+        state, found, _ = tune(density, 0.3, 0.3, 0.3, method.energy_variance)
     length, step_size = (jnp.asarray(value, chain.position.dtype) for value in (found.L, found.step_size))
     return with_state(chain, state, Tuned(state.momentum, length, step_size, found.inverse_mass_matrix))
 
 
-def move_chain(method: MCLMC, density: Callable[[Any], Any], chain: Chain, key: Key) -> Chain:
+def move_chain(method: MCLMC, density: Density, chain: Chain, key: Key) -> Chain:
     """The chain ``thin`` steps on, its last position stored."""
     from blackjax.mcmc import mclmc
 
-    learned: Tuned = chain.adaptation
-    kernel: Any = mclmc.build_kernel()
+    kernel, learned = mclmc.build_kernel(), chain.adaptation
 
-    def one(number, loop):
+    def one(number: Any, loop: Any) -> Any:
         state, faults = loop
+        step: Any = partial(kernel, jax.random.fold_in(key, number), state, density)
         with mcmc.mixed_types():
-            state, info = kernel(
-                jax.random.fold_in(key, number), state, density, learned.inverse_mass, learned.length, learned.step_size
-            )
+            state, info = step(learned.inverse_mass, learned.length, learned.step_size)
         return state, faults + (~info.nonans).astype(jnp.int32)
 
     state, faults = jax.lax.fori_loop(0, method.thin, one, (state_of(chain), jnp.int32(0)))
@@ -137,11 +126,11 @@ def state_of(chain: Chain) -> Any:
     """BlackJAX's state."""
     from blackjax.mcmc.integrators import IntegratorState
 
-    return IntegratorState(chain.position, chain.adaptation.momentum, chain.density, chain.gradient)
+    density: Any = chain.density
+    return IntegratorState(chain.position, chain.adaptation.momentum, density, chain.gradient)
 
 
 def with_state(chain: Chain, state: Any, learned: Tuned) -> Chain:
     """The chain at BlackJAX's ``state``."""
-    return chain._replace(
-        position=state.position, density=state.logdensity, gradient=state.logdensity_grad, adaptation=learned
-    )
+    chain = chain._replace(position=state.position, adaptation=learned)
+    return chain._replace(density=state.logdensity, gradient=state.logdensity_grad)

@@ -1,39 +1,45 @@
 """Shared by the MCMC methods: whitened coordinates, the Adam warm start, storage of draws.
 
-A chain moves in one vector u of all parameters, θ = s ∘ u with s the prior's scales: there the prior is N(0, 1) in every
-direction, so that one step size serves all of them before anything has been learned. An epoch of the loop is one draw.
+A chain moves in one vector u of all parameters, θ = s ∘ u with s the prior's scales: there the
+prior is N(0, 1) in every direction, so that one step size serves all of them before anything has
+been learned. An epoch of the loop is one draw.
 """
 
 import warnings
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Int
 
-from dubito._check import check_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import static
-from dubito._jax.types import Key, Params
-from dubito.models.model import Batch, Model
-from dubito.models.priors import Laplace, Normal, check_proper, leaf_scales
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_proper, check_whole
+from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
+from dubito.models.priors import Laplace, Normal
 from dubito.posteriors.base import Samples
-from dubito.training.data import Rows
-from dubito.training.members import Member, Trained
 from dubito.training.method import LoopMethod
 
 ADAM_STEPS = 25  # in an epoch of the warm start
 ADAM_RATE = 0.02  # in prior standard deviations
-FAULTS = 0.01  # of the transitions after the warmup that may diverge without a warning
+COLDEST = 7.0  # −log of the likelihood's power where annealing begins
+LARGEST_DIVERGENT = 0.01  # fraction of the transitions after the warmup that may diverge without a warning
 INSTALL = "This method needs BlackJAX: pip install 'dubito[samplers]'"
+
+Vector: TypeAlias = Float[Array, " P"]  # of all parameters
+Density: TypeAlias = Callable[[Vector], Scalar]
+Mass: TypeAlias = Float[Array, "P *P"]  # a diagonal, or a matrix
 
 
 class SamplingWarning(UserWarning):
-    """A sampler's draws are not to be trusted as they are: transitions diverged, or steps are too coarse."""
+    """A sampler's draws cannot be trusted: transitions diverged, or steps are too coarse."""
 
 
 class Chain(NamedTuple):
@@ -41,52 +47,35 @@ class Chain(NamedTuple):
 
     Attributes
     ----------
-    position : (P,) array
+    position : array of shape (P,)
         u.
-    density, gradient : scalar, (P,) array
-        log p(D, θ) in nats and its gradient there.
+    density, gradient : array of shape (), array of shape (P,)
+        log p(D, θ) in nats and its gradient at u.
     adam : pytree
         The moments of the warm start.
     adaptation : pytree
         What has been learned of the target's shape.
-    draws : (draws, P) array
+    draws : array of shape (draws, P)
         The positions stored so far.
-    count, faults : int32 scalar
+    count, faults : int32 array of shape ()
         How many draws are stored; divergent transitions after the warmup.
     """
 
-    position: Any
-    density: Any
-    gradient: Any
+    position: Vector
+    density: Scalar
+    gradient: Vector
     adam: Any
     adaptation: Any
-    draws: Any
+    draws: Float[Array, "draws P"]
     count: Any
-    faults: Any
+    faults: Int[Array, ""]
 
 
 class Coordinates(NamedTuple):
     """``vector(params)`` is u, ``params(u)`` the tree of parameters; both in the vector's own float type."""
 
-    vector: Any
-    params: Any
-
-
-def coordinates(model: Model, like: Params) -> Coordinates:
-    """The ``Coordinates`` of a model whose parameters are a tree like ``like``."""
-    leaves, tree = jax.tree.flatten(like["network"])
-    if isinstance(model.prior, Normal | Laplace):
-        scales = leaf_scales(model.prior, leaves, model.scales(like))
-    else:
-        scales = [1.0] * len(leaves)
-    full = [jnp.full(leaf.shape, jnp.asarray(s, float)) for leaf, s in zip(leaves, scales, strict=True)]
-    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, float), like["likelihood"])
-    scale, unravel = ravel_pytree({"likelihood": ones, "network": tree.unflatten(full)})
-
-    def vector(params):
-        return ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(float), params))[0] / scale
-
-    return Coordinates(vector, lambda u: unravel(u * scale))
+    vector: Callable[[Params], Vector]
+    params: Callable[[Vector], Params]
 
 
 @dataclass(frozen=True)
@@ -106,6 +95,8 @@ class MCMC(LoopMethod):
     ----------
     cure : str
         What to do where transitions diverge.
+    anneal : int
+        Draws before the warmup in which the likelihood's power rises from e⁻⁷ to 1.
     """
 
     draws: int = static(default=1000)
@@ -114,11 +105,52 @@ class MCMC(LoopMethod):
     thin: int = static(default=1, kw_only=True)
     warm_start_steps: int = static(default=500, kw_only=True)
 
-    batch_size: ClassVar[None] = None
     cure: ClassVar[str]
+    batch_size = None  # all rows
+    anneal = 0  # without annotation, since it is a field of some subclasses
+
+    @abstractmethod
+    def move(self, chain: Chain, density: Density, number: Int[Array, ""], key: Key) -> Chain:
+        """The chain after an epoch that follows the warm start.
+
+        Parameters
+        ----------
+        chain : Chain
+            The chain before it.
+        density : callable
+            log p(D, θ) of u, in nats.
+        number : int32 array of shape ()
+            The number of the epoch, 0 where the warmup begins.
+        key : jax.Array
+            A key of ``jax.random.key``.
+
+        Returns
+        -------
+        Chain
+            With the draw stored, where one is due.
+        """
 
     def members(self, rows: Rows, key: Key) -> list[Member]:
         return chain_members(self.chains, rows, key)
+
+    def step(self, model: Model, state: Chain, batch: Batch, clock: Clock, key: Key) -> tuple[Chain, Any]:
+        where, before = coordinates(model, jax.eval_shape(model.init, key)), warm_start_epochs(self)
+        number = clock.step - before - self.anneal
+        annealing = (clock.step >= before) & (number < 0)
+        power = jnp.where(annealing, jnp.exp(COLDEST * number.astype(jnp.float32) / max(self.anneal, 1)), 1.0)
+        density = log_density(model, where, batch, power)
+
+        def warm(chain: Chain) -> Chain:
+            progress = (clock.step + 1).astype(jnp.float32) / max(before, 1)
+            return with_density(density, warm_start(density, chain, batch.size, progress))
+
+        def move(chain: Chain) -> Chain:
+            return self.move(chain, density, number, key)
+
+        chain = jax.lax.cond(clock.step < before, warm, move, state) if before else move(state)
+        penalty = -model.log_prior(where.params(chain.position)).astype(chain.density.dtype)
+        size = batch.size.astype(chain.density.dtype)
+        return chain, {"likelihood": (chain.density + penalty) / size, "penalty": penalty / size}
 
     def point(self, model: Model, state: Chain) -> Params:
         data = jax.ShapeDtypeStruct((2,), np.uint32)
@@ -126,16 +158,29 @@ class MCMC(LoopMethod):
         return coordinates(model, like).params(state.position)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Samples:
-        del run
         return merge_chains(self, model, trained.states, key)
+
+
+def coordinates(model: Model, like: Params) -> Coordinates:
+    """The ``Coordinates`` of a model whose parameters are a tree like ``like``."""
+    whitened = isinstance(model.prior, Normal | Laplace)
+
+    def full(leaf: Any, scale: Any) -> Array:
+        return jnp.full(leaf.shape, jnp.asarray(scale if whitened else 1.0, float))
+
+    ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, float), like["likelihood"])
+    scale, unravel = ravel_pytree({"likelihood": ones, "network": map_prior(full, model, like)})
+
+    def vector(params: Params) -> Vector:
+        return ravel_pytree(jax.tree.map(lambda leaf: leaf.astype(float), params))[0] / scale
+
+    return Coordinates(vector, lambda u: unravel(u * scale))
 
 
 def check_chains(method: MCMC, model: Model) -> None:
     """Raise ValueError for settings or a prior with which no chain can run."""
-    for name, value in (("draws", method.draws), ("chains", method.chains), ("thin", method.thin)):
-        check_whole(name, value, 1)
-    for name, value in (("warmup", method.warmup), ("warm_start_steps", method.warm_start_steps)):
-        check_whole(name, value, 0)
+    for name, least in (("draws", 1), ("chains", 1), ("thin", 1), ("warmup", 0), ("warm_start_steps", 0)):
+        check_whole(name, vars(method)[name], least)
     check_proper(method, model)
 
 
@@ -149,18 +194,17 @@ def warm_start_epochs(method: MCMC) -> int:
     return -(-method.warm_start_steps // ADAM_STEPS)
 
 
-def log_density(model: Model, where: Coordinates, batch: Batch, power: Any) -> Callable[[Any], Any]:
+def log_density(model: Model, where: Coordinates, batch: Batch, power: Scalar) -> Density:
     """u ↦ power · log p(D | θ) + log p(θ) in nats."""
     real = jax.dtypes.canonicalize_dtype(float)
     y = batch.y.astype(real) if jnp.issubdtype(batch.y.dtype, jnp.floating) else batch.y
-    batch = batch._replace(
-        x=batch.x.astype(real), y=y, weight=batch.weight.astype(real), scale=jnp.asarray(batch.scale * power, real)
-    )
+    scale = jnp.asarray(batch.scale * power, real)
+    batch = batch._replace(x=batch.x.astype(real), y=y, weight=batch.weight.astype(real), scale=scale)
     return lambda u: model.log_joint(where.params(u), batch).astype(real)
 
 
 def first_chain(method: MCMC, model: Model, key: Key, adaptation: Callable[[int], Any]) -> Chain:
-    """The chain at a random start. ``adaptation``: a function of the number of parameters."""
+    """The chain at a random start; ``adaptation(number of parameters)`` is what it has learned there."""
     like = model.init(key)
     position = coordinates(model, like).vector(like)
     zero = jnp.zeros((), position.dtype)
@@ -170,10 +214,10 @@ def first_chain(method: MCMC, model: Model, key: Key, adaptation: Callable[[int]
     return Chain(position, zero, jnp.zeros_like(position), adam, learned, draws, jnp.int32(0), jnp.int32(0))
 
 
-def warm_start(density: Callable[[Any], Any], chain: Chain, size: Any, progress: Any) -> Chain:
-    """``ADAM_STEPS`` steps of Adam up log p(D, θ), the rate falling to 0 as ``progress`` goes to 1: chains start where it is high."""
+def warm_start(density: Density, chain: Chain, size: Scalar, progress: Scalar) -> Chain:
+    """25 steps of Adam up log p(D, θ), with a rate that falls to 0 as ``progress`` goes to 1: chains start where it is high."""
 
-    def one(_, state):
+    def one(_: Any, state: tuple[Vector, Any]) -> tuple[Vector, Any]:
         u, adam = state
         with mixed_types():
             found: Any = optax.scale_by_adam().update(-jax.grad(density)(u) / size, adam)
@@ -185,34 +229,18 @@ def warm_start(density: Callable[[Any], Any], chain: Chain, size: Any, progress:
     return chain._replace(position=position, adam=adam)
 
 
-def warm_start_or(
-    move: Callable[[Chain], Chain], method: MCMC, density: Callable[[Any], Any], chain: Chain, size: Any, step: Any
-) -> Chain:
-    """The chain after the loop's ``step``: of the warm start as long as it lasts, then what ``move`` makes of it."""
-    before = warm_start_epochs(method)
-
-    def begin(chain):
-        progress = (step + 1).astype(jnp.float32) / max(before, 1)
-        return with_density(density, warm_start(density, chain, size, progress))
-
-    return jax.lax.cond(step < before, begin, move, chain) if before else move(chain)
-
-
-def with_density(density: Callable[[Any], Any], chain: Chain) -> Chain:
-    """The chain with density and gradient of where it is."""
+def with_density(density: Density, chain: Chain) -> Chain:
+    """The chain with the density and the gradient at its position."""
     value, gradient = jax.value_and_grad(density)(chain.position)
     return chain._replace(density=value, gradient=gradient)
 
 
-def store_draw(chain: Chain, due: Any, faults: Any) -> Chain:
+def store_draw(chain: Chain, due: Any, faults: Int[Array, ""]) -> Chain:
     """The chain with its position among the draws, if one is ``due``; ``faults``: divergent transitions to count."""
     count = jnp.minimum(chain.count, len(chain.draws) - 1)
+    draws = chain.draws.at[count].set(jnp.where(due, chain.position, chain.draws[count]))
     taken = jnp.asarray(due).astype(jnp.int32)
-    return chain._replace(
-        draws=chain.draws.at[count].set(jnp.where(due, chain.position, chain.draws[count])),
-        count=chain.count + taken,
-        faults=chain.faults + faults,
-    )
+    return chain._replace(draws=draws, count=chain.count + taken, faults=chain.faults + faults)
 
 
 def blackjax_parts() -> tuple[Any, Any, Any]:
@@ -225,36 +253,28 @@ def blackjax_parts() -> tuple[Any, Any, Any]:
     return step_size, mass_matrix, build_schedule
 
 
-def log_info(model: Model, where: Coordinates, chain: Chain, batch: Batch) -> dict[str, Any]:
-    """What the loop logs: log likelihood and −log prior, in nats per example."""
-    penalty = -model.log_prior(where.params(chain.position)).astype(chain.density.dtype)
-    size = batch.size.astype(chain.density.dtype)
-    return {"likelihood": (chain.density + penalty) / size, "penalty": penalty / size}
-
-
 def merge_chains(method: MCMC, model: Model, states: Any, key: Key) -> Samples:
-    """The chains' draws, one chain's after another's; of chains interrupted, where they have some, as many of each as all have."""
+    """The chains' draws, one chain's after another's; of interrupted chains, equally many of each that has some."""
     states = [state for state in states if int(state.count) > 0]
     if not states:
         raise KeyboardInterrupt("stopped before the first draw")
     counts, faults = [int(state.count) for state in states], sum(int(state.faults) for state in states)
     chains = [np.asarray(state.draws)[: min(counts)] for state in states]
+    transitions, wrong = method.thin * sum(counts), None
     still = sum(len(u) > 1 and not np.ptp(u, axis=0).any() for u in chains)
-    wrong = None
-    if faults > FAULTS * method.thin * sum(counts):
-        wrong = f"{faults} of {method.thin * sum(counts)} transitions diverged, whose steps were too long for where they were"
+    if faults > LARGEST_DIVERGENT * transitions:
+        wrong = f"{faults} of {transitions} transitions diverged, since their steps were too long"
     elif still:
-        wrong = f"{still} of {len(chains)} chains never moved, as their steps were too long for any to be taken"
+        wrong = f"{still} of {len(chains)} chains never moved, since their steps were too long to be accepted"
     if wrong is not None:
-        warnings.warn(
-            f"{wrong}: {method.cure}, or use shorter steps and a longer warmup", SamplingWarning, stacklevel=3
-        )
+        words = f"{wrong}: {method.cure}, or use shorter steps and a longer warmup"
+        warnings.warn(words, SamplingWarning, stacklevel=3)
     return Samples(model, to_params(model, np.concatenate(chains), key), len(states))
 
 
 @programs.jit
-def to_params(model: Model, u: Any, key: Key) -> Params:
-    """The trees of parameters of vectors u (S, P)."""
+def to_params(model: Model, u: Float[Array, "draws P"], key: Key) -> Params:
+    """The trees of parameters of vectors u, with a leading axis of draws."""
     like = jax.eval_shape(model.init, key)
     params = jax.vmap(coordinates(model, like).params)(u)
     return jax.tree.map(lambda leaf, one: leaf.astype(one.dtype), params, like)

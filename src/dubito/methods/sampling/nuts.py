@@ -1,13 +1,13 @@
 """The no-U-turn sampler (Hoffman & Gelman, JMLR 2014), with BlackJAX's kernel."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
-from dubito.models.model import Model
+from dubito.methods.sampling.mcmc import Density, Mass
+from dubito.methods.settings import check_whole
+from dubito.methods.types import Key, Model
 
 
 @register_dataclass
@@ -29,10 +29,9 @@ class NUTS(HamiltonianMethod):
 
     def check(self, model: Model) -> None:
         check_hamiltonian(self, model)
-        if not (isinstance(self.max_depth, int) and 1 <= self.max_depth <= 15):
-            raise ValueError(f"max_depth must be a whole number from 1 to 15, got {self.max_depth!r}")
+        check_whole("max_depth", self.max_depth, 1, 15)
 
-    def kernel(self, key: Key, state: Any, density: Callable[[Any], Any], step_size: Any, inverse_mass: Any) -> Any:
+    def kernel(self, key: Key, state: Any, density: Density, step_size: Any, inverse_mass: Mass) -> tuple[Any, Any]:
         from blackjax.mcmc import nuts
 
         return nuts.build_kernel()(

@@ -1,26 +1,17 @@
 """Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin, ICML 2014), with cycles (Zhang et al., ICLR 2020)."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
-from dubito._jax.types import Key
-from dubito.methods.sampling.sgld import (
-    SGLDState,
-    StochasticGradientSampler,
-    check_sampler,
-    first_state,
-    phase,
-    slope,
-    store_point,
-)
-from dubito.models.model import Batch, Model
-from dubito.training.method import Clock
+from dubito.methods.sampling.sgld import Recursion, SGLDState, StochasticGradientSampler, check_sampler, first_state
+from dubito.methods.settings import check_intervals
+from dubito.methods.types import Batch, Key, Model, Params, Scalar
 from dubito.training.packing import pack
 
 
@@ -32,10 +23,11 @@ class SGHMC(StochasticGradientSampler):
 
         v ← (1 − α) v + ℓ ∇ log p̂(D, θ) + N(0, 2αℓT),    θ ← θ + v,    log p̂ in nats, estimated from a batch
 
-    This is training with momentum 1 − α and a learning rate per example, and noise; with α = 1 it is SGLD, and the bias and
-    the warning of it are SGLD's. At one rate a direction is forgotten about 1/α times as fast, and the noise of mini-batches,
-    which counts against 2αℓT, is 1/α times as bad; what the momentum gains is in the discretization, whose error grows with
-    ℓΛ and not with ℓΛ/α.
+    This is training with momentum 1 − α and a learning rate per example, and noise; with α = 1 it
+    is SGLD, and the bias and the warning of it are SGLD's. At one rate a direction is forgotten
+    about 1/α times as fast, and the noise of mini-batches, which counts against 2αℓT, is 1/α times
+    as bad; what the momentum gains is in the discretization, whose error grows with ℓΛ and not with
+    ℓΛ/α.
 
     Parameters
     ----------
@@ -54,29 +46,21 @@ class SGHMC(StochasticGradientSampler):
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)
-        if not 0 < self.friction <= 1:
-            raise ValueError(f"friction is 1 − the momentum, above 0 and at most 1; got {self.friction!r}")
+        check_intervals(self, friction="(0, 1]")
 
     def init(self, model: Model, batch: Batch, key: Key) -> SGLDState:
-        del batch
         params = pack(model.init(key))
         return first_state(self, params, jax.tree.map(jnp.zeros_like, params))
 
-    def step(self, model: Model, state: SGLDState, batch: Batch, clock: Clock, key: Key) -> tuple[SGLDState, Any]:
-        gradient, info = slope(model, state.params, batch)
-        now = phase(self, clock)
-        width = jnp.sqrt(2 * self.friction * now.rate * self.temperature / batch.size)
-        noise = prng.normal_like(key, state.params)
-        momentum = jax.tree.map(
-            lambda v, g, e: ((1 - self.friction) * v + width * e - now.rate * g).astype(v.dtype),
-            state.momentum,
-            gradient,
-            noise,
-        )
-        params = jax.tree.map(jnp.add, state.params, momentum)
-        return store_point(state, params, momentum, batch, now), info
+    def move(self, state: SGLDState, gradient: Params, noise: Params, rate: Scalar) -> tuple[Params, Params]:
+        def kicked(v: Array, g: Array, e: Array) -> Array:
+            return ((1 - self.friction) * v + e - rate * g).astype(v.dtype)
 
-    def recursion(self, rate: float, curvature: float, size: float) -> tuple[np.ndarray, np.ndarray, float]:
-        """Of (θ, v)."""
+        momentum = jax.tree.map(kicked, state.momentum, gradient, noise)
+        return jax.tree.map(jnp.add, state.params, momentum), momentum
+
+    def recursion(self, rate: float, curvature: float, size: float) -> Recursion:
+        # of (θ, v)
         a, decay = rate * curvature, 1 - self.friction
-        return np.array([[1 - a, decay], [-a, decay]]), np.ones(2), 2 * self.friction * rate * self.temperature / size
+        matrix = np.array([[1 - a, decay], [-a, decay]])
+        return Recursion(matrix, np.ones(2), 2 * self.friction * rate * self.temperature / size)

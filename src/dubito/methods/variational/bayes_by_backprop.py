@@ -7,25 +7,26 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key, Params
 from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.methods.posterior_descent import PosteriorDescent
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_choice, check_descent, check_intervals, check_proper, check_whole
+from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.models.likelihoods.base import LOG_2PI
-from dubito.models.model import Batch, Model
-from dubito.models.priors import Normal, check_proper, leaf_scales
+from dubito.models.priors import Normal
 from dubito.posteriors.normals import DiagonalNormal
-from dubito.training import optimizers
 from dubito.training.packing import pack_like, unpack
 
 GRADIENT_ESTIMATORS = (*weight_noise.PRODUCTS, "draw", "fisher")
 
 
 class IndependentNormals(NamedTuple):
-    """q(θ): packed trees of means μ and standard deviations σ."""
+    """q(θ): trees of means μ and standard deviations σ, which may be packed."""
 
     mean: Params
     scale: Params
@@ -33,7 +34,7 @@ class IndependentNormals(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FactorizedGaussian(PosteriorDescent):
-    """q(θ) = Π N(θ_j; μ_j, σ_j²), σ = softplus(ρ), by gradients of draws.
+    """q(θ) = Π N(θ_j; μ_j, σ_j²), σ = softplus(ρ), by gradients at draws.
 
     Parameters
     ----------
@@ -50,36 +51,68 @@ class FactorizedGaussian(PosteriorDescent):
     draws: int = static(default=1)
 
     @abstractmethod
-    def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Any) -> Any:
-        """KL(q ‖ p), a scalar in nats; ``draw`` is one of q, where a closed form is missing."""
+    def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Inputs) -> Scalar:
+        """KL(q ‖ p).
+
+        Parameters
+        ----------
+        model : Model
+            The model, with the prior p.
+        q : IndependentNormals
+            Packed.
+        draw : dict
+            A draw of q, for the terms without a closed form.
+        x : array of shape (rows, ...)
+            Inputs; only the shape of a row matters.
+
+        Returns
+        -------
+        array of shape ()
+            In nats.
+        """
 
     def initial(self, model: Model, batch: Batch, key: Key) -> Params:
-        del batch
         mean = model.init(key)
         rho = jax.tree.map(lambda m: jnp.full_like(m, jnp.log(jnp.expm1(self.initial_scale))), mean)
         return {"mean": mean, "rho": rho}
 
-    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> tuple[Any, Any]:
+    def objective(self, model: Model, params: Params, batch: Batch, key: Key) -> Objective:
         q = IndependentNormals(params["mean"], jax.tree.map(jax.nn.softplus, params["rho"]))
-        parts = [self.estimate(model, q, batch, k) for k in jax.random.split(key, (self.draws, 2))]
-        likelihood, kl = (sum(part) / self.draws for part in zip(*parts, strict=True))
+        estimates = [self.estimate(model, q, batch, keys) for keys in jax.random.split(key, (self.draws, 2))]
+        averages: Any = [sum(values) / self.draws for values in zip(*estimates, strict=True)]
+        likelihood, kl = averages
         return likelihood, kl
 
-    def estimate(self, model: Model, q: IndependentNormals, batch: Batch, keys: Any) -> tuple[Any, Any]:
-        """One draw's (log p(D | θ), KL), both in nats of the data set."""
+    def estimate(self, model: Model, q: IndependentNormals, batch: Batch, keys: Any) -> Objective:
+        """One draw's log p(D | θ) and KL(q ‖ p).
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        q : IndependentNormals
+            Packed.
+        batch : Batch
+            The rows.
+        keys : pair of keys
+            Of the noise on products, and of the draw of θ.
+
+        Returns
+        -------
+        tuple of two arrays of shape ()
+            In nats of the data set.
+        """
         key_noise, key_draw = keys
-        on_products = self.gradient_estimator in weight_noise.PRODUCTS
-        if on_products and isinstance(model.prior, Normal):  # only the likelihood's own parameters need a draw
-            drawn = [{"likelihood": tree["likelihood"]} for tree in q]
-        else:
-            drawn = [*q]
+        products = self.gradient_estimator in weight_noise.PRODUCTS
+        closed = products and isinstance(model.prior, Normal)  # then only the likelihood's parameters need a draw
+        drawn = [{"likelihood": tree["likelihood"]} for tree in q] if closed else q
         draw = unpack(perturb(key_draw, *drawn))
-        if on_products:
-            center, spread = (unpack(tree)["network"] for tree in q)
-            noise, how = jax.tree.map(weight_noise.GaussianNoise, spread), self.gradient_estimator
-            f = weight_noise.noisy(model.network.apply, center, noise, batch.x, key=key_noise, products=how)
-            z = model.likelihood.join(f, draw["likelihood"])
-            likelihood = model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch)
+        if products:
+            mean, scale = (unpack(tree)["network"] for tree in q)
+            noise, params = jax.tree.map(weight_noise.NormalNoise, scale), {**draw, "network": mean}
+            likelihood = weight_noise.noisy_log_likelihood(
+                model, params, noise, batch, key_noise, self.gradient_estimator
+            )
         elif self.gradient_estimator == "draw":
             likelihood = model.log_likelihood(draw, batch)
         else:
@@ -94,23 +127,26 @@ class BayesByBackprop(FactorizedGaussian):
 
         ELBO = E_q[log p(D | θ)] − KL(q ‖ p)
 
-    with the KL in closed form for a Normal prior and from the same draws for another; there is no KL weight to choose. The
-    mean-field family has no correlations: it underestimates epistemic uncertainty between clusters of data.
+    with the KL in closed form for a Normal prior and from the same draws for another; there is no
+    KL weight to choose. The mean-field family has no correlations: it underestimates epistemic
+    uncertainty between clusters of data.
 
     Parameters
     ----------
     initial_scale : float
         σ at the start.
     gradient_estimator : str
-        How the gradient is estimated, with the less variance the earlier it stands here:
+        How the gradient is estimated, in the order of increasing variance:
 
-        - ``"local"``: noise on products instead of weights, each example's own (flipout where it uses a weight at many places)
-        - ``"separate"``: weights drawn anew for each example; n times the memory and slow, for comparison
-        - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for each example
+        - ``"local"``: independent noise for each example on products instead of weights (flipout
+          for a weight that an example uses at many places)
+        - ``"flipout"`` (Wen et al., ICLR 2018): one draw of the deviations, with random signs for
+          each example
         - ``"draw"``: one draw of the weights for all examples of a step, as in Blundell et al.
 
-        and ``"fisher"``, the gradient of practical VI (Graves, NeurIPS 2011): one draw, but the gradient in σ² is that of the
-        curvature ½ Σ_i (∂ log p(y_i | θ)/∂θ)² in place of −½ ∂² log p/∂θ². It is biased where the noise is not the model's.
+        and ``"fisher"``, the gradient of practical VI (Graves, NeurIPS 2011): one draw, but the
+        gradient in σ² is that of the curvature ½ Σ_i (∂ log p(y_i | θ)/∂θ)² in place of
+        −½ ∂² log p/∂θ². It is biased where the noise differs from the model's.
     draws : int
         Draws for each step.
     epochs, batch_size, learning_rate, schedule, optimizer, clip
@@ -120,48 +156,20 @@ class BayesByBackprop(FactorizedGaussian):
     def check(self, model: Model) -> None:
         check_variational(self, model)
 
-    def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Any) -> Any:
-        del x
+    def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Inputs) -> Scalar:
         return divergence(model, q, draw)
 
-    def posterior(self, model: Model, params: Params, x: Any) -> DiagonalNormal:
-        del x
+    def posterior(self, model: Model, params: Params, x: Inputs) -> DiagonalNormal:
         return independent_normals(model, params)
 
 
 def check_variational(method: FactorizedGaussian, model: Model) -> None:
     """Raise ValueError for invalid settings, or a prior under which the KL is infinite."""
-    optimizers.check_descent(method)
-    if not method.initial_scale > 0 or method.draws < 1:
-        raise ValueError(
-            f"initial_scale must be positive, got {method.initial_scale!r}; draws at least 1, {method.draws}"
-        )
-    if method.gradient_estimator not in GRADIENT_ESTIMATORS:
-        raise ValueError(
-            f"gradient_estimator={method.gradient_estimator!r} is unknown. "
-            f"Choose one of {', '.join(GRADIENT_ESTIMATORS)}."
-        )
+    check_descent(method)
+    check_intervals(method, initial_scale="(0, inf)")
+    check_whole("draws", method.draws, 1)
+    check_choice("gradient_estimator", method.gradient_estimator, GRADIENT_ESTIMATORS)
     check_proper(method, model)
-
-
-def practical(model: Model, q: IndependentNormals, batch: Batch, key: Key) -> Any:
-    """log p(D | θ) at a draw, with Graves' gradient: in σ² it is −½ Σ_i (∂ log p(y_i | θ)/∂θ)², in μ that of the draw."""
-    draw = perturb(key, q.mean, jax.lax.stop_gradient(q.scale))
-
-    def one(packed, x, y):
-        return model.likelihood.log_prob(model.outputs(unpack(packed), x[None]), y[None])[0]
-
-    def curvature(slopes):  # of each parameter, of the whole data set
-        columns = slopes.reshape(len(slopes), -1) ** 2
-        return jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(columns).reshape(slopes.shape[1:])
-
-    fisher = jax.tree.map(
-        curvature, jax.vmap(jax.grad(one), (None, 0, 0))(jax.lax.stop_gradient(draw), batch.x, batch.y)
-    )
-    change = jax.tree.map(
-        lambda s, f: jnp.sum((s**2 - jax.lax.stop_gradient(s**2)) * jax.lax.stop_gradient(f)), q.scale, fisher
-    )
-    return model.log_likelihood(unpack(draw), batch) - 0.5 * sum(jax.tree.leaves(change))  # change is 0
 
 
 def independent_normals(model: Model, params: Params) -> DiagonalNormal:
@@ -169,32 +177,48 @@ def independent_normals(model: Model, params: Params) -> DiagonalNormal:
     return DiagonalNormal(model, params["mean"], jax.tree.map(jax.nn.softplus, params["rho"]))
 
 
-def perturb(key: Key, mean: Any, scale: Any) -> Any:
+def perturb(key: Key, mean: Params, scale: Params) -> Params:
     """θ = μ + σε for a whole tree."""
     return jax.tree.map(lambda m, s, e: m + s * e, mean, scale, normal_like(key, mean))
 
 
-def divergence(model: Model, q: IndependentNormals, draw: Params) -> Any:
+def practical(model: Model, q: IndependentNormals, batch: Batch, key: Key) -> Scalar:
+    """log p(D | θ) at a draw, with Graves' gradient: in σ² it is −½ Σ_i (∂ log p(y_i | θ)/∂θ)², in μ that of the draw."""
+    draw = perturb(key, q.mean, jax.lax.stop_gradient(q.scale))
+
+    def log_prob(packed: Params, x: Array, y: Array) -> Array:
+        return model.likelihood.log_prob(model.outputs(unpack(packed), x[None]), y[None])[0]
+
+    def curvature(slopes: Array) -> Array:  # of each parameter, of the whole data set
+        columns = slopes.reshape(len(slopes), -1) ** 2
+        return jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(columns).reshape(slopes.shape[1:])
+
+    def change(scale: Array, fisher: Array) -> Array:  # 0, but for its gradient
+        return jnp.sum((scale**2 - jax.lax.stop_gradient(scale**2)) * jax.lax.stop_gradient(fisher))
+
+    slopes = jax.vmap(jax.grad(log_prob), (None, 0, 0))(jax.lax.stop_gradient(draw), batch.x, batch.y)
+    changes = jax.tree.map(change, q.scale, jax.tree.map(curvature, slopes))
+    return model.log_likelihood(unpack(draw), batch) - 0.5 * sum(jax.tree.leaves(changes))
+
+
+def divergence(model: Model, q: IndependentNormals, draw: Params) -> Scalar:
     """KL(q ‖ p) in nats: closed form for a Normal prior's weights, log q − log p at the draw for everything else."""
     own = negative_entropy(q.scale["likelihood"]) - model.likelihood.log_prior(draw["likelihood"])
     if not isinstance(model.prior, Normal):
         prior = model.prior.log_prob(draw["network"], model.scales(draw))
         return own + negative_entropy(q.scale["network"]) - prior
-    center = unpack(q.mean)
-    leaves, tree = jax.tree.flatten(center["network"])
-    scales = leaf_scales(model.prior, leaves, model.scales(center))
-    full = [jnp.full_like(leaf, jnp.asarray(scale, leaf.dtype)) for leaf, scale in zip(leaves, scales, strict=True)]
-    priors = pack_like(tree.unflatten(full), q.mean["network"])
-    return own + sum(jax.tree.leaves(jax.tree.map(normal_kl, q.mean["network"], q.scale["network"], priors)))
+    scales = map_prior(lambda w, scale: jnp.full_like(w, jnp.asarray(scale, w.dtype)), model, unpack(q.mean))
+    packed = pack_like(scales, q.mean["network"])
+    return own + sum(jax.tree.leaves(jax.tree.map(normal_kl, q.mean["network"], q.scale["network"], packed)))
 
 
-def normal_kl(mean: Any, scale: Any, prior_scale: Any) -> Any:
+def normal_kl(mean: Array, scale: Array, prior_scale: Array) -> Scalar:
     """Σ KL(N(μ, σ²) ‖ N(0, σ_p²)) = Σ [log(σ_p/σ) + (σ² + μ²)/(2σ_p²) − ½]."""
     return jnp.sum(jnp.log(prior_scale / scale) + (scale**2 + mean**2) / (2 * prior_scale**2) - 0.5)
 
 
-def negative_entropy(scale: Any) -> Any:
-    """E_q[log q] of independent normals; its gradient by the draw's path is exact, so no draw is needed."""
+def negative_entropy(scale: Params) -> Scalar:
+    """E_q[log q] of independent normals; its gradient by the path of the draw is exact, so no draw is needed."""
     total = jnp.zeros((), jnp.float32)
     for leaf in jax.tree.leaves(scale):
         total = total - jnp.sum(jnp.log(leaf) + 0.5 * (LOG_2PI + 1))
@@ -202,26 +226,26 @@ def negative_entropy(scale: Any) -> Any:
 
 
 def prune(posterior: DiagonalNormal, fraction: float) -> DiagonalNormal:
-    """Set the weights of lowest signal to noise |μ|/σ to exactly 0.
+    """Set the weights with the lowest signal-to-noise ratio |μ|/σ to exactly 0.
 
     Biases and the likelihood's parameters stay.
 
     Parameters
     ----------
     posterior : DiagonalNormal
-        Of ``BayesByBackprop``.
+        The posterior, as of ``BayesByBackprop``.
     fraction : float
         The fraction of weights to remove, in [0, 1].
 
     Returns
     -------
     DiagonalNormal
-        With means and scales of 0 there.
+        The posterior with means and scales of 0 there.
 
     Raises
     ------
     ValueError
-        For another posterior or fraction.
+        For another posterior, or a fraction outside [0, 1].
 
     References
     ----------
@@ -229,23 +253,18 @@ def prune(posterior: DiagonalNormal, fraction: float) -> DiagonalNormal:
     """
     check_process()
     if not isinstance(posterior, DiagonalNormal) or not 0 <= fraction <= 1:
-        raise ValueError(f"prune wants a posterior of BayesByBackprop and a fraction in [0, 1], got {fraction!r}")
+        raise ValueError(
+            "prune needs a DiagonalNormal, as of BayesByBackprop, and a fraction in [0, 1]; "
+            f"got a {type(posterior).__name__} and {fraction!r}"
+        )
     mean, scale = posterior.mean["network"], posterior.scale["network"]
-    ratios = [jnp.abs(m) / s for m, s in zip(jax.tree.leaves(mean), jax.tree.leaves(scale), strict=True) if m.ndim > 1]
-    ranked = jnp.sort(jnp.concatenate([ratio.ravel() for ratio in ratios]))
+    ratios = jax.tree.map(lambda m, s: jnp.abs(m) / s, mean, scale)
+    ranked = jnp.sort(jnp.concatenate([ratio.ravel() for ratio in jax.tree.leaves(ratios) if ratio.ndim > 1]))
     count = math.floor(fraction * len(ranked))
     limit = ranked[count] if count < len(ranked) else jnp.inf
 
-    def keep(values):
-        return jax.tree.map(
-            lambda v, m, s: v if v.ndim <= 1 else jnp.where(jnp.abs(m) / s < limit, 0, v).astype(v.dtype),
-            values,
-            mean,
-            scale,
-        )
+    def keep(values: Params) -> Params:
+        network = jax.tree.map(lambda v, r: jnp.where((r < limit) & (r.ndim > 1), 0, v), values["network"], ratios)
+        return {**values, "network": network}
 
-    return replace(
-        posterior,
-        mean={**posterior.mean, "network": keep(mean)},
-        scale={**posterior.scale, "network": keep(scale)},
-    )
+    return replace(posterior, mean=keep(posterior.mean), scale=keep(posterior.scale))

@@ -1,26 +1,29 @@
 """Stochastic variational inference by natural gradients (Hoffman et al., JMLR 2013; the weights' by Shen et al., ICML 2024)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jax.scipy import special
+from jaxtyping import Array, Float
 
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
-from dubito._jax.types import Key, Params
+from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_descent, check_intervals, check_normal_prior, check_proper, check_whole
+from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
 from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
-from dubito.models.model import Batch, Model
-from dubito.models.priors import Normal, is_proper, leaf_scales
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
-from dubito.training.members import Trained, one_member
-from dubito.training.method import Clock, ScheduledMethod
+from dubito.training.members import one_member
+from dubito.training.method import ScheduledMethod
 from dubito.training.packing import pack, unpack
+
+Targets: TypeAlias = Float[Array, "*targets"]
 
 
 class NaturalGradientState(NamedTuple):
@@ -32,22 +35,22 @@ class NaturalGradientState(NamedTuple):
         m, packed.
     hessian, delta, momentum : pytree like ``mean``
         h, of the negative log likelihood per example; the prior's precision; and g.
-    count : float32 scalar
-        Steps.
-    shape, rate : (targets,) array
-        Of the Gamma of τ; empty where none is learned.
-    size : float32 scalar
-        N.
+    count : array of shape ()
+        The number of steps, in float32.
+    shape, rate : array of shape (targets,)
+        The parameters of the Gamma of τ; empty where none is learned.
+    size : array of shape ()
+        N, in float32.
     """
 
-    mean: Any
-    hessian: Any
-    delta: Any
-    momentum: Any
+    mean: Params
+    hessian: Params
+    delta: Params
+    momentum: Params
     count: Any
-    shape: Any
-    rate: Any
-    size: Any
+    shape: Targets
+    rate: Targets
+    size: Scalar
 
 
 @register_dataclass
@@ -58,16 +61,18 @@ class NaturalGradientVI(ScheduledMethod):
         ELBO = E_q[log p(D | θ, τ)] − KL(q(θ) ‖ p) − KL(q(τ) ‖ p)
 
     The noise precision of a Gaussian likelihood that learns one is conjugate (Hoffman et al. 2013):
-    a = a₀ + N/2, b ← (1 − ρ_t) b + ρ_t [b₀ + ½ (N/n) Σ E_q(y − f)²], ρ_t = (t + delay)^−forgetting, so that the predictive of one
-    function is Student's t with 2a degrees of freedom. The weights follow IVON (Shen et al. 2024), with ĝ the gradient per
-    example at a draw θ = m + σε, averaged over ``draws``, and δ = 1/(N σ_p²):
+    a = a₀ + N/2, b ← (1 − ρ_t) b + ρ_t [b₀ + ½ (N/n) Σ E_q(y − f)²], ρ_t = (t + delay)^−forgetting,
+    so that the predictive of one function is Student's t with 2a degrees of freedom. The weights
+    follow IVON (Shen et al. 2024), with ĝ the gradient per example at a draw θ = m + σε, averaged
+    over ``draws``, and δ = 1/(N σ_p²):
 
         ĥ = ĝ ε/σ,  h ← βh + (1 − β)ĥ + ½(1 − β)²(h − ĥ)²/(h + δ),  g ← γg + (1 − γ)ĝ,  m ← m − α(g/(1 − γᵗ) + δm)/(h + δ)
 
-    with α the learning rate (1 is Newton's step) times the schedule. Another likelihood's own parameters are among θ. It is
-    mean-field, so it underestimates epistemic uncertainty between clusters of data; and with few rows for the network's size
-    the first steps, scaled by a curvature not yet known, may end at the prior, from which nothing leads back (the likelihood
-    is then that of a constant). Choose it for regression with a τ that is integrated out.
+    with α the learning rate (1 is Newton's step) times the schedule. Another likelihood's own
+    parameters are among θ. The family is mean-field, so it underestimates epistemic uncertainty
+    between clusters of data; and with few rows for the network's size the first steps, scaled by a
+    curvature not yet known, may end at the prior, from which nothing leads back (the likelihood is
+    then that of a constant). Choose it for regression with a τ that is integrated out.
 
     Parameters
     ----------
@@ -76,7 +81,7 @@ class NaturalGradientVI(ScheduledMethod):
     initial_hessian : float
         h at the start.
     forgetting, delay : float
-        Of ρ_t.
+        The exponent and the offset of ρ_t.
     draws : int
         Draws for each step.
     epochs, batch_size, learning_rate, schedule
@@ -94,48 +99,35 @@ class NaturalGradientVI(ScheduledMethod):
     members = one_member
 
     def check(self, model: Model) -> None:
-        optimizers.check_descent(self)
-        if not (0 <= self.momentum < 1 and 0 <= self.hessian_decay < 1):
-            raise ValueError(
-                f"momentum and hessian_decay must be in [0, 1), got {self.momentum!r} and {self.hessian_decay!r}"
-            )
-        if not (self.initial_hessian > 0 and self.draws >= 1):
-            raise ValueError(
-                f"initial_hessian must be positive and draws at least 1, got {self.initial_hessian!r} and {self.draws}"
-            )
-        if not (0.5 < self.forgetting <= 1 and self.delay >= 0):
-            raise ValueError(
-                "Robbins and Monro want forgetting in (0.5, 1] and a delay of at least 0, "
-                f"got {self.forgetting!r} and {self.delay!r}"
-            )
-        if not isinstance(model.prior, Normal) or not is_proper(model.prior, model.network.scales):
-            raise ValueError("NaturalGradientVI needs a Normal prior with a scale for its biases")
+        check_descent(self)
+        check_intervals(self, momentum="[0, 1)", hessian_decay="[0, 1)", initial_hessian="(0, inf)")
+        check_intervals(self, forgetting="(0.5, 1]", delay="[0, inf)")  # as Robbins and Monro need
+        check_whole("draws", self.draws, 1)
+        check_normal_prior(self, model)
+        check_proper(self, model)
 
     def init(self, model: Model, batch: Batch, key: Key) -> NaturalGradientState:
-        del batch
         one = jnp.ones(model.likelihood.targets if learns_precision(model) else 0, jnp.float32)
         params = given_precision(model, one, one).init(key)
-        scales = leaf_scales(model.prior, params["network"], model.scales(params))
-        weights, tree = jax.tree.flatten(params["network"])
-        priors = [jnp.full_like(w, 1 / jnp.asarray(p, w.dtype) ** 2) for w, p in zip(weights, scales, strict=True)]
+        precisions = map_prior(lambda w, p: jnp.full_like(w, 1 / jnp.asarray(p, w.dtype) ** 2), model, params)
         own = jax.tree.map(jnp.zeros_like, params["likelihood"])  # their prior is no Normal: it is part of the loss
         mean = pack(params)
         zero = jax.tree.map(jnp.zeros_like, mean)
-        delta = pack({"network": tree.unflatten(priors), "likelihood": own})
         hessian = jax.tree.map(lambda m: jnp.full_like(m, self.initial_hessian), mean)
+        delta = pack({"network": precisions, "likelihood": own})
         return NaturalGradientState(mean, hessian, delta, zero, jnp.float32(0), one, one, jnp.float32(1))
 
     def step(
         self, model: Model, state: NaturalGradientState, batch: Batch, clock: Clock, key: Key
     ) -> tuple[NaturalGradientState, Any]:
         size, count = batch.size, state.count + 1
-        shape, rate = self.gamma(model, state, size)
+        shape, rate = gamma(model, state, size)
         known = given_precision(model, shape, rate)
         delta = jax.tree.map(lambda d: d / size, state.delta)
         curvature = jax.tree.map(jnp.add, state.hessian, delta)
         scale = jax.tree.map(lambda c: 1 / jnp.sqrt(size * c), curvature)
 
-        def loss(mean, noise):
+        def loss(mean: Params, noise: Params) -> tuple[Scalar, Any]:
             params = unpack(jax.tree.map(lambda m, s, e: m + s * e, mean, scale, noise))
             z = known.outputs(params, batch.x)
             likelihood = known.weighted_sum(known.likelihood.log_prob(z, batch.y), batch)
@@ -145,7 +137,7 @@ class NaturalGradientVI(ScheduledMethod):
         gradients, (likelihoods, z, drawn) = jax.vmap(jax.grad(loss, has_aux=True), (None, 0))(state.mean, noise)
         gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
         estimate = jax.tree.map(lambda g, e, s: jnp.mean(g * e, axis=0) / s, gradients, noise, scale)
-        info = self.report(model, state._replace(shape=shape, rate=rate, size=size), scale, likelihoods, drawn)
+        info = report(model, state._replace(shape=shape, rate=rate, size=size), scale, likelihoods, drawn)
         decay, kept = 1 - jnp.asarray(self.hessian_decay, jnp.float32), jnp.asarray(self.momentum, jnp.float32)
         # h + δ is multiplied by 1 + u + u²/2 > 0 with u = (1 − β)(ĥ − h)/(h + δ): it stays positive
         hessian = jax.tree.map(
@@ -156,59 +148,55 @@ class NaturalGradientVI(ScheduledMethod):
         mean = jax.tree.map(
             lambda m, g, h, d: m + move * (g / whole + d * m) / (h + d), state.mean, momentum, hessian, delta
         )
-        rate = self.next_rate(model, rate, z["mean"], batch, count) if learns_precision(model) else rate
+        if learns_precision(model):
+            squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
+            sums = jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(squares)
+            rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
+            rate = (1 - rho) * rate + rho * (model.likelihood.rate + 0.5 * sums)
         return NaturalGradientState(mean, hessian, state.delta, momentum, count, shape, rate, size), info
 
-    def gamma(self, model: Model, state: NaturalGradientState, size: Any) -> tuple[Any, Any]:
-        """(a, b) of τ's Gamma, with E τ = 1 before the first step; as they are where there is none."""
-        if not learns_precision(model):
-            return state.shape, state.rate
-        shape = jnp.full_like(state.shape, model.likelihood.shape) + 0.5 * size
-        return shape, jnp.where(state.count == 0, shape, state.rate)
-
-    def next_rate(self, model: Model, rate: Any, mean: Any, batch: Batch, count: Any) -> Any:
-        """b after a step: (1 − ρ) b + ρ [b₀ + ½ (N/n) Σ E_q(y − f)²]."""
-        squares = jnp.mean((batch.y[None] - mean) ** 2, axis=0)
-        target = model.likelihood.rate + 0.5 * jax.vmap(lambda column: model.weighted_sum(column, batch), 1)(squares)
-        rho = (count + self.delay) ** -jnp.asarray(self.forgetting, jnp.float32)
-        return (1 - rho) * rate + rho * target
-
-    def report(
-        self, model: Model, state: NaturalGradientState, scale: Any, likelihoods: Any, drawn: Any
-    ) -> dict[str, Any]:
-        """The likelihood and the KL per example, from the step's draws."""
-        size, q = state.size, IndependentNormals(state.mean, scale)
-        likelihood = jnp.mean(likelihoods)
-        known = given_precision(model, state.shape, state.rate)
-        kl = jnp.mean(jax.vmap(lambda one: divergence(known, q, one))(drawn))
-        if learns_precision(model):  # E log τ is not log E τ
-            a, b, a0, b0 = state.shape, state.rate, model.likelihood.shape, model.likelihood.rate
-            likelihood = likelihood + 0.5 * size * jnp.sum(special.digamma(a) - jnp.log(a))
-            kl = kl + jnp.sum(gamma_kl(a, b, a0, b0))
-        return {"likelihood": likelihood / size, "penalty": kl / size}
-
     def point(self, model: Model, state: NaturalGradientState) -> Params:
-        del model
         return unpack(state.mean)
 
-    def score(self, model: Model, state: NaturalGradientState, batch: Batch, key: Key) -> Any:
-        return log_mean_prob(self.posterior(model, state), batch, key)
-
-    def posterior(self, model: Model, state: NaturalGradientState) -> DiagonalNormal | GammaNoisePosterior:
-        """The posterior of a state; of Student's t predictive where τ is learned."""
-        curvature = jax.tree.map(lambda h, d: state.size * h + d, state.hessian, state.delta)
-        scale = unpack(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
-        mean = unpack(state.mean)
-        if not learns_precision(model):
-            return DiagonalNormal(model, mean, scale)
-        # of log τ: the part is a posterior of its own
-        mean["likelihood"] = {"log_precision": special.digamma(state.shape) - jnp.log(state.rate)}
-        scale["likelihood"] = {"log_precision": jnp.sqrt(special.polygamma(1, state.shape))}
-        return GammaNoisePosterior(model, DiagonalNormal(model, mean, scale), state.shape, state.rate)
+    def score(self, model: Model, state: NaturalGradientState, batch: Batch, key: Key) -> RowValues:
+        return log_mean_prob(natural_posterior(model, state), batch, key)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> DiagonalNormal | GammaNoisePosterior:
-        del key, run
-        return self.posterior(model, trained.states[0])
+        return natural_posterior(model, trained.states[0])
+
+
+def gamma(model: Model, state: NaturalGradientState, size: Scalar) -> tuple[Targets, Targets]:
+    """(a, b) of the Gamma of τ, with E τ = 1 before the first step; as they are where there is none."""
+    if not learns_precision(model):
+        return state.shape, state.rate
+    shape = jnp.full_like(state.shape, model.likelihood.shape) + 0.5 * size
+    return shape, jnp.where(state.count == 0, shape, state.rate)
+
+
+def report(
+    model: Model, state: NaturalGradientState, scale: Params, likelihoods: Float[Array, " draws"], drawn: Params
+) -> dict[str, Scalar]:
+    """The likelihood and the KL per example, from a step's draws."""
+    size, q = state.size, IndependentNormals(state.mean, scale)
+    known, likelihood = given_precision(model, state.shape, state.rate), jnp.mean(likelihoods)
+    kl = jnp.mean(jax.vmap(lambda one: divergence(known, q, one))(drawn))
+    if learns_precision(model):  # E log τ is not log E τ
+        a, b = state.shape, state.rate
+        likelihood = likelihood + 0.5 * size * jnp.sum(special.digamma(a) - jnp.log(a))
+        kl = kl + jnp.sum(gamma_kl(a, b, model.likelihood.shape, model.likelihood.rate))
+    return {"likelihood": likelihood / size, "penalty": kl / size}
+
+
+def natural_posterior(model: Model, state: NaturalGradientState) -> DiagonalNormal | GammaNoisePosterior:
+    """The posterior of a state, with a Student's t predictive where τ is learned."""
+    curvature = jax.tree.map(lambda h, d: state.size * h + d, state.hessian, state.delta)
+    mean, scale = unpack(state.mean), unpack(jax.tree.map(lambda c: 1 / jnp.sqrt(c), curvature))
+    if not learns_precision(model):
+        return DiagonalNormal(model, mean, scale)
+    # of log τ: the part is a posterior by itself
+    mean["likelihood"] = {"log_precision": special.digamma(state.shape) - jnp.log(state.rate)}
+    scale["likelihood"] = {"log_precision": jnp.sqrt(special.polygamma(1, state.shape))}
+    return GammaNoisePosterior(model, DiagonalNormal(model, mean, scale), state.shape, state.rate)
 
 
 def learns_precision(model: Model) -> bool:
@@ -217,13 +205,13 @@ def learns_precision(model: Model) -> bool:
 
 
 def given_precision(model: Model, shape: Any, rate: Any) -> Model:
-    """The model with E τ = a/b for the noise precision, and no parameters of the likelihood's own; or as it is."""
+    """The model with the noise precision E τ = a/b, which has no parameters for it; other models as they are."""
     if not learns_precision(model):
         return model
     return replace(model, likelihood=replace(model.likelihood, precision=shape / rate))
 
 
-def gamma_kl(a: Any, b: Any, a0: Any, b0: Any) -> Any:
+def gamma_kl(a: Targets, b: Targets, a0: Any, b0: Any) -> Targets:
     """KL(Gamma(a, b) ‖ Gamma(a₀, b₀)) in nats, b and b₀ rates."""
     a0, b0 = jnp.asarray(a0, a.dtype), jnp.asarray(b0, a.dtype)
     levels = special.gammaln(a0) - special.gammaln(a) + a0 * (jnp.log(b) - jnp.log(b0))
