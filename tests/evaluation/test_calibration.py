@@ -431,7 +431,7 @@ def test_conformal_answers_all_else_as_before_and_one_coverage_only():
         found = split_conformal(base, y, coverage=0.8)(base)
         np.testing.assert_array_equal(found.quantile([0.3, 0.4]), base.quantile([0.3, 0.4]))
         assert len(found) == 40 and found.task == "regression"
-        with pytest.raises(ValueError, match=r"conformal for coverage=0\.8, not for 0\.9"):
+        with pytest.raises(ValueError, match=r"for coverage=0\.8, got 0\.9"):
             found.interval(0.9)
         card = metrics.scorecard(found, y)
         assert card["conformal_coverage"] == metrics.coverage(found, y, 0.8).value >= 0.8
@@ -500,7 +500,7 @@ def test_a_member_of_several_draws_is_their_mean():
     np.testing.assert_allclose(np.concatenate(twice.errors, axis=1), np.concatenate(once.errors, axis=1), rtol=1e-5)
     with pytest.raises(ValueError, match="equally many draws of each of 2 members"):
         twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
-    with pytest.raises(ValueError, match="a committee as it was fitted"):
+    with pytest.raises(ValueError, match="needs the uncalibrated predictive of a Committee"):
         twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
 
 
@@ -587,20 +587,20 @@ def test_what_cannot_be_calibrated_is_refused():
         (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "9 rows, but the predictive has 30"),
         (lambda: calibration.isotonic(labels, k + 1), "y has 3 in row 5, which is not a code from 0 to 2"),
-        (lambda: calibration.quantiles(counts, np.abs(k)), "never uniform: use split_conformal"),
-        (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows, got 9"),
-        (lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)), "at least 10 rows, got 5"),
+        (lambda: calibration.quantiles(counts, np.abs(k)), "cannot be made uniform. Use split_conformal"),
+        (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows; the weights amount to 9"),
+        (lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)), "at least 10 rows; the weights amount to 5"),
         (lambda: calibration.quantiles(numbers, y, knots=1), "at least 2, got 1"),
-        (lambda: calibration.quantiles(numbers, numbers.mean), "they were not held out"),
+        (lambda: calibration.quantiles(numbers, numbers.mean), "the rows were used for training"),
         (lambda: calibration.quantiles(numbers, numbers.mean + 1), "the same in"),
-        (lambda: mapped(mapped(numbers)), "a predictive as it was fitted"),
+        (lambda: mapped(mapped(numbers)), "Pass the uncalibrated predictive"),
         (lambda: mapped(gaussians(np.zeros((1, 3, 2)), np.ones((1, 3, 2)))), "not for 2 targets"),
         (lambda: calibration.isotonic(labels, k)(classes(np.zeros((1, 3, 2)))), "not for 2 classes"),
         (lambda: Temperature(0.0)(labels), "positive number"),
         (lambda: Temperature(1.0)(numbers), "for classes"),
         (lambda: split_conformal(numbers, y, coverage=1.0), "strictly between 0 and 1"),
-        (lambda: split_conformal(numbers, y, score="plain"), "choose one of quantiles, normalized, residual"),
-        (lambda: split_conformal(labels, k, score="quantiles"), "choose one of adaptive, plain"),
+        (lambda: split_conformal(numbers, y, score="plain"), "Choose one of quantiles, normalized, residual"),
+        (lambda: split_conformal(labels, k, score="quantiles"), "Choose one of adaptive, plain"),
         (
             lambda: calibration.fit_calibration(numbers, y, "platt"),
             "method='platt' is unknown. Choose one of temperature",

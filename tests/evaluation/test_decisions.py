@@ -90,11 +90,11 @@ def test_a_score_of_ones_own_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        ("entropy", "'entropy' is none of regression: variance"),
-        ("bold", "'bold' is none"),
-        ("epistemic", "one draw only"),
+        ("entropy", "regression has no score='entropy'. Choose one of variance"),
+        ("bold", "regression has no score='bold'"),
+        ("epistemic", "only one draw of the weights"),
         (lambda p: p.std[:, None], r"shape \(2, 1\)"),
-        (lambda p: np.array([1.0, np.nan]), "none NaN"),
+        (lambda p: np.array([1.0, np.nan]), "without NaN"),
     ],
 )
 def test_scores_that_cannot_be_are_refused(score, message):
@@ -203,9 +203,9 @@ def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
         ({"risk": -1.0}, "risk must be at least 0"),
         ({"risk": np.nan}, "risk must be at least 0"),
         ({"risk": 0.1, "confidence": 1.0}, "strictly between"),
-        ({"coverage": 0.1, "confidence": 0.5}, "confidence is of a risk"),
+        ({"coverage": 0.1, "confidence": 0.5}, "confidence needs risk"),
         ({"risk": 0.1, "confidence": 0.9}, "loss of 0 or 1"),
-        ({"risk": 0.1, "loss": [1.0]}, "loss is 2 finite numbers"),
+        ({"risk": 0.1, "loss": [1.0]}, "loss must be 2 finite numbers"),
     ],
 )
 def test_thresholds_that_cannot_be_are_refused(wish, message):
@@ -221,7 +221,7 @@ def test_acquire_takes_the_greatest_once_and_equal_ones_in_order():
     for count, expected in ((1, [1]), (2, [1, 3]), (4, [1, 3, 2, 0]), (5, [1, 3, 2, 0, 4])):
         assert decisions.acquisition(predictive, count).tolist() == expected
     for wrong in (0, 6, 1.0):
-        with pytest.raises(ValueError, match="from 1 to the 5 rows"):
+        with pytest.raises(ValueError, match="from 1 to 5"):
             decisions.acquisition(predictive, wrong)
 
 

@@ -162,9 +162,9 @@ def test_many_rows_are_taken_some_at_a_time(monkeypatch):
     means = rng.normal(size=(40, 1500, 1))
     answer, y = predictive(means, np.ones_like(means)), np.zeros(1500)
     whole = diagnostics.monte_carlo(answer, samples(40, 2), y)
-    monkeypatch.setattr(diagnostics, "NUMBERS", 40 * 7)
+    monkeypatch.setattr(diagnostics, "MAX_NUMBERS", 40 * 7)
     cut = diagnostics.monte_carlo(answer, samples(40, 2), y)
-    halves = 2 * answer.draws.at(None)["mean"].astype(float)[:, :, 0].reshape(2, 20, 1500)
+    halves = 2 * answer.draws.at()["mean"].astype(float)[:, :, 0].reshape(2, 20, 1500)
     for found in (whole, cut):
         np.testing.assert_allclose(found.ess, diagnostics.bulk_ess(halves), rtol=1e-9)
         np.testing.assert_allclose(found.rhat, diagnostics.rhat(halves), rtol=1e-9)

@@ -92,7 +92,7 @@ def test_what_has_no_elbo_is_refused(conjugate):
     for posterior, draws, message in (
         (dubito.Samples(model, tree(np.zeros((2, D)))), 9, "entropy of a Samples is not known"),
         (flat, 9, "proper prior"),
-        (still, 9, "1 parameters have no spread"),
+        (still, 9, "1 parameters have scale 0"),
         (q, 1, "at least 2"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -80,7 +80,7 @@ def test_chains_and_what_is_no_posterior(conjugate):
         LowRankNormal(model, one, one, spread),
     ):
         answer = dubito.predict(posterior, x, key=jax.random.key(0))
-        with pytest.raises(ValueError, match="draws of one posterior"):
+        with pytest.raises(ValueError, match="draws of one posterior by a sampler"):
             leave_one_out(answer, posterior, y)
 
 

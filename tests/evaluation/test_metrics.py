@@ -402,7 +402,7 @@ def test_paired_differences_have_the_paired_error():
         metrics.paired(*weighted)
     with pytest.raises(ValueError, match="the same rows"):
         metrics.paired(pair[0], metrics.nll(*regression(n=61)[:2]))
-    with pytest.raises(ValueError, match="have rows"):
+    with pytest.raises(ValueError, match="the same rows"):
         metrics.paired(*[metrics.ood_fpr95([0.0], [1.0])] * 2)
 
 
@@ -527,7 +527,7 @@ def test_bad_classes_are_refused(metric, y, words):
 @pytest.mark.parametrize("weight", [np.ones(59), -np.ones(60), np.zeros(60), np.full(60, np.nan), np.ones((60, 1))])
 def test_bad_weights_are_refused(weight):
     for (predictive, y, _), metric in ((regression(), metrics.rmse), (classification(), metrics.ece)):
-        with pytest.raises(ValueError, match="weight is 60 finite numbers"):
+        with pytest.raises(ValueError, match="weight must be 60 finite numbers"):
             metric(predictive, y, weight=weight)
 
 
@@ -544,10 +544,10 @@ def test_other_bad_arguments_are_refused():
         (lambda: metrics.ece(labeled, labels, 0), "bins"),
         (lambda: metrics.adaptive_ece(labeled, labels, 2.5), "bins"),
         (lambda: metrics.coverage(predictive, y, 1.0), "coverage is a probability"),
-        (lambda: metrics.pinball(predictive, y, 0.0), "quantile wants"),
+        (lambda: metrics.pinball(predictive, y, 0.0), "quantile needs"),
         (lambda: metrics.ood_auroc([], [1.0]), "at least one number"),
-        (lambda: metrics.ood_aupr([np.nan], [1.0]), "none of them NaN"),
-        (lambda: metrics.ood_fpr95([[1.0]], [1.0]), "1-D"),
+        (lambda: metrics.ood_aupr([np.nan], [1.0]), "no NaN"),
+        (lambda: metrics.ood_fpr95([[1.0]], [1.0]), "one for each row"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

@@ -53,7 +53,7 @@ def test_zeros_are_counted(name):
 
 def test_a_network_without_weights_has_no_sparsity():
     posterior = dubito.Samples(MODEL, {"network": {"b": jnp.zeros((1, 3))}, "likelihood": {}})
-    with pytest.raises(ValueError, match="none"):
+    with pytest.raises(ValueError, match="no weights"):
         dubito.sparsity(posterior)
 
 

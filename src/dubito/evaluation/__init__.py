@@ -1,19 +1,19 @@
-"""What a predictive is worth, from rows it has not seen.
+"""The quality of a predictive distribution on rows that it has not seen.
 
-- ``validation``: a predictive, outcomes and weights that fit together.
+- ``validation``: input validation: a predictive, targets and weights that fit together.
 - ``standard_errors``: scores with standard errors over rows.
 - ``crps``: the continuous ranked probability score.
-- ``calibration_base``: the contract of calibrations.
+- ``calibration_base``: the contracts of calibrations and of calibrated predictive distributions.
 - ``conformal``: conformal intervals and sets.
-- ``ood_metrics``: scores of detecting rows outside the training distribution.
+- ``ood_metrics``: scores of out-of-distribution detection.
 - ``metrics``: all scores, each with its standard error.
-- ``interpretation``: what a score card says, in sentences.
+- ``diagnostics``: whether there are enough draws.
+- ``interpretation``: the meaning of a scorecard, in sentences.
 - ``quantile_recalibration``: a predictive distribution whose cdf is mapped.
 - ``calibration``: temperature, isotonic and quantile calibration.
-- ``diagnostics``: whether the draws are enough.
 - ``elbo``: the evidence lower bound.
 - ``loo``: leave-one-out cross-validation by importance sampling.
-- ``decisions``: abstaining, detecting foreign rows, choosing what to label.
+- ``decisions``: out-of-distribution detection, abstaining, active learning, Thompson sampling.
 """
 
 import lazy_loader
