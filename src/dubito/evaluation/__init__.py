@@ -3,13 +3,11 @@
 - ``validation``: input validation: a predictive, targets and weights that fit together.
 - ``standard_errors``: scores with standard errors over rows.
 - ``crps``: the continuous ranked probability score.
-- ``calibration_base``: the contracts of calibrations and of calibrated predictive distributions.
+- ``calibrated``: the contract of calibrations, and calibrated predictive distributions.
 - ``conformal``: conformal intervals and sets.
-- ``ood_metrics``: scores of out-of-distribution detection.
 - ``metrics``: all scores, each with its standard error.
 - ``diagnostics``: whether there are enough draws.
 - ``interpretation``: the meaning of a scorecard, in sentences.
-- ``quantile_recalibration``: a predictive distribution whose cdf is mapped.
 - ``calibration``: temperature, isotonic and quantile calibration.
 - ``elbo``: the evidence lower bound.
 - ``loo``: leave-one-out cross-validation by importance sampling.
@@ -18,6 +16,5 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, ["calibration", "conformal", "decisions", "diagnostics", "elbo", "interpretation", "loo", "metrics"]
-)
+MODULES = "calibration conformal decisions diagnostics elbo interpretation loo metrics".split()
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, MODULES)

@@ -27,9 +27,8 @@ from sklearn.isotonic import IsotonicRegression
 from dubito._check import check_choice, check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.evaluation.calibration_base import Calibration
+from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores
 from dubito.evaluation.conformal import split_conformal
-from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
 from dubito.evaluation.validation import check_predictive
 from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
@@ -209,7 +208,7 @@ class Isotonic(Calibration):
         _expect(likelihood.task == "classification", "isotonic maps of probabilities are for classes")
         _expect(len(self.knots) == columns, f"{len(self.knots)} isotonic maps are not for {columns} classes")
         _expect(0 < self.floor < 1, f"a floor is a probability between 0 and 1, got {self.floor!r}")
-        for p, frequency in _checked(self.knots):
+        for p, frequency in _check_knots(self.knots):
             levels = 0, *frequency, 1
             rising = all(a < b for a, b in pairwise(p)) and all(a <= b for a, b in pairwise(levels))
             _expect(rising and 0 < len(p) == len(frequency), "the knots of an isotonic map rise, frequencies up to 1")
@@ -270,9 +269,7 @@ def quantiles(
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
     factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
-    problem = (
-        "the predicted means equal y in all held-out rows. Either the rows were used for training, or y has no noise."
-    )
+    problem = "the predicted means equal y in all held-out rows. The rows were used for training, or y has no noise."
     _expect(np.all(factors > 0), problem)
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
     return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in normal_scores(f).T))
@@ -313,7 +310,7 @@ class Quantiles(Calibration):
         several = len(self.knots) == len(self.factors) == columns
         _expect(several, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
         _expect(all(0 < c < math.inf for c in self.factors), f"factors are positive numbers, got {self.factors!r}")
-        for u, v in _checked(self.knots):
+        for u, v in _check_knots(self.knots):
             steps = [b - a for each in (u, v) for a, b in pairwise(each)]
             _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")
             _expect(max(map(abs, (*u, *v))) < FAR, "the knots of a map of quantiles are normal scores")
@@ -340,13 +337,12 @@ def _effective_rows(weight: Rows) -> float:
 
 
 def _check_fits(calibration: Calibration, predictive: Any) -> None:
-    _expect(
-        isinstance(predictive, Predictive), "the predictive is already calibrated. Pass the uncalibrated predictive."
-    )
+    problem = "the predictive is already calibrated. Pass the uncalibrated predictive."
+    _expect(isinstance(predictive, Predictive), problem)
     calibration.check(predictive.likelihood, predictive.columns)
 
 
-def _checked(knots: Knots) -> Knots:
+def _check_knots(knots: Knots) -> Knots:
     pairs = all(type(pair) is tuple and len(pair) == 2 for pair in knots)
     numbers = pairs and all(type(value) is float for pair in knots for line in pair for value in line)
     _expect(numbers, "knots are pairs of tuples of numbers")
@@ -358,12 +354,8 @@ def _expect(true: object, problem: str) -> None:
         raise ValueError(problem)
 
 
-METHODS: dict[str, Callable[..., Calibration]] = {
-    "temperature": temperature,
-    "isotonic": isotonic,
-    "quantiles": quantiles,
-    "conformal": split_conformal,
-}
+METHODS: dict[str, Callable[..., Calibration]]
+METHODS = {"temperature": temperature, "isotonic": isotonic, "quantiles": quantiles, "conformal": split_conformal}
 
 
 def fit_calibration(

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dubito._check import check_choice, check_coverage
-from dubito.evaluation.calibration_base import ConformalPredictive as ConformalPredictive
-from dubito.evaluation.calibration_base import ConformalRule, Sets
+from dubito.evaluation.calibrated import ConformalPredictive as ConformalPredictive
+from dubito.evaluation.calibrated import ConformalRule, Sets
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.draw_mixture import Values
 from dubito.posteriors.predictive import Predictive
@@ -173,9 +173,8 @@ class Conformal(ConformalRule):
 
     def interval(self, predictive: Any, coverage: float) -> tuple[Values, Values]:
         if coverage != self.coverage:
-            raise ValueError(
-                f"the calibration is for coverage={self.coverage}, got {coverage!r}. Calibrate again with the other coverage."
-            )
+            problem = f"the calibration is for coverage={self.coverage}, got {coverage!r}."
+            raise ValueError(f"{problem} Calibrate again with the other coverage.")
         lower, upper, unit = self._start(predictive)
         if self.margins is None:
             return np.full_like(lower, -np.inf), np.full_like(upper, np.inf)
@@ -228,9 +227,8 @@ def cv_plus(predictive: Predictive, y: Any, fold: Any, *, coverage: float = 0.9)
     if fold.shape != rows.shape or fold.dtype.kind not in "iu" or fold.min() < 0:
         raise ValueError(f"fold must be a member's number for each of {len(y)} rows, from 0; got shape {fold.shape}")
     if y.size > MAX_ERRORS:
-        raise ValueError(
-            f"CV+ stores one error per row, and {len(y)} rows are too many. Hold out some of them and use split_conformal."
-        )
+        problem = f"CV+ stores one error per row, and {len(y)} rows are too many."
+        raise ValueError(f"{problem} Hold out some of them and use split_conformal.")
     own = CVPlus(coverage, ((),) * (fold.max() + 1)).member_means(predictive)[fold, rows]
     errors = np.abs(y - own) if predictive.task == "regression" else _of_class(adaptive_scores(own), y)
     found = CVPlus(coverage, errors_by_fold(errors, fold))

@@ -16,10 +16,9 @@ from scipy import special, stats
 from dubito._check import DataError
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Posterior, Samples
-from dubito.posteriors.draw_mixture import Values
+from dubito.posteriors.draw_mixture import ALL_DRAWS, Values
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.predictive_base import PredictiveDistribution, Rows
-from dubito.posteriors.reductions import ALL_DRAWS
 
 Draws: TypeAlias = Float[np.ndarray, "chains draws columns"]
 Columns: TypeAlias = Float[np.ndarray, " columns"]
@@ -35,8 +34,8 @@ MAX_SHARE, MAX_NATS, MAX_RHAT = 0.1, 0.01, 1.05
 def rhat(values: Draws) -> Columns:
     """Rank-normalized split R-hat.
 
-    The larger one of that of the draws and that of their distances from the median (equations 3, 14
-    and section 4.2 of the paper); for one chain its halves are compared.
+    The larger of those of the draws and of their distances from the median (equations 3, 14 and
+    section 4.2 of the paper); for one chain its halves are compared.
 
     Parameters
     ----------
@@ -150,12 +149,9 @@ class MonteCarloError:
     Attributes
     ----------
     kind : str
-        ``"point"`` (nothing is drawn), ``"independent"`` draws, ``"members"`` of an ensemble, or
-        ``"chains"``.
-    draws : int
-        How many draws, of all runs.
-    runs : int
-        How many chains or members; for independent draws their number.
+        ``"point"`` (no draws), ``"independent"``, ``"members"`` of an ensemble, or ``"chains"``.
+    draws, runs : int
+        How many draws, and how many chains or members; for independent draws their number.
     std : array
         The predictive standard deviation, (n,) or (n, K).
     mean, sd : array

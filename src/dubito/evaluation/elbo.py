@@ -56,10 +56,8 @@ def elbo(posterior: Posterior, x: ArrayLike, y: ArrayLike, *, key: Key, draws: i
     entropy, model = _entropy(posterior), posterior.model
     normal: Any = posterior.part if isinstance(posterior, GammaNoisePosterior) else posterior
     if not is_proper(model.prior, model.scales(normal.mean)):
-        raise ValueError(
-            "the evidence lower bound needs a proper prior for all parameters. Set a prior scale for the biases, e.g. "
-            "Normal(scale=1.0, biases=1.0)."
-        )
+        problem = "the evidence lower bound needs a proper prior for all parameters."
+        raise ValueError(f"{problem} Set a prior scale for the biases, e.g. Normal(scale=1.0, biases=1.0).")
     check_whole("draws", draws, 2)  # for a standard error
     rows = check_rows(model, x, y, weight)
     batch = Batch(rows.x, rows.y, rows.train, np.float32(1), np.float32(rows.train.sum()))
@@ -83,10 +81,8 @@ def _entropy(posterior: Posterior) -> float:
         factor = np.asarray(posterior.factor, np.float64)
         return 0.5 * len(factor) * (1 + LOG_2PI) + np.linalg.slogdet(factor)[1]
     if not isinstance(posterior, DiagonalNormal | LowRankNormal):
-        raise ValueError(
-            f"the entropy of a {type(posterior).__name__} is not known in closed form. elbo accepts DiagonalNormal, "
-            "LowRankNormal and FullCovarianceNormal."
-        )
+        problem = f"the entropy of a {type(posterior).__name__} is not known in closed form."
+        raise ValueError(f"{problem} elbo accepts DiagonalNormal, LowRankNormal and FullCovarianceNormal.")
     scale = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(posterior.scale)]).astype(np.float64)
     if not np.all(scale > 0):
         raise ValueError(f"{np.sum(~(scale > 0))} parameters have scale 0, so the entropy and the ELBO are not defined")

@@ -55,9 +55,8 @@ def interpret_scorecard(card: Card, *, discrete: bool = False, conformal: float 
     if {"accuracy", "confidence"} <= set(card):
         found.append(_confidence_sentence(card))
     if conformal is not None and "set_coverage" in card:
-        found.append(
-            _coverage_sentence(f"Conformal {percent(conformal)} sets", card["set_coverage"], rows, conformal, True)
-        )
+        own = card["set_coverage"], rows, conformal, True
+        found.append(_coverage_sentence(f"Conformal {percent(conformal)} sets", *own))
     return " ".join(filter(None, found))
 
 
@@ -344,10 +343,32 @@ def percent(share: float) -> str:
 
 
 def significant(value: float) -> str:
-    """A number such as R² with two decimals, or so many that it does not read 1."""
+    """A score of at most 1, such as R².
+
+    Parameters
+    ----------
+    value : float
+        The score.
+
+    Returns
+    -------
+    str
+        With two decimals, or so many that it does not read 1 unless it is.
+    """
     return next(text for places in range(2, 9) if float(text := f"{value:.{places}f}") < 1 or places == 8 or value >= 1)
 
 
 def join_names(names: Sequence[str]) -> str:
-    """Names as a list in words: "a, b and c"."""
+    """Names as a list in words.
+
+    Parameters
+    ----------
+    names : list of str
+        The names, at least one.
+
+    Returns
+    -------
+    str
+        "a, b and c".
+    """
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

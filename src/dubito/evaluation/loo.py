@@ -8,10 +8,10 @@ from dubito.evaluation import diagnostics
 from dubito.evaluation.standard_errors import Score, weighted_mean
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.base import Mixture, Posterior, Samples, unwrapped
+from dubito.posteriors.draw_mixture import ALL_DRAWS
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import LowRankNormal
 from dubito.posteriors.predictive_base import PredictiveDistribution
-from dubito.posteriors.reductions import ALL_DRAWS
 
 try:
     from arviz_stats.base.array import array_stats
@@ -78,9 +78,8 @@ def leave_one_out(answer: PredictiveDistribution, posterior: Posterior, y: Any) 
     inner = unwrapped(posterior)
     points = isinstance(inner, Samples) and kind != "chains"
     if points or isinstance(inner, DropoutPosterior | LowRankNormal | Mixture):
-        raise ValueError(
-            f"leave-one-out cross-validation needs draws of one posterior by a sampler; got a {type(posterior).__name__}"
-        )
+        problem = "leave-one-out cross-validation needs draws of one posterior by a sampler"
+        raise ValueError(f"{problem}; got a {type(posterior).__name__}")
     answer, y, _ = check_predictive(answer, y, None, answer.task, marked=True)
     parts, start = [], 0
     for part in answer.by_rows():

@@ -21,13 +21,13 @@ import numpy as np
 from jaxtyping import Float
 
 from dubito._check import DataError
-from dubito.evaluation.calibration_base import ConformalPredictive, Sets
+from dubito.evaluation.calibrated import ConformalPredictive, Sets
 from dubito.evaluation.crps import crps_by_target
-from dubito.evaluation.ood_metrics import ood_aupr as ood_aupr
-from dubito.evaluation.ood_metrics import ood_auroc as ood_auroc
-from dubito.evaluation.ood_metrics import ood_fpr95 as ood_fpr95
 from dubito.evaluation.standard_errors import Score as Score
 from dubito.evaluation.standard_errors import area_under_roc, calibration_error, power_of_two_unit, weighted_mean
+from dubito.evaluation.standard_errors import ood_aupr as ood_aupr
+from dubito.evaluation.standard_errors import ood_auroc as ood_auroc
+from dubito.evaluation.standard_errors import ood_fpr95 as ood_fpr95
 from dubito.evaluation.standard_errors import paired as paired
 from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.draw_mixture import Values
@@ -111,9 +111,9 @@ def crps(predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knot
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     if knots is not None:
         knots = np.asarray(knots, float)
-        if knots.size != LEVELS.size * y.size:
-            raise DataError(f"knots must be {len(LEVELS)} quantiles of each target and row, got shape {knots.shape}")
-        knots = knots.reshape(len(LEVELS), *y.shape)
+        if knots.ndim < 2 or knots.size != len(knots) * y.size:
+            raise DataError(f"knots must be quantiles, then the {len(y)} rows, then targets; got shape {knots.shape}")
+        knots = knots.reshape(-1, *y.shape)
     parts, start = [], 0
     for part in predictive.by_rows():  # so that memory is bounded
         rows = slice(start, start := start + len(part))

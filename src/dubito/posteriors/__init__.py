@@ -10,7 +10,6 @@
 - ``sparsity``: the fraction of weights that are exactly zero.
 - ``blocks``: rows in blocks of one size.
 - ``function_samples``: functions drawn from a posterior, evaluated at rows.
-- ``reductions``: moments and densities over draws, some draws at a time.
 - ``quantiles``: quantiles of mixtures.
 - ``draw_mixture``: moments, densities, quantiles and samples of a mixture over draws.
 - ``outcomes``: input validation of targets: numbers, labels and class codes.

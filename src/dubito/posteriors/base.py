@@ -20,7 +20,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito._process.archive import expect
 from dubito.models.model import Batch, Model
-from dubito.posteriors.file_layout import FileLayout, positive, stacked_shapes
+from dubito.posteriors.file_layout import FileLayout, check_positive, stacked_shapes
 
 DRAWS = 100  # of a posterior that is not finite, where no number is given
 SCORING_DRAWS = 8  # for a score in training
@@ -201,7 +201,7 @@ class Samples(Posterior):
         return len(self) > self.chains
 
     def sources(self, key: Key, n: int | None = None) -> list[Source]:
-        return [(self, jnp.arange(len(self)) if n is None else stratified(key, len(self), n))]
+        return [(self, jnp.arange(len(self)) if n is None else stratified_indices(key, len(self), n))]
 
     def draw(self, seed: Seed) -> Params:
         return jax.tree.map(lambda leaf: leaf[seed], self.params)
@@ -211,7 +211,7 @@ class Samples(Posterior):
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        draws, chains = positive(values, "draws"), positive(values, "chains")
+        draws, chains = check_positive(values, "draws"), check_positive(values, "chains")
         expect(draws % chains == 0, "the number of draws is not a multiple of the number of chains")
         return FileLayout({"params": stacked_shapes(params, draws)}, {"chains": chains})
 
@@ -235,7 +235,7 @@ class Mixture(Posterior):
     def sources(self, key: Key, n: int | None = None) -> list[Source]:
         count, keys = len(self.parts), jax.random.split(key, len(self.parts) + 1)
         if n is not None:
-            shares = np.bincount(np.asarray(stratified(keys[0], count, n)), minlength=count)
+            shares = np.bincount(np.asarray(stratified_indices(keys[0], count, n)), minlength=count)
         elif all(isinstance(part, Samples) for part in self.parts):
             sizes = [len(part) for part in self.parts]
             shares = [None if len(set(sizes)) == 1 else math.lcm(*sizes)] * count  # each the same share
@@ -260,6 +260,6 @@ def unwrapped(posterior: Any) -> Any:
     return posterior
 
 
-def stratified(key: Key, count: int, n: int) -> Int[Array, " n"]:
+def stratified_indices(key: Key, count: int, n: int) -> Int[Array, " n"]:
     """n indices below ``count``: each appears ⌊n/count⌋ or ⌈n/count⌉ times, at random which more often."""
     return jax.random.permutation(key, count)[jnp.arange(n) % count]

@@ -3,14 +3,10 @@
 A new posterior is one file beside this one, its import here, and its entry.
 """
 
-from dubito.posteriors.base import Mixture, Posterior, Samples
-from dubito.posteriors.dropout import DropoutPosterior
-from dubito.posteriors.laplace import KroneckerNormal, LowRankPrecisionNormal
-from dubito.posteriors.noise import FixedNoisePosterior, GammaNoisePosterior
-from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal, LowRankNormal
+from dubito.posteriors import base, dropout, laplace, noise, normals
 
-POSTERIORS: tuple[type[Posterior], ...] = (
-    *(Samples, Mixture),
-    *(DiagonalNormal, LowRankNormal, FullCovarianceNormal, KroneckerNormal, LowRankPrecisionNormal),
-    *(DropoutPosterior, GammaNoisePosterior, FixedNoisePosterior),
+POSTERIORS: tuple[type[base.Posterior], ...] = (
+    *(base.Samples, base.Mixture, dropout.DropoutPosterior, noise.GammaNoisePosterior, noise.FixedNoisePosterior),
+    *(normals.DiagonalNormal, normals.LowRankNormal, normals.FullCovarianceNormal),
+    *(laplace.KroneckerNormal, laplace.LowRankPrecisionNormal),
 )

@@ -1,10 +1,10 @@
 """The mixture (1/S) Σ p(y given z_s) over draws of a likelihood's z at rows: its moments, densities, quantiles and samples."""
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +19,66 @@ from dubito.models.likelihoods.integer_quantiles import mixture_integer_quantile
 from dubito.posteriors.blocks import map_blocks, rows_of_whole_blocks
 from dubito.posteriors.function_samples import Draws
 from dubito.posteriors.quantiles import mixture_quantiles, search_bounds
-from dubito.posteriors.reductions import ALL_DRAWS, LOG_MEAN_EXP, MEAN_AND_VARIANCE, MINIMUM, Reduction
 
 Values: TypeAlias = Float[np.ndarray, "rows targets"]
 Moments: TypeAlias = Float[np.ndarray, "rows draws targets"]
 Arrays: TypeAlias = tuple[Array, ...]
+DrawValues: TypeAlias = Float[np.ndarray, "draws rows ..."]
+Groups: TypeAlias = Sequence[tuple[int, Any]]
 Components: TypeAlias = tuple[Float[np.ndarray, "draws rows targets"], Float[np.ndarray, "draws rows targets"]]
+
+
+class Reduction(NamedTuple):
+    """A function of an array of all draws, computed from groups of draws.
+
+    Attributes
+    ----------
+    map : callable
+        Takes an array (draws, rows, ...) of one group to what is kept of the group.
+    combine : callable
+        Takes pairs (number of draws, what was kept) of all groups to the result, rows first.
+    """
+
+    map: Callable[[DrawValues], Any]
+    combine: Callable[[Groups], Any]
+
+
+def _map_moments(values: DrawValues) -> tuple[np.ndarray, np.ndarray]:
+    mean = values.mean(0)
+    return mean, ((values - mean) ** 2).sum(0)
+
+
+def _combine_moments(groups: Groups) -> tuple[np.ndarray, np.ndarray]:
+    (total, (mean, squares)), *others = groups
+    for count, (part, more) in others:
+        total += count
+        step = part - mean
+        mean = mean + step * (count / total)
+        squares = squares + more + step**2 * (count * (total - count) / total)
+    return mean, squares / total
+
+
+def _map_log_mean_exp(terms: DrawValues) -> tuple[np.ndarray, np.ndarray]:
+    top = np.maximum(terms.max(0), -np.finfo(float).max)
+    return top, np.exp(terms - top).sum(0)
+
+
+def _combine_log_mean_exp(groups: Groups) -> np.ndarray:
+    tops, sums = (np.stack(parts) for parts in zip(*(kept for _, kept in groups), strict=True))
+    top = tops.max(0)
+    with np.errstate(divide="ignore"):
+        return top + np.log((sums * np.exp(tops - top)).sum(0) / sum(count for count, _ in groups))
+
+
+# (mean, variance), by the updating formulas of Chan, Golub & LeVeque 1979
+MEAN_AND_VARIANCE = Reduction(_map_moments, _combine_moments)
+# log (1/S) Σ exp, of terms all of which may be −∞
+LOG_MEAN_EXP = Reduction(_map_log_mean_exp, _combine_log_mean_exp)
+MINIMUM = Reduction(lambda values: values.min(0), lambda groups: np.min([kept for _, kept in groups], axis=0))
+# all draws in their order, (rows, S, ...)
+ALL_DRAWS = Reduction(
+    lambda values: values.swapaxes(0, 1), lambda groups: np.concatenate([k for _, k in groups], axis=1)
+)
 
 
 def entropies(likelihood: Likelihood, z: OutcomeParams) -> Arrays:
@@ -211,7 +265,7 @@ class DrawMixture(Distribution):
             origin, offset = (np.asarray(part, float) for part in found)
             return (origin + offset)[:, : max(rows, 1)]
 
-        columns = [np.float32(column) for column in (origin, mean - origin, np.sqrt(noise + epistemic))]
+        columns = [np.asarray(column, np.float32) for column in (origin, mean - origin, np.sqrt(noise + epistemic))]
         found = np.concatenate(self.draws.whole(one, *columns), axis=1)[:, : len(self)]
         return self.shift + self.scale * found
 

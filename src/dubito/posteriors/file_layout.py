@@ -39,7 +39,7 @@ def stacked_shapes(params: Params, count: int) -> Params:
     return jax.tree.map(lambda leaf: float32_shape(count, *leaf.shape), params)
 
 
-def positive(values: dict[str, Any], name: str) -> int:
+def check_positive(values: dict[str, Any], name: str) -> int:
     """The whole number ``values[name]``. Raises ModelFileError unless it is at least 1."""
     expect(type(values[name]) is int and values[name] > 0, f"{values[name]!r} {name}, at least 1 is needed")
     return values[name]

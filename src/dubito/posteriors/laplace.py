@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dubito._jax.prng import fast, normal_like, normals
+from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Params
 from dubito._process.archive import expect
 from dubito.models.model import Model
 from dubito.posteriors.base import KeyedPosterior, Seed
-from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, float32_shape, positive, stacked_shapes
+from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, check_positive, float32_shape, stacked_shapes
 
 
 @register_dataclass
@@ -51,7 +51,7 @@ class KroneckerNormal(KeyedPosterior):
     def draw(self, seed: Seed) -> Params:
         leaves, tree = jax.tree.flatten(self.mean)
         names = [str(number) for number in range(len(self.groups))]
-        noise = normals(fast(seed), [self.scale[name].shape for name in names])
+        noise = prng.normals(prng.fast(seed), [self.scale[name].shape for name in names])
         for name, group, e in zip(names, self.groups, noise, strict=True):
             offset = self.scale[name] * e
             offset = self.left[name] @ offset if name in self.left else offset
@@ -121,7 +121,7 @@ class LowRankPrecisionNormal(KeyedPosterior):
     file_keys = ("rank",)
 
     def draw(self, seed: Seed) -> Params:
-        noise = normal_like(fast(seed), self.mean)
+        noise = prng.normal_like(prng.fast(seed), self.mean)
         leaves = zip(jax.tree.leaves(self.directions), jax.tree.leaves(noise), strict=True)
         lost = (1 - self.kept) * sum(d.reshape(len(d), -1) @ e.ravel() for d, e in leaves)
         trees = self.mean, self.scale, noise, self.directions
@@ -132,6 +132,6 @@ class LowRankPrecisionNormal(KeyedPosterior):
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        rank = positive(values, "rank")
+        rank = check_positive(values, "rank")
         directions, kept = stacked_shapes(params, rank), float32_shape(rank)
         return FileLayout({"mean": params, "scale": params, "directions": directions, "kept": kept}, {})

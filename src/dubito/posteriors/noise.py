@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dubito._jax.prng import fast
+from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Key, Params
 from dubito._process.archive import expect
@@ -56,7 +56,7 @@ class GammaNoisePosterior(Posterior):
 
     def draw(self, seed: Seed) -> Params:
         seed_part = seed[:-2] if len(seed) > 3 else seed[0].astype(jnp.int32)
-        log_tau = jax.random.loggamma(fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
+        log_tau = jax.random.loggamma(prng.fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
         return {**self.part.draw(seed_part), "likelihood": {"log_precision": log_tau}}
 
     @classmethod

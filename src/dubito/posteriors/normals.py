@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from dubito._jax.prng import fast, normal_like, normals
+from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Params
 from dubito._process.archive import expect
 from dubito.models.model import Model
 from dubito.posteriors.base import KeyedPosterior, Seed
-from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, float32_shape, positive, stacked_shapes
+from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, check_positive, float32_shape, stacked_shapes
 
 
 @register_dataclass
@@ -35,7 +35,7 @@ class DiagonalNormal(KeyedPosterior):
     scale: Params
 
     def draw(self, seed: Seed) -> Params:
-        noise = normal_like(fast(seed), self.mean)
+        noise = prng.normal_like(prng.fast(seed), self.mean)
         return jax.tree.map(lambda m, s, e: m + s * e, self.mean, self.scale, noise)
 
     @classmethod
@@ -69,7 +69,7 @@ class LowRankNormal(KeyedPosterior):
 
     def draw(self, seed: Seed) -> Params:
         rank = len(jax.tree.leaves(self.directions)[0])
-        noise, eta = normal_like(fast(seed), (self.mean, float32_shape(rank)))
+        noise, eta = prng.normal_like(prng.fast(seed), (self.mean, float32_shape(rank)))
         trees = self.mean, self.scale, noise, self.directions
         return jax.tree.map(lambda m, s, e, d: m + s * e + jnp.tensordot(eta, d, 1), *trees)
 
@@ -78,7 +78,7 @@ class LowRankNormal(KeyedPosterior):
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        directions = stacked_shapes(params, positive(values, "rank"))
+        directions = stacked_shapes(params, check_positive(values, "rank"))
         return FileLayout({"mean": params, "scale": params, "directions": directions}, {})
 
 
@@ -105,7 +105,7 @@ class FullCovarianceNormal(KeyedPosterior):
 
     def draw(self, seed: Seed) -> Params:
         mean, tree = ravel_pytree(self.mean)
-        (noise,) = normals(fast(seed), [mean.shape])
+        (noise,) = prng.normals(prng.fast(seed), [mean.shape])
         return tree(mean + self.factor @ noise)
 
     @classmethod

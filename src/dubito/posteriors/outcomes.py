@@ -33,20 +33,21 @@ def target_values(y: Column, rows: int, targets: int, columns: int | None = None
     ``columns`` is another possible number of columns. Raises DataError for another shape, for
     values that are missing or no numbers, and with ``finite`` for infinite ones.
     """
-    values = _as_float(outcome_array(y))
+    values = outcome_array(y)
     table = values[:, None] if values.ndim == 1 else values
     if table.ndim != 2 or table.shape[1] not in (targets, columns):
         counts = dict.fromkeys((targets, targets if columns is None else columns))
         shapes = [f"({rows},)"] if max(counts) == 1 else []
         shapes += [f"({rows}, {count})" for count in counts]
         raise DataError(f"y has the shape {values.shape}, but this predictive needs {' or '.join(shapes)}")
+    table = _as_float(table)
     _check_rows(table, rows, np.isnan(table).any(1))
     if finite and not np.all(np.isfinite(table)):
         raise DataError(f"y is infinite in {count_rows(np.isinf(table).any(1))}")
     return table
 
 
-def _as_float(values: Any) -> np.ndarray:
+def _as_float(values: Any) -> Any:
     if values.dtype.kind in "biuf":
         return values.astype(np.float64)
     if values.dtype.kind not in "OUS":
@@ -83,10 +84,8 @@ def class_codes(y: Column, rows: int, count: int, classes: np.ndarray | None = N
         expected += [f"a code from 0 to {count - 1}"] if count else []
         raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(expected)}")
     label, code = known.argmax(1)
-    raise DataError(
-        f"y mixes labels (row {label} has {_plain(flat[label])!r}) with codes of classes (row {code} has "
-        f"{_plain(flat[code])!r}): give either labels or codes"
-    )
+    rows = f"(row {label} has {_plain(flat[label])!r}) with codes of classes (row {code} has {_plain(flat[code])!r})"
+    raise DataError(f"y mixes labels {rows}: give either labels or codes")
 
 
 def _code(value: Any, count: int) -> int | None:

@@ -19,14 +19,21 @@ Unit: TypeAlias = float | ArrayLike
 class Predictive(PredictiveDistribution):
     """A mixture over S draws: p(y) = (1/S) Σ p(y given z_s), never one density with averaged parameters.
 
-    ``variance = aleatoric + epistemic``: noise in the data, and uncertainty about the weights. For
-    the fields and the shapes of the answers see ``PredictiveDistribution``.
+    ``variance = aleatoric + epistemic``: noise in the data, and uncertainty about the weights.
+
+    Parameters
+    ----------
+    likelihood, draws, shift, scale, description, classes, squeeze
+        As for ``PredictiveDistribution``, which describes the shapes of the answers.
     """
 
-    @cached_property
+    @property
     def mixture(self) -> DrawMixture:
-        own = self.likelihood, self.draws, self.shift, self.scale
-        return self.columnwise.mixture if self.squeeze else DrawMixture(*own)
+        return self.columnwise._mixture
+
+    @cached_property
+    def _mixture(self) -> DrawMixture:
+        return DrawMixture(self.likelihood, self.draws, self.shift, self.scale)
 
     @property
     def distribution(self) -> DrawMixture:
@@ -40,8 +47,14 @@ class Predictive(PredictiveDistribution):
 
 
 def predict(
-    posterior: Any, x: ArrayLike, *, key: Key, draws: int | None = None, shift: Unit = 0.0, scale: Unit = 1.0,
-    description: str = ""
+    posterior: Any,
+    x: ArrayLike,
+    *,
+    key: Key,
+    draws: int | None = None,
+    shift: Unit = 0.0,
+    scale: Unit = 1.0,
+    description: str = "",
 ) -> Predictive:
     """The predictive distribution of a posterior at rows.
 

@@ -17,7 +17,6 @@ from dubito.posteriors import draw_mixture
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture
 from dubito.posteriors.function_samples import Draws, draws_of_arrays
 from dubito.posteriors.outcomes import class_codes, target_values
-from dubito.posteriors.reductions import LOG_MEAN_EXP, MEAN_AND_VARIANCE
 
 Rows: TypeAlias = Float[np.ndarray, " rows"]
 Values: TypeAlias = Float[np.ndarray, "rows *targets"]
@@ -255,7 +254,9 @@ class PredictiveDistribution(abc.ABC):
         """
         self._need("log_prob")
         if self.task != "regression":
-            return self.mixture.log_densities(LOG_MEAN_EXP, class_codes(y, len(self), self.columns, self.classes))
+            return self.mixture.log_densities(
+                draw_mixture.LOG_MEAN_EXP, class_codes(y, len(self), self.columns, self.classes)
+            )
         columns = self.likelihood.columns
         return self.distribution.log_density(target_values(y, len(self), self.columns, columns, finite=False))
 
@@ -271,11 +272,6 @@ class PredictiveDistribution(abc.ABC):
         -------
         array
             P(Y ≤ y), (n,) or (n, K).
-
-        Raises
-        ------
-        ValueError
-            For y that does not fit, and if there is no cdf.
         """
         self._need("cdf")
         return self._squeezed(self.distribution.cdf(target_values(y, len(self), self.columns, finite=False)))
@@ -342,11 +338,6 @@ class PredictiveDistribution(abc.ABC):
         -------
         array
             (n, rows) or (n, rows, K) in the target's units, or class codes (n, rows).
-
-        Raises
-        ------
-        ValueError
-            If n is no whole number of at least 1, and if the likelihood cannot be sampled.
         """
         self._need("sample")
         check_whole("the number of draws of y", n, 1)
@@ -365,13 +356,13 @@ class PredictiveDistribution(abc.ABC):
     @property
     def mutual_information(self) -> Rows:
         """H[p̄] − (1/S) Σ H[p_s] in nats: the epistemic part, which more data would reduce."""
-        ((each, _),) = self.mixture.over_draws(draw_mixture.entropies, MEAN_AND_VARIANCE)
+        ((each, _),) = self.mixture.over_draws(draw_mixture.entropies, draw_mixture.MEAN_AND_VARIANCE)
         return np.maximum(self.entropy - each, 0.0)
 
     @property
     def variation_ratio(self) -> Rows:
         """1 − the fraction of draws that vote for the modal class."""
-        ((shares, _),) = self.mixture.over_draws(draw_mixture.votes, MEAN_AND_VARIANCE)
+        ((shares, _),) = self.mixture.over_draws(draw_mixture.votes, draw_mixture.MEAN_AND_VARIANCE)
         return 1 - shares.max(-1)
 
     def _squeezed(self, values: np.ndarray) -> np.ndarray:

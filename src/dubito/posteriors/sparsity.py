@@ -6,10 +6,8 @@ import jax
 import numpy as np
 
 from dubito._jax.types import Params
+from dubito.posteriors import dropout, laplace, normals
 from dubito.posteriors.base import Mixture, Posterior, Samples
-from dubito.posteriors.dropout import DropoutPosterior
-from dubito.posteriors.laplace import KroneckerNormal, LowRankPrecisionNormal
-from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal, LowRankNormal
 
 
 def sparsity(posterior: Posterior) -> dict[str, float]:
@@ -54,13 +52,14 @@ def _zeros(posterior: Posterior) -> list[Params]:
             return [zeros for part in posterior.parts for zeros in _zeros(part)]
         case Samples():
             return [jax.tree.map(lambda leaf: np.mean(np.asarray(leaf) == 0, axis=0), posterior.params["network"])]
-        case DiagonalNormal() | LowRankNormal():
-            mean, scale = posterior.mean["network"], posterior.scale["network"]
-            return [jax.tree.map(lambda m, s: (np.asarray(m) == 0) & (np.asarray(s) == 0), mean, scale)]
-        case FullCovarianceNormal() | KroneckerNormal() | LowRankPrecisionNormal():
+        case normals.DiagonalNormal() | normals.LowRankNormal():
+            trees = [posterior.mean, posterior.scale]
+        case dropout.DropoutPosterior():
+            trees = [posterior.params]
+        case normals.FullCovarianceNormal() | laplace.KroneckerNormal() | laplace.LowRankPrecisionNormal():
             return [jax.tree.map(lambda leaf: np.zeros(leaf.shape, bool), posterior.mean["network"])]
-        case DropoutPosterior():
-            return [jax.tree.map(lambda leaf: np.asarray(leaf) == 0, posterior.params["network"])]
-    if posterior.part is None:
-        raise ValueError(f"sparsity is not defined for a posterior of type {type(posterior).__name__}")
-    return _zeros(posterior.part)  # of the network, without the noise beside it
+        case _ if posterior.part is None:
+            raise ValueError(f"sparsity is not defined for a posterior of type {type(posterior).__name__}")
+        case _:
+            return _zeros(posterior.part)  # of the network, without the noise beside it
+    return [jax.tree.map(lambda *leaves: np.all(np.equal(leaves, 0), axis=0), *(tree["network"] for tree in trees))]

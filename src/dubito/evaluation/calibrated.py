@@ -1,17 +1,20 @@
-"""A predictive distribution whose cdf is mapped by an increasing function: its quantiles, density, moments and draws."""
+"""The contract of calibrations, and the predictive distributions that they make: recalibrated and conformal ones."""
 
-from dataclasses import dataclass, field
+import abc
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import log_ndtr, ndtr, ndtri
 
 from dubito._jax.types import Key
-from dubito.evaluation.calibration_base import CalibratedPredictive
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture, Values
-from dubito.posteriors.predictive_base import equal_tailed
+from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed, shared_fields
+
+Sets: TypeAlias = Bool[np.ndarray, "rows classes"]
 
 REACH = 5.2  # normal score of the probability 1e-7: float32 hardly distinguishes a larger cdf from 1
 NODES = np.linspace(-4, 4, 25)  # normal scores at which moments are summed; beyond, quantiles are slow to find
@@ -20,6 +23,130 @@ SHARES = np.exp(-0.5 * NODES**2)
 SHARES[[0, -1]] = np.sum(SHARES[1:-1] * (1 - NODES[1:-1] ** 2)) / 30
 SHARES /= SHARES.sum()
 FINE = np.linspace(-4, 4, 161)  # normal scores between which draws are moved along straight lines
+
+
+class Calibration(abc.ABC):
+    """A map, learned from held-out rows, from predictive distributions to calibrated ones.
+
+    Subclasses are frozen dataclasses of plain numbers, texts and tuples, which a model file can
+    hold.
+    """
+
+    @abc.abstractmethod
+    def check(self, likelihood: Any, columns: int) -> None:
+        """Check that this calibration is possible for a likelihood.
+
+        Parameters
+        ----------
+        likelihood : Likelihood
+            The likelihood of the predictive distributions to be calibrated.
+        columns : int
+            How many targets or classes they have.
+
+        Raises
+        ------
+        ValueError
+            If it is not possible.
+        """
+
+    @abc.abstractmethod
+    def __call__(self, predictive: Any) -> PredictiveDistribution:
+        """The calibrated distribution. Raises ValueError if the calibration does not fit it."""
+
+
+@dataclass(frozen=True, repr=False)
+class CalibratedPredictive(PredictiveDistribution):
+    """A predictive distribution made from another one.
+
+    Parameters
+    ----------
+    predictive : PredictiveDistribution
+        The distribution before calibration.
+    """
+
+    predictive: PredictiveDistribution = field(kw_only=True)
+
+    @property
+    def mixture(self) -> DrawMixture:
+        return self.predictive.mixture
+
+    def by_rows(self) -> Iterator[Any]:
+        return (replace(self, draws=part.draws, predictive=part) for part in self.predictive.by_rows())
+
+
+@dataclass(frozen=True, repr=False)
+class ConformalPredictive(CalibratedPredictive):
+    """A predictive distribution with conformal intervals or sets; everything else is that of ``predictive``.
+
+    Parameters
+    ----------
+    predictive : PredictiveDistribution
+        The distribution whose intervals or sets become conformal.
+    conformal : ConformalRule
+        The ``Conformal`` or ``CVPlus`` that makes them.
+    """
+
+    conformal: "ConformalRule" = field(kw_only=True)
+
+    @property
+    def distribution(self) -> Distribution:
+        return self.predictive.distribution
+
+    @property
+    def sets(self) -> Sets:
+        """Which classes are in the conformal set of each row."""
+        return self.conformal.sets(self.predictive)
+
+    def _interval(self, coverage: float) -> tuple[Values, Values]:
+        return self.conformal.interval(self.predictive.columnwise, coverage)
+
+
+class ConformalRule(Calibration):
+    """A calibration that makes conformal intervals and sets.
+
+    Attributes
+    ----------
+    coverage : float
+        The probability with which an interval or a set contains y.
+    """
+
+    coverage: float
+
+    @abc.abstractmethod
+    def interval(self, predictive: Any, coverage: float) -> tuple[Values, Values]:
+        """The intervals of a ``columnwise`` predictive.
+
+        Parameters
+        ----------
+        predictive : PredictiveDistribution
+            A predictive, ``columnwise``.
+        coverage : float
+            The probability with which they contain y.
+
+        Returns
+        -------
+        (lower, upper)
+            Each (n, K).
+        """
+
+    @abc.abstractmethod
+    def sets(self, predictive: Any) -> Sets:
+        """Which classes are in the set of each row.
+
+        Parameters
+        ----------
+        predictive : PredictiveDistribution
+            A predictive of classes.
+
+        Returns
+        -------
+        array
+            (n, C) of bool. The most probable class always is in the set, so that none is empty.
+        """
+
+    def __call__(self, predictive: Any) -> ConformalPredictive:
+        self.check(predictive.likelihood, predictive.columns)
+        return ConformalPredictive(**shared_fields(predictive), predictive=predictive, conformal=self)
 
 
 def normal_scores(f: np.ndarray) -> np.ndarray:
@@ -133,10 +260,13 @@ class RecalibratedPredictive(CalibratedPredictive):
 
     calibration: Any = field(kw_only=True)
 
-    @cached_property
+    @property
     def distribution(self) -> RecalibratedMixture:
-        own = self.mixture, self.calibration
-        return self.columnwise.distribution if self.squeeze else RecalibratedMixture(*own)
+        return self.columnwise._distribution
+
+    @cached_property
+    def _distribution(self) -> RecalibratedMixture:
+        return RecalibratedMixture(self.mixture, self.calibration)
 
     def _interval(self, coverage: float) -> tuple[Values, Values]:
         return equal_tailed(self, coverage)
