@@ -102,12 +102,9 @@ def label_codes(y: Column, classes: np.ndarray) -> Int[np.ndarray, " rows"]:
 
 def _distinct(values: np.ndarray) -> tuple[list[Any], Int[np.ndarray, " rows"]]:
     """(distinct values as Python objects, the position of each row's value among them)."""
-    if values.dtype.kind != "O":
-        distinct, place = np.unique(values, return_inverse=True)
-        return distinct.tolist(), place
     seen: dict[Any, int] = {}
     try:
-        place = np.array([seen.setdefault(value, len(seen)) for value in values], int)
+        place = np.array([seen.setdefault(value, len(seen)) for value in values.tolist()], int)
     except TypeError:
         kinds = sorted({type(value).__name__ for value in values})
         raise DataError(f"y has values of type {list_first(kinds)}: a class is a text, a number or a boolean") from None
