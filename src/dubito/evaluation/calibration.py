@@ -105,7 +105,8 @@ class Temperature(Calibration):
     def __call__(self, predictive: Any) -> PredictiveDistribution:
         _check_fits(self, predictive)
         own = predictive.likelihood
-        _expect(set(predictive.draws.one) == {"logits"}, f"{type(own).__name__} has no logits to scale: use isotonic")
+        problem = f"temperature scaling needs logits, and {type(own).__name__} has none. Use isotonic."
+        _expect(set(predictive.draws.one) == {"logits"}, problem)
         return replace(predictive, likelihood=Tempered(own, self.temperature, own.classes))
 
 
