@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,8 +30,6 @@ TOGETHER = 64  # draws that are evaluated side by side, where few of their param
 VARYING = 2**13  # parameters that differ, of all draws side by side; products of more are as fast one after another
 HELD = 2**24  # numbers of z that are held for one answer
 MAX_DRAWS = 1_000_000  # of one answer: its Monte Carlo error is then a thousandth of the spread of the draws
-
-Seeds: TypeAlias = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -106,7 +104,7 @@ class Group:
     """``count`` draws that one call evaluates; ``seeds`` (lines, side by side) are filled up."""
 
     part: Posterior
-    seeds: Seeds
+    seeds: np.ndarray
     count: int
 
 
@@ -123,12 +121,11 @@ class Functions:
     def at(self, x: ArrayLike) -> Draws:
         """Their ``Draws`` at rows x (n, D)."""
         x = np.asarray(x, np.float32)
-
-        def evaluate(piece: np.ndarray, rows: np.int32, group: int) -> OutcomeParams:
-            return evaluate_draws(self.model, self.groups[group].part, self.groups[group].seeds, piece, rows)
-
-        pieces = [partial(evaluate, *each) for each in zip(row_pieces(x), piece_sizes(len(x)), strict=True)]
+        pieces = [partial(self._evaluate, *each) for each in zip(row_pieces(x), piece_sizes(len(x)), strict=True)]
         return Draws(tuple(group.count for group in self.groups), len(x), pieces).with_values()
+
+    def _evaluate(self, piece: np.ndarray, rows: np.int32, group: int) -> OutcomeParams:
+        return evaluate_draws(self.model, self.groups[group].part, self.groups[group].seeds, piece, rows)
 
 
 def check_draws(draws: Any) -> None:
