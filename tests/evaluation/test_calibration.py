@@ -594,7 +594,7 @@ def test_calibration_rejects_invalid_arguments():
             "at least 10 rows; the weights amount to 5",
         ),
         (lambda: calibration.quantiles(numbers, y, knots=1), "at least 2, got 1"),
-        (lambda: calibration.quantiles(numbers, numbers.mean), "the rows were used for training"),
+        (lambda: calibration.quantiles(numbers, numbers.mean), "The rows were used for training"),
         (lambda: calibration.quantiles(numbers, numbers.mean + 1), "the same in"),
         (lambda: mapped(mapped(numbers)), "Pass the uncalibrated predictive"),
         (lambda: mapped(gaussians(np.zeros((1, 3, 2)), np.ones((1, 3, 2)))), "not for 2 targets"),

@@ -84,8 +84,8 @@ def class_codes(y: Column, rows: int, count: int, classes: np.ndarray | None = N
         expected += [f"a code from 0 to {count - 1}"] if count else []
         raise DataError(f"y has {_plain(flat[row])!r} in row {row}, which is not {' or '.join(expected)}")
     label, code = known.argmax(1)
-    rows = f"(row {label} has {_plain(flat[label])!r}) with codes of classes (row {code} has {_plain(flat[code])!r})"
-    raise DataError(f"y mixes labels {rows}: give either labels or codes")
+    places = f"(row {label} has {_plain(flat[label])!r}) with codes of classes (row {code} has {_plain(flat[code])!r})"
+    raise DataError(f"y mixes labels {places}: give either labels or codes")
 
 
 def _code(value: Any, count: int) -> int | None:
