@@ -398,7 +398,7 @@ def test_paired_difference_has_the_paired_error():
     assert difference.value / difference.se == pytest.approx(test.statistic, rel=1e-9)
     weighted = [metrics.rmse(one, y, weight=weight) for one in (first, second)]
     assert metrics.paired(*weighted, weight=weight).value == pytest.approx(weighted[0].value - weighted[1].value)
-    with pytest.raises(ValueError, match="weights that both"):
+    with pytest.raises(ValueError, match="weights with which both"):
         metrics.paired(*weighted)
     with pytest.raises(ValueError, match="the same rows"):
         metrics.paired(pair[0], metrics.nll(*regression(n=61)[:2]))
