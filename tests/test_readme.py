@@ -48,7 +48,7 @@ def test_shell_block_of_the_readme_runs(block, files, tmp_path):
     done = subprocess.run(["sh", "-ec", block], cwd=tmp_path, capture_output=True, text=True, env=os.environ | paths)
     assert done.returncode == 0, done.stderr
     assert files <= set(os.listdir(tmp_path))
-    assert "predictions.csv" in files or re.search(r"90 % intervals hold \d+ of 104 rows", done.stdout)
+    assert "predictions.csv" in files or re.search(r"90 % intervals contain \d+ of 104 rows", done.stdout)
 
 
 def test_relative_links_of_the_readme_exist():

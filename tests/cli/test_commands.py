@@ -97,7 +97,7 @@ def test_evaluate(folder):
     assert "accuracy" in out and "nothing is drawn" in told
     assert re.search(r"\d+ of 150 rows \(\d+ %\) are classified correctly", out)
     out, told = run("evaluate", folder / "d.dubito", folder / "diabetes.csv")
-    assert re.search(r"90 % intervals hold \d+ of 442 rows", out) and "of the target's standard deviation" in out
+    assert re.search(r"90 % intervals contain \d+ of 442 rows", out) and "of the target's standard deviation" in out
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from sklearn.frozen import FrozenEstimator
 
 import dubito
 from dubito import calibration, conformal, metrics
+from dubito.evaluation.calibrated import NODES
 from dubito.evaluation.calibration import Quantiles, Temperature
 from dubito.evaluation.conformal import Conformal, CVPlus, adaptive_scores, cv_plus, errors_by_fold, split_conformal
-from dubito.evaluation.quantile_recalibration import NODES
 from dubito.posteriors.predictive import Predictive
 
 GATE = 4.6
@@ -52,7 +52,7 @@ def regressor():
 # --- temperature
 
 
-def test_the_temperature_of_one_confidence_in_closed_form():
+def test_temperature_for_one_confidence_level_has_a_closed_form():
     """All logits ±a, r of n right: softplus is least where sigmoid(a/T) = (r + ½)/(n + 1), half of one row more being right."""
     a, n, right = 3.0, 400, 330
     f = np.full((1, n, 1), a)
@@ -72,7 +72,7 @@ def exact_loss(f, y, log_temperature, more=0):
     return -np.mean(np.log(p[np.arange(len(y)), y])) - more * np.mean(np.log(p)) / len(y)
 
 
-def test_the_temperature_of_a_mixture_is_the_best_one():
+def test_temperature_of_a_mixture_minimizes_the_loss():
     rng = np.random.default_rng(0)
     f = np.float32(4 * rng.normal(size=(5, 300, 3))).astype(float)
     y = drawn(rng, special.softmax(f / 4, axis=2).mean(0))
@@ -88,7 +88,7 @@ def test_the_temperature_of_a_mixture_is_the_best_one():
 
 
 @pytest.mark.parametrize("planted", [1.0, 0.4, 2.5])
-def test_a_planted_temperature_is_found(planted):
+def test_temperature_recovers_a_planted_one(planted):
     """Within its standard error, from the curvature of the loss; 1 where nothing is wrong."""
     rng = np.random.default_rng(1)
     f, n = 2 * rng.normal(size=(1, 5000, 4)), 5000
@@ -101,7 +101,7 @@ def test_a_planted_temperature_is_found(planted):
     assert abs(found - np.log(planted)) < GATE * error
 
 
-def test_temperature_one_changes_no_bit_and_other_classes_are_tempered_too():
+def test_temperature_one_is_the_identity_for_all_class_likelihoods():
     rng = np.random.default_rng(2)
     for answer in (classes(rng.normal(size=(3, 20, 3))), classes(rng.normal(size=(3, 20, 1)))):
         np.testing.assert_array_equal(Temperature(1.0)(answer).probs, answer.probs)
@@ -113,7 +113,7 @@ def test_temperature_one_changes_no_bit_and_other_classes_are_tempered_too():
     np.testing.assert_allclose(Temperature(2.0)(ordered).probs, powers / powers.sum(1, keepdims=True), rtol=1e-5)
 
 
-def test_temperature_of_rows_that_are_all_right_keeps_probabilities_below_one():
+def test_temperature_keeps_probabilities_below_one_if_all_rows_are_correct():
     """Of n rows and C classes, each with the logit 1 for y and else 0: −n log p(y) − Σ_k log p(k)/C is least where
     1 − p(y) = (1 − 1/C)/(n + 1)."""
     y = np.array([0, 1, 2])
@@ -139,7 +139,7 @@ class Given(ClassifierMixin, BaseEstimator):
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_isotonic_is_scikit_learns(count):
+def test_isotonic_agrees_with_scikit_learn(count):
     rng = np.random.default_rng(3)
     f = 2 * rng.normal(size=(2, 900, count))
     answer = classes(f)
@@ -160,7 +160,7 @@ def test_isotonic_is_scikit_learns(count):
     np.testing.assert_allclose(found(new).probs[inside], expected[inside], rtol=1e-5)
 
 
-def test_a_class_that_held_out_rows_lack_gets_the_least_probability():
+def test_isotonic_gives_an_absent_class_the_floor_probability():
     rng = np.random.default_rng(4)
     answer = classes(rng.normal(size=(2, 50, 3)))
     y = rng.integers(0, 2, 50)
@@ -184,7 +184,7 @@ def stretched(answer, slope, factor=1.0):
 
 
 @pytest.mark.parametrize(("slope", "factor"), [(1.0, 1.0), (1.6, 1.0), (1.0, 3.0), (1.25, 2.0)])
-def test_a_stretched_gaussian_is_the_gaussian_of_that_width(slope, factor):
+def test_recalibrated_gaussian_equals_the_gaussian_of_that_width(slope, factor):
     rng = np.random.default_rng(5)
     mean, scale = rng.normal(size=(1, 40, 1)), rng.uniform(0.3, 2, (1, 40, 1))
     found, truth = (
@@ -212,7 +212,7 @@ def crooked(answer):
     return Quantiles((1.3,), ((u, (-1.7, -0.8, 0.3, 0.8, 2.9)),))(answer)
 
 
-def test_density_cdf_quantiles_and_moments_belong_together():
+def test_recalibrated_density_cdf_quantiles_and_moments_are_consistent():
     """Gauss-Legendre between the knots and the outermost 1e-7, where the density jumps: of every piece, and of the whole."""
     rng = np.random.default_rng(6)
     mean, scale = 2 * rng.normal(size=(2, 1, 1)), rng.uniform(0.4, 1, (2, 1, 1))
@@ -240,7 +240,7 @@ def test_density_cdf_quantiles_and_moments_belong_together():
     assert one.epistemic[0] / one.variance[0] == pytest.approx(before.epistemic[0] / before.variance[0])
 
 
-def test_the_draws_of_a_recalibrated_predictive_have_its_cdf():
+def test_recalibrated_samples_have_the_recalibrated_cdf():
     rng = np.random.default_rng(7)
     n, rows = 20_000, 2
     answer = gaussians(np.array([[[-3.0], [-3.0]], [[3.0], [3.0]]]), rng.uniform(0.4, 1, (2, rows, 1)))
@@ -263,7 +263,7 @@ def uniformity(u, n):
 
 
 @pytest.mark.parametrize(("factor", "bias"), [(1.0, 0.0), (0.5, 0.3), (1.7, -1.0), (8.0, 0.0)])
-def test_what_is_wrong_by_scale_and_shift_becomes_uniform(factor, bias):
+def test_quantile_recalibration_corrects_scale_and_shift(factor, bias):
     rng = np.random.default_rng(8)
     n, m = 2000, 2000
     mean = rng.normal(size=(1, n + m, 1))
@@ -280,7 +280,7 @@ def test_what_is_wrong_by_scale_and_shift_becomes_uniform(factor, bias):
     assert abs(lost.mean() - 13 / (2 * n)) < GATE * lost.std() / np.sqrt(m) + 0.02
 
 
-def test_a_bent_map_of_the_cdf_is_found():
+def test_quantile_recalibration_recovers_a_nonlinear_map():
     """P(F(Y) ≤ p) = p²: at every probability within the error of so many rows; weights are rows."""
     rng = np.random.default_rng(9)
     n = 4000
@@ -298,7 +298,7 @@ def test_a_bent_map_of_the_cdf_is_found():
     np.testing.assert_allclose(np.ravel(repeated.knots), np.ravel(only.knots), atol=2e-6)
 
 
-def test_weights_are_importance():
+def test_quantile_recalibration_weights_are_importance_weights():
     """Rows above the median count three times: P(F(Y) ≤ p) is p/2 below ½ and (3p − 1)/2 above."""
     n = 4000
     y = np.random.default_rng(23).normal(size=(n, 1))
@@ -311,7 +311,7 @@ def test_weights_are_importance():
         assert abs(found.cdf(np.full((n, 1), stats.norm.ppf(p)))[0] - expected) < GATE * error, p
 
 
-def test_several_targets_have_quantiles_but_no_joint_density():
+def test_recalibrated_targets_have_quantiles_but_no_joint_density():
     rng = np.random.default_rng(10)
     answer = gaussians(rng.normal(size=(1, 60, 2)), np.ones((1, 60, 2)))
     y = answer.mean + rng.normal(size=(60, 2)) * [0.5, 3]
@@ -335,7 +335,7 @@ HELD = 19 / 21  # of 21 exchangeable scores so many are at most the 19th of 20, 
 
 
 @pytest.mark.parametrize("score", ["normalized", "residual", "quantiles"])
-def test_conformal_intervals_hold_what_they_say(score):
+def test_conformal_intervals_have_exact_coverage(score):
     """The mean coverage over data sets is ⌈0.9 (n + 1)⌉/(n + 1) for scores without ties, however wrong the predictive."""
     rng = np.random.default_rng(11)
     sets, new = (SETS, NEW) if score != "quantiles" else (60, 200)
@@ -350,7 +350,7 @@ def test_conformal_intervals_hold_what_they_say(score):
 
 
 @pytest.mark.parametrize("score", ["plain", "adaptive"])
-def test_conformal_sets_hold_what_they_say(score):
+def test_conformal_sets_have_exact_coverage(score):
     rng = np.random.default_rng(12)
     hits, sizes = [], []
     f = rng.normal(size=(SETS, 1, N + NEW, 4))
@@ -364,7 +364,7 @@ def test_conformal_sets_hold_what_they_say(score):
     assert 1 < np.mean(sizes) < 4
 
 
-def test_conformal_margins_by_hand():
+def test_conformal_margins_equal_hand_computed_values():
     answer = gaussians(np.zeros((1, 9, 1)), np.full((1, 9, 1), 2.0))
     y = np.arange(1.0, 10) * (-1) ** np.arange(9)
     assert split_conformal(answer, y, score="residual").margins == (9.0,)
@@ -382,7 +382,7 @@ def test_conformal_margins_by_hand():
     np.testing.assert_allclose(Conformal("adaptive", 0.9, None).class_scores(one), [[0.5, 0.8, 1.0]], rtol=1e-6)
 
 
-def test_too_few_rows_promise_nothing():
+def test_conformal_intervals_are_infinite_for_too_few_rows():
     answer = gaussians(np.zeros((1, 8, 1)), np.ones((1, 8, 1)))
     for score in ("quantiles", "normalized", "residual"):
         found = split_conformal(answer, np.arange(8.0), score=score)
@@ -393,7 +393,7 @@ def test_too_few_rows_promise_nothing():
     assert sets.margins is None and sets(classes(np.ones((1, 2, 3)))).sets.all()
 
 
-def test_ties_make_sets_and_intervals_larger_only():
+def test_conformal_ties_only_enlarge_sets_and_intervals():
     """Scores that are all the same are all inside."""
     answer = classes(np.zeros((1, 30, 3)))
     assert split_conformal(answer, np.arange(30) % 3)(answer).sets.all()
@@ -402,14 +402,14 @@ def test_ties_make_sets_and_intervals_larger_only():
     assert metrics.coverage(split_conformal(answer, y, score="residual")(answer), y).value == 1
 
 
-def test_an_interval_that_shrinks_to_less_than_nothing_is_its_middle():
+def test_conformal_interval_of_negative_width_is_its_middle():
     answer = gaussians(np.zeros((1, 5, 1)), np.ones((1, 5, 1)))
     lower, upper = Conformal("quantiles", 0.9, (-7.0,)).interval(answer, 0.9)
     np.testing.assert_array_equal(lower, upper)
     np.testing.assert_allclose(upper, 0, atol=1e-6)
 
 
-def test_counts_and_criteria_of_ones_own_have_conformal_intervals():
+def test_conformal_intervals_exist_for_counts_and_custom_criteria():
     rng = np.random.default_rng(13)
     counts = Predictive(dubito.Poisson(), {"log_mean": np.full((1, 200, 1), 2, np.float32)}, np.zeros(1), np.ones(1))
     y = rng.poisson(12, (200, 1)).astype(float)
@@ -423,7 +423,7 @@ def test_counts_and_criteria_of_ones_own_have_conformal_intervals():
     assert 0.9 <= metrics.coverage(found(answer), y).value < 0.99
 
 
-def test_conformal_answers_all_else_as_before_and_one_coverage_only():
+def test_conformal_predictive_changes_only_intervals_of_its_coverage():
     rng = np.random.default_rng(14)
     answer = gaussians(rng.normal(size=(1, 40, 1)), np.ones((1, 40, 1)))
     y = answer.mean + rng.normal(size=40)
@@ -431,7 +431,7 @@ def test_conformal_answers_all_else_as_before_and_one_coverage_only():
         found = split_conformal(base, y, coverage=0.8)(base)
         np.testing.assert_array_equal(found.quantile([0.3, 0.4]), base.quantile([0.3, 0.4]))
         assert len(found) == 40 and found.task == "regression"
-        with pytest.raises(ValueError, match=r"conformal for coverage=0\.8, not for 0\.9"):
+        with pytest.raises(ValueError, match=r"for coverage=0\.8, got 0\.9"):
             found.interval(0.9)
         card = metrics.scorecard(found, y)
         assert card["conformal_coverage"] == metrics.coverage(found, y, 0.8).value >= 0.8
@@ -450,7 +450,7 @@ def committee(means):
     return gaussians(means, np.ones(np.shape(means)))
 
 
-def test_cv_plus_intervals_are_their_definition(monkeypatch):
+def test_cv_plus_intervals_equal_their_definition(monkeypatch):
     rng = np.random.default_rng(15)
     own, new = rng.normal(size=(3, 20, 2)), rng.normal(size=(3, 7, 2)).astype(np.float32)
     y, fold = rng.normal(size=(20, 2)), rng.integers(0, 3, 20)
@@ -471,7 +471,7 @@ def test_cv_plus_intervals_are_their_definition(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["quantiles", "normalized", "residual", "cv+", "recalibrated"])
-def test_calibrated_intervals_move_with_the_target(kind):
+def test_calibrated_intervals_are_equivariant_to_shifts_of_the_target(kind):
     """A target whose origin lies 1e8 away has the same intervals, moved: float32 there knows multiples of 8 only."""
     rng = np.random.default_rng(19)
     means, scales = 8.0 * rng.integers(-4, 5, (2, 3, 30, 1)), np.full((3, 30, 1), 8.0)
@@ -492,7 +492,7 @@ def test_calibrated_intervals_move_with_the_target(kind):
     np.testing.assert_allclose(far, near, atol=1e-3)
 
 
-def test_a_member_of_several_draws_is_their_mean():
+def test_cv_plus_member_mean_averages_its_draws():
     rng = np.random.default_rng(16)
     several = rng.normal(size=(2, 3, 7, 1))
     twice = cv_plus(committee(several.reshape(6, 7, 1)), np.zeros(7), np.arange(7) % 2)
@@ -500,11 +500,11 @@ def test_a_member_of_several_draws_is_their_mean():
     np.testing.assert_allclose(np.concatenate(twice.errors, axis=1), np.concatenate(once.errors, axis=1), rtol=1e-5)
     with pytest.raises(ValueError, match="equally many draws of each of 2 members"):
         twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
-    with pytest.raises(ValueError, match="a committee as it was fitted"):
+    with pytest.raises(ValueError, match="needs the uncalibrated predictive of a Committee"):
         twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
 
 
-def test_cv_plus_of_members_that_learn_nothing_is_exact():
+def test_cv_plus_of_constant_members_has_exact_coverage():
     """Then it is ± the ⌈(n + 1)(1 − α)⌉-th smallest |y|, which covers with exactly that share of n + 1."""
     rng = np.random.default_rng(17)
     y = rng.standard_t(3, (4000, 21))
@@ -517,7 +517,7 @@ def test_cv_plus_of_members_that_learn_nothing_is_exact():
 
 
 @pytest.mark.parametrize("folds", [2, 5, 20])
-def test_cv_plus_of_regressions_keeps_its_promise(folds):
+def test_cv_plus_of_regressions_has_the_guaranteed_coverage(folds):
     """At least 1 − 2α, and for a stable regression about 1 − α: least squares of 3 coefficients on 20 rows."""
     rng = np.random.default_rng(18)
     fold, hits = np.arange(20) % folds, []
@@ -536,7 +536,7 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
 
 
 @pytest.mark.parametrize("folds", [4, 40])
-def test_cv_plus_sets_keep_their_promise(folds):
+def test_cv_plus_sets_have_the_guaranteed_coverage(folds):
     """Members are logistic curves around the mean of the rows they have seen; the promise over many draws of 40 rows and one more."""
     rng, hits, sizes = np.random.default_rng(23), [], []
     for _ in range(1500):
@@ -556,7 +556,7 @@ def test_cv_plus_sets_keep_their_promise(folds):
     assert 1 < np.mean(sizes) < 2.5
 
 
-def test_cv_plus_sets_are_their_definition():
+def test_cv_plus_sets_equal_their_definition():
     rng = np.random.default_rng(24)
     logits, fold, k = rng.integers(0, 3, (3, 27, 4)) * 1.0, rng.integers(0, 3, 20), rng.integers(0, 4, 20)
     own, new = classes(logits[:, :20]), classes(logits[:, 20:])  # with ties
@@ -573,7 +573,7 @@ def test_cv_plus_sets_are_their_definition():
 # --- what cannot be
 
 
-def test_what_cannot_be_calibrated_is_refused():
+def test_calibration_rejects_invalid_arguments():
     rng = np.random.default_rng(20)
     numbers, labels = gaussians(rng.normal(size=(1, 30, 1)), np.ones((1, 30, 1))), classes(np.zeros((1, 30, 3)))
     counts = Predictive(dubito.Poisson(), {"log_mean": np.ones((1, 30, 1), np.float32)}, np.zeros(1), np.ones(1))
@@ -587,20 +587,23 @@ def test_what_cannot_be_calibrated_is_refused():
         (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "9 rows, but the predictive has 30"),
         (lambda: calibration.isotonic(labels, k + 1), "y has 3 in row 5, which is not a code from 0 to 2"),
-        (lambda: calibration.quantiles(counts, np.abs(k)), "never uniform: use split_conformal"),
-        (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows, got 9"),
-        (lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)), "at least 10 rows, got 5"),
+        (lambda: calibration.quantiles(counts, np.abs(k)), "cannot be made uniform. Use split_conformal"),
+        (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows; the weights amount to 9"),
+        (
+            lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)),
+            "at least 10 rows; the weights amount to 5",
+        ),
         (lambda: calibration.quantiles(numbers, y, knots=1), "at least 2, got 1"),
-        (lambda: calibration.quantiles(numbers, numbers.mean), "they were not held out"),
+        (lambda: calibration.quantiles(numbers, numbers.mean), "The rows were used for training"),
         (lambda: calibration.quantiles(numbers, numbers.mean + 1), "the same in"),
-        (lambda: mapped(mapped(numbers)), "a predictive as it was fitted"),
+        (lambda: mapped(mapped(numbers)), "Pass the uncalibrated predictive"),
         (lambda: mapped(gaussians(np.zeros((1, 3, 2)), np.ones((1, 3, 2)))), "not for 2 targets"),
         (lambda: calibration.isotonic(labels, k)(classes(np.zeros((1, 3, 2)))), "not for 2 classes"),
         (lambda: Temperature(0.0)(labels), "positive number"),
         (lambda: Temperature(1.0)(numbers), "for classes"),
         (lambda: split_conformal(numbers, y, coverage=1.0), "strictly between 0 and 1"),
-        (lambda: split_conformal(numbers, y, score="plain"), "choose one of quantiles, normalized, residual"),
-        (lambda: split_conformal(labels, k, score="quantiles"), "choose one of adaptive, plain"),
+        (lambda: split_conformal(numbers, y, score="plain"), "Choose one of quantiles, normalized, residual"),
+        (lambda: split_conformal(labels, k, score="quantiles"), "Choose one of adaptive, plain"),
         (
             lambda: calibration.fit_calibration(numbers, y, "platt"),
             "method='platt' is unknown. Choose one of temperature",
@@ -640,7 +643,7 @@ def classification():
 
 
 @pytest.mark.parametrize("method", ["quantiles", "conformal", None])
-def test_a_regressors_calibration_is_kept(regression, method, tmp_path):
+def test_regressor_calibration_is_saved_and_loaded(regression, method, tmp_path):
     model, x, y = regression
     model.calibration_ = None
     before = model.predictive(x)
@@ -660,7 +663,7 @@ def test_a_regressors_calibration_is_kept(regression, method, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["temperature", "isotonic", "conformal"])
-def test_a_classifiers_calibration_is_kept(classification, method, tmp_path):
+def test_classifier_calibration_is_saved_and_loaded(classification, method, tmp_path):
     model, x, y = classification
     model.calibration_ = None
     before = model.predictive(x)
@@ -685,7 +688,7 @@ def before_nll(before, model, y):
     return metrics.nll(before, np.searchsorted(model.classes_, y)).value
 
 
-def test_fit_removes_a_calibration_and_a_refused_one_changes_nothing(regression, classification):
+def test_fit_removes_a_calibration_and_a_rejected_one_changes_nothing(regression, classification):
     model, x, y = regression
     model.calibrate(x, y)
     kept = model.calibration_
@@ -697,7 +700,7 @@ def test_fit_removes_a_calibration_and_a_refused_one_changes_nothing(regression,
     assert model.fit(x, y).calibration_ is None
 
 
-def test_a_committee_has_cv_plus_intervals(tmp_path):
+def test_committee_has_cv_plus_intervals(tmp_path):
     """Those of its own errors, in the target's units; weights of 0 leave rows out, and what comes after a fit takes their place."""
     rng = np.random.default_rng(26)
     x = rng.normal(size=(90, 2))
@@ -728,7 +731,7 @@ def test_a_committee_has_cv_plus_intervals(tmp_path):
         assert model.set_params(draws=31).fit(x, y).calibration_ is None
 
 
-def test_a_committee_has_cv_plus_sets(tmp_path):
+def test_committee_has_cv_plus_sets(tmp_path):
     rng = np.random.default_rng(25)
     k = rng.permutation(np.repeat([0, 1, 2], 20))
     x = k[:, None] + rng.normal(size=(60, 2))
@@ -747,7 +750,7 @@ def test_a_committee_has_cv_plus_sets(tmp_path):
     np.testing.assert_array_equal(dubito.load(tmp_path / "model.dubito").predict_set(x), sets)
 
 
-def test_the_members_of_a_committee_have_not_seen_their_fold():
+def test_committee_members_do_not_depend_on_their_fold():
     """Neither in training, nor in stopping, nor in a noise found afterwards: other targets there change nothing of them."""
     rng = np.random.default_rng(27)
     x, y = rng.normal(size=(40, 2)).astype(np.float32), rng.normal(size=(40, 1)).astype(np.float32)

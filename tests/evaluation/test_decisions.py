@@ -32,7 +32,7 @@ def with_scores(values):
 # --- uncertainty scores
 
 
-def test_scores_of_two_draws_are_those_by_hand():
+def test_uncertainty_scores_of_two_draws_equal_hand_computed_values():
     """Draws (0.9, 0.1) and (0.4, 0.6), then twice (0.5, 0.5)."""
     predictive = classes([[[0.9, 0.1], [0.5, 0.5]], [[0.4, 0.6], [0.5, 0.5]]])
 
@@ -56,7 +56,7 @@ def test_scores_of_two_draws_are_those_by_hand():
     )
 
 
-def test_scores_of_regression_are_in_units_of_the_training_variance():
+def test_uncertainty_scores_of_regression_are_in_units_of_the_training_variance():
     means, scales = [[[1.0, 2.0]], [[3.0, 2.0]]], [[[0.5, 1.0]], [[1.5, 1.0]]]
     for units in ({}, {"shift": 7.0, "scale": 4.0}):
         predictive = gaussians(means, scales, **units)
@@ -68,7 +68,7 @@ def test_scores_of_regression_are_in_units_of_the_training_variance():
         assert decisions.uncertainty_score(predictive, "mutual_information") == pytest.approx([expected])
 
 
-def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
+def test_mutual_information_of_regression_agrees_with_quadrature():
     """I(y; θ) = h(y) − E h(y | θ), h(y) by quadrature on the mixture's own density."""
     m, noise = 1.3, 0.6
     draws = m * stats.norm.ppf((np.arange(2000) + 0.5) / 2000)
@@ -82,7 +82,7 @@ def test_mutual_information_of_regression_is_the_gaussian_one_by_quadrature():
     assert decisions.uncertainty_score(predictive, "mutual_information")[0] == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_score_of_ones_own_is_taken_as_it_is():
+def test_uncertainty_score_accepts_a_function():
     predictive = with_scores([1.0, 3.0, 2.0])
     np.testing.assert_allclose(decisions.uncertainty_score(predictive, lambda p: p.std), [1, 3, 2], rtol=1e-6)
 
@@ -90,35 +90,35 @@ def test_a_score_of_ones_own_is_taken_as_it_is():
 @pytest.mark.parametrize(
     ("score", "message"),
     [
-        ("entropy", "'entropy' is none of regression: variance"),
-        ("bold", "'bold' is none"),
-        ("epistemic", "one draw only"),
+        ("entropy", "regression has no score='entropy'. Choose one of variance"),
+        ("bold", "regression has no score='bold'"),
+        ("epistemic", "only one draw of the weights"),
         (lambda p: p.std[:, None], r"shape \(2, 1\)"),
-        (lambda p: np.array([1.0, np.nan]), "none NaN"),
+        (lambda p: np.array([1.0, np.nan]), "without NaN"),
     ],
 )
-def test_scores_that_cannot_be_are_refused(score, message):
+def test_uncertainty_score_rejects_invalid_scores(score, message):
     with pytest.raises(ValueError, match=message):
         decisions.uncertainty_score(with_scores([1.0, 2.0]), score)
 
 
-def test_ood_detection_ranks_the_scores_of_both():
+def test_ood_detection_ranks_the_scores_of_both_samples():
     rng = np.random.default_rng(0)
-    inside, outside = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
-    found = decisions.ood_detection(inside, outside)
-    pair = inside.epistemic, outside.epistemic
+    known, foreign = (gaussians(s * rng.normal(size=(5, 40, 1)), np.ones((5, 40, 1))) for s in (1.0, 2.0))
+    found = decisions.ood_detection(known, foreign)
+    pair = known.epistemic, foreign.epistemic
     assert found["auroc"][:2] == pytest.approx(metrics.ood_auroc(*pair)[:2], rel=1e-9)
     assert found["auroc"].value == pytest.approx(np.mean(pair[1][:, None] > pair[0]), rel=1e-9)
     assert found["aupr"].value == pytest.approx(metrics.ood_aupr(*pair).value, rel=1e-9)
     assert found["fpr95"].value == pytest.approx(metrics.ood_fpr95(*pair).value, rel=1e-9)
-    reverse = decisions.ood_detection(inside, outside, lambda p: -p.epistemic)
+    reverse = decisions.ood_detection(known, foreign, lambda p: -p.epistemic)
     assert reverse["auroc"].value == pytest.approx(1 - found["auroc"].value, rel=1e-9)
 
 
 # --- abstaining
 
 
-def test_a_risk_coverage_curve_by_hand():
+def test_risk_coverage_equals_hand_computed_values():
     """Scores 1, 2, 2, 3 with squared errors 1, 0, 4, 9; the two of score 2 are answered together."""
     predictive = with_scores(np.sqrt([2.0, 1.0, 3.0, 2.0]))
     curve = decisions.risk_coverage(predictive, np.sqrt([0.0, 1.0, 9.0, 4.0]))
@@ -133,7 +133,7 @@ def test_a_risk_coverage_curve_by_hand():
     np.testing.assert_allclose(weighted.risk, [1, 5 / 4], rtol=1e-6)
 
 
-def test_the_area_of_random_scores_is_the_risk():
+def test_risk_coverage_area_of_random_scores_is_the_risk():
     """A score without information: every coverage has the same risk in expectation; the losses themselves have the least area."""
     rng = np.random.default_rng(0)
     loss, n = rng.exponential(size=300), 300
@@ -147,7 +147,7 @@ def test_the_area_of_random_scores_is_the_risk():
     assert best < min(areas)
 
 
-def test_thresholds_for_a_coverage_and_for_a_risk():
+def test_threshold_meets_a_coverage_or_a_risk():
     predictive = with_scores(np.sqrt(np.arange(1.0, 11.0)))
     loss = np.array([0, 0, 1, 0, 0, 0, 0, 1, 1, 1], float)
 
@@ -160,7 +160,7 @@ def test_thresholds_for_a_coverage_and_for_a_risk():
     assert decisions.threshold(predictive, np.ones(10), risk=0.5, loss=np.ones(10)) == -np.inf
 
 
-def test_a_risk_with_confidence_is_kept_that_often():
+def test_threshold_meets_a_risk_with_the_given_confidence():
     """Errors of probability d² at score d ~ U(0, 1): the risk of answering up to t is t²/3. Promised 80 %, 400 sets of rows."""
     kept, coverage, wanted, sets = [], [], 0.1, 400
     rng = np.random.default_rng(1)
@@ -182,7 +182,7 @@ def _std(predictive):
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 3])
-def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
+def test_threshold_uses_the_clopper_pearson_bound(wrong):
     """All rows answered exactly where P(at most so many errors | the risk) is at most 1/20 of what may go wrong."""
     n = 40
     loss = np.repeat([0.0, 1.0], [n - wrong, wrong])
@@ -203,12 +203,12 @@ def test_the_bound_of_a_risk_is_clopper_and_pearsons(wrong):
         ({"risk": -1.0}, "risk must be at least 0"),
         ({"risk": np.nan}, "risk must be at least 0"),
         ({"risk": 0.1, "confidence": 1.0}, "strictly between"),
-        ({"coverage": 0.1, "confidence": 0.5}, "confidence is of a risk"),
+        ({"coverage": 0.1, "confidence": 0.5}, "confidence needs risk"),
         ({"risk": 0.1, "confidence": 0.9}, "loss of 0 or 1"),
-        ({"risk": 0.1, "loss": [1.0]}, "loss is 2 finite numbers"),
+        ({"risk": 0.1, "loss": [1.0]}, "loss must be 2 finite numbers"),
     ],
 )
-def test_thresholds_that_cannot_be_are_refused(wish, message):
+def test_threshold_rejects_invalid_arguments(wish, message):
     with pytest.raises(ValueError, match=message):
         decisions.threshold(with_scores([1.0, 2.0]), np.array([0.3, 0.5]), **wish)
 
@@ -216,12 +216,12 @@ def test_thresholds_that_cannot_be_are_refused(wish, message):
 # --- choosing rows to label
 
 
-def test_acquire_takes_the_greatest_once_and_equal_ones_in_order():
+def test_acquisition_takes_the_most_uncertain_rows_once_and_ties_in_order():
     predictive = gaussians(np.array([[0, 2, 1, 2, 0], [0, -2, -1, -2, 0]], float)[:, :, None], np.ones((2, 5, 1)))
     for count, expected in ((1, [1]), (2, [1, 3]), (4, [1, 3, 2, 0]), (5, [1, 3, 2, 0, 4])):
         assert decisions.acquisition(predictive, count).tolist() == expected
     for wrong in (0, 6, 1.0):
-        with pytest.raises(ValueError, match="from 1 to the 5 rows"):
+        with pytest.raises(ValueError, match="from 1 to 5"):
             decisions.acquisition(predictive, wrong)
 
 
@@ -237,7 +237,7 @@ def linear(covariance, count, seed=0):
 
 
 @pytest.mark.parametrize("score", ["epistemic", "variance", "mutual_information"])
-def test_active_learning_of_a_linear_model_takes_the_d_optimal_row(score):
+def test_acquisition_of_a_linear_model_takes_the_d_optimal_row(score):
     rng = np.random.default_rng(2)
     seen = rng.normal(size=(6, 3)) * [1.0, 0.2, 3.0]
     precision, pool = np.eye(3) + 4 * seen.T @ seen, rng.normal(size=(50, 3))
@@ -268,7 +268,7 @@ def best_arm(means, sds):
     )
 
 
-def test_thompson_chooses_as_often_as_a_row_is_the_best():
+def test_thompson_chooses_rows_with_the_probability_that_they_are_best():
     means, sds = np.array([0.0, 0.3, -0.5, 0.1]), np.array([0.2, 0.5, 1.5, 0.7])
     network = dubito.Network(lambda key: {"w": jnp.zeros((4, 1))}, lambda params, x: x @ params["w"])
     model = dubito.Model(network, dubito.Gaussian(precision=1e-4))  # noise is not to be asked
@@ -285,7 +285,7 @@ def test_thompson_chooses_as_often_as_a_row_is_the_best():
     assert np.all(np.abs(z) < 4.6)
 
 
-def test_thompson_among_targets_asks_one_function_for_all_rows():
+def test_thompson_among_targets_uses_one_function_for_all_rows():
     """Two draws that disagree everywhere: rows agree in each choice, and units of the targets count."""
     means = np.array([[[1.0, 0.0], [2.0, 1.0]], [[0.0, 1.0], [1.0, 2.0]]])
     found = {tuple(decisions.thompson(gaussians(means, np.ones((2, 2, 2))), key=key)) for key in _keys(30)}
@@ -296,7 +296,7 @@ def test_thompson_among_targets_asks_one_function_for_all_rows():
     assert {tuple(decisions.thompson(answer, key=key)) for key in _keys(30)} == {(1, 1)}
 
 
-def test_thompson_of_two_classes_takes_the_row_of_the_likeliest_success():
+def test_thompson_of_two_classes_takes_the_row_most_likely_to_succeed():
     predictive = classes([[[0.9, 0.1], [0.5, 0.5], [0.3, 0.7]]])
     assert decisions.thompson(predictive, key=jax.random.key(0)) == 2
     with pytest.raises(ValueError, match="more than two classes"):

@@ -33,7 +33,7 @@ ARVIZ = [
 
 
 @pytest.mark.parametrize(("chains", "draws", "rhat", "bulk", "mean"), ARVIZ)
-def test_rhat_and_ess_are_arvizs(chains, draws, rhat, bulk, mean):
+def test_rhat_and_ess_agree_with_arviz(chains, draws, rhat, bulk, mean):
     values = np.stack([series(chains, draws), np.ones((chains, draws)), 5 - 2 * series(chains, draws)], axis=2)
     count = 2 * chains * (draws // 2)
     np.testing.assert_allclose(diagnostics.rhat(values), [rhat, 1, rhat], rtol=1e-9)
@@ -49,7 +49,7 @@ def chains_of(rng, rho, shape):
 
 
 @pytest.mark.parametrize("rho", [-0.5, 0.0, 0.6, 0.9])
-def test_ess_of_autoregressive_chains_is_the_known_one(rho):
+def test_ess_of_autoregressive_chains_is_exact(rho):
     """Var of the mean of n draws is (1 + ρ)/(1 − ρ)/n − 2ρ(1 − ρⁿ)/((1 − ρ)n)²; 2 chains of 1,500, 300 columns."""
     columns, n = 300, 1500
     values = chains_of(np.random.default_rng(0), rho, (2, n, columns))
@@ -61,7 +61,7 @@ def test_ess_of_autoregressive_chains_is_the_known_one(rho):
     assert np.mean(squared_error) == pytest.approx(exact, rel=0.1)  # Geyer's estimate is a few per cent off
 
 
-def test_rhat_sees_a_chain_elsewhere_a_wider_one_and_one_that_drifts():
+def test_rhat_detects_shifted_wider_and_drifting_chains():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(4, 200, 4))
     values[0, :, 1] += 1
@@ -107,7 +107,7 @@ OF_KIND = {
 
 
 @pytest.mark.parametrize("kind", OF_KIND)
-def test_errors_are_the_spread_over_repetitions(kind):
+def test_monte_carlo_errors_equal_the_spread_over_repetitions(kind):
     """Of the mean, the standard deviation, each row's NLL and its mean over rows, 400 times: variance less mean squared error."""
     sets, y = 400, 7 + 2 * np.array([[0.2], [-0.5], [1.0]])
     values, errors = [], []
@@ -125,7 +125,7 @@ def test_errors_are_the_spread_over_repetitions(kind):
     assert np.all(np.abs(z) < 4.6)
 
 
-def test_errors_of_independent_draws_are_the_formulas():
+def test_monte_carlo_errors_of_independent_draws_equal_their_formulas():
     """By hand for two draws 1 and 3 of noise 0 nearly: mean 2 ± √(2/2), and densities p, q: the error of log((p + q)/2)."""
     answer = Predictive(
         dubito.Gaussian(),
@@ -144,7 +144,7 @@ def test_errors_of_independent_draws_are_the_formulas():
     assert weighted.mean_nll == 0 and np.all(weighted.mean == 0)
 
 
-def test_errors_of_classes():
+def test_monte_carlo_errors_of_classes_equal_their_formulas():
     rng = np.random.default_rng(3)
     logits = rng.normal(size=(50, 20, 3)).astype(np.float32)
     answer = Predictive(dubito.Categorical(classes=3), {"logits": logits}, np.zeros(1), np.ones(1))
@@ -156,15 +156,15 @@ def test_errors_of_classes():
     np.testing.assert_allclose(found.nll, chosen.std(0, ddof=1) / chosen.mean(0) / np.sqrt(50), rtol=1e-5)
 
 
-def test_many_rows_are_taken_some_at_a_time(monkeypatch):
+def test_monte_carlo_errors_do_not_depend_on_the_pieces_of_rows(monkeypatch):
     """1,500 rows are two pieces; columns of chains are cut too."""
     rng = np.random.default_rng(4)
     means = rng.normal(size=(40, 1500, 1))
     answer, y = predictive(means, np.ones_like(means)), np.zeros(1500)
     whole = diagnostics.monte_carlo(answer, samples(40, 2), y)
-    monkeypatch.setattr(diagnostics, "NUMBERS", 40 * 7)
+    monkeypatch.setattr(diagnostics, "MAX_NUMBERS", 40 * 7)
     cut = diagnostics.monte_carlo(answer, samples(40, 2), y)
-    halves = 2 * answer.draws.at(None)["mean"].astype(float)[:, :, 0].reshape(2, 20, 1500)
+    halves = 2 * answer.draws.at()["mean"].astype(float)[:, :, 0].reshape(2, 20, 1500)
     for found in (whole, cut):
         np.testing.assert_allclose(found.ess, diagnostics.bulk_ess(halves), rtol=1e-9)
         np.testing.assert_allclose(found.rhat, diagnostics.rhat(halves), rtol=1e-9)
@@ -173,7 +173,7 @@ def test_many_rows_are_taken_some_at_a_time(monkeypatch):
         assert found.nll.shape == (1500,)
 
 
-def test_what_the_draws_are():
+def test_draw_structure_classifies_all_posteriors():
     point, mixture = samples(1), dubito.Mixture(samples(1).model, (normals(),) * 3)
     for posterior, draws, expected in (
         (point, 1, ("point", 1)),
@@ -195,7 +195,7 @@ def noisy(part):
     return dubito.GammaNoisePosterior(part.model, part, jnp.ones(1), jnp.ones(1))
 
 
-def test_draws_of_the_noise_stand_beside_their_point():
+def test_gamma_noise_draws_follow_their_point():
     """As many for each point, one point's after another's; of chains one for each draw, in order."""
     for part, copies in ((samples(1), 100), (samples(3, 3), 34), (samples(40, 4), 1)):
         drawn, points = (jax.tree.leaves(q.sample(jax.random.key(0))["network"])[0] for q in (noisy(part), part))
@@ -207,7 +207,7 @@ def test_draws_of_the_noise_stand_beside_their_point():
     np.testing.assert_array_equal(jax.tree.leaves(asked["network"])[0], np.repeat(points, 4, axis=0))
 
 
-def test_an_ensemble_and_a_cross_fit_count_their_runs():
+def test_combined_samples_count_their_runs():
     assert isinstance(combine_folds([samples(6, 2)] * 3), dubito.Mixture)  # chains of folds have no target in common
     assert isinstance(combine_folds([samples(1)] * 3), dubito.Samples)
     parts = [samples(6, 2), samples(6, 2), samples(6, 2)]
@@ -225,7 +225,7 @@ def repeated(count, spread, noise=1.0, chains=None, shift=0.0):
     return predictive(means, np.full_like(means, noise)), normals() if chains is None else samples(count, chains)
 
 
-def test_enough_draws_are_said_to_be_and_too_few_how_many_more():
+def test_monte_carlo_sentence_says_how_many_draws_are_enough():
     y = np.full(50, 7.0)
     few = diagnostics.monte_carlo(*repeated(20, 1.0, noise=0.1), y)
     assert not few.enough and "20 independent draws are too few" in few.sentence
@@ -236,7 +236,7 @@ def test_enough_draws_are_said_to_be_and_too_few_how_many_more():
     assert again.excess == pytest.approx(1 / np.sqrt(0.6), rel=0.3)
 
 
-def test_chains_that_do_not_agree_are_not_enough():
+def test_chains_that_disagree_are_not_enough():
     good = diagnostics.monte_carlo(*repeated(2000, 0.3, chains=4))
     assert good.enough and good.sentence.startswith("4 chains of 500 draws are enough")
     apart = diagnostics.monte_carlo(*repeated(2000, 0.3, chains=4, shift=0.5))
@@ -246,7 +246,7 @@ def test_chains_that_do_not_agree_are_not_enough():
     assert short.to_dict() == {"draws": 14}
 
 
-def test_points_and_single_draws():
+def test_monte_carlo_of_points_and_single_draws():
     answer = repeated(1, 1.0)[0]
     found = diagnostics.monte_carlo(answer, samples(1), np.zeros(50))
     assert found.enough and found.sentence.startswith("One set of weights") and found.to_dict() == {"draws": 1}
@@ -254,7 +254,7 @@ def test_points_and_single_draws():
     assert not found.enough and "at least 2 are needed" in found.sentence
 
 
-def test_the_card_has_what_is_defined():
+def test_monte_carlo_to_dict_has_what_is_defined():
     answer, posterior = repeated(40, 1.0, chains=2)
     found = diagnostics.monte_carlo(answer, posterior, np.zeros(50))
     card = found.to_dict()
@@ -270,7 +270,7 @@ def test_the_card_has_what_is_defined():
     assert diagnostics.monte_carlo(answer, normals()).to_dict()["ess_min"] == 40
 
 
-def test_a_criterion_has_an_error_of_its_mean_only():
+def test_criterion_has_a_monte_carlo_error_of_its_mean_only():
     criterion = dubito.Criterion(lambda f, y: jnp.sum(jnp.abs(f - y), axis=1))
     means = np.random.default_rng(0).normal(size=(9, 4, 1)).astype(np.float32)
     model = dubito.Model(dubito.mlp(1, (2,)), criterion)
@@ -282,7 +282,7 @@ def test_a_criterion_has_an_error_of_its_mean_only():
     assert found.sd is None and found.nll is None and "nats" not in found.sentence
 
 
-def test_errors_of_what_predict_gives_and_bad_targets():
+def test_monte_carlo_accepts_predict_and_rejects_invalid_targets():
     model = dubito.Model(dubito.mlp(2, (4,)), dubito.Gaussian())
     mean = model.init(jax.random.key(0))
     posterior = dubito.DiagonalNormal(model, mean, jax.tree.map(lambda leaf: jnp.full_like(leaf, 0.2), mean))

@@ -43,7 +43,7 @@ def distributions(model, mean, covariance):
     yield FullCovarianceNormal(model, tree(mean), jnp.asarray(factor, jnp.float32)), mean, covariance
 
 
-def test_the_elbo_is_the_evidence_less_the_divergence(conjugate):
+def test_elbo_is_the_evidence_minus_the_divergence(conjugate):
     model, x, y, mean, covariance, exact = conjugate
     for q, m, c in distributions(model, mean, covariance):
         inside = np.linalg.solve(covariance, c)
@@ -59,7 +59,7 @@ def test_the_elbo_is_the_evidence_less_the_divergence(conjugate):
     assert kl == pytest.approx(0, abs=1e-9)
 
 
-def test_the_elbo_counts_weights_as_rows(conjugate):
+def test_elbo_counts_weights_as_rows(conjugate):
     model, x, y, mean, covariance, _ = conjugate
     q = next(distributions(model, mean, covariance))[0]
     weight = np.arange(N) % 3
@@ -68,7 +68,7 @@ def test_the_elbo_counts_weights_as_rows(conjugate):
     assert weighted.value == pytest.approx(elbo.elbo(q, x[copies], y[copies], key=jax.random.key(1)).value, rel=1e-5)
 
 
-def test_a_gamma_of_the_noise_has_an_entropy_too(conjugate):
+def test_elbo_includes_the_entropy_of_the_noise(conjugate):
     """That of log τ, τ ~ Gamma(a, b), by SciPy's numerical integral; and the bound is natural gradients' own objective."""
     model, x, y, _, _, _ = conjugate
     model = replace(model, likelihood=dubito.Gaussian())
@@ -84,7 +84,7 @@ def test_a_gamma_of_the_noise_has_an_entropy_too(conjugate):
     assert abs(found.value - own.mean()) < 4.6 * np.hypot(found.se, own.std(ddof=1) / 10)
 
 
-def test_what_has_no_elbo_is_refused(conjugate):
+def test_elbo_rejects_posteriors_without_one(conjugate):
     model, x, y, mean, covariance, _ = conjugate
     q = next(distributions(model, mean, covariance))[0]
     flat = replace(q, model=replace(model, prior=None))
@@ -92,7 +92,7 @@ def test_what_has_no_elbo_is_refused(conjugate):
     for posterior, draws, message in (
         (dubito.Samples(model, tree(np.zeros((2, D)))), 9, "entropy of a Samples is not known"),
         (flat, 9, "proper prior"),
-        (still, 9, "1 parameters have no spread"),
+        (still, 9, "1 parameters have scale 0"),
         (q, 1, "at least 2"),
     ):
         with pytest.raises(ValueError, match=message):

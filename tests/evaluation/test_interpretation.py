@@ -46,18 +46,18 @@ def classes(factor, n, seed=0):
 @pytest.mark.parametrize(
     ("sd", "words"),
     [
-        (1.0, "as they should, within chance."),
+        (1.0, "within sampling error of the nominal coverage."),
         (0.4, ": far too narrow."),
         (3.0, ": far too wide."),
         (0.8, ": too narrow."),
     ],
 )
-def test_intervals_of_known_width_are_judged_by_it(sd, words):
+def test_intervals_of_known_width_are_judged_correctly(sd, words):
     predictive, y = gaussian(sd, 1000)
     text = interpret_scorecard(metrics.scorecard(predictive, y))
     lower, upper = predictive.interval(0.9)
     inside = int(np.sum((np.ravel(lower) <= y) & (y <= np.ravel(upper))))
-    assert f"90 % intervals hold {inside:,} of 1,000 rows" in text and text.endswith(words)
+    assert f"90 % intervals contain {inside:,} of 1,000 rows" in text and text.endswith(words)
 
 
 @pytest.mark.parametrize(
@@ -103,17 +103,17 @@ def test_calibrated_intervals_are_rarely_called_wrong(rows):
 def test_intervals_of_counts_are_not_called_too_wide():
     card = {"coverage_90": 0.99, "n": 1000}
     assert "far too wide" in interpret_scorecard(card)
-    assert "no fewer than they should" in interpret_scorecard(card, discrete=True)
+    assert "at least the nominal coverage" in interpret_scorecard(card, discrete=True)
     assert "too narrow" in interpret_scorecard({"coverage_90": 0.8, "n": 1000}, discrete=True)
 
 
 def test_conformal_intervals_are_judged_by_their_own_coverage():
     card = {"coverage_90": 0.5, "conformal_coverage": 0.8, "n": 1000}
-    assert "Conformal 80 % intervals hold 800 of 1,000 rows (80 %), as they should" in interpret_scorecard(
+    assert "Conformal 80 % intervals contain 800 of 1,000 rows (80 %), within" in interpret_scorecard(
         card, conformal=0.8
     )
     card = {"accuracy": 0.9, "confidence": 0.9, "set_coverage": 0.7, "n": 1000}
-    assert "Conformal 90 % sets hold 700 of 1,000 rows (70 %): far too narrow" in interpret_scorecard(
+    assert "Conformal 90 % sets contain 700 of 1,000 rows (70 %): far too narrow" in interpret_scorecard(
         card, conformal=0.9
     )
 
@@ -121,12 +121,12 @@ def test_conformal_intervals_are_judged_by_their_own_coverage():
 @pytest.mark.parametrize(
     ("factor", "judged"), [(1.0, "right"), (3.0, "strongly overconfident"), (0.3, "strongly underconfident")]
 )
-def test_probabilities_of_known_calibration_are_judged_by_it(factor, judged):
+def test_probabilities_of_known_calibration_are_judged_correctly(factor, judged):
     predictive, y = classes(factor, 2000)
     card = metrics.scorecard(predictive, y)
     assert judge_confidence(card["accuracy"], card["confidence"], 2000) == judged
     text = interpret_scorecard(card)
-    assert ("agrees within chance" in text) == (judged == "right") and (judged == "right" or judged in text)
+    assert ("equal within sampling error" in text) == (judged == "right") and (judged == "right" or judged in text)
 
 
 def test_few_classified_rows_allow_no_claim():
@@ -139,11 +139,11 @@ def test_few_classified_rows_allow_no_claim():
 def test_calibrated_probabilities_are_rarely_called_wrong():
     called = [interpret_scorecard(metrics.scorecard(*classes(1.0, 300, seed))) for seed in range(150)]
     assert (
-        sum("agrees within chance." not in text or "But" in text for text in called) <= 8
+        sum("equal within sampling error." not in text or "But" in text for text in called) <= 8
     )  # 2 TAIL · 150 = 3, and 4.6 sd
 
 
-def test_errors_that_cancel_in_the_mean_are_seen_in_the_calibration_error():
+def test_calibration_error_reveals_errors_that_cancel_in_the_mean():
     """Half the rows are right always and half never, though each is promised 50 %."""
     rng = np.random.default_rng(0)
     first = np.repeat([True, False], 500)
@@ -157,7 +157,7 @@ def test_errors_that_cancel_in_the_mean_are_seen_in_the_calibration_error():
     assert "too high in some rows and too low in others" in interpret_scorecard(card)
 
 
-def test_bound_of_the_calibration_error_by_chance_holds():
+def test_calibration_error_bound_by_chance_holds():
     """Of calibrated probabilities, in the sentence's formula: √(B c(1 − c)/n) is above the mean ECE."""
     errors, bounds = [], []
     for seed in range(100):
@@ -167,19 +167,19 @@ def test_bound_of_the_calibration_error_by_chance_holds():
     assert np.mean(errors) < np.mean(bounds) < 4 * np.mean(errors)
 
 
-def test_errors_are_told_beside_the_spread_of_the_target():
+def test_rmse_is_reported_relative_to_the_spread_of_the_target():
     predictive, y = gaussian(1.0, 1000)
     card = metrics.scorecard(predictive, y)
     ratio = card["rmse"] / np.std(y)
     assert f"error is {100 * ratio:.0f} % of the target's standard deviation" in interpret_scorecard(card)
     worse = interpret_scorecard(metrics.scorecard(*gaussian(1.0, 1000, bias=5.0)))
     assert worse.startswith("The predictions are worse than the mean of these rows (R² -")
-    assert "no better than the mean" in interpret_scorecard({"r2": 0.05, "r2_se": 0.04, "n": 100})
+    assert "not significantly better than the mean" in interpret_scorecard({"r2": 0.05, "r2_se": 0.04, "n": 100})
     assert "(R² 0.998)" in interpret_scorecard({"r2": 0.9977, "r2_se": 0.001, "n": 100})
     assert interpret_scorecard({"r2": 0.5, "n": 100}) == interpret_scorecard({"nll": 1.0, "n": 3}) == ""
 
 
-def test_comparison_names_the_best_and_whether_it_is_by_chance():
+def test_comparison_names_the_best_and_its_significance():
     cards = [
         ("a", {"coverage_90": 0.91, "n": 100}),
         ("b", {"coverage_90": 0.05, "n": 100}),
@@ -187,19 +187,19 @@ def test_comparison_names_the_best_and_whether_it_is_by_chance():
     ]
     text = interpret_comparison(cards, Score(0.5, 0.1, None))
     assert text == (
-        "Best by negative log likelihood: a; b is worse by 0.5 nats per row (standard error 0.1), which is more than chance. "
-        "90 % intervals are right, within chance: a (91 %) and c (90 %); far too narrow: b (5 %)."
+        "Best by negative log likelihood: a; b is worse by 0.5 nats per row (standard error 0.1), a significant difference. "
+        "90 % intervals are calibrated within sampling error: a (91 %) and c (90 %); far too narrow: b (5 %)."
     )
-    assert "a, but within chance: b is worse" in interpret_comparison(cards, Score(0.2, 0.1, None))
+    assert "a, but the difference is not significant: b is worse" in interpret_comparison(cards, Score(0.2, 0.1, None))
     assert "that of b is infinite" in interpret_comparison(cards, Score(np.inf, np.nan, None))
-    assert interpret_comparison(cards[:1]) == "90 % intervals are right, within chance: a (91 %)."
+    assert interpret_comparison(cards[:1]) == "90 % intervals are calibrated within sampling error: a (91 %)."
     assert interpret_comparison([("a", {"nll": 1.0, "n": 9})]) == ""
     sure = [
         ("a", {"accuracy": 0.9, "confidence": 0.99, "n": 400}),
         ("b", {"accuracy": 0.9, "confidence": 0.9, "n": 400}),
     ]
     assert interpret_comparison(sure).startswith(
-        "Class probabilities are right, within chance: b; strongly overconfident: a."
+        "Class probabilities are calibrated within sampling error: b; strongly overconfident: a."
     )
 
 
@@ -212,11 +212,11 @@ def test_comparison_names_the_best_and_whether_it_is_by_chance():
         (0.9999, 10_000, "9,999 of 10,000 rows (99.99 %)"),
     ],
 )
-def test_shares_are_counted_rows(share, rows, text):
+def test_count_and_percent_counts_rows(share, rows, text):
     assert count_and_percent(share, rows) == text
 
 
-def test_a_share_reads_all_or_nothing_only_when_it_is():
+def test_percent_reads_0_or_100_only_if_exact():
     assert [percent(share) for share in (0.0, 0.004, 0.9951, 1.0)] == ["0 %", "0.4 %", "99.5 %", "100 %"]
 
 
@@ -253,7 +253,7 @@ def too_few(kind, draws, runs, factor=2.0, agree=True):
         (dubito.SGLD(draws=9, cycles=3), too_few("chains", 9, 1, 1.5), "SGLD(draws=21)", "--set draws=21"),
     ],
 )
-def test_setting_is_a_field_that_exists(method, unsure, python, shell):
+def test_draws_setting_is_a_field_that_exists(method, unsure, python, shell):
     estimator = dubito.BayesianRegressor(method)
     estimator.method_, estimator.posterior_, estimator.summary_ = method, None, {"rows": 300}
     found = draws_setting(unsure, estimator)
@@ -266,7 +266,7 @@ def test_setting_is_a_field_that_exists(method, unsure, python, shell):
         )
 
 
-def test_no_setting_is_advised_where_none_helps():
+def test_draws_setting_is_none_if_none_helps():
     estimator = fitted(dubito.Ensemble(dubito.MAP(epochs=2), 3))
     assert draws_setting(too_few("members", 3, 3, factor=100), estimator) is None  # 30,000 members
     assert (
@@ -281,7 +281,7 @@ def test_no_setting_is_advised_where_none_helps():
     assert draws_setting(too_few("members", 10, 10), default) is None
 
 
-def test_an_ensemble_that_is_as_large_as_advised_is_enough():
+def test_draws_setting_of_an_ensemble_is_enough():
     x = np.random.default_rng(0).uniform(-1, 1, (200, 1))
     y = np.sin(3 * x[:, 0])
 

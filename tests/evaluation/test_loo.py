@@ -35,7 +35,7 @@ def solved(x, y):
     return covariance @ x.T @ y * TAU, covariance
 
 
-def test_it_is_the_closed_form(conjugate):
+def test_leave_one_out_agrees_with_the_closed_form(conjugate):
     """Over 40 sets of 400 independent draws, and in other units of the target."""
     leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
@@ -56,7 +56,7 @@ def test_it_is_the_closed_form(conjugate):
     assert all(one.unreliable == np.sum(one.shape > 0.7) and one.shape.shape == (N,) for one in found)
 
 
-def test_chains_and_what_is_no_posterior(conjugate):
+def test_leave_one_out_accepts_chains_and_rejects_other_posteriors(conjugate):
     leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out
     model, x, y, mean, covariance, exact = conjugate
     draws = np.random.default_rng(1).multivariate_normal(mean, covariance, size=2000)
@@ -80,11 +80,11 @@ def test_chains_and_what_is_no_posterior(conjugate):
         LowRankNormal(model, one, one, spread),
     ):
         answer = dubito.predict(posterior, x, key=jax.random.key(0))
-        with pytest.raises(ValueError, match="draws of one posterior"):
+        with pytest.raises(ValueError, match="draws of one posterior by a sampler"):
             leave_one_out(answer, posterior, y)
 
 
-def test_without_arviz_the_error_says_how_to_get_it(monkeypatch):
+def test_leave_one_out_without_arviz_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz_stats.base.array", None)
     monkeypatch.delitem(sys.modules, "dubito.evaluation.loo", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[arviz\]'"):

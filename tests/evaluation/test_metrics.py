@@ -78,7 +78,7 @@ CASES += [(metric, classification(count=2)) for metric in CLASSIFICATION]
 @pytest.mark.parametrize("draws", [3, 101])
 @pytest.mark.parametrize("exponent", [600, -600])
 @pytest.mark.filterwarnings("error")
-def test_scores_of_huge_and_tiny_targets_have_their_unit(exponent, draws):
+def test_scores_scale_with_huge_and_tiny_targets(exponent, draws):
     """2⁶⁰⁰ is some 4 · 10¹⁸⁰, whose square overflows; 101 components are too many for the sum over their pairs."""
     unit = 2.0**exponent
     answer, y, weight = regression(draws=draws)
@@ -91,7 +91,7 @@ def test_scores_of_huge_and_tiny_targets_have_their_unit(exponent, draws):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_errors_of_the_mean_are_scikit_learns(weighted):
+def test_errors_of_the_mean_agree_with_scikit_learn(weighted):
     predictive, y, weight = regression()
     w = weight if weighted else None
     pairs = (
@@ -107,7 +107,7 @@ def test_errors_of_the_mean_are_scikit_learns(weighted):
         assert metrics.pinball(predictive, y, q, weight=w).value == pytest.approx(expected, rel=1e-12)
 
 
-def test_nll_is_the_mixtures_and_not_that_of_averaged_parameters():
+def test_nll_is_that_of_the_mixture_not_of_averaged_parameters():
     predictive, y, _ = regression()
     means, scales = predictive.components()
     joint = stats.norm.logpdf(y, means, scales).sum(2)
@@ -131,7 +131,7 @@ def test_crps_of_one_normal_and_of_mixtures():
         np.testing.assert_allclose(metrics.crps(predictive, y).rows, expected.mean(1), rtol=1e-9)
 
 
-def test_crps_is_the_integral_it_is_defined_by():
+def test_crps_equals_its_defining_integral():
     predictive, y, _ = regression(draws=4, n=3, targets=1)
     means, scales = predictive.components()
     for row, score in enumerate(metrics.crps(predictive, y).rows):
@@ -205,7 +205,7 @@ def test_width_of_normals():
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("count", [2, 4])
-def test_classification_scores_are_scikit_learns(count, weighted):
+def test_classification_scores_agree_with_scikit_learn(count, weighted):
     predictive, y, weight = classification(n=200, count=count)
     w = weight if weighted else None
     probs = predictive.probs / predictive.probs.sum(1, keepdims=True)  # to the last bit of a float64
@@ -220,7 +220,7 @@ def test_classification_scores_are_scikit_learns(count, weighted):
         assert metric(predictive, y, weight=w).value == pytest.approx(expected, rel=1e-6)
 
 
-def test_auroc_is_over_the_classes_present():
+def test_auroc_averages_over_the_classes_present():
     predictive, y, _ = classification(n=100, count=4)
     kept = y != 3
     predictive, y = rows_of(predictive, kept), y[kept]
@@ -237,7 +237,7 @@ def naive_ece(share, hit, edges):
     return total
 
 
-def test_calibration_errors_are_their_definitions():
+def test_calibration_errors_equal_their_definitions():
     predictive, y, _ = classification(n=150)
     probs, edges = predictive.probs, np.linspace(0, 1, 16)
     top, hit = probs.max(1), probs.argmax(1) == y
@@ -249,7 +249,7 @@ def test_calibration_errors_are_their_definitions():
     assert metrics.ece(predictive, y, 1).value == pytest.approx(abs(np.mean(hit) - np.mean(top)), rel=1e-9)
 
 
-def test_bins_are_closed_on_the_right():
+def test_calibration_bins_are_closed_on_the_right():
     """A half belongs below: gaps +0.5 there and −0.9 in the upper half do not cancel."""
     predictive = classes([[[0.0, 0.0], [0.0, np.log(9.0)]]])
     y = np.array([0, 0])
@@ -268,7 +268,7 @@ def test_risk_coverage_is_the_mean_risk_over_coverages():
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_detection_is_scikit_learns(ties):
+def test_ood_scores_agree_with_scikit_learn(ties):
     rng = np.random.default_rng(4)
     inside, outside = rng.normal(size=90), rng.normal(1, 1, 47)
     if ties:
@@ -284,7 +284,7 @@ def test_detection_is_scikit_learns(ties):
 
 
 @pytest.mark.parametrize(("metric", "case"), CASES)
-def test_a_weight_is_a_number_of_copies(metric, case):
+def test_weights_count_copies_of_rows(metric, case):
     predictive, y, weight = case
     copies = np.repeat(np.arange(len(y)), weight)
     weighted = metric(predictive, y, weight=weight)
@@ -297,7 +297,7 @@ def test_a_weight_is_a_number_of_copies(metric, case):
 
 
 @pytest.mark.parametrize(("metric", "case"), [c for c in CASES if c[0] is not metrics.adaptive_ece])
-def test_rows_are_the_derivative_by_weights(metric, case):
+def test_score_rows_are_derivatives_by_weights(metric, case):
     predictive, y, weight = case
     weight = weight + 1.0
     score = metric(predictive, y, weight=weight)
@@ -330,7 +330,7 @@ def naive_fixed(place, gap):
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_delongs_error_is_that_of_all_pairs(ties):
+def test_auroc_error_agrees_with_delong_over_all_pairs(ties):
     predictive, y, _ = classification(n=120, count=2, draws=1, tied=ties)
     score = predictive.probs[:, 1]
     above = score[y == 1][:, None] - score[y == 0]
@@ -384,11 +384,11 @@ def samples(metric, n=300):
     ],
     ids="rmse r2 nll auroc risk_coverage brier ood_auroc ood_aupr".split(),
 )
-def test_standard_errors_are_the_spread_over_data_sets(draw):
+def test_standard_errors_equal_the_spread_over_data_sets(draw):
     assert abs(simulated(draw)) < 4.6
 
 
-def test_paired_differences_have_the_paired_error():
+def test_paired_difference_has_the_paired_error():
     first, y, weight = regression(seed=0)
     second = regression(seed=1)[0]
     pair = [metrics.nll(one, y) for one in (first, second)]
@@ -398,15 +398,15 @@ def test_paired_differences_have_the_paired_error():
     assert difference.value / difference.se == pytest.approx(test.statistic, rel=1e-9)
     weighted = [metrics.rmse(one, y, weight=weight) for one in (first, second)]
     assert metrics.paired(*weighted, weight=weight).value == pytest.approx(weighted[0].value - weighted[1].value)
-    with pytest.raises(ValueError, match="weights that both"):
+    with pytest.raises(ValueError, match="weights with which both"):
         metrics.paired(*weighted)
     with pytest.raises(ValueError, match="the same rows"):
         metrics.paired(pair[0], metrics.nll(*regression(n=61)[:2]))
-    with pytest.raises(ValueError, match="have rows"):
+    with pytest.raises(ValueError, match="the same rows"):
         metrics.paired(*[metrics.ood_fpr95([0.0], [1.0])] * 2)
 
 
-def test_the_error_of_a_paired_rmse_is_the_spread_over_data_sets():
+def test_paired_rmse_error_equals_the_spread_over_data_sets():
     def draw(rng, n=400):
         x, noise = rng.normal(size=(2, n, 1))
         scores = [metrics.rmse(gaussians(a * x[None], np.ones((1, n, 1))), x + noise) for a in (1.0, 0.7)]
@@ -445,7 +445,7 @@ def test_classification_scorecard():
         assert (card[name], card[f"{name}_se"]) == getattr(metrics, name)(predictive, y, weight=weight)[:2]
 
 
-def test_scorecards_leave_out_what_is_not_defined():
+def test_scorecard_leaves_out_undefined_scores():
     predictive, y, _ = regression()
     assert set(metrics.scorecard(rows_of(predictive, [0]), y[:1])) == (
         {"n", "rmse", "mae", "nll", "crps", "mean_width_90"} | {f"coverage_{level}" for level in (50, 80, 90, 95)}
@@ -469,7 +469,7 @@ def test_scorecards_leave_out_what_is_not_defined():
     assert {"auroc", "auroc_se"} & set(metrics.scorecard(rows_of(predictive, rare), y[rare])) == {"auroc"}
 
 
-def test_a_density_of_zero_costs_infinitely_much(monkeypatch):
+def test_nll_of_a_zero_density_is_infinite(monkeypatch):
     predictive, y, _ = regression()
     monkeypatch.setattr(Predictive, "log_prob", lambda self, y: np.where(np.arange(60) == 7, -np.inf, -1.0))
     card = metrics.scorecard(predictive, y)
@@ -502,7 +502,7 @@ def test_perfect_predictions():
         (np.full((60, 2), "cat"), "y has 'cat' in row 0"),
     ],
 )
-def test_bad_targets_are_refused(metric, y, words):
+def test_scores_reject_invalid_targets(metric, y, words):
     with pytest.raises(ValueError, match=words):
         metric(regression()[0], y)
 
@@ -519,19 +519,19 @@ def test_bad_targets_are_refused(metric, y, words):
         (np.full(60, np.nan), "y is missing in 60 of 60 rows"),
     ],
 )
-def test_bad_classes_are_refused(metric, y, words):
+def test_scores_reject_invalid_classes(metric, y, words):
     with pytest.raises(ValueError, match=words):
         metric(classification()[0], y)
 
 
 @pytest.mark.parametrize("weight", [np.ones(59), -np.ones(60), np.zeros(60), np.full(60, np.nan), np.ones((60, 1))])
-def test_bad_weights_are_refused(weight):
+def test_scores_reject_invalid_weights(weight):
     for (predictive, y, _), metric in ((regression(), metrics.rmse), (classification(), metrics.ece)):
-        with pytest.raises(ValueError, match="weight is 60 finite numbers"):
+        with pytest.raises(ValueError, match="weight must be 60 finite numbers"):
             metric(predictive, y, weight=weight)
 
 
-def test_other_bad_arguments_are_refused():
+def test_scores_reject_other_invalid_arguments():
     predictive, y, _ = regression()
     labeled, labels, _ = classification()
     broken = gaussians(np.full((1, 60, 2), np.nan), np.ones((1, 60, 2)))
@@ -544,10 +544,10 @@ def test_other_bad_arguments_are_refused():
         (lambda: metrics.ece(labeled, labels, 0), "bins"),
         (lambda: metrics.adaptive_ece(labeled, labels, 2.5), "bins"),
         (lambda: metrics.coverage(predictive, y, 1.0), "coverage is a probability"),
-        (lambda: metrics.pinball(predictive, y, 0.0), "quantile wants"),
+        (lambda: metrics.pinball(predictive, y, 0.0), "quantile needs"),
         (lambda: metrics.ood_auroc([], [1.0]), "at least one number"),
-        (lambda: metrics.ood_aupr([np.nan], [1.0]), "none of them NaN"),
-        (lambda: metrics.ood_fpr95([[1.0]], [1.0]), "1-D"),
+        (lambda: metrics.ood_aupr([np.nan], [1.0]), "no NaN"),
+        (lambda: metrics.ood_fpr95([[1.0]], [1.0]), "one for each row"),
     ):
         with pytest.raises(ValueError, match=words):
             call()

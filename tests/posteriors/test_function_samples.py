@@ -61,7 +61,7 @@ POSTERIORS = {
 
 @pytest.mark.parametrize("name", POSTERIORS)
 @pytest.mark.parametrize("count", [24, 200])
-def test_what_is_held_does_not_change_a_bit(monkeypatch, name, count):
+def test_answers_are_invariant_to_what_is_held_in_memory(monkeypatch, name, count):
     monkeypatch.setattr(function_samples, "GROUP", 64)  # several groups of draws
     held = answers(POSTERIORS[name](), count=count)
     monkeypatch.setattr(function_samples, "HELD", 0)
@@ -78,7 +78,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("kind", [cloud, dropped], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_few_rows_have_the_bits_they_have_among_many(name, kind):
+def test_answers_are_invariant_to_the_number_of_rows(name, kind):
     """The programs for few rows and for many differ in their shapes."""
     posterior = kind(NETWORKS[name]())
     complete = answers(posterior)
@@ -88,7 +88,7 @@ def test_a_few_rows_have_the_bits_they_have_among_many(name, kind):
 
 
 @pytest.mark.parametrize("group", [7, 1024])
-def test_readings_over_groups_are_those_of_all_draws(monkeypatch, group):
+def test_reductions_over_groups_equal_those_over_all_draws(monkeypatch, group):
     """Against float64 sums over the draws themselves, among them some that are all alike."""
     monkeypatch.setattr(function_samples, "GROUP", group)
     rng = np.random.default_rng(1)
@@ -107,7 +107,7 @@ def test_readings_over_groups_are_those_of_all_draws(monkeypatch, group):
     assert np.all(np.abs(drawn.mean(0) - m.mean(0)) < 4.6 * np.sqrt((s**2).mean(0) + m.var(0)) / np.sqrt(20_000))
 
 
-def test_draws_are_those_that_sample_gives(key):
+def test_predict_evaluates_the_draws_of_sample(key):
     """The functions that predict evaluates have the params of ``sample``, whatever is evaluated side by side."""
     for posterior in (cloud(network()), dropped(network()), dropped(network((64, 64)))):
         params = posterior.sample(key, 30)
@@ -118,7 +118,7 @@ def test_draws_are_those_that_sample_gives(key):
         np.testing.assert_allclose(found["scale"], exact["scale"], rtol=1e-6)
 
 
-def test_a_posterior_of_ones_own_needs_no_more_than_sample(key):
+def test_custom_posterior_needs_only_model_and_sample(key):
     class Own:
         model = cloud(network()).model
 
@@ -130,7 +130,7 @@ def test_a_posterior_of_ones_own_needs_no_more_than_sample(key):
     np.testing.assert_allclose(own, plain, rtol=1e-5, atol=1e-5)
 
 
-def test_parameters_that_depend_on_the_draw_are_counted():
+def test_varying_parameters_counts_those_that_depend_on_the_draw():
     seed = np.zeros(2, np.uint32)
     assert function_samples.varying_parameters(cloud(network()), seed) == 3 * 16 + 16 + 16 + 1 + 1
     assert function_samples.varying_parameters(dropped(network()), seed) == 16
@@ -141,11 +141,11 @@ def test_parameters_that_depend_on_the_draw_are_counted():
 @pytest.mark.parametrize(
     ("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)]
 )
-def test_lines_leave_little_over(count, most, lines):
+def test_draws_per_line_leaves_few_left_over(count, most, lines):
     assert function_samples.draws_per_line(count, most) == lines
 
 
-def test_params_may_have_none_in_them():
+def test_parameters_may_contain_none():
     """As modules of Equinox have where a field holds no array: masks fall on the same weights."""
 
     def answer(**beside):
@@ -181,7 +181,7 @@ for rows, count in ((1100, 100), (15_000, 10_000)):
 
 
 @pytest.mark.slow
-def test_ten_thousand_draws_are_not_held():
+def test_ten_thousand_draws_are_not_held_in_memory():
     """z of 10,000 draws at 15,000 rows would take 1,200 MB."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=dict(os.environ))
     assert done.returncode == 0, done.stderr[-2000:]

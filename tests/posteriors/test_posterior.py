@@ -38,7 +38,7 @@ GAUSSIANS = {
 
 
 @pytest.mark.parametrize("name", GAUSSIANS)
-def test_gaussians_have_their_mean_and_covariance(name):
+def test_normal_posteriors_have_their_mean_and_covariance(name):
     posterior, covariance = GAUSSIANS[name]
     found = vectors(posterior.sample(jax.random.key(2), DRAWS)) - vectors(jax.tree.map(lambda a: a[None], MEAN))
     sd = np.sqrt(np.diag(covariance))
@@ -48,7 +48,7 @@ def test_gaussians_have_their_mean_and_covariance(name):
 
 
 @pytest.mark.parametrize("finite", [True, False])
-def test_a_gamma_precision_is_drawn_anew_for_each_draw(finite):
+def test_gamma_precision_is_drawn_independently_for_each_draw(finite):
     points = dubito.Samples(MODEL, jax.tree.map(lambda a: jnp.stack([a, a + 1]), MEAN))
     part = points if finite else GAUSSIANS["dense"][0]
     posterior = dubito.GammaNoisePosterior(MODEL, part, jnp.full(1, 6.0), jnp.full(1, 3.0))
@@ -62,7 +62,7 @@ def test_a_gamma_precision_is_drawn_anew_for_each_draw(finite):
     assert abs(np.corrcoef(own, tau)[0, 1]) < 4.6 / np.sqrt(DRAWS)
 
 
-def test_a_gamma_precision_makes_the_predictive_students():
+def test_gamma_precision_makes_the_predictive_students_t():
     """One function with τ ~ Gamma(a, b): y ~ f + √(b/a) t with 2a degrees of freedom."""
     from scipy import stats
 

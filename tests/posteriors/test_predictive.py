@@ -12,7 +12,7 @@ from scipy import optimize, stats
 import dubito
 import dubito.models.likelihoods.by_name
 from dubito import calibration, conformal, decisions, metrics
-from dubito.posteriors.base import Mixture, Samples, stratified
+from dubito.posteriors.base import Mixture, Samples, stratified_indices
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.posteriors.predictive import Predictive
 
@@ -34,7 +34,7 @@ def mixture_cdf(answer, y):
 
 
 @pytest.mark.parametrize(("shift", "scale"), [(0.0, 1.0), (SHIFT, SCALE)], ids=["standard", "units"])
-def test_quantiles_are_the_roots_of_the_mixtures_cdf(shift, scale):
+def test_quantiles_are_roots_of_the_mixture_cdf(shift, scale):
     answer = gaussian_answer(shift=shift, scale=scale)
     means, scales = answer.components()
     probabilities = [0.001, 0.05, 0.25, 0.5, 0.9, 0.999]
@@ -91,7 +91,7 @@ PROBABILITIES = np.concatenate([[1e-6, 1e-4], np.linspace(0.01, 0.99, 15), [1 - 
     ],
     ids=["gaussian", "heteroscedastic", "t4", "t10"],
 )
-def test_quantiles_of_hard_mixtures(likelihood, truth, draws):
+def test_quantiles_of_ill_conditioned_mixtures_are_exact(likelihood, truth, draws):
     """The exact cdf within a few float32 on both sides of the answer holds q, and quantiles rise with q."""
     answer = hard_answer(likelihood, draws)
     found = answer.quantile(PROBABILITIES)
@@ -110,7 +110,7 @@ def test_quantiles_of_hard_mixtures(likelihood, truth, draws):
     assert np.all(rise >= -2 * step * np.abs(found[1:]))
 
 
-def test_quantiles_where_no_density_is():
+def test_quantiles_exist_where_the_density_vanishes():
     """Half the draws far from the others: every point between has the cdf ½, and 0.4 and 0.6 lie in the halves."""
     z = {"mean": np.float32([[[-1e6]], [[1e6]]]), "scale": np.full((2, 1, 1), 1e-3, np.float32)}
     low, middle, high = Predictive(dubito.Gaussian(), z, np.zeros(1), np.ones(1)).quantile([0.4, 0.5, 0.6])[:, 0]
@@ -125,18 +125,18 @@ def test_interval_is_equal_tailed():
 
 
 @pytest.mark.parametrize("q", [0.0, 1.0, -0.1, np.nan, [0.5, 1.0]])
-def test_quantiles_want_probabilities(q):
+def test_quantile_rejects_invalid_probabilities(q):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         gaussian_answer().quantile(q)
 
 
 @pytest.mark.parametrize("coverage", [0, 1, 1.5, np.nan])
-def test_intervals_want_probabilities(coverage):
+def test_interval_rejects_invalid_coverage(coverage):
     with pytest.raises(ValueError, match="strictly between 0 and 1"):
         gaussian_answer().interval(coverage)
 
 
-def test_log_prob_is_the_mixtures_in_the_targets_units():
+def test_log_prob_is_that_of_the_mixture_in_the_target_units():
     """The targets' noises are independent given a draw: densities are multiplied before they are averaged."""
     answer = gaussian_answer(shift=SHIFT, scale=SCALE)
     means, scales = answer.components()
@@ -145,7 +145,7 @@ def test_log_prob_is_the_mixtures_in_the_targets_units():
     np.testing.assert_allclose(answer.log_prob(y), exact, rtol=2e-6, atol=5e-6)
 
 
-def test_units_shift_and_scale_everything():
+def test_all_answers_are_equivariant_to_units():
     plain, moved = gaussian_answer(), gaussian_answer(shift=SHIFT, scale=SCALE)
     y = plain.mean + 0.3
     np.testing.assert_allclose(moved.log_prob(SHIFT + SCALE * y), plain.log_prob(y) - np.log(SCALE).sum(), atol=5e-6)
@@ -158,7 +158,7 @@ def test_units_shift_and_scale_everything():
     np.testing.assert_allclose(moved.sample(key, 3), SHIFT + SCALE * plain.sample(key, 3), rtol=1e-12)
 
 
-def test_moments_are_the_mixtures():
+def test_moments_are_those_of_the_mixture():
     answer = gaussian_answer(shift=SHIFT, scale=SCALE)
     means, scales = answer.components()
     np.testing.assert_allclose(answer.mean, means.mean(0), rtol=1e-6)
@@ -167,7 +167,7 @@ def test_moments_are_the_mixtures():
     np.testing.assert_allclose(answer.variance, (scales**2 + means**2).mean(0) - means.mean(0) ** 2, rtol=1e-5)
 
 
-def test_variance_is_that_of_samples():
+def test_variance_agrees_with_samples():
     answer, count = gaussian_answer(shift=SHIFT, scale=SCALE), 40_000
     d = answer.sample(jax.random.key(1), count) - answer.mean
     assert d.shape == (count, 5, 2)
@@ -195,7 +195,7 @@ def test_class_probabilities_and_samples_agree():
     assert np.all(np.abs(shares - answer.probs) < 4.6 * np.sqrt(answer.variance / 20_000))
 
 
-def test_the_density_of_the_impossible_is_zero_not_nan():
+def test_log_prob_of_impossible_values_is_not_nan():
     assert np.all(gaussian_answer().log_prob(np.full((5, 2), 1e25)) < -1e30)
 
 
@@ -250,7 +250,7 @@ SUBSETS = {
 
 @pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
 @pytest.mark.parametrize("rows", SUBSETS)
-def test_neither_order_nor_number_of_rows_changes_a_bit(posteriors, complete, name, rows):
+def test_predictions_are_invariant_to_order_and_number_of_rows(posteriors, complete, name, rows):
     index = SUBSETS[rows]
     found = everything(posteriors[name], X[index], targets(name)[index])
     for what, values in found.items():
@@ -258,7 +258,7 @@ def test_neither_order_nor_number_of_rows_changes_a_bit(posteriors, complete, na
 
 
 @pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
-def test_one_row_alone_has_the_bits_it_has_among_others(posteriors, complete, name):
+def test_predictions_of_one_row_are_invariant_to_batch_composition(posteriors, complete, name):
     for index in (0, 77, 1400):
         found = everything(posteriors[name], X[[index]], targets(name)[[index]])
         for what, values in found.items():
@@ -290,11 +290,11 @@ def test_no_rows_have_an_empty_density(posteriors):
 def test_indices_are_stratified():
     """Each of 3 appears 2 or 3 times in 7, and who gets the one more is uniform; none twice where there are enough."""
     keys = jax.random.split(jax.random.key(10), 600)
-    drawn = np.asarray(jax.jit(jax.vmap(lambda k: stratified(k, 3, 7)))(keys))
+    drawn = np.asarray(jax.jit(jax.vmap(lambda k: stratified_indices(k, 3, 7)))(keys))
     counts = np.stack([(drawn == k).sum(1) for k in range(3)], axis=1)
     assert np.all((counts == 2) | (counts == 3)) and np.all(counts.sum(1) == 7)
     assert np.all(np.abs((counts == 3).mean(0) - 1 / 3) < 4.6 * np.sqrt(2 / 9 / 600))
-    few = np.asarray(jax.jit(jax.vmap(lambda k: stratified(k, 5, 3)))(keys))
+    few = np.asarray(jax.jit(jax.vmap(lambda k: stratified_indices(k, 5, 3)))(keys))
     assert all(len(set(row)) == 3 for row in few)
 
 
@@ -328,7 +328,7 @@ def test_mixtures_take_equal_shares_of_their_parts():
     assert len(set(shares)) == 1 and sum(shares) >= 100
 
 
-def test_enumerated_mixtures_take_equal_shares_too():
+def test_enumerated_mixtures_take_equal_shares():
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
     parts = (Samples(model, {"w": jnp.float32([1])}), Samples(model, {"w": jnp.float32([0, 0, 0])}))
     assert np.mean(Mixture(model, parts).sample(jax.random.key(0))["w"]) == 0.5
@@ -377,7 +377,7 @@ def test_quantiles_cdf_and_log_prob_are_exact_far_from_zero(name, center, draws)
     assert np.all(upper - lower >= 0.999 * 2 * truth.ppf(0.95) * scale.min(0))
 
 
-def test_intervals_hold_when_one_draw_is_far_away():
+def test_quantiles_are_exact_if_one_draw_is_far_away():
     """A wild draw moves the mean far from where the interval lies, and float32 from there resolves nothing."""
     mean = np.float32(np.r_[np.random.default_rng(0).normal(size=39), 1e9])[:, None, None]
     z = {"mean": mean, "scale": np.full_like(mean, 0.5)}
@@ -423,7 +423,7 @@ def test_one_target_has_one_axis_and_columnwise_has_two():
         answer.cdf(y[None])
 
 
-def test_variance_is_honest_where_no_number_holds_it():
+def test_variance_that_overflows_is_infinite():
     z = {"mean": np.zeros((2, 3, 1), np.float32), "scale": np.ones((2, 3, 1), np.float32)}
     answer = Predictive(dubito.Gaussian(), z, np.zeros(1), np.full(1, 1e200))
     assert np.all(answer.epistemic == 0) and np.all(answer.aleatoric == np.inf) and np.all(answer.variance == np.inf)
@@ -431,7 +431,7 @@ def test_variance_is_honest_where_no_number_holds_it():
 
 
 @pytest.mark.parametrize("name", ["poisson", "negative-binomial"])
-def test_counts_beyond_all_numbers_have_no_density_and_cdf_one(name):
+def test_counts_beyond_float32_have_zero_density_and_cdf_one(name):
     likelihood = dubito.LIKELIHOODS[name].make(1)
     z = {"log_mean": np.ones((2, 1, 1), np.float32), "dispersion": np.ones((2, 1, 1), np.float32)}
     answer = Predictive(likelihood, z, np.zeros(1), np.ones(1))
@@ -502,13 +502,13 @@ def test_labels_and_codes_give_the_same_scores(make):
         (np.zeros((4, 3)), "one class per row"),
     ],
 )
-def test_what_is_neither_label_nor_code_is_refused(y, words):
+def test_class_scores_reject_values_that_are_neither_label_nor_code(y, words):
     for function in (metrics.scorecard, Predictive.log_prob, calibration.isotonic, decisions.losses):
         with pytest.raises(ValueError, match=words):
             function(*((known_classes(), y)))
 
 
-def test_labels_win_over_codes():
+def test_labels_take_precedence_over_codes():
     answer = known_classes((1, 2, 3))
     np.testing.assert_array_equal(answer.log_prob([1, 2, 2, 1]), answer.columnwise.log_prob([0, 1, 1, 0]))
     np.testing.assert_array_equal(answer.log_prob([0, 1, 1, 0]), answer.columnwise.log_prob([0, 1, 1, 0]))
@@ -517,7 +517,7 @@ def test_labels_win_over_codes():
 
 
 @pytest.mark.parametrize("make", [np.array, pd.Series, pl.Series, pa.array])
-def test_missing_targets_of_regression_are_refused(make):
+def test_missing_targets_of_regression_are_rejected(make):
     answer = far_answer(dubito.Gaussian(), 0.0, rows=3)[0]
     for y in (make([1.0, None, 2.0]) if make is not np.array else np.array([1.0, np.nan, 2.0]), [1.0, None, 2.0]):
         with pytest.raises(ValueError, match=r"y is missing in 1 of 3 rows \(row 1\)"):

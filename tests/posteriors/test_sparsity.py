@@ -44,16 +44,16 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_zeros_are_counted(name):
+def test_sparsity_counts_zeros(name):
     posterior, exact = CASES[name]
     found = dubito.sparsity(posterior)
     assert list(found) == list(exact)
     np.testing.assert_allclose(list(found.values()), list(exact.values()), rtol=1e-12)
 
 
-def test_a_network_without_weights_has_no_sparsity():
+def test_sparsity_rejects_a_network_without_weights():
     posterior = dubito.Samples(MODEL, {"network": {"b": jnp.zeros((1, 3))}, "likelihood": {}})
-    with pytest.raises(ValueError, match="none"):
+    with pytest.raises(ValueError, match="no weights"):
         dubito.sparsity(posterior)
 
 
@@ -75,5 +75,5 @@ def test_l1_makes_zeros_and_l2_does_not(key):
     assert dubito.sparsity(by_l2) == {"layer_0/w": 0.0, "layer_1/w": 0.0, "all": 0.0}
 
 
-def test_prune_takes_the_share_it_is_told():
+def test_prune_removes_the_given_fraction():
     assert dubito.sparsity(dubito.prune(normals(FULL, jax.tree.map(jnp.ones_like, FULL)), 0.75))["all"] == 0.75

@@ -1,21 +1,22 @@
 """Calibration after training, from held-out rows.
 
-Each function takes the predictive distribution of held-out rows and their y, and returns a map, a frozen dataclass of plain
-numbers, that turns the predictive distribution of any rows into a calibrated one:
+Each function takes the predictive distribution of held-out rows and their y. It returns a map, a
+frozen dataclass of plain numbers, from the predictive distribution of any rows to a calibrated one:
 
     calibrate = temperature(model.predictive(X_held_out), y_held_out)
     answer = calibrate(model.predictive(X_new))
 
-Rows used for training or for early stopping are not held out: on them a fit looks better than it is. A row of ``weight`` 0
-counts as absent.
+Rows used for training or for early stopping are not held out: on them a fit looks better than it
+is. A row of ``weight`` 0 counts as absent.
 """
 
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,46 +24,50 @@ from jaxtyping import Array, Float, Int
 from scipy.special import ndtr, ndtri
 from sklearn.isotonic import IsotonicRegression
 
-from dubito._check import check_choice
+from dubito._check import check_choice, check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.evaluation.calibration_base import Calibration
+from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores
 from dubito.evaluation.conformal import split_conformal
-from dubito.evaluation.quantile_recalibration import RecalibratedPredictive, normal_scores
 from dubito.evaluation.validation import check_predictive
+from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
 from dubito.posteriors.predictive import Predictive
-from dubito.posteriors.predictive_base import PredictiveDistribution, shared_fields
+from dubito.posteriors.predictive_base import PredictiveDistribution, Rows, shared_fields
 from dubito.posteriors.temperature import best_temperature
 
 FAR = 1e3  # normal scores: where the outer straight lines end
 MIN_ROWS = 10  # to recalibrate quantiles
-TINY = float(np.finfo(np.float32).tiny)  # a probability that is not told from 0
+TINY = float(np.finfo(np.float32).tiny)  # the smallest probability that is distinguished from 0
+
+Line: TypeAlias = tuple[float, ...]
+Knots: TypeAlias = tuple[tuple[Line, Line], ...]
 
 
 def temperature(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> "Temperature":
     """Temperature scaling: the T within e^±4 that minimizes the held-out −log (1/S) Σ_s softmax(f_s/T)_y.
 
-    The mean over draws is inside the logarithm. One more row, which could be of any class, is added: so the probabilities stay
-    below 1 where every held-out row is predicted correctly.
+    The mean over draws is inside the logarithm. A pseudo-row with a uniform class is added, so that
+    the probabilities stay below 1 if every held-out row is predicted correctly.
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of held-out rows.
-    y
+    y : array
         Their n labels or codes; not every class need occur.
-    weight
+    weight : array, optional
         Weights of the rows, (n,); None: all 1.
 
     Returns
     -------
     Temperature
+        The calibration.
 
     Raises
     ------
     ValueError
-        Where y does not fit the predictive distribution.
+        If y does not fit the predictive distribution.
 
     References
     ----------
@@ -70,7 +75,7 @@ def temperature(predictive: PredictiveDistribution, y: Any, *, weight: Any = Non
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
 
-    def log_probs(temperature):
+    def log_probs(temperature: float) -> tuple[Rows, Rows]:
         answer = Temperature(float(temperature))(predictive)
         return answer.log_prob(y), np.log(np.maximum(answer.probs, TINY)).mean(1)
 
@@ -81,37 +86,44 @@ def temperature(predictive: PredictiveDistribution, y: Any, *, weight: Any = Non
 class Temperature(Calibration):
     """One temperature for the logits of every draw: p̄ = (1/S) Σ_s softmax(f_s/T). T > 1 flattens, T < 1 sharpens.
 
-    Every draw is tempered, not their mean, so that entropy still splits into an aleatoric and an epistemic part, as with the
-    temperature of a ``CrossFit``. T near 0 leaves the votes of the draws.
+    Every draw is tempered, not their mean, so that entropy still splits into an aleatoric and an
+    epistemic part, as with the temperature of a ``CrossFit``. T near 0 leaves the votes of the
+    draws.
 
     Parameters
     ----------
-    temperature
+    temperature : float
         T, positive.
     """
 
     temperature: float
 
     def check(self, likelihood: Any, columns: int) -> None:
-        del columns
         _expect(likelihood.task == "classification", "a temperature is for classes")
         _expect(0 < self.temperature < math.inf, f"a temperature is a positive number, got {self.temperature!r}")
 
     def __call__(self, predictive: Any) -> PredictiveDistribution:
-        _fits(self, predictive)
-        if set(predictive.draws.one) != {"logits"}:
-            raise ValueError(
-                f"a temperature divides logits, of which {type(predictive.likelihood).__name__} has none: use isotonic"
-            )
-        return replace(
-            predictive, likelihood=Tempered(predictive.likelihood, self.temperature, predictive.likelihood.classes)
-        )
+        _check_fits(self, predictive)
+        own = predictive.likelihood
+        problem = f"temperature scaling needs logits, and {type(own).__name__} has none. Use isotonic."
+        _expect(set(predictive.draws.one) == {"logits"}, problem)
+        return replace(predictive, likelihood=Tempered(own, self.temperature, own.classes))
 
 
 @register_dataclass
 @dataclass(frozen=True)
-class Tempered(ClassLikelihood):
-    """A likelihood of classes whose logits are divided by ``temperature``."""
+class Tempered(WithoutParameters, ClassLikelihood):
+    """A likelihood of classes whose logits are divided by a temperature.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The likelihood of classes, with z = {"logits": ...}.
+    temperature : float
+        The divisor.
+    classes : int
+        The number of classes.
+    """
 
     likelihood: Any
     temperature: float
@@ -121,95 +133,92 @@ class Tempered(ClassLikelihood):
     def width(self) -> int:
         return self.likelihood.width
 
-    def init(self) -> Params:
-        return self.likelihood.init()
-
-    def log_prior(self, phi: Params) -> Float[Array, ""]:
-        return self.likelihood.log_prior(phi)
-
-    def join(self, f: Float[Array, "rows outputs"], phi: Params) -> dict[str, Array]:
+    def join(self, f: Float[Array, "rows outputs"], phi: Params) -> OutcomeParams:
         return self.likelihood.join(f, phi)
 
-    def log_prob(self, z: dict[str, Array], y: Array) -> Float[Array, "rows"]:
+    def log_prob(self, z: OutcomeParams, y: Array) -> Float[Array, " rows"]:
         return self.likelihood.log_prob(self._divided(z), y)
 
-    def mean(self, z: dict[str, Array]) -> Float[Array, "rows classes"]:
+    def mean(self, z: OutcomeParams) -> Float[Array, "rows classes"]:
         return self.likelihood.mean(self._divided(z))
 
-    def sample(self, key: Key, z: dict[str, Array]) -> Int[Array, "rows"]:
+    def sample(self, key: Key, z: OutcomeParams) -> Int[Array, " rows"]:
         return self.likelihood.sample(key, self._divided(z))
 
-    def _divided(self, z: dict[str, Array]) -> dict[str, Array]:
+    def _divided(self, z: OutcomeParams) -> OutcomeParams:
         return {"logits": z["logits"] / jnp.asarray(self.temperature, z["logits"].dtype)}
 
 
 def isotonic(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> "Isotonic":
     """Isotonic calibration: scikit-learn's IsotonicRegression of 1{y = k} on p_k, one for each class k.
 
-    It needs hundreds of rows for each class. A class that y does not have gets the probability 1/(n + 1).
+    It needs hundreds of rows for each class. A class that does not occur in y gets the probability
+    1/(n + 1).
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of held-out rows.
-    y
+    y : array
         Their n labels or codes.
-    weight
+    weight : array, optional
         Weights of the rows, (n,); None: all 1.
 
     Returns
     -------
     Isotonic
+        The calibration.
 
     Raises
     ------
     ValueError
-        Where y does not fit the predictive distribution.
+        If y does not fit the predictive distribution.
 
     References
     ----------
-    Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates, KDD 2002.
+    Zadrozny & Elkan, Transforming classifier scores into accurate multiclass probability estimates,
+    KDD 2002.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     knots = []
     for k, p in enumerate(predictive.probs.T):
         found = IsotonicRegression(out_of_bounds="clip").fit(p, y == k, sample_weight=weight)
         knots.append((tuple(found.X_thresholds_.tolist()), tuple(found.y_thresholds_.tolist())))
-    return Isotonic(tuple(knots), float(1 / (1 + _rows(weight))))
+    return Isotonic(tuple(knots), float(1 / (1 + _effective_rows(weight))))
 
 
 @dataclass(frozen=True)
 class Isotonic(Calibration):
     """For each class an increasing piecewise linear map of its probability; the results are normalized to sum to 1.
 
-    The calibrated predictive distribution has one draw: the entropy no longer splits, and the mutual information is 0.
+    The calibrated predictive distribution has one draw: the entropy no longer splits, and the
+    mutual information is 0.
 
     Parameters
     ----------
-    knots
+    knots : tuple
         For each class the knots (p, frequency), two tuples of numbers.
-    floor
-        The smallest probability before normalization: what n rows have not shown may still happen.
+    floor : float
+        The smallest probability before normalization: what did not occur in n rows may still occur.
     """
 
-    knots: tuple
+    knots: Knots
     floor: float
 
     def check(self, likelihood: Any, columns: int) -> None:
         _expect(likelihood.task == "classification", "isotonic maps of probabilities are for classes")
         _expect(len(self.knots) == columns, f"{len(self.knots)} isotonic maps are not for {columns} classes")
         _expect(0 < self.floor < 1, f"a floor is a probability between 0 and 1, got {self.floor!r}")
-        _expect(_numbers(self.knots), "knots are pairs of tuples of numbers")
-        for p, frequency in self.knots:
+        for p, frequency in _check_knots(self.knots):
             levels = 0, *frequency, 1
             rising = all(a < b for a, b in pairwise(p)) and all(a <= b for a, b in pairwise(levels))
             _expect(rising and 0 < len(p) == len(frequency), "the knots of an isotonic map rise, frequencies up to 1")
 
     def __call__(self, predictive: Any) -> PredictiveDistribution:
-        _fits(self, predictive)
+        _check_fits(self, predictive)
         columns = [np.interp(p, *knots) for p, knots in zip(predictive.probs.T, self.knots, strict=True)]
         p = np.maximum(np.stack(columns, axis=1), self.floor)
-        logits = np.log(p).astype(np.float32)  # softmax makes shares of them
+        logits = np.log(p).astype(np.float32)  # normalized by the softmax
         return replace(predictive, likelihood=Categorical(len(columns)), draws={"logits": logits[None]})
 
 
@@ -218,62 +227,62 @@ def quantiles(
 ) -> "Quantiles":
     """Recalibrated quantiles: maps that make the held-out F(y) uniform, for each target.
 
-    First the distribution is widened (or narrowed) around its mean by the root mean square of (y − mean)/std, which brings
-    the F(y) of the rows to where float32 distinguishes them. Then these are compared with a uniform distribution at ``knots``
-    levels, equally spaced as normal scores, the outermost n^(−2/3) from 0 and 1. The map of the reference has a knot at every
-    row, so that it has no useful density.
+    First the distribution is widened (or narrowed) around its mean by the root mean square of
+    (y − mean)/std, which brings the F(y) of the rows to where float32 distinguishes them. Then
+    these are compared with a uniform distribution at ``knots`` levels, equally spaced as normal
+    scores, the outermost n^(−2/3) from 0 and 1. The map of the reference has a knot at every row,
+    so that it has no useful density.
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of held-out rows.
-    y
+    y : array
         Their targets, (n,) or (n, K).
-    weight
+    weight : array, optional
         Weights of the rows, (n,); None: all 1.
-    knots
-        How many; None: the cube root of the number of rows, between 3 and 30. More follow the rows more closely; where nothing is
-        to be corrected they cost about knots/2n nats.
+    knots : int, optional
+        How many; None: the cube root of the number of rows, between 3 and 30. More follow the rows
+        more closely; if nothing is to be corrected they cost about knots/2n nats.
 
     Returns
     -------
     Quantiles
+        The calibration.
 
     Raises
     ------
     ValueError
-        For fewer than 10 rows, for counts, and where y does not fit the predictive distribution.
+        For fewer than 10 rows, for counts, and if y does not fit the predictive distribution.
 
     References
     ----------
-    Kuleshov, Fenner & Ermon, Accurate uncertainties for deep learning using calibrated regression, ICML 2018, algorithm 1.
+    Kuleshov, Fenner & Ermon, Accurate uncertainties for deep learning using calibrated regression,
+    ICML 2018, algorithm 1.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
-    if predictive.discrete:
-        raise ValueError("F(y) of counts is in steps and never uniform: use split_conformal")
-    n = _rows(weight)
-    if n < MIN_ROWS:
-        raise ValueError(f"quantiles are recalibrated with at least {MIN_ROWS} rows, got {n:.3g} (in weight)")
+    problem = "the distribution function of counts is a step function and cannot be made uniform. Use split_conformal."
+    _expect(not predictive.discrete, problem)
+    n = _effective_rows(weight)
+    _expect(n >= MIN_ROWS, f"quantile recalibration needs at least {MIN_ROWS} rows; the weights amount to {n:.3g}")
     count = int(np.clip(round(n ** (1 / 3)), 3, 30)) if knots is None else knots
-    if count < 2 or count != int(count):
-        raise ValueError(f"knots is a whole number of at least 2, got {knots!r}")
+    check_whole("knots", count, 2)
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
     factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
-    if not np.all(factors > 0):
-        raise ValueError("every mean is y itself in the held-out rows: they were not held out, or have no noise")
+    problem = "the predicted means equal y in all held-out rows. The rows were used for training, or y has no noise."
+    _expect(np.all(factors > 0), problem)
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
     return Quantiles(tuple(factors.tolist()), tuple(_knots(u, weight, level) for u in normal_scores(f).T))
 
 
-def _knots(u: np.ndarray, weight: np.ndarray, level: np.ndarray) -> tuple[tuple, tuple]:
+def _knots(u: Rows, weight: Rows, level: Float[np.ndarray, " knots"]) -> tuple[Line, Line]:
     """(u, v): the scores u of the rows at which normal scores v = ``level`` should be, both rising."""
     u, weight = u[weight > 0], weight[weight > 0]
     order = np.argsort(u, kind="stable")
     place = (np.cumsum(weight[order]) - 0.5 * weight[order]) / weight.sum()
     found, group = np.unique(np.interp(ndtr(level), place, u[order]).round(6), return_inverse=True)
-    if len(found) < 2:
-        raise ValueError("F(y) is the same in (nearly) all held-out rows: it cannot be made uniform")
+    _expect(len(found) > 1, "F(y) is the same in (nearly) all held-out rows: it cannot be made uniform")
     return tuple(found.tolist()), tuple((np.bincount(group, level) / np.bincount(group)).tolist())
 
 
@@ -281,34 +290,34 @@ def _knots(u: np.ndarray, weight: np.ndarray, level: np.ndarray) -> tuple[tuple,
 class Quantiles(Calibration):
     """For each target a factor c and an increasing map R: the calibrated P(Y ≤ y) is R(F(mean + (y − mean)/c)).
 
-    R = Φ(g(Φ⁻¹(F))), with g piecewise linear through the knots, and outside with the slopes from the middle knot to the ends. So
-    a Gaussian that is too narrow or off by a constant is corrected exactly, tails included. Within 1e-7 of F = 0 and 1 R is a
-    straight line, as float32 does not resolve F there.
+    R = Φ(g(Φ⁻¹(F))), with g piecewise linear through the knots, and outside with the slopes from
+    the middle knot to the ends. So a Gaussian that is too narrow or off by a constant is corrected
+    exactly, tails included. Within 1e-7 of F = 0 and 1 R is a straight line, as float32 does not
+    resolve F there.
 
     Parameters
     ----------
-    factors
+    factors : tuple of float
         c of each target.
-    knots
+    knots : tuple
         For each target normal scores (u, v), two tuples of numbers.
     """
 
-    factors: tuple
-    knots: tuple
+    factors: Line
+    knots: Knots
 
     def check(self, likelihood: Any, columns: int) -> None:
         _expect(likelihood.task == "regression", "maps of quantiles are for regression")
         several = len(self.knots) == len(self.factors) == columns
         _expect(several, f"{len(self.knots)} maps of quantiles are not for {columns} targets")
         _expect(all(0 < c < math.inf for c in self.factors), f"factors are positive numbers, got {self.factors!r}")
-        _expect(_numbers(self.knots), "knots are pairs of tuples of numbers")
-        for u, v in self.knots:
+        for u, v in _check_knots(self.knots):
             steps = [b - a for each in (u, v) for a, b in pairwise(each)]
             _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")
             _expect(max(map(abs, (*u, *v))) < FAR, "the knots of a map of quantiles are normal scores")
 
     def __call__(self, predictive: Any) -> PredictiveDistribution:
-        _fits(self, predictive)
+        _check_fits(self, predictive)
         return RecalibratedPredictive(**shared_fields(predictive), predictive=predictive, calibration=self)
 
     @cached_property
@@ -318,57 +327,64 @@ class Quantiles(Calibration):
         for u, v in self.knots:
             left, right = len(u) // 2, (len(u) - 1) // 2
             low, high = (v[left] - v[0]) / (u[left] - u[0]), (v[-1] - v[right]) / (u[-1] - u[right])
-            u, v = (u[0] - FAR, *u, u[-1] + FAR), (v[0] - FAR * low, *v, v[-1] + FAR * high)
-            found.append((np.array(u), np.array(v)))
+            ends = (u[0] - FAR, *u, u[-1] + FAR), (v[0] - FAR * low, *v, v[-1] + FAR * high)
+            found.append((np.array(ends[0]), np.array(ends[1])))
         return found
 
 
-def _rows(weight: np.ndarray) -> float:
-    """How many equal weights say as much: (Σw)²/Σw²."""
+def _effective_rows(weight: Rows) -> float:
+    """The number of equal weights with the same variance of a mean: (Σw)²/Σw²."""
     return weight.sum() ** 2 / np.sum(weight**2)
 
 
-def _fits(calibration: Calibration, predictive: Any) -> None:
-    if not isinstance(predictive, Predictive):
-        raise ValueError(
-            "this calibration is for a predictive as it was fitted, not for one of conformal or mapped quantiles"
-        )
+def _check_fits(calibration: Calibration, predictive: Any) -> None:
+    problem = "the predictive is already calibrated. Pass the uncalibrated predictive."
+    _expect(isinstance(predictive, Predictive), problem)
     calibration.check(predictive.likelihood, predictive.columns)
 
 
-def _numbers(knots: tuple) -> bool:
+def _check_knots(knots: Knots) -> Knots:
     pairs = all(type(pair) is tuple and len(pair) == 2 for pair in knots)
-    return pairs and all(type(value) is float for pair in knots for line in pair for value in line)
+    numbers = pairs and all(type(value) is float for pair in knots for line in pair for value in line)
+    _expect(numbers, "knots are pairs of tuples of numbers")
+    return knots
 
 
-def _expect(true: bool, problem: str) -> None:
+def _expect(true: object, problem: str) -> None:
     if not true:
         raise ValueError(problem)
 
 
+METHODS: dict[str, Callable[..., Calibration]]
 METHODS = {"temperature": temperature, "isotonic": isotonic, "quantiles": quantiles, "conformal": split_conformal}
 
 
 def fit_calibration(
     predictive: PredictiveDistribution, y: Any, method: str | None = None, **options: Any
 ) -> Calibration:
-    """The calibration of a name.
+    """The calibration of a name, fitted to held-out rows.
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of held-out rows.
-    y
+    y : array
         Their targets, labels or codes.
-    method
-        A key of ``METHODS``; None: "temperature" for classes, "quantiles" for regression.
-    options
+    method : str, optional
+        A key of ``METHODS``; None: ``"temperature"`` for classes, ``"quantiles"`` for regression.
+    options : dict
         Keyword arguments of the method's function.
+
+    Returns
+    -------
+    Calibration
+        The calibration.
 
     Raises
     ------
     ValueError
-        For an unknown method, for options that it does not have, and where y does not fit the predictive distribution.
+        For an unknown method, for options that it does not have, and if y does not fit the
+        predictive distribution.
     """
     if method is None:
         method = "quantiles" if predictive.task == "regression" else "temperature"

@@ -1,21 +1,23 @@
-"""Acting on uncertainty: detecting out-of-distribution rows, abstaining, choosing what to label next, choosing what to try.
+"""Acting on uncertainty: out-of-distribution detection, abstaining, active learning, Thompson sampling.
 
-An uncertainty score gives each row of a predictive distribution a number, higher for more uncertainty. Those of
-``UNCERTAINTY_SCORES`` have names:
+An uncertainty score is one number per row of a predictive distribution, larger for more uncertain
+rows. Those of ``UNCERTAINTY_SCORES`` have names:
 
-======================  =============================================================================================
+======================  ============================================================================
 ``variance``            Var[y]: aleatoric and epistemic
 ``aleatoric``           its part due to noise in the data
 ``epistemic``           its part due to uncertainty about the weights
-``mutual_information``  between y and the weights, in nats; BALD (Houlsby et al. 2011, Gal et al. 2017). For classes
-                        H[p̄] − mean H[p_s]; for regression ½ Σ log(variance/aleatoric), as if all were Gaussian
+``mutual_information``  between y and the weights, in nats; BALD (Houlsby et al. 2011, Gal et al.
+                        2017). For classes H[p̄] − mean H[p_s]; for regression
+                        ½ Σ log(variance/aleatoric), as if all were Gaussian
 ``entropy``             H[p̄] in nats; classes only
 ``least_confidence``    1 − max p̄; classes only
 ``variation_ratio``     1 − the fraction of draws that vote for the modal class; classes only
-======================  =============================================================================================
+======================  ============================================================================
 
-The first three are sums over classes, or means over targets in units of their training variance (``predictive.scale``²).
-Instead of a name every function here takes one of your own, predictive -> (n,).
+The first three are sums over classes, or means over targets in units of their training variance
+(``predictive.scale``²). Every function here also takes your own function predictive -> (n,) in
+place of a name.
 """
 
 from collections.abc import Callable
@@ -26,47 +28,43 @@ import numpy as np
 from jaxtyping import Int
 from scipy import stats
 
+from dubito._check import check_whole
 from dubito._jax import prng
 from dubito._jax.types import Key
 from dubito.evaluation import metrics
-from dubito.evaluation.standard_errors import Rows, Score, precision_above, weighted_mean
-from dubito.evaluation.validation import check_predictive
-from dubito.posteriors.predictive_base import PredictiveDistribution
+from dubito.evaluation.standard_errors import Score, precision_above, weighted_mean
+from dubito.evaluation.validation import check_predictive, number_array
+from dubito.posteriors.predictive_base import PredictiveDistribution, Rows
 
 UncertaintyScore: TypeAlias = str | Callable[[Any], Any] | None
 
-LEVELS = 20  # shares of rows that a bound is tried at
+LEVELS = 20  # fractions of rows at which a bound is evaluated
 
 
-def _of_moments(variance: Callable[[Any], Rows], std: Callable[[Any], Rows]) -> Callable[[Any], Rows]:
-    """The score of a variance: its sum over classes, or its mean over targets in their standardized units."""
-
-    def summed(predictive: Any) -> Rows:
-        if predictive.task == "classification":
-            return variance(predictive).sum(1)
-        return np.mean((std(predictive.columnwise) / predictive.scale) ** 2, axis=1)
-
-    return summed
+def _total(predictive: Any, variance: np.ndarray, std: np.ndarray) -> Rows:
+    """The sum of a variance over classes, or its mean over targets in their standardized units."""
+    classes = predictive.task == "classification"
+    return variance.sum(1) if classes else np.mean((std / predictive.scale) ** 2, axis=1)
 
 
-def _mutual_information(predictive):
+def _mutual_information(predictive: Any) -> Rows:
     if predictive.task == "classification":
         return predictive.mutual_information
     answer = predictive.columnwise
     return 0.5 * np.sum(np.log1p((answer.epistemic_std / answer.aleatoric_std) ** 2), axis=1)
 
 
-UNCERTAINTY_SCORES: dict[str, Any] = {
-    "variance": _of_moments(lambda answer: answer.variance, lambda answer: answer.std),
-    "aleatoric": _of_moments(lambda answer: answer.aleatoric, lambda answer: answer.aleatoric_std),
-    "epistemic": _of_moments(lambda answer: answer.epistemic, lambda answer: answer.epistemic_std),
+UNCERTAINTY_SCORES: dict[str, Callable[[Any], Rows]] = {
+    "variance": lambda answer: _total(answer, answer.variance, answer.columnwise.std),
+    "aleatoric": lambda answer: _total(answer, answer.aleatoric, answer.columnwise.aleatoric_std),
+    "epistemic": lambda answer: _total(answer, answer.epistemic, answer.columnwise.epistemic_std),
     "mutual_information": _mutual_information,
-    "entropy": lambda predictive: predictive.entropy,
-    "least_confidence": lambda predictive: 1 - predictive.probs.max(1),
-    "variation_ratio": lambda predictive: predictive.variation_ratio,
+    "entropy": lambda answer: answer.entropy,
+    "least_confidence": lambda answer: 1 - answer.probs.max(1),
+    "variation_ratio": lambda answer: answer.variation_ratio,
 }
-OF_CLASSES = ("entropy", "least_confidence", "variation_ratio")
-OF_WEIGHTS = ("epistemic", "mutual_information", "variation_ratio")
+CLASS_SCORES = ("entropy", "least_confidence", "variation_ratio")
+WEIGHT_SCORES = ("epistemic", "mutual_information", "variation_ratio")
 
 
 def uncertainty_score(predictive: PredictiveDistribution, score: UncertaintyScore = None) -> Rows:
@@ -74,57 +72,62 @@ def uncertainty_score(predictive: PredictiveDistribution, score: UncertaintyScor
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of n rows.
-    score
-        A name of ``UNCERTAINTY_SCORES``, or a function predictive -> (n,). None is ``least_confidence`` for classes and
-        ``variance`` for regression: the uncertainty of being wrong, for whatever reason.
+    score : str or callable, optional
+        A name of ``UNCERTAINTY_SCORES``, or a function predictive -> (n,). None is
+        ``least_confidence`` for classes and ``variance`` for regression: the uncertainty from all
+        sources.
 
     Returns
     -------
     array
-        (n,), higher for more uncertainty.
+        (n,), larger for more uncertain rows.
 
     Raises
     ------
     ValueError
-        For an unknown name, one that the task does not have, and epistemic scores of a predictive distribution with one draw.
+        For an unknown name, one that the task does not have, and epistemic scores of a predictive
+        distribution with one draw.
     """
     classes = predictive.task == "classification"
-    score = ("least_confidence" if classes else "variance") if score is None else score
+    if score is None:
+        score = "least_confidence" if classes else "variance"
     if not callable(score):
-        known = [name for name in UNCERTAINTY_SCORES if classes or name not in OF_CLASSES]
+        known = [name for name in UNCERTAINTY_SCORES if classes or name not in CLASS_SCORES]
         if score not in known:
-            raise ValueError(f"score={score!r} is none of {predictive.task}: {', '.join(known)}, or a function")
-        if score in OF_WEIGHTS and len(predictive.draws) < 2:
-            raise ValueError(f"{score} is uncertainty about the weights, of which this predictive has one draw only")
-    compute: Any = score if callable(score) else UNCERTAINTY_SCORES[score]
-    found = np.asarray(compute(predictive), np.float64)
-    if found.shape != (len(predictive),) or np.any(np.isnan(found)):
-        raise ValueError(f"an uncertainty score is one number a row, none NaN; got shape {found.shape}")
+            names = ", ".join(known)
+            raise ValueError(f"{predictive.task} has no score={score!r}. Choose one of {names}, or pass a function.")
+        if score in WEIGHT_SCORES and len(predictive.draws) < 2:
+            problem = f"{score} measures epistemic uncertainty, but this predictive has only one draw of the weights"
+            raise ValueError(problem)
+    compute = score if callable(score) else UNCERTAINTY_SCORES[score]
+    found = number_array("an uncertainty score", compute(predictive), len(predictive))
+    if np.any(np.isnan(found)):
+        raise ValueError("an uncertainty score must be one number per row without NaN")
     return found
 
 
 def ood_detection(
-    inside: PredictiveDistribution, outside: PredictiveDistribution, score: UncertaintyScore = "epistemic"
+    in_distribution: Any, out_of_distribution: Any, score: UncertaintyScore = "epistemic"
 ) -> dict[str, Score]:
     """How well an uncertainty score separates the rows of two predictive distributions.
 
     Parameters
     ----------
-    inside
-        Of rows like those trained on.
-    outside
-        Of out-of-distribution rows.
-    score
+    in_distribution : PredictiveDistribution
+        The predictive distribution of rows like those of training.
+    out_of_distribution : PredictiveDistribution
+        That of out-of-distribution rows.
+    score : str or callable, optional
         As for ``uncertainty_score``.
 
     Returns
     -------
     dict
-        Scores by the names ``auroc``, ``aupr`` and ``fpr95``; see ``metrics.ood_auroc`` and its like.
+        Scores by the names ``auroc``, ``aupr`` and ``fpr95``; see ``metrics.ood_auroc`` etc.
     """
-    pair = uncertainty_score(inside, score), uncertainty_score(outside, score)
+    pair = uncertainty_score(in_distribution, score), uncertainty_score(out_of_distribution, score)
     measures = {"auroc": metrics.ood_auroc, "aupr": metrics.ood_aupr, "fpr95": metrics.ood_fpr95}
     return {name: measure(*pair) for name, measure in measures.items()}
 
@@ -134,38 +137,45 @@ def losses(predictive: PredictiveDistribution, y: Any, loss: Any = None) -> Rows
 
     Parameters
     ----------
-    predictive, y
-        As for ``metrics``.
-    loss
-        (n,), such as the ``rows`` of a score, ``metrics.nll(predictive, y).rows``. None is 1 for a wrong class, and the squared
-        error for regression (the mean over targets, in their units).
+    predictive, y : as for ``metrics``
+    loss : array, optional
+        (n,), such as the ``rows`` of a score, ``metrics.nll(predictive, y).rows``. None is 1 for a
+        wrong class, and the squared error for regression (the mean over targets, in their units).
+
+    Returns
+    -------
+    array
+        (n,).
 
     Raises
     ------
     ValueError
-        For a loss that is not n finite numbers.
+        For y that does not fit, and for a loss that is not n finite numbers.
     """
     predictive, y, _ = check_predictive(predictive, y, None, predictive.task)
-    if loss is None and predictive.task == "classification":
-        return (predictive.probs.argmax(1) != y).astype(float)
-    loss = np.mean((y - predictive.mean) ** 2, axis=1) if loss is None else np.asarray(loss, np.float64)
-    if loss.shape != (len(y),) or not np.all(np.isfinite(loss)):
-        raise ValueError(f"loss is {len(y)} finite numbers, one a row; got shape {loss.shape}")
+    if loss is not None:
+        loss = number_array("loss", loss, len(y))
+    elif predictive.task == "classification":
+        loss = (predictive.probs.argmax(1) != y).astype(float)
+    else:
+        loss = np.mean((y - predictive.mean) ** 2, axis=1)
+    if not np.all(np.isfinite(loss)):
+        raise ValueError(f"loss must be {len(y)} finite numbers, one for each row")
     return loss
 
 
 class RiskCoverage(NamedTuple):
-    """The risk where only rows with an uncertainty of at most ``threshold`` are answered, from the least uncertain on.
+    """The risk if only rows with an uncertainty of at most ``threshold`` are answered, from the least uncertain on.
 
     Attributes
     ----------
-    threshold
+    threshold : array
         The uncertainty scores, increasing, (m,).
-    coverage
+    coverage : array
         The fraction of rows answered, (m,).
-    risk
+    risk : array
         Their mean loss, (m,).
-    area
+    area : Score
         The risk averaged over rows.
     """
 
@@ -178,20 +188,22 @@ class RiskCoverage(NamedTuple):
 def risk_coverage(
     predictive: PredictiveDistribution, y: Any, *, score: UncertaintyScore = None, loss: Any = None, weight: Any = None
 ) -> RiskCoverage:
-    """The risk-coverage curve, and the area under it with its standard error. Rows with equal scores are answered together.
+    """The risk-coverage curve, and the area under it with its standard error.
+
+    Rows with equal scores are answered together.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for ``metrics``.
-    score
+    predictive, y, weight : as for ``metrics``
+    score : str or callable, optional
         As for ``uncertainty_score``.
-    loss
+    loss : array, optional
         As for ``losses``.
 
     Returns
     -------
     RiskCoverage
+        The curve and the area under it.
 
     Raises
     ------
@@ -223,43 +235,49 @@ def threshold(
     score: UncertaintyScore = None,
     loss: Any = None,
 ) -> float:
-    """The uncertainty up to which to answer, from held-out rows, for a wanted coverage or risk.
+    """The uncertainty up to which to answer, from held-out rows, for a given coverage or risk.
 
     Parameters
     ----------
-    predictive, y
-        Of held-out rows, as for ``metrics``.
-    coverage
-        A fraction of rows: the least threshold that answers it is returned.
-    risk
-        A mean loss: the greatest threshold whose answered rows have no more is returned. New rows will exceed it about as often
-        as not.
-    confidence
-        With a risk, for losses of 0 and 1: the probability that new rows will not exceed it. Of 20 fractions of the rows the
-        greatest is taken whose Clopper-Pearson bound, at 1 − (1 − confidence)/20, is at most the risk (a fixed grid for the
-        bound of the reference).
-    score
+    predictive, y : as for ``metrics``
+        Of held-out rows.
+    coverage : float, optional
+        A fraction of rows: the smallest threshold that answers it is returned.
+    risk : float, optional
+        A mean loss: the largest threshold whose answered rows have at most this loss is returned.
+        New rows will exceed it in about half of all cases.
+    confidence : float, optional
+        With a risk, for losses of 0 and 1: the probability that new rows will not exceed it. Of 20
+        fractions of the rows the largest is taken whose Clopper-Pearson bound, at
+        1 − (1 − confidence)/20, is at most the risk (a fixed grid for the bound of the reference).
+    score : str or callable, optional
         As for ``uncertainty_score``.
-    loss
+    loss : array, optional
         As for ``losses``.
 
     Returns
     -------
     float
-        −∞ where nothing should be answered.
+        −∞ if nothing should be answered.
+
+    Raises
+    ------
+    ValueError
+        Unless either a coverage or a risk is given, within their bounds, and for a loss that does
+        not fit.
 
     References
     ----------
     Geifman & El-Yaniv, Selective classification for deep neural networks, NeurIPS 2017.
     """
     if (coverage is None) == (risk is None):
-        raise ValueError("give either coverage, a share of rows to answer, or risk, what they may lose in the mean")
+        raise ValueError("give either coverage (the fraction of rows to answer) or risk (their largest mean loss)")
     if coverage is not None and not 0 < coverage <= 1:
         raise ValueError(f"coverage must be above 0 and at most 1, got {coverage!r}")
     if risk is not None and not 0 <= risk < np.inf:
         raise ValueError(f"risk must be at least 0, got {risk!r}")
     if confidence is not None and (risk is None or not 0 < confidence < 1):
-        raise ValueError(f"confidence is of a risk, a probability strictly between 0 and 1; got {confidence!r}")
+        raise ValueError(f"confidence needs risk, and must be strictly between 0 and 1; got {confidence!r}")
     curve = risk_coverage(predictive, y, score=score, loss=loss)
     if coverage is not None:
         return float(curve.threshold[np.searchsorted(curve.coverage, coverage - 1e-12)])
@@ -268,7 +286,7 @@ def threshold(
         answered = np.rint(curve.coverage * len(predictive))
         wrong = curve.risk * answered
         if not np.allclose(wrong, np.rint(wrong), rtol=0, atol=1e-6) or np.any(curve.risk > 1):
-            raise ValueError("confidence is of a loss of 0 or 1 a row; regression needs such a loss")
+            raise ValueError("confidence needs a loss of 0 or 1 for each row; for regression pass such a loss")
         level = 1 - (1 - confidence) / LEVELS
         bound = np.where(wrong < answered, stats.beta.ppf(level, wrong + 1, np.maximum(answered - wrong, 0.5)), 1.0)
         tried = np.searchsorted(curve.coverage, np.arange(1, LEVELS + 1) / LEVELS - 1e-12)
@@ -278,52 +296,53 @@ def threshold(
 
 def acquisition(
     predictive: PredictiveDistribution, count: int, score: UncertaintyScore = "mutual_information"
-) -> Int[np.ndarray, "count"]:
-    """The rows to label next: those of the greatest uncertainty.
+) -> Int[np.ndarray, " count"]:
+    """The rows to label next: those with the largest uncertainty.
 
-    Rows are judged one by one, so several close to each other may be chosen; take few at a time and fit again. With Gaussian
-    noise of one size the row of the greatest ``epistemic`` variance has the greatest mutual information, and for a linear model it
-    is the D-optimal one (MacKay 1992).
+    Rows are judged one by one, so several close to each other may be chosen; take few at a time and
+    fit again. With Gaussian noise of one size the row with the largest ``epistemic`` variance has
+    the largest mutual information, and for a linear model it is the D-optimal one (MacKay 1992).
 
     Parameters
     ----------
-    predictive
+    predictive : PredictiveDistribution
         The predictive distribution of the candidates.
-    count
+    count : int
         How many rows to choose.
-    score
+    score : str or callable, optional
         As for ``uncertainty_score``.
 
     Returns
     -------
     array
-        Indices of rows, the greatest uncertainty first, each once; equal ones in their order.
+        Indices of rows, the most uncertain first, each once; equal ones in their order.
 
     Raises
     ------
     ValueError
         Unless count is a whole number from 1 to the number of rows.
     """
-    if not (isinstance(count, int | np.integer) and 1 <= count <= len(predictive)):
-        raise ValueError(f"count is a whole number from 1 to the {len(predictive)} rows there are; got {count!r}")
+    check_whole("count (rows to choose)", count, 1, len(predictive))
     return np.argsort(-uncertainty_score(predictive, score), kind="stable")[:count]
 
 
 def thompson(predictive: PredictiveDistribution, *, key: Key) -> Any:
-    """Thompson sampling: the best choice according to one function drawn from the posterior. Noise is left out.
+    """Thompson sampling: the best choice according to one function drawn from the posterior, without noise.
 
     Parameters
     ----------
-    predictive
-        With one target, or two classes, rows are the choices; with several targets these are the choices, for each row.
-    key
-        Key of the random numbers; a key of its own for each choice, as the function is one of the predictive's draws.
+    predictive : PredictiveDistribution
+        With one target, or two classes, rows are the choices; with several targets these are the
+        choices, for each row.
+    key : jax.Array
+        Key of the random numbers, another one for each choice, as the function is one of the
+        predictive's draws.
 
     Returns
     -------
     int or array
-        The index of the row of the greatest E[y | θ], or probability of class 1; with several targets for each row the best
-        target, (n,), all by the same function.
+        The index of the row with the largest E[y | θ], or probability of class 1; with several
+        targets for each row the best target, (n,), all by the same function.
 
     Raises
     ------
@@ -334,13 +353,12 @@ def thompson(predictive: PredictiveDistribution, *, key: Key) -> Any:
     ----------
     Thompson, On the likelihood that one unknown probability exceeds another, Biometrika 1933.
     """
-    count = predictive.columns
     classes = predictive.task == "classification"
-    if len(predictive) == 0 or classes and count > 2:
-        raise ValueError("thompson chooses among rows, or targets of regression; more than two classes have no order")
+    if len(predictive) == 0 or classes and predictive.columns > 2:
+        raise ValueError("thompson needs rows of regression or two classes; more than two classes have no order")
     drawn = jax.random.randint(prng.fast(key), (1,), 0, len(predictive.draws))
     z = jax.tree.map(lambda leaf: leaf[0], predictive.draws.at(np.asarray(drawn)))
     values = np.asarray(predictive.likelihood.mean(z), np.float64)
-    if classes or count == 1:
+    if classes or predictive.columns == 1:
         return int(np.argmax(values[:, -1]))
     return np.argmax(predictive.shift + predictive.scale * values, axis=1)

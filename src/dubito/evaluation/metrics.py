@@ -1,17 +1,18 @@
-"""Scores of a predictive distribution against what happened, each with its standard error over rows.
+"""Scores of a predictive distribution against observed targets, each with its standard error over rows.
 
 Every score is ``(predictive, y, *, weight=None) -> Score``:
 
 - ``predictive``: the predictive distribution of n rows;
-- ``y``: their targets, (n,) or (n, K) in the target's units, or codes 0, ..., C − 1 of classes (n,), or labels where the
-  predictive distribution knows its classes;
+- ``y``: their targets, (n,) or (n, K) in the target's units, or codes 0, ..., C − 1 of classes
+  (n,), or labels if the predictive distribution knows its classes;
 - ``weight``: weights of the rows, (n,); None: all 1. A row of weight 0 counts as absent.
 
-With K > 1 targets a score is the average of the targets' own. ValueError where y does not fit the predictive distribution,
-where something is not finite, or where there is nothing to score.
+With K > 1 targets a score is the average over the targets. ValueError is raised if y does not fit
+the predictive distribution, if something is not finite, or if there is nothing to score.
 
-Scores that are not plain means (RMSE, R², AUROC, ...) are differentiable functions T of the rows' weights, and then
-``rows`` = T + Σw · ∂T/∂w_i: their weighted mean is the value, and its standard error that of the delta method.
+Scores that are not plain means (RMSE, R², AUROC, ...) are differentiable functions T of the rows'
+weights, and then ``rows`` = T + Σw · ∂T/∂w_i: their weighted mean is the value, and its standard
+error that of the delta method.
 """
 
 from typing import Any
@@ -19,15 +20,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dubito.evaluation.conformal import ConformalPredictive
+from dubito._check import DataError
+from dubito.evaluation.calibrated import ConformalPredictive, Sets
 from dubito.evaluation.crps import crps_by_target
-from dubito.evaluation.ood_metrics import ood_aupr as ood_aupr
-from dubito.evaluation.ood_metrics import ood_auroc as ood_auroc
-from dubito.evaluation.ood_metrics import ood_fpr95 as ood_fpr95
 from dubito.evaluation.standard_errors import Score as Score
 from dubito.evaluation.standard_errors import area_under_roc, calibration_error, power_of_two_unit, weighted_mean
+from dubito.evaluation.standard_errors import ood_aupr as ood_aupr
+from dubito.evaluation.standard_errors import ood_auroc as ood_auroc
+from dubito.evaluation.standard_errors import ood_fpr95 as ood_fpr95
 from dubito.evaluation.standard_errors import paired as paired
 from dubito.evaluation.validation import check_predictive
+from dubito.posteriors.draw_mixture import Values
 from dubito.posteriors.predictive_base import PredictiveDistribution
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
@@ -39,8 +42,7 @@ def rmse(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> S
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     error = y - predictive.mean
@@ -55,20 +57,18 @@ def mae(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sc
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     return weighted_mean(np.mean(np.abs(y - predictive.mean), axis=1), weight)
 
 
 def r2(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
-    """R² = 1 − M/V, with M the mean squared error of the mean and V the variance of y, nan where a target does not vary.
+    """R² = 1 − (mean squared error of the mean)/(variance of y), nan if a target does not vary.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
     if np.any(np.ptp(y[weight > 0], axis=0) == 0):
@@ -77,22 +77,23 @@ def r2(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sco
     unit = power_of_two_unit((y - center)[weight > 0])
     squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
     error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
-    return weighted_mean(
-        np.mean(1 - squared / variance + error / variance * (deviation / variance - 1), axis=1), weight
-    )
+    slopes = error / variance * (deviation / variance - 1)
+    return weighted_mean(np.mean(1 - squared / variance + slopes, axis=1), weight)
 
 
 def nll(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
     """Negative log likelihood −log p(y): the joint density of all targets, or the probability of counts and classes.
 
-    In nats per example, in the target's units.
-
-    y may have K more columns that mark censored targets, where the likelihood has such.
+    y may have K more columns that mark censored targets, if the likelihood has such.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
+
+    Returns
+    -------
+    Score
+        In nats per example, in the target's units.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
     return weighted_mean(-predictive.log_prob(y), weight)
@@ -103,15 +104,17 @@ def crps(predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knot
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    knots
+    predictive, y, weight : as for all scores, see the module
+    knots : array, optional
         The quantiles at ``LEVELS``, (levels, n) or (levels, n, K), if they are known.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
-    knots = None if knots is None else np.reshape(knots, (len(knots), *y.shape))
-    parts = []
-    start = 0
+    if knots is not None:
+        knots = np.asarray(knots, float)
+        if knots.ndim < 2 or knots.size != len(knots) * y.size:
+            raise DataError(f"knots must be quantiles, then the {len(y)} rows, then targets; got shape {knots.shape}")
+        knots = knots.reshape(-1, *y.shape)
+    parts, start = [], 0
     for part in predictive.by_rows():  # so that memory is bounded
         rows = slice(start, start := start + len(part))
         parts.append(crps_by_target(part, y[rows], LEVELS, None if knots is None else knots[:, rows]))
@@ -119,13 +122,12 @@ def crps(predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knot
 
 
 def pinball(predictive: PredictiveDistribution, y: Any, quantile: float = 0.5, *, weight: Any = None) -> Score:
-    """Pinball loss of one quantile; half the absolute error of the median at 0.5, in the target's units.
+    """Pinball loss of one quantile, in the target's units; half the absolute error of the median at 0.5.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    quantile
+    predictive, y, weight : as for all scores, see the module
+    quantile : float
         Its probability.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
@@ -138,9 +140,8 @@ def coverage(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, 
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    level
+    predictive, y, weight : as for all scores, see the module
+    level : float
         The probability of the equal-tailed interval, or that of the conformal calibration.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
@@ -153,9 +154,8 @@ def width(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, wei
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    level
+    predictive, y, weight : as for all scores, see the module
+    level : float
         The probability of the equal-tailed interval, or that of the conformal calibration.
     """
     predictive, _, weight = check_predictive(predictive, y, weight, "regression")
@@ -165,12 +165,12 @@ def width(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, wei
 def pit(predictive: PredictiveDistribution, y: Any) -> np.ndarray:
     """Probability integral transform F(y): uniform between 0 and 1 for a calibrated predictive distribution.
 
-    For counts it is the mid-P value (F(y − 1) + F(y))/2, whose mean is then ½, with a spread slightly below the uniform's.
+    For counts it is the mid-P value (F(y − 1) + F(y))/2, whose mean is then ½, with a spread slightly
+    below that of the uniform distribution.
 
     Parameters
     ----------
-    predictive, y
-        As for all scores of regression; see the module.
+    predictive, y : as for all scores, see the module
 
     Returns
     -------
@@ -182,18 +182,23 @@ def pit(predictive: PredictiveDistribution, y: Any) -> np.ndarray:
 
 
 def central_coverage(
-    predictive: PredictiveDistribution, y: Any, nominal: Float[np.ndarray, "levels"]
-) -> Float[np.ndarray, "levels"]:
-    """Fraction of observations inside the central interval of each probability; equal to it for a calibrated distribution.
+    predictive: PredictiveDistribution, y: Any, nominal: Float[np.ndarray, " levels"]
+) -> Float[np.ndarray, " levels"]:
+    """Fraction of observations inside the central interval of each probability.
 
-    A count lies in an interval by the part of [F(y − 1), F(y)] that does, the mean of a randomized F(y).
+    It equals the probability for a calibrated distribution. A count lies in an interval by the
+    fraction of [F(y − 1), F(y)] that does, the mean of a randomized F(y).
 
     Parameters
     ----------
-    predictive, y
-        As for all scores of regression; see the module.
-    nominal
+    predictive, y : as for all scores, see the module
+    nominal : array
         The probabilities of the intervals.
+
+    Returns
+    -------
+    array
+        A fraction for each of them.
 
     References
     ----------
@@ -207,16 +212,14 @@ def central_coverage(
     return np.array([np.mean(np.maximum(part, 0) / np.maximum(at - before, 1e-300)) for part in parts])
 
 
-def _sets(predictive: Any) -> np.ndarray:
+def _sets(predictive: Any) -> Sets:
     if not isinstance(predictive, ConformalPredictive):
-        raise ValueError(
-            "conformal sets are those of a ConformalPredictive: calibrate with split_conformal or cv_plus first"
-        )
+        raise ValueError("the predictive has no conformal sets: calibrate with split_conformal or cv_plus first")
     return predictive.sets
 
 
-def _steps(predictive: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """P(Y < y) and P(Y ≤ y), each (n, K)."""
+def _steps(predictive: Any, y: Any) -> tuple[Values, Values]:
+    """P(Y < y) and P(Y ≤ y)."""
     predictive, y, _ = check_predictive(predictive, y, None, "regression")
     at = predictive.cdf(y)
     return (predictive.cdf(y - 1) if predictive.discrete else at), at
@@ -227,20 +230,18 @@ def accuracy(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) 
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     return weighted_mean((predictive.probs.argmax(1) == y).astype(float), weight)
 
 
 def confidence(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
-    """Mean probability of the predicted class: of a calibrated classifier it is the accuracy, within chance.
+    """Mean probability of the predicted class: for a calibrated classifier the expected accuracy.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, _, weight = check_predictive(predictive, y, weight, "classification")
     return weighted_mean(predictive.probs.max(1), weight)
@@ -251,11 +252,10 @@ def brier(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> 
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
-    return weighted_mean(np.sum((predictive.probs - np.eye(predictive.probs.shape[1])[y]) ** 2, axis=1), weight)
+    return weighted_mean(np.sum((predictive.probs - np.eye(predictive.columns)[y]) ** 2, axis=1), weight)
 
 
 def ece(predictive: PredictiveDistribution, y: Any, bins: int = 15, *, weight: Any = None) -> Score:
@@ -265,9 +265,8 @@ def ece(predictive: PredictiveDistribution, y: Any, bins: int = 15, *, weight: A
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    bins
+    predictive, y, weight : as for all scores, see the module
+    bins : int
         How many bins.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
@@ -282,9 +281,8 @@ def adaptive_ece(predictive: PredictiveDistribution, y: Any, bins: int = 15, *, 
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    bins
+    predictive, y, weight : as for all scores, see the module
+    bins : int
         How many bins.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
@@ -300,14 +298,13 @@ def classwise_ece(predictive: PredictiveDistribution, y: Any, bins: int = 15, *,
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
-    bins
+    predictive, y, weight : as for all scores, see the module
+    bins : int
         How many bins.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     probs = predictive.probs
-    return calibration_error(np.eye(probs.shape[1])[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
+    return calibration_error(np.eye(predictive.columns)[y] - probs, np.ceil(probs * bins) - 1, bins, weight)
 
 
 def set_coverage(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
@@ -315,8 +312,7 @@ def set_coverage(predictive: PredictiveDistribution, y: Any, *, weight: Any = No
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     return weighted_mean(_sets(predictive)[np.arange(len(y)), y].astype(float), weight)
@@ -327,8 +323,7 @@ def set_size(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) 
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
     """
     predictive, _, weight = check_predictive(predictive, y, weight, "classification")
     return weighted_mean(_sets(predictive).sum(1).astype(float), weight)
@@ -337,16 +332,18 @@ def set_size(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) 
 def auroc(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
     """Area under the ROC curve of class 1, or the mean of each present class against the rest.
 
-    With DeLong's standard error.
-
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
+
+    Returns
+    -------
+    Score
+        With DeLong's standard error.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "classification")
     probs = predictive.probs
-    count = np.bincount(y[weight > 0], minlength=probs.shape[1])
+    count = np.bincount(y[weight > 0], minlength=predictive.columns)
     if np.count_nonzero(count) < 2:
         return Score(np.nan, np.nan, None)
     chosen = [1] if len(count) == 2 else np.flatnonzero(count)
@@ -360,30 +357,33 @@ def auroc(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> 
 def scorecard(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> dict[str, float]:
     """The usual scores by name, each with ``<name>_se``, and ``n``.
 
-    What is not defined for these rows is left out: for y with marks of censored targets all but ``nll``, for a criterion
-    without a density all but errors of the mean. Conformal intervals and sets have a coverage and a width or size of their own.
+    What is not defined for these rows is left out: for y with marks of censored targets all but
+    ``nll``, for a criterion without a density all but errors of the mean. Conformal intervals and
+    sets have their own coverage and width or size.
 
     Parameters
     ----------
-    predictive, y, weight
-        As for all scores; see the module.
+    predictive, y, weight : as for all scores, see the module
+
+    Returns
+    -------
+    dict
+        Numbers by name.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
     conformal = predictive.conformal if isinstance(predictive, ConformalPredictive) else None
     if predictive.task == "regression":
-        marked = y.shape[1] > predictive.mean.shape[1]
-        usual = (() if marked else (rmse, mae, r2)) + ((nll,) if predictive.supports("log_prob") else ())
-        scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
-        if predictive.supports("cdf") and not marked:
-            scores |= _distribution_scores(predictive, y, weight)
-        if conformal is not None and not marked:
-            level = conformal.coverage
-            scores["conformal_coverage"] = coverage(predictive, y, level, weight=weight)
-            scores["conformal_width"] = width(predictive, y, level, weight=weight)
+        marked = y.shape[1] > predictive.columns
+        usual = [*(() if marked else (rmse, mae, r2)), *((nll,) if predictive.supports("log_prob") else ())]
     else:
-        scores = {f.__name__: f(predictive, y, weight=weight) for f in (accuracy, confidence, nll, brier, ece, auroc)}
-        if conformal is not None:
-            scores |= {f.__name__: f(predictive, y, weight=weight) for f in (set_coverage, set_size)}
+        marked, usual = True, [accuracy, confidence, nll, brier, ece, auroc]
+        usual += [] if conformal is None else [set_coverage, set_size]
+    scores = {f.__name__: f(predictive, y, weight=weight) for f in usual}
+    if not marked and predictive.supports("cdf"):
+        scores |= _distribution_scores(predictive, y, weight)
+    if not marked and conformal is not None:
+        scores["conformal_coverage"] = coverage(predictive, y, conformal.coverage, weight=weight)
+        scores["conformal_width"] = width(predictive, y, conformal.coverage, weight=weight)
     values = {name: score.value for name, score in scores.items() if score.rows is not None}
     errors = {f"{name}_se": score.se for name, score in scores.items() if not np.isnan(score.se)}
     return values | errors | {"n": len(y)}
@@ -391,7 +391,7 @@ def scorecard(predictive: PredictiveDistribution, y: Any, *, weight: Any = None)
 
 def _distribution_scores(predictive: Any, y: np.ndarray, weight: np.ndarray) -> dict[str, Score]:
     """CRPS, coverages and width."""
-    found = predictive.quantile(LEVELS)  # once for all: searching them is the most expensive part
+    found = predictive.quantile(LEVELS)  # once for all: finding them is the most expensive part
     scores = {"crps": crps(predictive, y, weight=weight, knots=found)}
     lower, upper = np.split(found, 2)
     for level, low, high in zip(COVERAGES, lower, upper, strict=True):

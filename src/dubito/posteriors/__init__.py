@@ -4,17 +4,16 @@
 - ``base``: the contract of posteriors; samples and mixtures.
 - ``normals``: normals: independent, of low rank, with all correlations.
 - ``dropout``: weights with dropped inputs.
-- ``noise``: posteriors with another noise beside them.
+- ``noise``: posteriors with a noise of their own.
 - ``laplace``: normals in the coordinates in which a curvature is diagonal.
+- ``by_name``: the registry of posteriors that model files hold.
 - ``sparsity``: the fraction of weights that are exactly zero.
 - ``blocks``: rows in blocks of one size.
 - ``function_samples``: functions drawn from a posterior, evaluated at rows.
-- ``reductions``: moments and densities over draws, some at a time.
 - ``quantiles``: quantiles of mixtures.
-- ``readings``: what a predictive computes from draws, as compiled programs.
-- ``outcomes``: targets as numbers or class codes, checked.
-- ``temperature``: the temperature of class probabilities.
 - ``draw_mixture``: moments, densities, quantiles and samples of a mixture over draws.
-- ``predictive_base``: the contract of predictive distributions, one a row, in the target's units.
+- ``outcomes``: input validation of targets: numbers, labels and class codes.
+- ``temperature``: the temperature of class probabilities.
+- ``predictive_base``: the contract of predictive distributions, in the target's units.
 - ``predictive``: the predictive distribution of a posterior.
 """

@@ -1,4 +1,7 @@
-"""What a model file holds of a posterior: its arrays' shapes, which follow from the model and a few numbers, and the other fields."""
+"""What a model file holds of a posterior.
+
+The shapes of its arrays follow from the model and a few numbers; the other fields are given.
+"""
 
 from typing import Any, NamedTuple
 
@@ -16,9 +19,9 @@ class FileLayout(NamedTuple):
 
     Attributes
     ----------
-    arrays
+    arrays : dict
         For each field of arrays a tree of ``jax.ShapeDtypeStruct``.
-    fields
+    fields : dict
         The values of all other fields, by name.
     """
 
@@ -27,7 +30,7 @@ class FileLayout(NamedTuple):
 
 
 def float32_shape(*shape: int) -> jax.ShapeDtypeStruct:
-    """A float32 array's shape."""
+    """The shape and type of a float32 array."""
     return jax.ShapeDtypeStruct(shape, np.float32)
 
 
@@ -36,7 +39,7 @@ def stacked_shapes(params: Params, count: int) -> Params:
     return jax.tree.map(lambda leaf: float32_shape(count, *leaf.shape), params)
 
 
-def positive(values: dict[str, Any], name: str) -> int:
+def check_positive(values: dict[str, Any], name: str) -> int:
     """The whole number ``values[name]``. Raises ModelFileError unless it is at least 1."""
-    expect(type(values[name]) is int and values[name] > 0, f"{values[name]!r} {name}")
+    expect(type(values[name]) is int and values[name] > 0, f"{values[name]!r} {name}, at least 1 is needed")
     return values[name]

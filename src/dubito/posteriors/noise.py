@@ -1,12 +1,13 @@
-"""Posteriors of a network beside a noise that is another posterior's: a noise precision with a Gamma distribution, a given noise."""
+"""Posteriors of a network with a noise from elsewhere: a Gamma-distributed precision, or a given noise network."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
-from dubito._jax.prng import fast
+from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Key, Params
 from dubito._process.archive import expect
@@ -18,31 +19,32 @@ from dubito.posteriors.file_layout import FileLayout
 @register_dataclass
 @dataclass(frozen=True)
 class GammaNoisePosterior(Posterior):
-    """Another posterior's draws with their own noise precision in place of theirs: τ_k ~ Gamma(shape_k, rate_k).
+    """Draws of another posterior whose noise precision is replaced by τ_k ~ Gamma(shape_k, rate_k).
 
-    With such draws the predictive distribution of one function is Student's t. With ``n=None`` each of a chain's draws gets
-    one τ, and each of a few points as many as make 100 draws; a point's draws follow each other.
+    The predictive distribution of one function is then Student's t. With ``n=None`` each draw of a
+    chain gets one τ, and each of a few points as many as make 100 draws, one point's after
+    another's.
 
     Parameters
     ----------
-    model
+    model : Model
         The model, whose likelihood is a Gaussian that learns τ.
-    part
+    part : Posterior
         The posterior of the network's parameters.
-    shape, rate
-        Of the Gamma distribution of each target's τ, (targets,).
+    shape, rate : array
+        The Gamma distribution of the τ of each target, (targets,).
     """
 
     model: Model
     part: Any = field()
-    shape: Any
-    rate: Any
+    shape: Float[Array, " targets"]
+    rate: Float[Array, " targets"]
 
     def sources(self, key: Key, n: int | None = None) -> list[Source]:
         key_part, key_noise = jax.random.split(key)
         if n is None and isinstance(self.part, Samples) and not self.part.by_chains:
             n = -(-DRAWS // len(self.part)) * len(self.part)
-        found = []
+        found: list[Source] = []
         for part, seeds in self.part.sources(key_part, n):
             seeds = jnp.sort(seeds) if isinstance(part, Samples) else jnp.asarray(seeds)
             key_noise, key_own = jax.random.split(key_noise)
@@ -54,14 +56,13 @@ class GammaNoisePosterior(Posterior):
 
     def draw(self, seed: Seed) -> Params:
         seed_part = seed[:-2] if len(seed) > 3 else seed[0].astype(jnp.int32)
-        log_tau = jax.random.loggamma(fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
+        log_tau = jax.random.loggamma(prng.fast(seed[-2:]), self.shape, dtype=self.shape.dtype) - jnp.log(self.rate)
         return {**self.part.draw(seed_part), "likelihood": {"log_precision": log_tau}}
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        del values
-        expect(parts == [params], "a posterior's precision is of another model")
-        expect("log_precision" in params["likelihood"], "its likelihood has no precision")
+        expect(parts == [params], "the precision belongs to another model")
+        expect("log_precision" in params["likelihood"], "the likelihood has no precision")
         precision = params["likelihood"]["log_precision"]
         return FileLayout({"shape": precision, "rate": precision}, {})
 
@@ -69,21 +70,21 @@ class GammaNoisePosterior(Posterior):
 @register_dataclass
 @dataclass(frozen=True)
 class FixedNoisePosterior(Posterior):
-    """Another posterior's draws with one given noise in place of theirs.
+    """Draws of another posterior beside one given noise network.
 
     Parameters
     ----------
-    model
+    model : Model
         The model, whose network has parameters {"mean": ..., "noise": ...}.
-    part
+    part : Posterior
         The posterior of the network "mean".
-    noise
+    noise : pytree of arrays
         The parameters of the network "noise".
     """
 
-    model: Any
+    model: Model
     part: Any = field()
-    noise: Any
+    noise: Params
 
     def sources(self, key: Key, n: int | None = None) -> list[Source]:
         return [(FixedNoisePosterior(self.model, part, self.noise), seeds) for part, seeds in self.part.sources(key, n)]
@@ -93,6 +94,5 @@ class FixedNoisePosterior(Posterior):
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        del values
-        expect(params["network"]["mean"] == parts[0]["network"], "a posterior's noise stands beside another network")
+        expect(params["network"]["mean"] == parts[0]["network"], "the noise belongs to another network")
         return FileLayout({"noise": params["network"]["noise"]}, {})

@@ -6,111 +6,110 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
 
-from dubito._jax.prng import fast, normals
+from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Params
 from dubito._process.archive import expect
 from dubito.models.model import Model
 from dubito.posteriors.base import KeyedPosterior, Seed
-from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, float32_shape, positive, stacked_shapes
+from dubito.posteriors.file_layout import LARGEST_SIDE, FileLayout, check_positive, float32_shape, stacked_shapes
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class DiagonalNormal(KeyedPosterior):
-    """Independent normals.
+    """Independent normals: θ = mean + scale·ε.
 
     Parameters
     ----------
-    model
-        The model.
-    mean, scale
+    model : Model
+        The model of the parameters.
+    mean, scale : pytree of arrays
         Mean and standard deviation of every parameter: trees like the model's parameters.
     """
 
     model: Model
-    mean: Any
-    scale: Any
+    mean: Params
+    scale: Params
 
     def draw(self, seed: Seed) -> Params:
-        means, tree = jax.tree.flatten(self.mean)
-        noise = normals(fast(seed), [mean.shape for mean in means])
-        scales = jax.tree.leaves(self.scale)
-        return tree.unflatten([m + s * e for m, s, e in zip(means, scales, noise, strict=True)])
+        noise = prng.normal_like(prng.fast(seed), self.mean)
+        return jax.tree.map(lambda m, s, e: m + s * e, self.mean, self.scale, noise)
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        del parts, values
         return FileLayout({"mean": params, "scale": params}, {})
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class LowRankNormal(KeyedPosterior):
-    """A normal with correlations of low rank: θ = mean + scale·ε + Σ_k η_k directions_k, ε and η standard normals.
+    """A normal with correlations of low rank: θ = mean + scale·ε + Σ_k η_k directions_k.
+
+    ε and η are standard normals.
 
     Parameters
     ----------
-    model
-        The model.
-    mean, scale
+    model : Model
+        The model of the parameters.
+    mean, scale : pytree of arrays
         Trees like the model's parameters.
-    directions
-        Such a tree whose leaves have a leading axis of rank K.
+    directions : pytree of arrays
+        A tree like the model's parameters, with a leading axis of the rank K.
     """
 
     model: Model
-    mean: Any
-    scale: Any
-    directions: Any
+    mean: Params
+    scale: Params
+    directions: Params
 
     file_keys = ("rank",)
 
     def draw(self, seed: Seed) -> Params:
-        means, tree = jax.tree.flatten(self.mean)
-        scales, directions = jax.tree.leaves(self.scale), jax.tree.leaves(self.directions)
-        *noise, eta = normals(fast(seed), [*(mean.shape for mean in means), (len(directions[0]),)])
-        parts = zip(means, scales, noise, directions, strict=True)
-        return tree.unflatten([m + s * e + jnp.tensordot(eta, d, 1) for m, s, e, d in parts])
+        rank = len(jax.tree.leaves(self.directions)[0])
+        noise, eta = prng.normal_like(prng.fast(seed), (self.mean, float32_shape(rank)))
+        trees = self.mean, self.scale, noise, self.directions
+        return jax.tree.map(lambda m, s, e, d: m + s * e + jnp.tensordot(eta, d, 1), *trees)
 
     def file_values(self) -> dict[str, Any]:
         return {"rank": len(jax.tree.leaves(self.directions)[0])}
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        del parts
-        directions = stacked_shapes(params, positive(values, "rank"))
+        directions = stacked_shapes(params, check_positive(values, "rank"))
         return FileLayout({"mean": params, "scale": params, "directions": directions}, {})
 
 
 @register_dataclass
 @dataclass(frozen=True)
 class FullCovarianceNormal(KeyedPosterior):
-    """A normal with all correlations: θ = mean + factor ε, as one vector of P parameters, the tree's leaves in their order.
+    """A normal with all correlations: θ = mean + factor ε.
+
+    θ is one vector of P parameters, the leaves of the tree in their order.
 
     Parameters
     ----------
-    model
-        The model.
-    mean
+    model : Model
+        The model of the parameters.
+    mean : pytree of arrays
         A tree like the model's parameters.
-    factor
-        A matrix F (P, P) with F Fᵀ the covariance.
+    factor : array
+        F (P, P), with the covariance F Fᵀ.
     """
 
     model: Model
-    mean: Any
-    factor: Any
+    mean: Params
+    factor: Float[Array, "params params"]
 
     def draw(self, seed: Seed) -> Params:
         mean, tree = ravel_pytree(self.mean)
-        (noise,) = normals(fast(seed), [mean.shape])
+        (noise,) = prng.normals(prng.fast(seed), [mean.shape])
         return tree(mean + self.factor @ noise)
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:
-        del parts, values
         total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        expect(total <= LARGEST_SIDE, f"correlations of {total} parameters")
+        expect(total <= LARGEST_SIDE, f"correlations of {total} parameters, at most {LARGEST_SIDE} are possible")
         return FileLayout({"mean": params, "factor": float32_shape(total, total)}, {})

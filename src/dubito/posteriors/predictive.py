@@ -3,68 +3,47 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from dubito._jax.types import ArrayLike, Key
 from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.function_samples import Functions, draw_functions
-from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed
+from dubito.posteriors.predictive_base import PredictiveDistribution, Values, equal_tailed
+
+Unit: TypeAlias = float | ArrayLike
 
 
 @dataclass(frozen=True, repr=False)
 class Predictive(PredictiveDistribution):
     """A mixture over S draws: p(y) = (1/S) Σ p(y given z_s), never one density with averaged parameters.
 
-    ``variance = aleatoric + epistemic``: noise in the data, and uncertainty about the weights. For its fields and the shapes of
-    its answers see ``PredictiveDistribution``.
+    ``variance = aleatoric + epistemic``: noise in the data, and uncertainty about the weights.
+
+    Parameters
+    ----------
+    likelihood, draws, shift, scale, description, classes, squeeze
+        As for ``PredictiveDistribution``, which describes the shapes of the answers.
     """
 
-    @cached_property
+    @property
     def mixture(self) -> DrawMixture:
-        if self.squeeze:
-            return self.columnwise.mixture
+        return self.columnwise._mixture
+
+    @cached_property
+    def _mixture(self) -> DrawMixture:
         return DrawMixture(self.likelihood, self.draws, self.shift, self.scale)
 
     @property
-    def columnwise(self) -> Any:
-        return self._columnwise if self.squeeze else self
+    def distribution(self) -> DrawMixture:
+        return self.mixture
 
-    @cached_property
-    def _columnwise(self) -> Any:
-        return replace(self, squeeze=False, classes=None)
-
-    def by_rows(self) -> Iterator[Any]:
+    def by_rows(self) -> Iterator["Predictive"]:
         return (replace(self, draws=draws) for draws in self.draws.by_rows())
 
-    def supports(self, name: str) -> bool:
-        return self.mixture.supports(name)
-
-    def components(self) -> tuple[np.ndarray, np.ndarray] | None:
-        found = self.mixture.components()
-        return None if found is None else (self._squeezed(found[0]), self._squeezed(found[1]))
-
-    def _mean(self) -> np.ndarray:
-        return self.mixture.mean
-
-    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.mixture.moments[1], self.mixture.moments[2]
-
-    def _log_density(self, y: np.ndarray) -> np.ndarray:
-        return self.mixture.log_density(y)
-
-    def _cdf(self, y: np.ndarray) -> np.ndarray:
-        return self.mixture.cdf(y)
-
-    def _quantiles(self, q: np.ndarray) -> np.ndarray:
-        return self.mixture.quantiles(q)
-
-    def _interval(self, coverage: float) -> tuple[np.ndarray, np.ndarray]:
+    def _interval(self, coverage: float) -> tuple[Values, Values]:
         return equal_tailed(self, coverage)
-
-    def _sample(self, key: Key, n: int) -> np.ndarray:
-        return self.mixture.sample(key, n)
 
 
 def predict(
@@ -73,45 +52,70 @@ def predict(
     *,
     key: Key,
     draws: int | None = None,
-    shift: float | ArrayLike = 0.0,
-    scale: float | ArrayLike = 1.0,
+    shift: Unit = 0.0,
+    scale: Unit = 1.0,
     description: str = "",
 ) -> Predictive:
     """The predictive distribution of a posterior at rows.
 
-    The functions are evaluated at once where their values are few (2²⁴ numbers); else whenever something is asked, and
-    only moments and densities of some rows are held then (quantiles: the values at 1,024 rows).
+    The functions are evaluated at once if their values are few (2²⁴ numbers). Otherwise they are
+    evaluated for every answer, and only moments and densities of some rows are held (for quantiles
+    the values at 1,024 rows).
 
     Parameters
     ----------
-    posterior
-        A ``Posterior``, or an object with a ``model`` and ``sample(key, n)``.
-    x
+    posterior : Posterior
+        The posterior, or any object with a ``model`` and ``sample(key, n)``.
+    x : array
         Rows (n, D).
-    key
+    key : jax.Array
         Key of the random numbers: the same key gives the same functions for any rows.
-    draws
-        How many parameters to draw; None enumerates a finite posterior and takes 100 draws of another.
-    shift, scale
+    draws : int, optional
+        How many parameters to draw; None enumerates a finite posterior and takes 100 draws of
+        another.
+    shift, scale : float or array
         (K,) or numbers: y in the user's units is shift + scale·(y in the model's units).
-    description
+    description : str
         The method and the model, in words.
+
+    Returns
+    -------
+    Predictive
+        The distribution of each row.
+
+    Raises
+    ------
+    ValueError
+        For an invalid number of draws, and for a shift or scale of targets that are not
+        standardized.
     """
     return predict_functions(draw_functions(posterior, key, draws), x, shift, scale, description)
 
 
 def predict_functions(
-    found: Functions,
-    x: ArrayLike,
-    shift: float | ArrayLike = 0.0,
-    scale: float | ArrayLike = 1.0,
-    description: str = "",
-    classes: Any = None,
+    found: Functions, x: ArrayLike, shift: Unit = 0.0, scale: Unit = 1.0, description: str = "", classes: Any = None
 ) -> Predictive:
-    """The predictive distribution of functions that were drawn before; see ``predict``, and ``Predictive`` for ``classes``."""
+    """The predictive distribution of functions that were drawn before.
+
+    Parameters
+    ----------
+    found : Functions
+        The functions, from ``draw_functions``.
+    x : array
+        Rows (n, D).
+    shift, scale : float or array
+        As for ``predict``.
+    description : str
+        The method and the model, in words.
+    classes : array, optional
+        The labels of the classes, as for ``PredictiveDistribution``.
+
+    Returns
+    -------
+    Predictive
+        The distribution of each row.
+    """
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
     if not likelihood.standardizes_targets and (np.any(shift != 0) or np.any(scale != 1)):
-        raise ValueError(
-            f"the targets of {type(likelihood).__name__} have no other units: shift 0 and scale 1, no others"
-        )
+        raise ValueError(f"targets of {type(likelihood).__name__} are not standardized: shift must be 0 and scale 1")
     return Predictive(likelihood, found.at(x), shift, scale, description, classes)

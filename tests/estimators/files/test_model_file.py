@@ -512,7 +512,7 @@ ILL = {
     "noise for another network": (
         "renoised",
         at("posterior", "parts", 0, "part", "model", "network", "hidden", value=[5]),
-        "beside another network",
+        "belongs to another network",
     ),
     "groups with a leaf twice": (
         "laplace",

@@ -18,16 +18,12 @@ from dubito._process.archive import ModelFileError, expect
 from dubito.estimators.files.codec import decode, encode
 from dubito.methods.laplace.laplace import LaplacePosterior
 from dubito.models.model import Model
-from dubito.posteriors import base, dropout, laplace, noise, normals
+from dubito.posteriors import by_name
 from dubito.posteriors.base import Posterior
 from dubito.posteriors.file_layout import FileLayout
 
 PARTS = 1000  # of a mixture
-CLASSES = (
-    *(base.Samples, base.Mixture, dropout.DropoutPosterior, noise.GammaNoisePosterior, noise.FixedNoisePosterior),
-    *(normals.DiagonalNormal, normals.LowRankNormal, normals.FullCovarianceNormal),
-    *(laplace.KroneckerNormal, laplace.LowRankPrecisionNormal, LaplacePosterior),
-)
+CLASSES = (*by_name.POSTERIORS, LaplacePosterior)
 POSTERIORS: dict[str, type[Posterior]] = {kind.__name__: kind for kind in CLASSES}
 
 
