@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     fresh = rng.normal(size=400)
     write(folder / "fresh.csv", x=fresh, town=["Bern"] * 400, y=3 * fresh + 0.3 * rng.normal(size=400))
     _, said = run("fit", folder / "holes.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "m.dubito")
-    assert "Left out 116 of 300 rows" in said and "Filled in" not in said
+    assert "Left out 116 of 300 rows" in said and "Imputed" not in said
     return folder
 
 
@@ -123,10 +123,10 @@ def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert "column 'z': 1 missing, 0 infinite, in row 61" in said and "--impute" in said
     _, said = run("fit", path, "-t", "y", *SMALL, "--impute", "-o", tmp_path / "m.dubito")
-    assert "Filled in: 1 of 'z'." in said
+    assert "Imputed: 1 of 'z'." in said
     out, said = run("predict", tmp_path / "m.dubito", path)
     means = [float(row["mean"]) for row in csv.DictReader(out.splitlines())]
-    assert "Filled in: 1 of 'z'." in said and len(means) == 62
+    assert "Imputed: 1 of 'z'." in said and len(means) == 62
     assert means[61] == means[30]  # of the median
 
 
@@ -140,7 +140,7 @@ def test_texts_that_are_numbers_are_no_classes(tmp_path):
 def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
     towns = ["Bern", "Oslo", "Rome", "Oslo", "Paris"]
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
-    note = "Categories not seen at fit, encoded as zeros: 3 of 'town'."
+    note = "Categories not seen in fit, encoded as zeros: 3 of 'town'."
     outs = []
     for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",)):
         out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
@@ -155,7 +155,7 @@ def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
         assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
         assert "handle_unknown" not in said
     _, said = run("predict", folder / "m.dubito", path, "--unknown", "maybe", code=1)
-    assert "--unknown is ignore or error, got 'maybe'" in said
+    assert "--unknown must be ignore or error, got 'maybe'" in said
 
 
 def test_compare_takes_a_rare_category(folder, tmp_path):

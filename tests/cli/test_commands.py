@@ -244,10 +244,13 @@ def test_commands_refuse_an_output_that_is_an_input(folder, tmp_path, arguments)
     ("arguments", "words"),
     [
         (("fit", "none.csv", "-t", "a", "-o", "{}/none/m"), "there is no folder"),
-        (("fit", "none.csv", "-t", "a", "-o", "{}"), "there is a folder"),
+        (("fit", "none.csv", "-t", "a", "-o", "{}"), "it is a folder"),
         (("fit", "none.csv", "-t", "a", "-o", "{}/m", "--checkpoint", "{}/none/c"), "--checkpoint"),
         (("predict", "none", "none.csv", "-o", "{}/none/p.csv"), "there is no folder"),
-        (("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"), "--safe-csv is for a .csv output"),
+        (
+            ("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"),
+            "--safe-csv applies to .csv outputs only",
+        ),
         (("calibrate", "none", "none.csv", "-o", "{}/none/m"), "there is no folder"),
         (("inspect", "none", "-o", "{}/none/m.svg"), "there is no folder"),
         (("compare", "none.csv", "-t", "a", "--report", "{}/none/r.html"), "there is no folder"),
@@ -384,7 +387,7 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
         a.posterior_.params["network"]["layer_0"]["w"], b.posterior_.params["network"]["layer_0"]["w"]
     )
     _, text = run("fit", tmp_path / "t.parquet", "-t", "y", "--stream", "-o", tmp_path / "c", code=1)
-    assert "--stream needs a --method other than auto" in text
+    assert "--stream does not support --method auto" in text
     _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
     assert "only a .parquet table" in text
 
@@ -401,7 +404,7 @@ def test_inspect(folder):
     _, error = run("inspect", folder / "d.dubito", "--unfold", "layer_7", code=1)
     assert "no scope is called 'layer_7'; the outermost are layer_0, layer_1" in error
     _, error = run("inspect", folder / "d.dubito", "-o", folder / "graph.png", code=1)
-    assert "the picture is .svg or .dot" in error
+    assert "the picture must be a .svg or .dot file" in error
     options = ("--method", "map", "--set", "learning_rate=1e30", "-o", folder / "none.dubito")
     _, error = run("fit", folder / "diabetes.csv", "--target", "progression", *options, code=1)
     assert "Try learning_rate=" in error and "The gradients at the last finite state:" in error

@@ -215,7 +215,7 @@ def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
     filled.to_csv(tmp_path / "filled.csv", index=False)
     small(512, 512)
     found, _, said = predicted(folder / "y.dubito", tmp_path / "t.csv", tmp_path / "out.csv")
-    assert said == ["Filled in: 1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'."]
+    assert said == ["Imputed: 1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'."]
     assert found == predicted(folder / "y.dubito", tmp_path / "filled.csv", tmp_path / "out.csv")[0]
 
 
@@ -224,6 +224,17 @@ def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
 
 class Stop(BaseException):
     """Something that no code expects: what a kill leaves is there, minus the handlers."""
+
+
+def places(path):
+    """(first byte, number of bytes) of each part in a file of parts, by its description."""
+    data, found = path.read_bytes(), []
+    start = data.index(b"\n") + 1
+    while start < len(data):
+        line = data[start : data.index(b"\n", start) + 1]
+        found.append((start + len(line), int(line.split()[0])))
+        start = sum(found[-1])
+    return found
 
 
 def interrupted(error, after, monkeypatch):
@@ -249,7 +260,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
         interrupted(error, 7, patch)
         with pytest.raises(type(error)):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
-    assert not output.exists() and len(list(parts.glob("*.arrow"))) == 3
+    assert not output.exists() and len(places(parts)) == 3
     calls, answers = [], predict_file.predict_blocks
     monkeypatch.setattr(
         predict_file, "predict_blocks", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
@@ -259,7 +270,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
     assert "row 1536" in said[0] and not parts.exists()
 
 
-@pytest.mark.parametrize("change", ["coverage", "model", "table", "damage", "gap"])
+@pytest.mark.parametrize("change", ["coverage", "model", "table", "damage", "manifest"])
 def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch, change):
     small(256, 512)
     model, table, output = tmp_path / "m.dubito", tmp_path / "t.parquet", tmp_path / "out.parquet"
@@ -269,20 +280,19 @@ def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch
         interrupted(KeyboardInterrupt(), 7, patch)
         with pytest.raises(KeyboardInterrupt):
             predicted(model, table, output)
-    parts = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))
+    parts = tmp_path / ".out.parquet.parts"
     if change == "model":
         few = frame(99).astype({"city": "category"})  # texts, though most of them look like numbers
         dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=1).fit(few, target(few)).save(model)
     elif change == "table":
         frame(seed=5).to_parquet(table)
     elif change == "damage":
-        parts[0].write_bytes(parts[0].read_bytes()[:-100])
-    elif change == "gap":
-        parts[1].unlink()
+        os.truncate(parts, sum(places(parts)[0]) - 100)
+    elif change == "manifest":
+        os.truncate(parts, 100)
     coverage = 0.5 if change == "coverage" else 0.9
     found, _, said = predicted(model, table, output, coverage=coverage)
-    words = {"gap": "row 512", "damage": "damaged: the rows from 0 on"}
-    assert words.get(change, "Discarded") in said[0]
+    assert ("damaged: the rows from 0 on" if change == "damage" else "Discarded") in said[0]
     assert found == predicted(model, table, tmp_path / "again.parquet", coverage=coverage)[0]
 
 
@@ -295,37 +305,40 @@ def test_predict_computes_a_damaged_part_again(folder, tmp_path, small, monkeypa
         interrupted(KeyboardInterrupt(), 7, patch)
         with pytest.raises(KeyboardInterrupt):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
-    second = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))[1]
-    data = bytearray(second.read_bytes())
+    parts = tmp_path / ".out.parquet.parts"
+    data = bytearray(parts.read_bytes())
     place = data.index(expected["mean"].to_numpy()[600].tobytes())
+    assert places(parts)[1][0] < place < places(parts)[2][0]
     data[place] ^= 1
-    second.write_bytes(data)
+    parts.write_bytes(data)
     found, _, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
-    assert "damaged: the rows from 512 on" in said[0] and "after row 512" in said[1]
+    assert "damaged: the rows from 512 on" in said[0] and said[1] == "Resuming after row 512 of an earlier run."
     assert found == expected and sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "out.parquet"]
 
 
-@pytest.mark.parametrize("content", ["", "manifest.json", "0123456789abcdef-000000.arrow"])
-def test_predict_leaves_a_folder_that_it_did_not_make(folder, tmp_path, small, content):
+@pytest.mark.parametrize("content", ["folder", "link", '{"mine": true}'])
+def test_predict_leaves_a_file_that_it_did_not_make(folder, tmp_path, small, content):
     small(256, 512)
     own = tmp_path / ".out.parquet.parts"
-    own.mkdir()
-    if content:
-        (own / content).write_text('{"mine": true}')
+    if content == "folder":
+        own.mkdir()
+    elif content == "link":
+        own.symlink_to("nowhere")
+    else:
+        own.write_text(content)
     _, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    assert rows == ROWS and [path.name for path in own.iterdir()] == ([content] if content else [])
+    assert rows == ROWS and (own.is_dir(), own.is_symlink()) == (content == "folder", content == "link")
+    assert content in ("folder", "link") or own.read_text() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, "out.parquet"]
 
 
-def test_predict_leaves_a_foreign_file_among_its_parts(folder, tmp_path, small, monkeypatch):
+@pytest.mark.parametrize("length", [0, 20])
+def test_predict_resumes_from_a_file_whose_first_line_was_cut(folder, tmp_path, small, length):
+    """As after a kill between the creation of the file and the end of the first write."""
     small(256, 512)
-    with monkeypatch.context() as patch:
-        interrupted(KeyboardInterrupt(), 7, patch)
-        with pytest.raises(KeyboardInterrupt):
-            predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    written(tmp_path / ".out.parquet.parts" / "mine.txt", "mine")
-    predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    assert [path.name for path in (tmp_path / ".out.parquet.parts").iterdir()] == ["mine.txt"]
+    (tmp_path / ".out.parquet.parts").write_bytes(output_parts.MARK[:length])
+    _, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
+    assert rows == ROWS and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small, monkeypatch):
@@ -361,7 +374,7 @@ def test_predict_writes_names_of_255_bytes_and_keeps_the_mode(folder, tmp_path, 
 
 def test_predict_does_not_replace_a_link(folder, tmp_path):
     (tmp_path / "out.csv").symlink_to("other.csv")
-    with pytest.raises(OSError, match="a symbolic link; name its target"):
+    with pytest.raises(OSError, match="a symbolic link, not a regular file; use its target"):
         predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
@@ -380,9 +393,9 @@ def test_safe_csv_marks_texts_that_spreadsheets_run(kind):
     assert safe.column(1).to_pylist() == [-1.5] * 10
 
 
-def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
+def test_a_small_table_makes_no_file_of_parts(folder, tmp_path, small, monkeypatch):
     small(1000, ROWS)
-    monkeypatch.setattr(predict_file.ResumableOutput, "_flush", None)
+    monkeypatch.setattr(output_parts.ResumableOutput, "_flush", None)
     predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
 
 
@@ -418,7 +431,7 @@ def test_signals_leave_no_half_output(folder, tmp_path, number):
             _, errors = child.communicate(timeout=60)
         assert child.returncode == (130 if number == signal.SIGINT else -number)
         assert output.read_text() == "the old one"
-        assert number == signal.SIGKILL or "goes on from there" in errors
+        assert number == signal.SIGKILL or "Run the same command to resume." in errors
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     reached.append(int(done.stdout.splitlines()[0]))
     assert reached[0] == 0 and reached[1] >= 900 and reached[1] + 900 <= reached[2] and f"({ROWS} rows)" in done.stderr

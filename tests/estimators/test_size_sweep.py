@@ -18,9 +18,9 @@ def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
     calls, splits = [], []
     from dubito import size_sweep
 
-    start_fits = size_sweep.start_fits
+    start_jobs = size_sweep.start_jobs
     monkeypatch.setattr(
-        size_sweep, "start_fits", lambda jobs: splits.extend(job[3][0] for job in jobs) or start_fits(jobs)
+        size_sweep, "start_jobs", lambda one, jobs: splits.extend(job[3][0] for job in jobs) or start_jobs(one, jobs)
     )
     rows = sweep(estimator, X, Y, [(2,), (3, 3)], seeds=2, seed=7, done=lambda *call: calls.append(call))
     assert calls == [((2,), 0), ((2,), 1), ((3, 3), 0), ((3, 3), 1)]

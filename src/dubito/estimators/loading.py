@@ -14,11 +14,13 @@ def load(path: str | Path) -> Any:
 
     Parameters
     ----------
-    path : file that ``save`` has written.
+    path : str or Path
+        File that ``save`` has written.
 
     Returns
     -------
     BayesianRegressor or BayesianClassifier
+        The estimator.
 
     Raises
     ------

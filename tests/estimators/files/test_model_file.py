@@ -404,7 +404,7 @@ ILL = {
     "hdf5": ("tiny", raw(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "impossible length"),
     "json": ("tiny", lambda config, arrays: text_of(config).encode(), "impossible length"),
     "zeros": ("tiny", raw(b"\0" * 4096), "impossible length"),
-    "someone's safetensors": ("tiny", lambda c, a: framed(text_of(entries_of(a)[0]), b""), "no dubito model"),
+    "someone's safetensors": ("tiny", lambda c, a: framed(text_of(entries_of(a)[0]), b""), "not a dubito model"),
     # headers
     "header of 2^60": ("tiny", raw(struct.pack("<Q", 2**60) + b"{}" * 9), "impossible length"),
     "header of 2^63": ("tiny", raw(struct.pack("<Q", 2**63) + b"{}" * 9), "impossible length"),
@@ -412,25 +412,19 @@ ILL = {
     "header past the end": ("tiny", raw(framed("{}", b"", length=9)), "impossible length"),
     "header of more than is read": ("tiny", header(" " * (archive.HEADER + 8)), "impossible length"),
     "header of bytes": ("tiny", header(b"\xff" * 80), "not text"),
-    "header of an array": ("tiny", header("[]"), "no object"),
+    "header of an array": ("tiny", header("[]"), "not an object"),
     "header of a number": ("tiny", header("1e400"), "1e400"),
     "header of nothing": ("tiny", header(" " * 16), "Expecting value"),
-    "header of depth 10^6": ("tiny", header('{"":' * 10**6), "nested too deep"),
-    "header of brackets": ("tiny", header("[" + "[]," * (archive.HEADER // 3 - 9) + "[]]"), "too many lists"),
-    "header of objects": ("tiny", header("[" + "{}," * (archive.NESTS - 2) + "{}]"), "no object"),
-    "header of texts": ("tiny", header("[" + '"",' * (archive.HEADER // 3 - 9) + '""]'), "no object"),
+    "header of depth 10^6": ("tiny", header('{"":' * 10**6), "recursion"),
+    "header of brackets": ("tiny", header("[" + "[]," * (archive.HEADER // 3 - 9) + "[]]"), "not an object"),
+    "header of objects": ("tiny", header("[" + "{}," * (archive.HEADER // 3 - 9) + "{}]"), "not an object"),
+    "header of texts": ("tiny", header("[" + '"",' * (archive.HEADER // 3 - 9) + '""]'), "not an object"),
     "header of digits": ("tiny", header("9" * (archive.HEADER - 8)), "integer string conversion"),
     "header that never ends": ("tiny", header('"' + '\\"' * (archive.HEADER // 2 - 9)), "Unterminated string"),
-    "header with spaces": ("tiny", lambda c, a: packed(c, a, header=json.dumps), "not as written"),
-    "header with a line end": (
-        "tiny",
-        lambda c, a: packed(c, a, header=lambda h: json.dumps(h, separators=(",", ":")) + "\n"),
-        "not as written",
-    ),
-    "metadata missing": ("tiny", lambda c, a: packed(c, a, header=lambda h: {BIAS: h[BIAS]}), "no dubito model"),
-    "metadata more": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"code": "x"}), "no dubito model"),
+    "metadata missing": ("tiny", lambda c, a: packed(c, a, header=lambda h: {BIAS: h[BIAS]}), "not a dubito model"),
+    "metadata more": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"code": "x"}), "not a dubito model"),
     "metadata of numbers": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"sha256": 1}), "not texts"),
-    "metadata a text": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: "x"), "no dubito model"),
+    "metadata a text": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: "x"), "not a dubito model"),
     "another hash": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"sha256": "0" * 64}), "checksum"),
     "hash in capitals": (
         "tiny",
@@ -438,11 +432,11 @@ ILL = {
         "checksum",
     ),
     # JSON
-    "doubled key": ("tiny", document(lambda text: '{"format":1,' + text[1:]), "there twice"),
+    "doubled key": ("tiny", document(lambda text: '{"format":1,' + text[1:]), "a key twice"),
     "doubled array": (
         "tiny",
         lambda c, a: packed(c, a, header=lambda h: text_of(h)[:-1] + f',"{BIAS}":' + text_of(h[BIAS]) + "}"),
-        "there twice",
+        "a key twice",
     ),
     "NaN": ("tiny", document(lambda text: text.replace('"seconds":', '"seconds":NaN,"a":')), "holds NaN"),
     "infinity": ("tiny", document(lambda text: text.replace('"seconds":', '"seconds":-Infinity,"a":')), "-Infinity"),
@@ -451,27 +445,27 @@ ILL = {
     "unsorted JSON": ("tiny", document(lambda text: '{"zero":0,' + text[1:]), "not canonical"),
     "JSON cut": ("tiny", document(lambda text: text[:-1]), "not a usable"),
     "JSON of a list": ("tiny", document(lambda text: f"[{text}]"), "not canonical"),
-    "JSON of depth 10^6": ("tiny", document(lambda text: '[{"a":' * 10**5 * 5), "nested too deep"),
-    "posterior of depth 10^6": ("tiny", document(lambda text: '{"part":' * 10**5 + text + "}" * 10**5), "too deep"),
+    "JSON of depth 10^6": ("tiny", document(lambda text: '[{"a":' * 10**5 * 5), "recursion"),
+    "posterior of depth 10^6": ("tiny", document(lambda text: '{"part":' * 10**5 + text + "}" * 10**5), "recursion"),
     "posterior of depth 20": ("tiny", at("posterior", value=lambda old: nested(old, 20)), "not a usable"),
     # configuration
-    "no keys": ("tiny", lambda c, a: packed({}, a), "other keys"),
-    "unknown key": ("tiny", lambda c, a: packed(c | {"callback": "os.system"}, a), "other keys"),
-    "missing key": ("tiny", lambda c, a: packed({k: v for k, v in c.items() if k != "versions"}, a), "other keys"),
+    "no keys": ("tiny", lambda c, a: packed({}, a), "unexpected keys"),
+    "unknown key": ("tiny", lambda c, a: packed(c | {"callback": "os.system"}, a), "unexpected keys"),
+    "missing key": ("tiny", lambda c, a: packed({k: v for k, v in c.items() if k != "versions"}, a), "unexpected keys"),
     "newer version": ("tiny", at("format", value=2), "newer dubito wrote it.*update"),
-    "version true": ("tiny", at("format", value=True), "other keys"),
-    "version 0": ("tiny", at("format", value=0), "other keys"),
-    "version a text": ("tiny", at("format", value="1"), "other keys"),
+    "version true": ("tiny", at("format", value=True), "unexpected keys"),
+    "version 0": ("tiny", at("format", value=0), "unexpected keys"),
+    "version a text": ("tiny", at("format", value="1"), "unexpected keys"),
     "kind os.system": ("tiny", at("kind", value="os.system"), "kind 'os.system'"),
     "kind a list": ("tiny", at("kind", value=["BayesianRegressor"]), "not a usable"),
-    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "kind of target"),
+    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "do not match the task"),
     "network os.system": ("tiny", at(*NETWORK, "class", value="os.system"), "the class 'os.system'"),
     "network a path": ("tiny", at(*NETWORK, "class", value="../../etc/passwd"), "the class '../../etc/passwd'"),
-    "network a method": ("tiny", at(*NETWORK, value=lambda old: {"class": "Normal"}), "fields of Normal"),
+    "network a method": ("tiny", at(*NETWORK, value=lambda old: {"class": "Normal"}), "unexpected fields of Normal"),
     "network without class": ("tiny", without(*NETWORK, "class"), "the class None"),
     "network of class a list": ("tiny", at(*NETWORK, "class", value=["MLP"]), "not a usable"),
-    "network with more": ("tiny", at(*NETWORK, value=lambda old: old | {"code": "x"}), "fields of MLP"),
-    "network with less": ("tiny", without(*NETWORK, "activation"), "fields of MLP"),
+    "network with more": ("tiny", at(*NETWORK, value=lambda old: old | {"code": "x"}), "unexpected fields of MLP"),
+    "network with less": ("tiny", without(*NETWORK, "activation"), "unexpected fields of MLP"),
     "method os.system": ("tiny", at(*METHOD, "class", value="os.system"), "the class 'os.system'"),
     "method a prior": ("tiny", at(*METHOD, value={"class": "Laplace", "scale": 1.0, "biases": 1.0}), "not a usable"),
     "method a text": ("tiny", at(*METHOD, value="MAP"), "not a usable"),
@@ -494,15 +488,23 @@ ILL = {
     "draws 0": ("tiny", at("posterior", "draws", value=0), "0 draws"),
     "draws true": ("tiny", at("posterior", "draws", value=True), "True draws"),
     "posterior os.system": ("tiny", at("posterior", "kind", value="os.system"), "the posterior 'os.system'"),
-    "posterior with more": ("tiny", at("posterior", value=lambda old: old | {"code": 1}), "keys of a posterior"),
-    "posterior with less": ("tiny", without("posterior", "draws"), "keys of a posterior"),
+    "posterior with more": (
+        "tiny",
+        at("posterior", value=lambda old: old | {"code": 1}),
+        "unexpected keys of a posterior",
+    ),
+    "posterior with less": ("tiny", without("posterior", "draws"), "unexpected keys of a posterior"),
     "posterior a list": ("tiny", at("posterior", value=[1]), "not a usable"),
     "rate 1.5": ("dropout", at("posterior", "rates", value=lambda old: [None, None, None, 1.5]), "dropout rates"),
     "rate a text": ("dropout", at("posterior", "rates", value=lambda old: [*old[:-1], "0.1"]), "not a usable"),
     "masks of another kind": ("dropout", at("posterior", "masks", value="concrete"), "masks 'concrete'"),
     "rates fewer": ("dropout", at("posterior", "rates", value=[None]), "dropout rates"),
-    "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "mixture of no parts"),
-    "mixture of 10^5": ("ensemble", at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5), "or too many"),
+    "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "a mixture with 0 parts"),
+    "mixture of 10^5": (
+        "ensemble",
+        at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5),
+        "a mixture with 100000 parts",
+    ),
     "mixture of others": (
         "ensemble",
         at("posterior", "parts", 1, "model", "network", "hidden", value=[5]),
@@ -551,8 +553,8 @@ ILL = {
     "calibration of more targets": ("targets", at("calibration", value=quantiles()), "not for 2 targets"),
     "margins of texts": ("tiny", at("calibration", value=conformal(["0"])), "not a usable"),
     "margins of more targets": ("tiny", at("calibration", value=conformal([0.0, 0.0])), "1 finite numbers"),
-    "CV+ of a member less": ("committee", at("calibration", value=cv_plus([[0.1]])), "of other members"),
-    "CV+ of no committee": ("tiny", at("calibration", value=cv_plus([[0.1]])), "of other members"),
+    "CV+ of a member less": ("committee", at("calibration", value=cv_plus([[0.1]])), "belongs to other members"),
+    "CV+ of no committee": ("tiny", at("calibration", value=cv_plus([[0.1]])), "belongs to other members"),
     "CV+ of texts": ("committee", at("calibration", value=cv_plus([["0"]], [["1"]])), "not a usable"),
     "CV+ out of order": ("committee", at("calibration", value=cv_plus([[0.2, 0.1]], [[0.3]])), "sorted errors"),
     "CV+ of more targets": ("committee", at("calibration", value=cv_plus([[0.1], [0.1]], [[], []])), "of 1 targets"),
@@ -562,15 +564,19 @@ ILL = {
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws must be a whole number"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws must be a whole number"),
     "parameter draws 2^40": ("tiny", at("params", "draws", value=2**40), "draws must be a whole number"),
-    "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "fits not its table"),
+    "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "does not match the table"),
     "schema more": ("tiny", at("schema", value=lambda old: old | {"path": "x"}), "table schema"),
     "schema with scale 0": ("tiny", at("schema", "columns", 0, "scale", value=0.0), "table schema"),
-    "scale 0": ("tiny", at("scaler", "scale", value=[0.0]), "scaler's numbers"),
-    "scale a text": ("tiny", at("scaler", "scale", value=["1.0"]), "scaler's numbers"),
-    "scale of two": ("tiny", at("scaler", value={"shift": [0.0, 0.0], "scale": [1.0, 1.0]}), "fits not its table"),
-    "no scale": ("tiny", at("scaler", value=None), "kind of target"),
-    "key of one": ("tiny", at("key", value=[1]), "its key"),
-    "key of fractions": ("tiny", at("key", value=[1.5, 2.0]), "its key"),
+    "scale 0": ("tiny", at("scaler", "scale", value=[0.0]), "numbers of a scaler"),
+    "scale a text": ("tiny", at("scaler", "scale", value=["1.0"]), "numbers of a scaler"),
+    "scale of two": (
+        "tiny",
+        at("scaler", value={"shift": [0.0, 0.0], "scale": [1.0, 1.0]}),
+        "does not match the table",
+    ),
+    "no scale": ("tiny", at("scaler", value=None), "do not match the task"),
+    "key of one": ("tiny", at("key", value=[1]), "invalid key"),
+    "key of fractions": ("tiny", at("key", value=[1.5, 2.0]), "invalid key"),
     "key below 0": ("tiny", at("key", value=[-1, 2]), "not a usable"),
     "flat 1": ("tiny", at("flat", value=1), "shape of its target"),
     "flat of two targets": ("targets", at("flat", value=True), "shape of its target"),
@@ -580,15 +586,15 @@ ILL = {
         "temperature",
     ),
     "classes of 4 GB": ("classes", at("classes", "dtype", value="<U100000000"), "dtype of its classes"),
-    "classes cut": ("classes", at("classes", "dtype", value="<U2"), "not of their dtype"),
+    "classes cut": ("classes", at("classes", "dtype", value="<U2"), "do not match their dtype"),
     "classes dates": ("classes", at("classes", "dtype", value="<M8[s]"), "dtype of its classes"),
     "classes void": ("classes", at("classes", "dtype", value="i4,O"), "dtype of its classes"),
-    "classes unsorted": ("classes", at("classes", "values", value=lambda old: old[::-1]), "order of its classes"),
-    "classes twice": ("classes", at("classes", "values", value=lambda old: [old[0], *old[:2]]), "order of its"),
-    "classes fewer": ("classes", at("classes", "values", value=lambda old: old[:2]), "fits not its table"),
-    "classes mixed": ("classes", at("classes", "values", value=[1, "a", 2.0]), "its classes"),
-    "classes of lists": ("classes", at("classes", "values", value=[[1], [2], [3]]), "its classes"),
-    "classes missing": ("classes", at("classes", value=None), "kind of target"),
+    "classes unsorted": ("classes", at("classes", "values", value=lambda old: old[::-1]), "not sorted"),
+    "classes twice": ("classes", at("classes", "values", value=lambda old: [old[0], *old[:2]]), "not sorted"),
+    "classes fewer": ("classes", at("classes", "values", value=lambda old: old[:2]), "does not match the table"),
+    "classes mixed": ("classes", at("classes", "values", value=[1, "a", 2.0]), "invalid classes"),
+    "classes of lists": ("classes", at("classes", "values", value=[[1], [2], [3]]), "invalid classes"),
+    "classes missing": ("classes", at("classes", value=None), "do not match the task"),
     # arrays
     "NaN weight": ("tiny", tensor("w", spoiled(np.nan)), "not finite"),
     "infinite weight": ("tiny", tensor("b", spoiled(-np.inf)), "not finite"),
@@ -614,10 +620,14 @@ ILL = {
     ),
     "gap at the start": ("tiny", lambda c, a: framed_with_gap(c, a), "overlap|gaps"),
     "offsets below 0": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [-8, 0]}), "overlap"),
-    "offsets reversed": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8, 0]}), "odd bytes"),
+    "offsets reversed": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8, 0]}), "does not match its shape"),
     "offsets past the end": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [2**50, 2**50 + 8]}), "gaps"),
-    "offsets of fractions": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}), "odd bytes"),
-    "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "odd bytes"),
+    "offsets of fractions": (
+        "tiny",
+        lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}),
+        "does not match its shape",
+    ),
+    "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "does not match its shape"),
     "entry more": ("tiny", lambda c, a: packed(c, a, bias={"code": 1}), "malformed entry"),
     "entry a list": ("tiny", lambda c, a: packed(c, a, header=lambda h: h | {BIAS: []}), "malformed entry"),
     "one byte more": ("tiny", lambda c, a: packed(c, a) + b"\0", "left over"),
@@ -640,9 +650,9 @@ SPECIAL = {
     "a link": (lambda path, good: path.symlink_to(good), "a link is not followed"),
     "a link to nowhere": (lambda path, good: path.symlink_to("nowhere"), "cannot read"),
     "a loop": (lambda path, good: path.symlink_to(path), "cannot read"),
-    "a pipe": (lambda path, good: os.mkfifo(path), "not a plain file"),
-    "a device": (lambda path, good: os.mknod(path, 0o20666, os.makedev(1, 5)), "not a plain file"),
-    "a folder": (lambda path, good: path.mkdir(), "not a plain file"),
+    "a pipe": (lambda path, good: os.mkfifo(path), "not a regular file"),
+    "a device": (lambda path, good: os.mknod(path, 0o20666, os.makedev(1, 5)), "not a regular file"),
+    "a folder": (lambda path, good: path.mkdir(), "not a regular file"),
     "nothing": (lambda path, good: None, "No such file"),
     "a sparse giant": (lambda path, good: sparse(path, 2**33), "impossible length"),
     "too large": (lambda path, good: sparse(path, 2**34 + 1), "17179869185 bytes"),
@@ -708,7 +718,7 @@ def test_files_made_here_are_read(fitted, folder):
 
 @pytest.mark.parametrize("name", [*ILL, *SPECIAL, "/dev/zero"])
 def test_ill_files_are_refused(verdicts, name):
-    wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a plain file"}
+    wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a regular file"}
     verdict = verdicts[name]
     assert verdict["error"] == "ModelFileError"
     with pytest.raises(ValueError, match=wanted[name]):
@@ -763,20 +773,6 @@ def test_every_byte_flipped(fitted, folder, tmp_path, mask):
     assert not refused(path, expected)
 
 
-def test_no_byte_can_be_space(fitted, folder, tmp_path):
-    """White space means nothing in JSON: a byte of the header's padding could become another one unseen."""
-    data = packed(*parts((folder / "tiny").read_bytes()))
-    length = 8 + struct.unpack("<Q", data[:8])[0]
-    data = struct.pack("<Q", length) + data[8:length] + b" " * 8 + data[length:]  # eight spaces at the header's end
-    path, expected = tmp_path / "spaced", described(data)
-    path.write_bytes(data)
-    assert not refused(path, expected)
-    for place in range(length, length + 8):
-        for space in b"\t\n\r":
-            path.write_bytes(data[:place] + bytes([space]) + data[place + 1 :])
-            assert refused(path, expected)
-
-
 @pytest.mark.parametrize("path", ["", "a\0b", "\udcff", "x" * 300, b"bytes", 10**6, None, 1.5])
 def test_paths_that_are_none(path, fitted):
     with pytest.raises(dubito.ModelFileError):
@@ -802,7 +798,7 @@ def test_strict_json_reads(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 33 + "]" * 33, '{"a":1,"a":1}', '{"a":1,"\\u0061":1}', "NaN", "[1e999]", "", "{]", "1 2"]
+    "text", ["[" * 10**5 + "]" * 10**5, '{"a":1,"a":1}', '{"a":1,"\\u0061":1}', "NaN", "[1e999]", "", "{]", "1 2"]
 )
 def test_strict_json_refuses(text):
     with pytest.raises(dubito.ModelFileError):
@@ -825,14 +821,14 @@ def blocked(folder):
     (folder / "file").write_bytes(b"old")
     (folder / "link").symlink_to(folder / "file")
     return {
-        "pipe": (folder / "pipe", "no plain file"),
-        "folder": (folder / "folder", "there is a folder"),
-        "full folder": (folder / "full", "there is a folder"),
-        "link": (folder / "link", "no plain file"),
+        "pipe": (folder / "pipe", "not a regular file"),
+        "folder": (folder / "folder", "it is a folder"),
+        "full folder": (folder / "full", "it is a folder"),
+        "link": (folder / "link", "a symbolic link, not a regular file"),
         "parent": (folder / "missing" / "model", "No such file or directory"),
         "parent a file": (folder / "file" / "model", "Not a directory"),
         "long": (folder / ("x" * 300), "name too long"),
-        "device": (pathlib.Path("/dev/null"), "no plain file"),
+        "device": (pathlib.Path("/dev/null"), "not a regular file"),
     }
 
 
@@ -1032,7 +1028,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
     for estimator, words in ((deep, "a list of 100001 entries"), (lost, "not finite")):
         with pytest.raises(dubito.ModelFileError, match=words):
             estimator.save(path)
-    with pytest.raises(dubito.ModelFileError, match=r"too large to be saved: \d+ bytes of description"):
+    with pytest.raises(dubito.ModelFileError, match=r"too large to save: its description .* has \d+ bytes"):
         archive.write_archive(path, {"a": "x" * archive.HEADER}, {})
     assert path.read_bytes() == before and littered(tmp_path) == []
 
