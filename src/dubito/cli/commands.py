@@ -39,9 +39,7 @@ Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
 Impute = Annotated[bool, Option("--impute", help="Impute missing inputs: numbers by medians, texts as a new category.")]
 Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
-Unknown = Annotated[
-    str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as no known category) or error.")
-]
+Unknown = Annotated[str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -100,9 +98,7 @@ def fit(
     target: Target,
     output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
     method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
-    settings: Annotated[
-        list[str] | None, Option("--set", metavar="NAME=VALUE", help="A setting of the method; repeatable.")
-    ] = None,
+    settings: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
@@ -208,7 +204,7 @@ def calibrate(
     table: TableFile,
     output: Annotated[Path, Option("-o", "--output", help="The calibrated model file to write.")],
     method: Annotated[
-        str | None, Option(help="temperature, isotonic (classes), quantiles (numbers) or conformal.")
+        str | None, Option(help="temperature, isotonic (classes), quantiles (numbers), conformal")
     ] = None,
     coverage: Annotated[float | None, Option(help="Coverage of conformal intervals or sets; by default 0.9.")] = None,
     unknown: Unknown = "ignore",
@@ -231,7 +227,7 @@ def calibrate(
 def inspect(
     model: ModelFile,
     table: Annotated[
-        str | None, Argument(metavar="TABLE", help="A table with the target, to report the health of the gradients.")
+        str | None, Argument(metavar="TABLE", help="Rows with the target, to check the gradients.")
     ] = None,
     unfold: Annotated[list[str] | None, Option(help="A scope of the graph to open, such as layer_1; or all.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="A .svg or .dot picture of the graph.")] = None,

@@ -1,13 +1,12 @@
 """A demonstration on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from sklearn.model_selection import train_test_split
 
@@ -28,9 +27,6 @@ from dubito.training.method import Wrapper, base_method
 SEED = 0
 YEAR = 1990  # the CO2 record is used for training up to here
 SHOWN = "rmse r2 accuracy confidence nll crps ece coverage_90 mean_width_90".split()  # scores on the terminal
-COLORS = (plots.BLUE, plots.RED, plots.GREEN, plots.ORANGE, plots.SKY, "black", plots.GRAY)
-MARKS = "osD^vPX"
-LOSSES = "Negative log likelihood during training, of the training rows and of a tenth that is held out (median over members)."
 
 
 @dataclass(frozen=True)
@@ -43,6 +39,7 @@ class Result:
 
 
 Results: TypeAlias = Mapping[str, Result]  # by the name of the method
+Panel: TypeAlias = Callable[["Job", Result, Any], object]  # draws the predictions of one method on axes
 
 
 @dataclass(frozen=True)
@@ -59,8 +56,8 @@ class Job:
         Epochs of the methods that can stop early.
     train, test : tuple of array
         X and y.
-    draw : callable
-        Draws the predictions of all methods.
+    panel : callable
+        Draws the predictions of one method on axes.
     caption, alt : str
         Caption and alternative text of that picture.
     """
@@ -71,7 +68,7 @@ class Job:
     epochs: int
     train: tuple[Any, Any]
     test: tuple[Any, Any]
-    draw: Callable[["Job", Results], Figure]
+    panel: Panel
     caption: str
     alt: str
 
@@ -83,10 +80,10 @@ def jobs() -> list[Job]:
     diabetes = Job(
         "diabetes",
         "Regression: the disease's progression after one year, from ten measurements (442 patients, a quarter held out).",
-        *(BayesianRegressor, 100, (x, y), (x_test, y_test), coverages),
+        *(BayesianRegressor, 100, (x, y), (x_test, y_test), draw_coverage),
         "Fraction of held-out patients inside central intervals, against the coverage of the intervals. The gray band is the "
         "sampling error of calibrated intervals; below it a method's intervals are too narrow.",
-        "Line chart with a line per method, a diagonal for calibrated intervals, and the band of their sampling error",
+        "A panel per method: a line, a diagonal for calibrated intervals, and the band of their sampling error",
     )
     x, y = datasets.digits()
     x = x[:, np.std(x, axis=0) > 0.1]  # pixels at the border never have ink
@@ -94,10 +91,10 @@ def jobs() -> list[Job]:
     digits = Job(
         "digits",
         "Classification: handwritten digits of 8 × 8 pixels (1,797 images, a quarter held out).",
-        *(BayesianClassifier, 40, (x, y), (x_test, y_test), confidences),
-        "Accuracy on held-out images against the probability of the predicted class, in ten groups of equal size. Above the "
-        "diagonal a method is underconfident, below it overconfident.",
-        "Line chart with a line per method and a diagonal where accuracy and confidence agree",
+        *(BayesianClassifier, 40, (x, y), (x_test, y_test), draw_reliability),
+        "Accuracy on held-out images against the probability of the predicted class. Above the diagonal a method is "
+        "underconfident, below it overconfident.",
+        "A panel per method: accuracy by confidence, and a diagonal where both agree",
     )
     x, y = datasets.co2()
     early = x[:, 0] < YEAR
@@ -106,7 +103,7 @@ def jobs() -> list[Job]:
         f"Extrapolation: monthly CO2 at Mauna Loa in ppm, trained up to {YEAR} and predicted to the end of 2001. No method "
         "knows that the trend continues, so good intervals widen with the years. Errors of neighboring months are "
         "correlated, so they carry less information than as many independent rows.",
-        *(BayesianRegressor, 300, (x[early], y[early]), (x[~early], y[~early]), extrapolations),
+        *(BayesianRegressor, 300, (x[early], y[early]), (x[~early], y[~early]), draw_extrapolation),
         f"Predicted mean with 90 % bands; black dots are measurements. Only months before {YEAR} (dotted line) were used for "
         "training. The inner band is epistemic uncertainty, the outer one adds the noise.",
         f"A panel per method: CO2 from {YEAR - 10} to 2001 as dots, the predicted mean and its bands",
@@ -116,7 +113,7 @@ def jobs() -> list[Job]:
 
 def fit_job(stop: Any, job: Job, name: str) -> Result:
     """The ``Result`` of the method called ``name``; the fit ends early once ``stop`` is set."""
-    method: Any = with_epochs(METHODS[name], job.epochs)
+    method = with_epochs(METHODS[name], job.epochs)
     stopping = method is None or base_method(method).score is not None
     patience = 10 if method is None else 30  # each member of the default stops on its own fold
     model = job.make(method, early_stopping=stopping, n_iter_no_change=patience, random_state=SEED)
@@ -161,9 +158,9 @@ def run(folder: Path, names: Sequence[str], say: Say = print) -> list[str]:
             text = conclusion(job, results)
             lines += ["", job.text, *text_table(cards), text]
             points.append(f"{job.name}: {text}")
-            pictures = draw_pictures(job, results)
-            for ending, (_, _, picture) in zip(("", "_training"), pictures, strict=True):
-                written.append(write(folder / f"{job.name.lower()}{ending}.png", picture))
+            picture = report.figure_png(draw(job, results))
+            written.append(write(folder / f"{job.name.lower()}.png", picture))
+            pictures = ((job.caption, f"{job.alt}: {interpretation.join_names(list(results))}", picture),)
             sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), pictures))
             for name, one in results.items():
                 error = monte_carlo(one.answer, one.model.posterior_, job.test[1])
@@ -200,26 +197,14 @@ def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def draw_pictures(job: Job, results: Results) -> tuple[tuple[str, str, bytes], ...]:
-    """Captions, alternative texts and PNGs of a table: the predictions, then the training."""
-    methods = interpretation.join_names(list(results))
-    return (
-        (job.caption, f"{job.alt}: {methods}", report.figure_png(job.draw(job, results))),
-        (LOSSES, f"A panel per method: loss by epoch: {methods}", report.figure_png(losses(results))),
-    )
-
-
-def panels(count: int, height: float) -> tuple[Figure, Any]:
-    """A figure and its axes, one below another, as wide as a phone can show legibly."""
-    figure = Figure(figsize=(5, height * count + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(count, 1, squeeze=False).ravel()
-
-
-def share_legend(figure: Figure, axes: Iterable[Any]) -> Figure:
-    """The figure with one legend above all panels, with each entry once."""
-    named = {}
-    for ax in axes:
+def draw(job: Job, results: Results) -> Figure:
+    """A panel for each method, one below another, as wide as a phone can show legibly, with one legend above them."""
+    height = 1.9 if job.panel is draw_extrapolation else 4
+    figure = Figure(figsize=(5, height * len(results) + 0.6), layout="constrained")
+    axes, named = figure.subplots(len(results), 1, squeeze=False).ravel(), {}
+    for ax, (name, result) in zip(axes, results.items(), strict=True):
+        job.panel(job, result, ax)
+        ax.set_title(name, fontsize="medium", loc="left")
         named |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         if ax.get_legend() is not None:
             ax.get_legend().remove()
@@ -228,61 +213,25 @@ def share_legend(figure: Figure, axes: Iterable[Any]) -> Figure:
     return figure
 
 
-def coverages(job: Job, results: Results) -> Figure:
-    """Interval coverage of all methods on one axes."""
-    figure, (ax,) = panels(1, 5)
-    plots.interval_coverage(next(iter(results.values())).answer, job.test[1], ax=ax)
-    ax.get_lines()[-1].remove()
-    nominal = np.linspace(0, 1, 101)
-    for (name, result), color in zip(results.items(), COLORS * len(results), strict=False):
-        ax.plot(nominal, metrics.central_coverage(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
-    return share_legend(figure, [ax])
+def draw_coverage(job: Job, result: Result, ax: Any) -> None:
+    """Coverage of the intervals of a method."""
+    plots.interval_coverage(result.answer, job.test[1], ax=ax)
 
 
-def confidences(job: Job, results: Results) -> Figure:
-    """Accuracy against confidence of all methods on one axes, in groups of equally many rows."""
-    figure, (ax,) = panels(1, 5)
-    ax.plot((0, 1), (0, 1), color=plots.GRAY, lw=1, ls="--", label="calibrated")
-    for place, (name, result) in enumerate(results.items()):
-        probs = result.answer.probs
-        order, right = np.argsort(probs.max(1), kind="stable"), probs.argmax(1) == job.test[1]
-        groups = [(probs.max(1)[group].mean(), right[group].mean()) for group in np.array_split(order, 10)]
-        style = {"color": COLORS[place % len(COLORS)], "marker": MARKS[place % len(MARKS)], "clip_on": False}
-        ax.plot(*zip(*groups, strict=True), lw=1.5, ms=5, label=name, **style)
-    ax.set(xlabel="probability of the predicted class", ylabel="accuracy", xlim=(0.2, 1), ylim=(0.2, 1), aspect="equal")
-    return share_legend(figure, [ax])
+def draw_reliability(job: Job, result: Result, ax: Any) -> None:
+    """Accuracy of a method by its confidence."""
+    plots.reliability(result.answer, job.test[1], ax=ax)
 
 
-def extrapolations(job: Job, results: Results) -> Figure:
-    """The bands of each method over the last years of training and the years after."""
-    figure, axes = panels(len(results), 1.9)
+def draw_extrapolation(job: Job, result: Result, ax: Any) -> None:
+    """The bands of a method over the last years of training and the years after."""
     recent = job.train[0][:, 0] > YEAR - 10
     x = np.concatenate([job.train[0][recent], job.test[0]])
     y = np.concatenate([job.train[1][recent], job.test[1]])
-    for ax, (name, result) in zip(axes, results.items(), strict=True):
-        plots.bands(x[:, 0], result.model.predictive(x), ax=ax)
-        ax.plot(x[:, 0], y, ".", color="black", markersize=2, label="measured")
-        ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
-        ax.set(xlabel="", ylabel="CO2 (ppm)", xlim=(YEAR - 10, 2002), ylim=(330, 390))
-        ax.set_title(name, fontsize="medium", loc="left")
-        ax.set_xticks(range(YEAR - 10, 2002, 5))
-    return share_legend(figure, axes)
-
-
-def losses(results: Results) -> Figure:
-    """The loss curves of each method."""
-    figure, axes = panels(len(results), 1.6)
-    for ax, (name, result) in zip(axes, results.items(), strict=True):
-        if not any(np.any(np.isfinite(np.asarray(member, float))) for member in result.model.history_):
-            ax.text(0.5, 0.5, "no loss is recorded", ha="center", transform=ax.transAxes)
-            continue
-        plots.loss_curves(result.model.history_, ax=ax)
-        for line in ax.get_lines():
-            line.set_label(str(line.get_label()).removesuffix(", median"))
-        ax.set(ylabel="", xlabel="epoch" if ax is axes[-1] else "")
-        ax.set_title(name, fontsize="medium", loc="left")
-    figure.supylabel("nats per row", fontsize="medium")
-    return share_legend(figure, axes)
+    plots.bands(x[:, 0], result.model.predictive(x), ax=ax)
+    ax.plot(x[:, 0], y, ".", color="black", markersize=2, label="measured")
+    ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
+    ax.set(xlabel="", ylabel="CO2 (ppm)", xlim=(YEAR - 10, 2002), ylim=(330, 390), xticks=range(YEAR - 10, 2002, 5))
 
 
 def write(path: Path, data: bytes) -> Path:

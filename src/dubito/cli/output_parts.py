@@ -2,8 +2,8 @@
 
 Finished parts are appended to one hidden file beside the output. Its first line is the manifest: JSON
 with the task (model, table, options), so that parts of different tasks never mix. Each part is a line
-with its length and checksum, then a line of JSON with its notes, then an Arrow file. A damaged or
-unfinished part is therefore detected. No other file is ever written to or deleted.
+with its length and checksum, a line of JSON with the number of rows and the notes up to its end, and
+an Arrow file. A damaged or unfinished part is therefore detected. No other file is ever deleted.
 """
 
 import contextlib
@@ -59,12 +59,12 @@ class ResumableOutput:
     """
 
     def __init__(self, output: Path, task: dict[str, Any], say: Say) -> None:
-        self.output, self.task, self.say = output, task, say
+        self.output, self.say = output, say
         self.path = parts_path(output)
+        self.manifest = MARK + json.dumps(task, sort_keys=True).encode() + b"}\n"
+        self.resumable = task["table"] is not None
         self.file: BinaryIO | None = None
-        self.places: list[tuple[int, int]] = []  # first byte and length of each Arrow file
         self.rest: list[pyarrow.Table] = []
-        self.rest_notes: Counts = {}
         self.rows, self.notes = 0, {}
 
     def __enter__(self) -> Self:
@@ -75,35 +75,27 @@ class ResumableOutput:
 
     def _resume(self, file: BinaryIO) -> None:
         """Take over the finished parts of this task, up to the first damaged one; cut off all others."""
-        line, damaged = file.readline(), False
-        if self.task["table"] is not None and line == self._manifest():
-            end = file.tell()
-            while (part := file.readline()) and not damaged:
-                damaged = not self._read_part(file, part)
-                end = end if damaged else file.tell()
-            file.truncate(end)
-            file.seek(end)
-        if damaged:
-            self.say(f"A part in {self.path} is damaged: the rows from {self.rows} on are predicted again.")
-        elif not self.places:
+        end = len(self.manifest) if self.resumable and file.readline() == self.manifest else 0
+        for head, _ in self._parts(file) if end else ():
+            self.rows, self.notes, end = head["rows"], head["notes"], file.tell()
+        if not end:
             self.say(f"Discarded the parts of another run in {self.path}")
-        if self.places:
+        elif end < file.seek(0, os.SEEK_END):
+            self.say(f"A part in {self.path} is damaged: the rows from {self.rows} on are predicted again.")
+        if self.rows:
             self.say(f"Resuming after row {self.rows} of an earlier run.")
-        else:
-            file.truncate(file.seek(0))
+        file.truncate(end)
 
-    def _read_part(self, file: BinaryIO, line: bytes) -> bool:
-        """Whether the part after this line is undamaged; it is then taken over."""
-        length, _, checksum = line.strip().partition(b" ")
-        data = file.read(int(length)) if length.isdigit() else b""
-        if hashlib.sha256(data).hexdigest().encode() != checksum:
-            return False
-        head, _, _ = data.partition(b"\n")
-        found = json.loads(head)
-        self.rows += found["rows"]
-        add_counts(self.notes, found["notes"])
-        self.places.append((file.tell() - len(data) + len(head) + 1, len(data) - len(head) - 1))
-        return True
+    def _parts(self, file: BinaryIO) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """The JSON and the Arrow file of each part, up to the first damaged one."""
+        file.seek(len(self.manifest))
+        for line in iter(file.readline, b""):
+            length, _, checksum = line.strip().partition(b" ")
+            data = file.read(int(length)) if length.isdigit() else b""
+            if hashlib.sha256(data).hexdigest().encode() != checksum:
+                return
+            head, _, table = data.partition(b"\n")
+            yield json.loads(head), table
 
     def add(self, answer: pyarrow.Table, notes: Counts) -> None:
         """Add the next rows; a full part is written when more rows come."""
@@ -112,31 +104,25 @@ class ResumableOutput:
         self.rest.append(answer)
         self.rows += len(answer)
         add_counts(self.notes, notes)
-        add_counts(self.rest_notes, notes)
 
     def _flush(self) -> None:
-        if self.file is None:
-            self.file = self._open()
-        if not self.places:
-            self.file.write(self._manifest())
-        head = json.dumps({"rows": sum(map(len, self.rest)), "notes": self.rest_notes}).encode() + b"\n"
+        self.file = self.file or self._open()
+        if self.file.seek(0, os.SEEK_END) == 0:
+            self.file.write(self.manifest)
         sink = pyarrow.BufferOutputStream()
         with pyarrow.ipc.new_file(sink, self.rest[0].schema) as writer:
             for table in self.rest:
                 writer.write_table(table)
-        data = head + sink.getvalue().to_pybytes()
-        self.file.write(f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode())
-        self.places.append((self.file.tell() + len(head), len(data) - len(head)))
-        self.file.write(data)
+        data = json.dumps({"rows": self.rows, "notes": self.notes}).encode() + b"\n" + sink.getvalue().to_pybytes()
+        self.file.write(f"{len(data)} {hashlib.sha256(data).hexdigest()}\n".encode() + data)
         self.file.flush()
         os.fsync(self.file.fileno())
-        self.rest, self.rest_notes = [], {}
+        self.rest = []
 
     def tables(self) -> Iterator[pyarrow.Table]:
         """All rows in order."""
-        for first, length in self.places if self.file is not None else ():
-            self.file.seek(first)
-            yield pyarrow.ipc.open_file(self.file.read(length)).read_all()
+        for _, data in self._parts(self.file) if self.file else ():
+            yield pyarrow.ipc.open_file(data).read_all()
         if self.rest:
             yield pyarrow.concat_tables(self.rest)
 
@@ -144,16 +130,13 @@ class ResumableOutput:
         if self.file is None:
             return
         interrupted = kind is not None and issubclass(kind, KeyboardInterrupt | SystemExit | OSError)
-        if interrupted and self.places and self.task["table"] is not None:
+        if interrupted and self.resumable and self.path.stat().st_size > len(self.manifest):
             self.say(f"The finished rows are stored in {self.path}. Run the same command to resume.")
         else:
             if fcntl is None:  # Windows deletes no open file
                 self.file.close()
             self.path.unlink(missing_ok=True)
         self.file.close()
-
-    def _manifest(self) -> bytes:
-        return MARK + json.dumps(self.task, sort_keys=True).encode() + b"}\n"
 
     def _open(self) -> BinaryIO:
         """The file of parts, which no other run has open."""
