@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 from dubito._jax.types import Params
 
+Eqn: TypeAlias = Any  # a jax.extend.core.JaxprEqn, whose operands and results are arrays
 Record: TypeAlias = Callable[[frozenset[int], bool, frozenset[int]], None]
 
 CONST, LOST = -1, -2
@@ -21,7 +22,7 @@ INLINED = {"jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkp
 CALLS = INLINED | {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
 WRAPPERS = {"convert_element_type", "copy", "copy_p", "reshape", "broadcast_in_dim"}
 # Operations along one axis, and the parameter that names it.
-ALONG = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "split"), "axis")
+ALONG: dict[str, str] = dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "split"), "axis")
 ALONG |= {"concatenate": "dimension", "sort": "dimension"}
 ELEMENTWISE = set(
     "abs acos acosh add add_any and asin asinh atan atan2 atanh cbrt ceil clamp convert_element_type copy copy_p cos cosh "
@@ -73,7 +74,7 @@ class ValueState(NamedTuple):
 class Step(NamedTuple):
     """An equation of the program, and the numbers (slots) of its operands and results."""
 
-    eqn: JaxprEqn
+    eqn: Eqn
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
 
@@ -110,14 +111,14 @@ class Program(NamedTuple):
     tree: Any
 
 
-def bind(eqn: JaxprEqn, *operands: Any) -> list[Any]:
+def bind(eqn: Eqn, *operands: Any) -> list[Any]:
     """The results of an equation's operation on these operands."""
     with eqn.ctx.manager:
         out = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return out if eqn.primitive.multiple_results else [out]
 
 
-def body(eqn: JaxprEqn) -> tuple[Jaxpr, Sequence[Any]]:
+def body(eqn: Eqn) -> tuple[Jaxpr, Sequence[Any]]:
     """The jaxpr that a call's equation runs, and its constants."""
     inner = eqn.params["jaxpr"] if "jaxpr" in eqn.params else eqn.params["call_jaxpr"]
     return (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
@@ -176,7 +177,7 @@ def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -
     return Program(steps, values, aliases, outputs, jax.tree.structure(shape))
 
 
-def dot_axis(eqn: JaxprEqn, side: int, axis: int) -> int:
+def dot_axis(eqn: Eqn, side: int, axis: int) -> int:
     """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is summed over."""
     contract, batch = eqn.params["dimension_numbers"]
     if axis in contract[side]:
@@ -190,7 +191,7 @@ def dot_axis(eqn: JaxprEqn, side: int, axis: int) -> int:
     return len(batch[0]) + side * len(free[0]) + free[side].index(axis)
 
 
-def _moved(eqn: JaxprEqn, moving: list[tuple[int, int]]) -> int:
+def _moved(eqn: Eqn, moving: list[tuple[int, int]]) -> int:
     """Where the examples' axis goes. ``moving``: (operand, axis) of the operands that have one."""
     name, p = eqn.primitive.name, eqn.params
     operand, k = moving[0]
@@ -203,8 +204,8 @@ def _moved(eqn: JaxprEqn, moving: list[tuple[int, int]]) -> int:
         return k
     if name in ALONG:
         return k if p[ALONG[name]] != k else LOST
-    removed = p["dimensions"] if name == "squeeze" else p.get("axes")
-    if name == "squeeze" or (name.startswith(("reduce_", "arg")) and removed is not None):
+    if name == "squeeze" or name.startswith(("reduce_", "arg")) and "axes" in p:
+        removed = p["dimensions" if name == "squeeze" else "axes"]
         return LOST if k in removed else k - sum(d < k for d in removed)
     if name.startswith("reduce_window"):
         return k if p["window_dimensions"][k] == 1 and tuple(p["padding"][k]) == (0, 0) else LOST
@@ -230,7 +231,7 @@ def _moved(eqn: JaxprEqn, moving: list[tuple[int, int]]) -> int:
     return LOST
 
 
-def _transfer(eqn: JaxprEqn, states: list[ValueState], record: Record) -> list[ValueState]:
+def _transfer(eqn: Eqn, states: list[ValueState], record: Record) -> list[ValueState]:
     """The states of an equation's outputs.
 
     ``record(leaves, raw, below)`` receives which leaves multiply what kind of input, and which ones went
@@ -273,7 +274,7 @@ def _join(a: ValueState, b: ValueState) -> ValueState:
     return ValueState(axis, a.deep or b.deep, a.leaves | b.leaves)
 
 
-def _scan(eqn: JaxprEqn, states: list[ValueState], record: Record) -> list[ValueState]:
+def _scan(eqn: Eqn, states: list[ValueState], record: Record) -> list[ValueState]:
     jaxpr, consts = body(eqn)
     first, last = eqn.params["num_consts"], eqn.params["num_consts"] + eqn.params["num_carry"]
     over = [s if s.axis < 0 else s._replace(axis=s.axis - 1 if s.axis else LOST) for s in states[last:]]
@@ -287,7 +288,7 @@ def _scan(eqn: JaxprEqn, states: list[ValueState], record: Record) -> list[Value
     return carry + [s if s.axis < 0 else s._replace(axis=s.axis + 1) for s in out[len(carry) :]]
 
 
-def _treatment(eqn: JaxprEqn, site: Site, size: int) -> str:
+def _treatment(eqn: Eqn, site: Site, size: int) -> str:
     """The treatment of the only use of a leaf with ``size`` entries."""
     if len(eqn.invars) != 2 or site.axis < 0 or eqn.invars[site.position].aval.size != size:
         return "draw"

@@ -28,6 +28,7 @@ Layout: TypeAlias = Mapping[str, tuple[str, tuple[int, ...]]]  # {name: (dtype, 
 
 HEADER = 2**22  # largest number of bytes of a header: what a hostile one can cost stays below a second
 FILE = 2**34  # largest number of bytes of a file
+BRACKETS = 2**19  # largest number of opening brackets in JSON: lists and objects cost more than numbers and texts
 CODES = {"float32": "F32", "float64": "F64", "uint32": "U32"}
 
 
@@ -231,8 +232,10 @@ def strict_json(text: str) -> Any:
     Raises
     ------
     ModelFileError
-        Also for repeated keys, NaN, infinity, and nesting deeper than Python's recursion limit.
+        Also for repeated keys, NaN, infinity, nesting deeper than Python's recursion limit, and
+        too many brackets.
     """
+    expect(text.count("[") + text.count("{") <= BRACKETS, "its JSON has too many brackets")
     try:
         return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:

@@ -118,7 +118,8 @@ def fit(
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
-    task, summary = task or task_of_likelihood(likelihood), {"target": target}
+    summary: dict[str, Any] = {"target": target}
+    task = task or task_of_likelihood(likelihood)
     make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed)
     if stream:
         from dubito.tables.streams import target_kind_of_file
@@ -322,9 +323,10 @@ def main() -> None:
     except Exception as error:
         if state["debug"]:
             raise
+        usage: Any = error
         message, code = str(error) or type(error).__name__, 1
         if isinstance(error, USAGE_ERROR):
-            message, code = error.format_message(), error.exit_code
+            message, code = usage.format_message(), usage.exit_code
         elif isinstance(error, DataError) and error.option:
             message = f"{error.problem} {error.option}"
         print_error(f"dubito: {message}")

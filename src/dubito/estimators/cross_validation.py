@@ -129,8 +129,8 @@ def compare(
     splits = list(splitter.split(np.zeros(len(y)), y))
     targets, wanted = [y[test] for _, test in splits], CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
-    chosen = [clone(each).set_params(handle_unknown="ignore") for each in estimators.values()]
-    jobs = [(clone(each), X, y, split, fill) for each in chosen for split in splits]
+    chosen = [(each, split) for each in estimators.values() for split in splits]
+    jobs = [(clone_with(each, handle_unknown="ignore"), X, y, split, fill) for each, split in chosen]
     with start_jobs(fit_fold, jobs) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
@@ -152,6 +152,12 @@ def compare(
         for name, (scores, *rest) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
+
+
+def clone_with(estimator: Any, **params: Any) -> Any:
+    """An unfitted copy of an estimator with other parameters."""
+    copy: Any = clone(estimator)
+    return copy.set_params(**params)
 
 
 def check_lengths(X: Table, y: Column) -> np.ndarray:

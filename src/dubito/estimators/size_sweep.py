@@ -5,12 +5,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
-from dubito.estimators.cross_validation import check_lengths, fit_fold, select_rows
+from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold, select_rows
 from dubito.evaluation import metrics
 
 
@@ -87,7 +87,7 @@ def sweep(
     splitter = kind(seeds, test_size=validation_fraction, random_state=seed)
     splits = list(enumerate(splitter.split(np.zeros(len(y)), y)))
     jobs = [
-        (clone(estimator).set_params(hidden=widths, random_state=seed + number), X, y, rows)
+        (clone_with(estimator, hidden=widths, random_state=seed + number), X, y, rows)
         for widths in sizes
         for number, rows in splits
     ]

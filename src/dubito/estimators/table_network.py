@@ -34,10 +34,9 @@ def table_network(
     """
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral | Iterable)):
         raise ValueError(f"hidden must be a width or a sequence of widths, such as (50, 50); got {hidden!r}")
-    last_variance = 1.0 if default is None else 0.1
     widths, name, frequencies = ((50,), "relu", 0) if default is None else default
     if hidden is not None:
-        widths = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
+        widths: Any = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
     name, frequencies = name if activation is None else activation, frequencies if periodic is None else periodic
-    options: dict[str, Any] = {"numeric": schema.numeric, "last_variance": last_variance}
+    options: Any = {"numeric": schema.numeric, "last_variance": 1.0 if default is None else 0.1}
     return mlp(schema.width, widths, outputs, name, periodic=frequencies, **options)

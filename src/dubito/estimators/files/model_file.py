@@ -200,7 +200,8 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     regression = estimator.task == "regression"
     matching = (scaler is not None, classes is None) == (regression, regression)
     expect(matching, "the scaler and the classes do not match the task")
-    count = len(scaler.shift if classes is None else classes)
+    values: Any = classes if scaler is None else scaler.shift
+    count = len(values)
     expect(estimator.task == posterior.model.likelihood.task, "the likelihood does not match the task")
     expect(_fits(posterior.model, schema.width, count), "the network does not match the table")
     flat, key = config["flat"], config["key"]
