@@ -664,7 +664,7 @@ def test_a_classifiers_calibration_is_kept(classification, method, tmp_path):
     model, x, y = classification
     model.calibration_ = None
     before = model.predictive(x)
-    with pytest.raises(ValueError, match="conformal sets come after"):
+    with pytest.raises(ValueError, match="there are no conformal sets: call calibrate"):
         model.predict_set(x)
     model.calibrate(x, y, method)
     expected = calibration.fit_calibration(before, np.searchsorted(model.classes_, y), method)

@@ -538,7 +538,7 @@ ILL = {
     "calibration a prior": (
         "tiny",
         at("calibration", value={"class": "Laplace", "scale": 1.0, "biases": 1.0}),
-        "its calibr",
+        "invalid calibr",
     ),
     "calibration of classes": ("tiny", at("calibration", value=TEMPERATURE), "a temperature is for classes"),
     "calibration of numbers": ("classes", at("calibration", value=quantiles()), "for regression"),
