@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 import dubito
-from dubito import cross_validation, diagnostics
+from dubito import cross_validation, diagnostics, size_sweep
 from dubito._process import threads
 
 X = np.random.default_rng(0).normal(size=(120, 3))
@@ -80,3 +80,26 @@ def test_the_fold_is_told_whose_draws_leave_most_unsure():
         fitted = clone(SMALL["ensemble"]).fit(X[train], Y[train])
         folds.append(diagnostics.monte_carlo(fitted.predictive(X[test]), fitted.posterior_, Y[test]).excess)
     assert len(set(folds)) == 3 and rows["ensemble"].excess == max(folds)
+
+
+def as_dict(x):
+    return {f"x{k}": column for k, column in enumerate(x.T)}
+
+
+@pytest.mark.parametrize("make", ["array", "dict", "pandas", "polars", "pyarrow"])
+def test_compare_and_sweep_refuse_a_target_of_another_length(make):
+    x = X if make == "array" else as_dict(X)
+    if make not in ("array", "dict"):
+        library = pytest.importorskip(make)
+        x = library.table(x) if make == "pyarrow" else library.DataFrame(x)
+    for y, words in ((Y[:100], "X has 120 rows, but y has 100"), (1.5, "X has 120 rows, but y is 1.5")):
+        with pytest.raises(dubito.DataError, match=words):
+            cross_validation.compare(SMALL, x, y)
+        with pytest.raises(dubito.DataError, match=words):
+            size_sweep.sweep(SMALL["map"], x, y, [(2,), (4,)])
+
+
+def test_split_inputs_takes_rows_of_dictionaries():
+    inputs, held_out = cross_validation.split_inputs(as_dict(X), np.arange(4), np.arange(4, 120), fill=False)
+    np.testing.assert_array_equal(inputs["x1"], X[:4, 1])
+    np.testing.assert_array_equal(held_out["x2"], X[4:, 2])
