@@ -159,9 +159,8 @@ def check_output_folder(name: str, folder: PathLike) -> None:
         Names the folder and what to do.
     """
     _check_local(name, folder)
-    existing = Path(folder).absolute()
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
+    whole = Path(folder).absolute()
+    existing = next(path for path in (whole, *whole.parents) if os.path.lexists(path))
     if not existing.is_dir():
         raise ValueError(f"{name} {folder}: {str(existing)!r} is not a folder. Choose another folder.")
     _check_folder(name, folder, existing)

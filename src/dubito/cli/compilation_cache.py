@@ -32,14 +32,9 @@ def folder() -> Path | None:
     chosen = os.environ.get("DUBITO_CACHE")
     if chosen is not None:
         return None if chosen in ("", "0") else Path(chosen)
-    if sys.platform == "darwin":
-        found = "~/Library/Caches"
-    elif sys.platform == "win32":
-        found = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    else:
-        found = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    others = {"darwin": "~/Library/Caches", "win32": os.environ.get("LOCALAPPDATA") or "~/AppData/Local"}
     try:
-        return Path(found).expanduser() / "dubito"
+        return Path(others.get(sys.platform) or os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dubito"
     except RuntimeError:  # there is no home
         return None
 
@@ -81,9 +76,7 @@ def _prepare(home: Path, own: Path) -> str | None:
             return f"{path} is not a folder. Remove it, or set DUBITO_CACHE to another folder."
         sticky = path == home and found.st_mode & stat.S_ISVTX  # as /tmp: only the owner can rename what is in it
         if os.name == "posix" and (found.st_uid not in owners or found.st_mode & forbidden and not sticky):
-            return (
-                f"others can write to {path}. Make it yours alone (chmod 700), or set DUBITO_CACHE to another folder."
-            )
+            return f"others can write to {path}. Make it yours alone (chmod 700), or set DUBITO_CACHE to another one."
     if not (own / MARKER).is_file():
         if any(own.iterdir()):
             return f"{own} holds files of something else. Set DUBITO_CACHE to another folder."
