@@ -316,6 +316,27 @@ def test_predict_computes_a_damaged_part_again(folder, tmp_path, small, monkeypa
     assert found == expected and sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "out.parquet"]
 
 
+def test_predict_writes_no_output_without_a_part_that_was_damaged_meanwhile(folder, tmp_path, small, monkeypatch):
+    small(256, 512)
+    output, answers = tmp_path / "out.parquet", predict_file.predict_blocks
+
+    def some(*arguments, **options):
+        yield from answers(*arguments, **options)
+        parts = tmp_path / ".out.parquet.parts"
+        os.truncate(parts, parts.stat().st_size - 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_file, "predict_blocks", some)
+        with pytest.raises(OSError, match="was changed meanwhile: run the same command again"):
+            predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert not output.exists()
+    found, _, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert (
+        "damaged" in said[0]
+        and found == predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "b.parquet")[0]
+    )
+
+
 @pytest.mark.parametrize("content", ["folder", "link", '{"mine": true}'])
 def test_predict_leaves_a_file_that_it_did_not_make(folder, tmp_path, small, content):
     small(256, 512)

@@ -121,8 +121,12 @@ class ResumableOutput:
 
     def tables(self) -> Iterator[pyarrow.Table]:
         """All rows in order."""
-        for _, data in self._parts(self.file) if self.file else ():
+        end = 0
+        for head, data in self._parts(self.file) if self.file else ():
+            end = head["rows"]
             yield pyarrow.ipc.open_file(data).read_all()
+        if end + sum(map(len, self.rest)) != self.rows:
+            raise OSError(f"{self.path} was changed meanwhile: run the same command again")
         if self.rest:
             yield pyarrow.concat_tables(self.rest)
 

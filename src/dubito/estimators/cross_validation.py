@@ -155,13 +155,44 @@ def compare(
 
 
 def clone_with(estimator: Any, **params: Any) -> Any:
-    """An unfitted copy of an estimator with other parameters."""
+    """An unfitted copy of an estimator with other parameters.
+
+    Parameters
+    ----------
+    estimator : BayesianRegressor or BayesianClassifier
+        The estimator.
+    **params : object
+        Parameters by name.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+        The copy.
+    """
     copy: Any = clone(estimator)
     return copy.set_params(**params)
 
 
 def check_lengths(X: Table, y: Column) -> np.ndarray:
-    """The target as an array. Raises DataError unless the table has as many rows."""
+    """Check that a target has as many rows as its table.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    y : array
+        The target (rows,) or (rows, targets).
+
+    Returns
+    -------
+    array
+        The target.
+
+    Raises
+    ------
+    DataError
+        If the numbers of rows differ.
+    """
     y = np.asarray(as_array(y))
     rows = _num_samples(next(iter(X.values()), [])) if isinstance(X, Mapping) else _num_samples(X)
     if y.ndim == 0 or rows != len(y):
@@ -181,12 +212,40 @@ def _warn_of_unknown(unknown: Mapping[tuple[int, str], int]) -> None:
 
 
 def select_rows(X: Table, rows: np.ndarray) -> Any:
-    """Some rows of a table, or of a dictionary of columns."""
+    """Some rows of a table.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    rows : array
+        Numbers of the rows.
+
+    Returns
+    -------
+    frame, array or dict
+        These rows.
+    """
     return {name: take_rows(X[name], rows) for name in X} if isinstance(X, Mapping) else take_rows(X, rows)
 
 
 def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:
-    """The training and the held-out rows; with ``fill``, missing values are imputed from the training rows."""
+    """Split a table into training and held-out rows.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    train, test : array
+        Numbers of the training and of the held-out rows.
+    fill : bool
+        Whether to impute missing values, with values from the training rows.
+
+    Returns
+    -------
+    tuple
+        The two tables.
+    """
     inputs, held_out = select_rows(X, train), select_rows(X, test)
     if fill:
         inputs, values, _ = fill_missing(inputs)

@@ -633,7 +633,7 @@ ILL = {
     "offsets of fractions": (
         "tiny",
         lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}),
-        "does not match its shape",
+        "Error while deserializing",
     ),
     "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "Error while deserializing"),
     "entry more": ("tiny", lambda c, a: packed(c, a, bias={"code": 1}), "malformed entry"),

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import jax
 import numpy as np
 
 from dubito._check import DataError, DataWarning
@@ -19,9 +20,7 @@ from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expe
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
-from dubito.methods.laplace.laplace import Linearized
 from dubito.models.model import Model
-from dubito.models.networks import MLP
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
@@ -220,21 +219,14 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
 
 
 def _fits(model: Model, width: int, count: int) -> bool:
-    """Whether a model takes rows of ``width`` columns and predicts ``count`` targets or classes."""
-    network, likelihood = _inner_network(model.network), model.likelihood
+    """Whether a model takes rows of ``width`` columns and predicts ``count`` targets or classes. Nothing is computed."""
+    likelihood, params = model.likelihood, posterior_file.parameter_shapes(model)["network"]
+    try:
+        outputs = jax.eval_shape(model.network.apply, params, jax.ShapeDtypeStruct((1, width), np.float32))
+    except TypeError:
+        return False
     predicted = likelihood.targets if likelihood.task == "regression" else likelihood.classes
-    if predicted != count:
-        return False
-    if isinstance(network, MLP):
-        return network.inputs == width and network.outputs == likelihood.width
-    mean, noise = _inner_network(network.mean), network.noise
-    if noise is not None and (noise.inputs, noise.outputs) != (width, count):
-        return False
-    return mean.inputs == width and mean.outputs >= count == network.targets and likelihood.width == 2 * count
-
-
-def _inner_network(network: Any) -> Any:
-    return network.network if isinstance(network, Linearized) else network
+    return predicted == count and outputs.shape == (1, likelihood.width)
 
 
 def _scaler(config: Config | None) -> TargetScaler | None:
