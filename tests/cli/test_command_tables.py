@@ -70,7 +70,7 @@ def test_compare_leaves_out_rows_without_a_target(folder):
     assert "Left out 116 of 300" in outs[0][1] and scores[0] == scores[1]
 
 
-def test_compare_fills_in_from_the_rows_a_fold_is_fitted_to():
+def test_compare_imputes_with_values_from_the_training_rows_of_a_fold():
     X = pyarrow.table({"x": [1.0, 2.0, 3.0, None, 100.0, 100.0, None]})
     train, test = cross_validation.split_inputs(X, np.arange(4), np.arange(4, 7), fill=True)
     assert train["x"].to_pylist() == [1, 2, 3, 2] and test["x"].to_pylist() == [100, 100, 2]
@@ -130,14 +130,14 @@ def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
     assert means[61] == means[30]  # of the median
 
 
-def test_texts_that_are_numbers_are_no_classes(tmp_path):
+def test_fit_refuses_classes_that_are_numbers_as_text(tmp_path):
     path = write(tmp_path / "t.csv", x=range(40), y=[f"{1000 + row:,}" for row in range(40)])
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert "The target 'y' is text, but 40 of its 40 values are numbers; '1,000' in row 0 is none" in said
     assert "--task classification" in said and not (tmp_path / "m.dubito").exists()
 
 
-def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
+def test_commands_encode_unknown_categories_as_zeros_and_count_them(folder, tmp_path):
     towns = ["Bern", "Oslo", "Rome", "Oslo", "Paris"]
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
     note = "Categories not seen in fit, encoded as zeros: 3 of 'town'."

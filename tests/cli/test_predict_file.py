@@ -80,7 +80,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize(("block", "part"), [(700, 700), (1024, 2048), (37, 500), (5000, 1)])
 @pytest.mark.parametrize("name", ["y", "kind"])
-def test_any_cut_gives_the_same_bits(folder, tmp_path, small, name, block, part):
+def test_predict_file_gives_the_same_bits_for_any_block_and_part_size(folder, tmp_path, small, name, block, part):
     model = dubito.load(folder / f"{name}.dubito")
     answer = model.predictive(frame())
     small(block, part)
@@ -99,7 +99,7 @@ def test_any_cut_gives_the_same_bits(folder, tmp_path, small, name, block, part)
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
-def test_csv_out_is_parquet_out(folder, tmp_path, small):
+def test_predict_file_writes_the_same_values_as_csv_and_parquet(folder, tmp_path, small):
     small(512, 1024)
     table, _, _ = predicted(folder / "kind.dubito", folder / "t.parquet", tmp_path / "out.parquet")
     again, _, _ = predicted(folder / "kind.dubito", folder / "t.parquet", tmp_path / "out.csv")
@@ -108,7 +108,7 @@ def test_csv_out_is_parquet_out(folder, tmp_path, small):
     assert (tmp_path / "out.csv").read_bytes() == expected.getvalue() and again.num_rows == ROWS
 
 
-def test_threads_keep_the_order():
+def test_in_threads_keeps_the_order():
     def slow(k):
         time.sleep(0.02 if k % 3 == 0 else 0)
         return k
@@ -148,7 +148,7 @@ def test_csv_is_read_as_the_columns_were_at_fit(tmp_path, schema):
     assert read(tsv, schema, target="y", skip=1)[0] == (1, {name: column[1:] for name, column in first.items()})
 
 
-def test_no_rows(tmp_path, folder, schema):
+def test_predict_file_of_no_rows_has_all_columns(tmp_path, folder, schema):
     for text in ("a,b,c,city", "a,b,c,city\n", "\na,b,c,city\n\n"):
         path = written(tmp_path / "t.csv", text)
         assert read(path, schema) == [(0, {name: [] for name in ("a", "b", "c", "city")})]
@@ -175,7 +175,7 @@ def test_no_rows(tmp_path, folder, schema):
         ("t.xlsx", b"", "only .csv, .tsv and .parquet"),
     ],
 )
-def test_unreadable_tables(tmp_path, schema, name, data, words):
+def test_read_blocks_says_what_is_wrong_with_a_table(tmp_path, schema, name, data, words):
     if data is not None:
         written(tmp_path / name, data)
     with pytest.raises(dubito.DataError, match=words):
@@ -204,7 +204,7 @@ def test_errors_name_the_row_of_the_whole_table(folder, tmp_path, small, column,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.dubito", "t.csv", "t.parquet"]
 
 
-def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
+def test_predict_file_imputes_blocks_without_any_value(folder, tmp_path, small):
     """Also where a whole block of truth values or texts is missing, which then have another type."""
     table, filled = frame(), frame()
     for column, value in {"a": 0.5, "b": 1, "c": True, "city": "Rome"}.items():
@@ -252,7 +252,7 @@ def interrupted(error, after, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("No space left on device")])
-def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error):
+def test_predict_resumes_after_an_interruption(folder, tmp_path, small, monkeypatch, error):
     expected, _, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "expected.parquet")
     small(256, 512)
     output, parts = tmp_path / "out.parquet", tmp_path / ".out.parquet.parts"
@@ -271,7 +271,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
 
 
 @pytest.mark.parametrize("change", ["coverage", "model", "table", "damage", "manifest"])
-def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch, change):
+def test_predict_discards_the_parts_of_another_task(folder, tmp_path, small, monkeypatch, change):
     small(256, 512)
     model, table, output = tmp_path / "m.dubito", tmp_path / "t.parquet", tmp_path / "out.parquet"
     written(model, (folder / "y.dubito").read_bytes())
@@ -472,7 +472,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_where_programs_are_kept(home, monkeypatch):
+def test_cache_folder_follows_the_platform_and_the_environment(home, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     assert compilation_cache.folder() == home / ".cache" / "dubito"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "x"))
@@ -488,7 +488,7 @@ def test_where_programs_are_kept(home, monkeypatch):
     assert compilation_cache.folder() is None
 
 
-def test_the_oldest_programs_go_first(home, monkeypatch):
+def test_cache_deletes_the_oldest_programs_first(home, monkeypatch):
     monkeypatch.setattr(compilation_cache, "LIMIT", 250)
     place = home / compilation_cache.NAME / "cpu"
     place.mkdir(parents=True)
@@ -554,7 +554,7 @@ def run(folder, cached, output, code=0):
 
 
 @pytest.mark.slow
-def test_programs_are_used_again_and_do_no_harm(folder, tmp_path):
+def test_cache_reuses_programs_and_recovers_from_damaged_ones(folder, tmp_path):
     """A second process compiles nothing new and learns the same; damage is mended; a folder that cannot be is no error."""
     frame(100).assign(y=lambda table: target(table)).to_csv(folder / "fit.csv", index=False)
 

@@ -22,7 +22,7 @@ SMALL = {
 }
 
 
-def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compiled):
+def test_compare_gives_the_same_scores_for_any_number_of_threads(monkeypatch, compiled):
     runs = []
     for count in (3, 1):
         monkeypatch.setattr(threads, "cores", lambda count=count: count)
@@ -43,7 +43,7 @@ def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compil
         assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
 
 
-def test_ctrl_c_ends_all_fits():
+def test_compare_ends_all_fits_on_ctrl_c():
     slow = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=10**6), 3), hidden=(8,), random_state=0)
     pressed = []
 
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_all_fits():
     assert threading.active_count() < 4
 
 
-def test_a_fit_that_fails_is_left_out_and_said_to_be():
+def test_compare_leaves_out_estimators_that_fail_with_a_warning():
     ill = dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0)
     with pytest.warns(UserWarning, match="ill is left out: .*adm"):
         rows = cross_validation.compare({"ill": ill, "map": SMALL["map"]}, X, Y, folds=2)
@@ -72,7 +72,7 @@ def test_a_fit_that_fails_is_left_out_and_said_to_be():
         cross_validation.compare({"ill": ill, "worse": ill}, X, Y, folds=2)
 
 
-def test_the_fold_is_told_whose_draws_leave_most_unsure():
+def test_compare_reports_the_largest_monte_carlo_error_of_all_folds():
     rows = {row.name: row.unsure for row in cross_validation.compare(SMALL, X, Y, folds=3)}
     assert (rows["map"].kind, rows["ensemble"].draws, rows["mc-dropout"].draws) == ("point", 3, 100)
     folds = []

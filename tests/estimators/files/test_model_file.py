@@ -145,7 +145,7 @@ def fitted(folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_answers(fitted, folder, case):
+def test_load_gives_the_same_predictions(fitted, folder, case):
     x, estimator = CASES[case][1][0], fitted[case]
     again = dubito.load(folder / case)
     assert same(answers(estimator, x), answers(again, x))
@@ -186,7 +186,7 @@ def run(script, *arguments, **options):
 
 
 @pytest.mark.slow
-def test_the_same_answers_in_another_process(fitted, folder):
+def test_load_gives_the_same_predictions_in_another_process(fitted, folder):
     """Of a file for each kind of posterior: predictions are compiled anew there."""
     assert all(fitted.file(name).exists() for name in CASES)
     kinds = {type(fitted[name].posterior_): name for name in CASES}
@@ -197,7 +197,7 @@ def test_the_same_answers_in_another_process(fitted, folder):
     assert all(same(answers(fitted[name], CASES[name][1][0]), found[name]) for name in kinds.values())
 
 
-def test_the_file_is_safetensors(fitted, folder):
+def test_model_file_is_a_safetensors_file(fitted, folder):
     config, arrays = answers_of(folder / "tiny")
     params = jax.tree_util.tree_leaves_with_path(fitted["tiny"].posterior_.params)
     wanted = {
@@ -216,7 +216,7 @@ def umask():
     return mask
 
 
-def test_many_columns(folder):
+def test_model_file_holds_many_numeric_columns(folder):
     """The numeric columns of a network with periodic features are a list of the file that may be long."""
     x, y = table(columns=1500)
     estimator = regressor(dubito.MAP(epochs=1), hidden=(2,), periodic=1).fit(x, y)
@@ -224,7 +224,7 @@ def test_many_columns(folder):
     assert same(answers(estimator, x), answers(dubito.load(folder / "wide"), x))
 
 
-def test_a_random_state_is_not_kept(folder):
+def test_model_file_does_not_hold_a_random_state(folder):
     estimator = regressor(dubito.MAP(epochs=1), hidden=(2,), random_state=np.random.RandomState(0)).fit(*table())
     estimator.save(folder / "state")
     again = dubito.load(folder / "state")
@@ -715,7 +715,7 @@ def verdicts(fitted, folder):
     return {name: verdict | {"path": jobs["ill"][name]} for name, verdict in found.items()}
 
 
-def test_files_made_here_are_read(fitted, folder):
+def test_load_reads_files_packed_by_hand(fitted, folder):
     """So that each ill file is refused for what is ill about it."""
     for case in CASES:
         path = folder / f"{case} by hand"
@@ -725,7 +725,7 @@ def test_files_made_here_are_read(fitted, folder):
 
 
 @pytest.mark.parametrize("name", [*ILL, *SPECIAL, "/dev/zero"])
-def test_ill_files_are_refused(verdicts, name):
+def test_load_refuses_malformed_files(verdicts, name):
     wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a regular file"}
     verdict = verdicts[name]
     assert verdict["error"] == "ModelFileError"
@@ -753,7 +753,7 @@ def refused(path, expected):
     return False
 
 
-def test_truncated_at_every_length(fitted, folder, tmp_path):
+def test_load_refuses_truncated_files(fitted, folder, tmp_path):
     data, large = (fitted.file(name).read_bytes() for name in ("tiny", "renoised"))
     path, expected = tmp_path / "cut", described(data)
     path.write_bytes(data)
@@ -769,7 +769,7 @@ def test_truncated_at_every_length(fitted, folder, tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
-def test_every_byte_flipped(fitted, folder, tmp_path, mask):
+def test_read_archive_refuses_any_flipped_byte(fitted, folder, tmp_path, mask):
     data = (folder / "tiny").read_bytes()
     path, expected = tmp_path / "flipped", described(data)
     path.write_bytes(data)
@@ -782,7 +782,7 @@ def test_every_byte_flipped(fitted, folder, tmp_path, mask):
 
 
 @pytest.mark.parametrize("path", ["", "a\0b", "\udcff", "x" * 300, b"bytes", 10**6, None, 1.5])
-def test_paths_that_are_none(path, fitted):
+def test_load_and_save_refuse_impossible_paths(path, fitted):
     with pytest.raises(dubito.ModelFileError):
         dubito.load(path)
     if isinstance(path, str) and path != "\udcff":
@@ -840,7 +840,7 @@ def blocked(folder):
     }
 
 
-def test_places_that_cannot_be_written(fitted, tmp_path):
+def test_save_says_why_a_path_cannot_be_written(fitted, tmp_path):
     for path, words in blocked(tmp_path).values():
         before = (
             os.lstat(path) if os.path.lexists(path.parent) and len(path.name) < 256 and os.path.lexists(path) else None
@@ -854,7 +854,7 @@ def test_places_that_cannot_be_written(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["größe 模型 🎲.dubito", "x" * 200, ".hidden", "-o", "a b", "new\nline"])
-def test_names(fitted, tmp_path, name, monkeypatch):
+def test_save_accepts_unusual_file_names(fitted, tmp_path, name, monkeypatch):
     fitted["tiny"].save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     fitted["tiny"].save(name)  # over the old one, by a relative path
@@ -862,7 +862,7 @@ def test_names(fitted, tmp_path, name, monkeypatch):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_permissions_stay(fitted, tmp_path):
+def test_save_keeps_the_permissions_of_the_file(fitted, tmp_path):
     path = tmp_path / "model"
     fitted["tiny"].save(path)
     path.chmod(0o600)
@@ -884,7 +884,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_no_permission():
+def test_save_without_permission_leaves_the_old_file():
     """As root nothing is forbidden, so the process becomes another user."""
     with tempfile.TemporaryDirectory() as name:
         closed, opened = pathlib.Path(name) / "closed", pathlib.Path(name) / "open"
@@ -920,7 +920,7 @@ except archive.ModelFileError as error:
 
 
 @pytest.mark.parametrize("room", [0, 1, 4096, 40_000])
-def test_disk_full(tmp_path, room):
+def test_save_on_a_full_disk_leaves_the_old_file(tmp_path, room):
     path = tmp_path / "model"
     archive.write_archive(path, {}, {"a": np.zeros(3, np.float32)})
     before = path.read_bytes()
@@ -945,7 +945,7 @@ def whole(path, size):
     return config["from"]
 
 
-def test_two_processes_save_to_one_path(tmp_path):
+def test_readers_see_whole_files_while_two_processes_save(tmp_path):
     path = tmp_path / "model"
     archive.write_archive(path, {"from": "0"}, {"a": np.zeros(50_000, np.float32)})
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), each, "150"]) for each in "12"]
@@ -978,7 +978,7 @@ for turn in range(20):
 """
 
 
-def test_killed_while_saving(tmp_path):
+def test_a_killed_save_leaves_a_whole_file(tmp_path):
     path = tmp_path / "model"
     archive.write_archive(path, {"from": "0"}, {"a": np.zeros(200_000, np.float32)})
     last = run(KILLED, path).split()
@@ -991,7 +991,7 @@ def with_posterior(estimator, found):
     return other
 
 
-def test_callables_cannot_be_saved(fitted, tmp_path):
+def test_save_refuses_callables_and_foreign_classes(fitted, tmp_path):
     tiny = fitted["tiny"]
     own = dubito.Network(lambda key: {"w": np.ones((2, 1), np.float32)}, lambda params, x: x @ params["w"])
     samples = dubito.Samples(dubito.Model(own, dubito.Gaussian()), {"network": {"w": np.ones((1, 2, 1))}})
@@ -1026,7 +1026,7 @@ class Mine(dubito.BayesianRegressor):
         return found
 
 
-def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
+def test_save_writes_nothing_that_cannot_be_read(fitted, tmp_path):
     """Better to hear it while the model is still there."""
     path = tmp_path / "model"
     fitted["tiny"].save(path)
@@ -1045,7 +1045,7 @@ def broken(estimator):
     return jax.tree.map(lambda leaf: leaf * np.float32(np.nan), estimator.posterior_.params)
 
 
-def test_estimators_still_pickle(fitted):
+def test_pickled_estimators_of_all_kinds_predict_the_same(fitted):
     for name in CASES:
         estimator = fitted[name]
         x = CASES[name][1][0]
