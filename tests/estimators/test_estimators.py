@@ -129,7 +129,7 @@ def test_regressor_predicts_several_targets(diabetes):
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
-def test_frames_of_all_libraries_give_the_same_predictions(make):
+def test_estimator_checks_columns_and_categories_of_frames(make):
     rng = np.random.default_rng(0)
     color = rng.choice(["red", "green", "blue"], size=200)
     frame = make({"size": rng.normal(size=200), "color": color})
