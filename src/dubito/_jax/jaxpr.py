@@ -125,23 +125,9 @@ def body(eqn: Eqn) -> tuple[Jaxpr, Sequence[Any]]:
 
 
 def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Program:
-    """Trace ``apply(params, x)`` as a flat list of steps.
+    """Trace ``apply(params, x)`` as a flat list of steps; the first slots are the leaves of ``params``, then of ``x``.
 
     Calls are opened only where a parameter enters, so custom derivatives survive.
-
-    Parameters
-    ----------
-    apply : callable
-        The function.
-    params : pytree of arrays
-        The parameters.
-    x : array or pytree of arrays
-        The inputs.
-
-    Returns
-    -------
-    Program
-        Its first slots are the leaves of ``params``, then those of ``x``.
     """
     closed, shape = jax.make_jaxpr(apply, return_shape=True)(params, x)
     number = len(jax.tree.leaves(params))
@@ -311,20 +297,19 @@ def _treatment(eqn: Eqn, site: Site, size: int) -> str:
 def summed_axes(program: Program, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, tuple[int, ...]]]:
     """For each leaf the ``inputs`` and the ``incoming`` of its ``Use``."""
     origins = {leaf: (leaf, tuple(range(len(shape)))) for leaf, shape in enumerate(shapes)}  # slot: leaf, order of axes
-    seen, together = ([set() for _ in shapes] for _ in range(2))
+    seen: list[set[int]] = [set() for _ in shapes]
+    together: list[set[tuple[int, ...]]] = [set() for _ in shapes]
     for eqn, inputs, outputs in program.steps:
         name, p = eqn.primitive.name, eqn.params
         for position, slot in enumerate(inputs[:2]):
             if slot not in origins:
                 continue
             leaf, axes = origins[slot]
-            if name == "dot_general":
-                summed = tuple(axes[axis] for axis in p["dimension_numbers"][0][position])
-                seen[leaf] |= set(summed)
-                together[leaf].add(summed)
-            elif name == "conv_general_dilated" and position == 1:
-                summed = tuple(axes[axis] for axis in p["dimension_numbers"].rhs_spec[1:])
-                seen[leaf].add(summed[0])
+            if name == "dot_general" or name == "conv_general_dilated" and position == 1:
+                dot = name == "dot_general"
+                numbers = p["dimension_numbers"]
+                summed = tuple(axes[axis] for axis in (numbers[0][position] if dot else numbers.rhs_spec[1:]))
+                seen[leaf].update(summed if dot else summed[:1])
                 together[leaf].add(summed)
             elif name == "transpose":
                 origins[outputs[0]] = (leaf, tuple(axes[axis] for axis in p["permutation"]))
