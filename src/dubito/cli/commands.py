@@ -98,7 +98,7 @@ def fit(
     target: Target,
     output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
     method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
-    settings: Annotated[list[str] | None, Option("--set", metavar="NAME=VALUE", help="A setting; repeatable.")] = None,
+    settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
