@@ -1,4 +1,4 @@
-"""What a traced program does with each parameter: where it enters, and which axis of every value holds the examples.
+"""How a traced program uses each parameter, and which axis of every value holds the examples.
 
 This is decided from the jaxpr, never from names. ``methods.weight_noise.noisy`` builds on it.
 """
@@ -64,7 +64,7 @@ class Use:
 
 
 class ValueState(NamedTuple):
-    """What is known of a value: its axis of examples, whether a parameter multiplied x, the leaves that went in."""
+    """A value: its axis of examples, whether a parameter multiplied x, and the leaves in it."""
 
     axis: int
     deep: bool = False
@@ -80,7 +80,7 @@ class Step(NamedTuple):
 
 
 class Site(NamedTuple):
-    """The only use of a leaf: operand ``position`` of program step ``step``; the other operand's axis of examples."""
+    """The only use of a leaf: step, operand, and the axis of examples of the other operand."""
 
     step: int
     position: int
@@ -125,7 +125,7 @@ def body(eqn: Eqn) -> tuple[Jaxpr, Sequence[Any]]:
 
 
 def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -> Program:
-    """Trace ``apply(params, x)`` as a flat list of steps; the first slots are the leaves of ``params``, then of ``x``.
+    """Trace ``apply(params, x)`` as flat steps; the first slots are the leaves of params and x.
 
     Calls are opened only where a parameter enters, so custom derivatives survive.
     """
@@ -164,7 +164,7 @@ def trace_program(apply: Callable[[Params, Any], Any], params: Params, x: Any) -
 
 
 def dot_axis(eqn: Eqn, side: int, axis: int) -> int:
-    """Where an ``axis`` of the operand ``side`` of a dot_general is in its result; LOST if it is summed over."""
+    """Where an ``axis`` of operand ``side`` of a dot_general is in the result; LOST if summed."""
     contract, batch = eqn.params["dimension_numbers"]
     if axis in contract[side]:
         return LOST
@@ -220,8 +220,8 @@ def _moved(eqn: Eqn, moving: list[tuple[int, int]]) -> int:
 def _transfer(eqn: Eqn, states: list[ValueState], record: Record) -> list[ValueState]:
     """The states of an equation's outputs.
 
-    ``record(leaves, raw, below)`` receives which leaves multiply what kind of input, and which ones went
-    into that input.
+    ``record(leaves, raw, below)`` receives which leaves multiply what kind of input, and which leaves
+    went into that input.
     """
     name = eqn.primitive.name
     if name in CALLS:

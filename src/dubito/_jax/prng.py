@@ -1,4 +1,5 @@
-"""Random numbers: the Threefry of ``jax.random`` bit for bit, in a form that XLA compiles and runs several times faster.
+"""Random numbers: the Threefry of ``jax.random`` bit for bit, in a form that XLA compiles and runs
+several times faster.
 
 Stock Threefry runs its rounds in a rolled loop; here they are plain arithmetic (Salmon et al. 2011,
 20 rounds on two words). Keys of this kind work with all of ``jax.random``; ``fast`` turns a user's
@@ -75,7 +76,8 @@ def key_from_seed(seed: int) -> Key:
 
 
 def fast(key: Any) -> Key:
-    """Turn a user's key into one of this kind on CPU, of JAX's own elsewhere: the same random streams.
+    """Turn a user's key into one of this kind on CPU, of JAX's own elsewhere: the same random
+    streams.
 
     Parameters
     ----------
@@ -106,7 +108,9 @@ def fast(key: Any) -> Key:
 
 
 def keys(key: Key, count: int) -> list[Key]:
-    """``count`` keys from one: the first of a split into a power of two, so that few splits are compiled."""
+    """``count`` keys from one: the first of a split into a power of two, so that few splits are
+    compiled.
+    """
     return list(jax.random.split(key, max(16, 1 << (count - 1).bit_length())))[:count]
 
 
@@ -177,8 +181,8 @@ def _float(word: Array) -> Array:
 def _box_muller(a: Array, b: Array) -> tuple[Array, Array]:
     """Two independent standard normals from two words, up to 6.7 standard deviations: r·(cos, sin).
 
-    The radius takes 31 bits of the first word. Its last bit is a sign, so that the angle need only go
-    through half a circle.
+    The radius takes 31 bits of the first word. Its last bit is a sign, so that the angle need only
+    go through half a circle.
     """
     radius = jnp.sqrt(-2 * jnp.log((_float(a >> np.uint32(1)) + 0.5) * np.float32(2**-31)))
     radius = jnp.where(a & np.uint32(1) == 0, radius, -radius)
@@ -187,18 +191,24 @@ def _box_muller(a: Array, b: Array) -> tuple[Array, Array]:
 
 
 def normals(key: Key, shapes: Shapes) -> list[Array]:
-    """Standard normals of several shapes in one draw, float32: two from each two words, half the cost of JAX's own."""
+    """Standard normals of several shapes in one draw, float32: two from each two words, half the
+    cost of JAX's own.
+    """
     return _cut(_pairs(_box_muller, key, _count(shapes, 2)), shapes)
 
 
 def uniforms(key: Key, shapes: Shapes) -> list[Array]:
-    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two from each two words."""
+    """Uniforms in [0, 1) of several shapes in one draw, float32: multiples of 2⁻²⁴, two from each
+    two words.
+    """
     numbers = _pairs(lambda *words: [_float(word >> np.uint32(8)) for word in words], key, _count(shapes, 2))
     return _cut(numbers * np.float32(2**-24), shapes)
 
 
 def coarse(key: Key, shapes: Shapes) -> list[Array]:
-    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four from each two words, a third of the cost."""
+    """Uniforms in [0, 1) that are multiples of 2⁻¹⁶, for masks and signs: four from each two words,
+    a third of the cost.
+    """
     as_floats = partial(jax.lax.bitcast_convert_type, new_dtype=jnp.float32)
     floats = _pairs(lambda *words: [as_floats(word) for word in words], key, _count(shapes, 4))
     words = jax.lax.bitcast_convert_type(floats, jnp.uint32)

@@ -1,8 +1,8 @@
 """Compiled programs, a bounded number of each function: those used last.
 
-A program, one for each width, table and method, occupies 10 to 50 MB and several memory mappings, of
-which a process may have 65,530. Only the functions of this library are bounded; a user's own programs
-stay.
+A program, one for each width, table and method, occupies 10 to 50 MB and several memory mappings,
+of which a process may have 65,530. Only the functions of this library are bounded; a user's own
+programs stay.
 """
 
 import functools
@@ -48,8 +48,8 @@ def jit(
 class Programs:
     """A function compiled for the shapes of its arguments.
 
-    Threads that need one program at the same time get the same one; a running program stays until it
-    has ended.
+    Threads that need one program at the same time get the same one; a running program stays until
+    it has ended.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""Dataclasses as pytrees: which fields of a method, a model or a posterior are traced numbers, and which shape the program."""
+"""Dataclasses as pytrees: which fields of a method, a model or a posterior are traced numbers, and
+which shape the program.
+"""
 
 from dataclasses import field, fields
 from functools import partial
@@ -19,8 +21,8 @@ def register_dataclass(cls: Class) -> Class:
     are not. When these meet in a table of programs, a compiled program that was traced for one of
     them is used for the other: maximum likelihood would train with the program of MAP.
 
-    JAX rebuilds an object from whatever its transformations put into the fields, so a rebuilt object
-    is not initialized: ``__post_init__`` only checks objects that users make.
+    JAX rebuilds an object from whatever its transformations put into the fields, so a rebuilt
+    object is not initialized: ``__post_init__`` only checks objects that users make.
 
     Parameters
     ----------

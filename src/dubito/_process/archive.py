@@ -1,9 +1,9 @@
 """A file of one JSON document and named arrays that is read without trust and written without loss.
 
-The format is safetensors, whose metadata hold the canonical JSON and a SHA-256 over JSON and arrays.
-Reading checks size, header, names, shapes and dtypes before anything is allocated, then the hash,
-then that all numbers are finite. Nothing is imported by name, no path is followed, no callable is
-built.
+The format is safetensors, whose metadata hold the canonical JSON and a SHA-256 over JSON and
+arrays. Reading checks size, header, names, shapes and dtypes before anything is allocated, then the
+hash, then that all numbers are finite. Nothing is imported by name, no path is followed, no
+callable is built.
 """
 
 import errno
@@ -161,7 +161,9 @@ def _check_finite(arrays: Mapping[str, Any]) -> None:
 
 
 def _open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, open for reading; links, folders, pipes and devices are refused without waiting for them."""
+    """A regular file, open for reading; links, folders, pipes and devices are refused without
+    waiting for them.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | (os.O_NOFOLLOW | os.O_NONBLOCK if os.name == "posix" else 0))
     except (OSError, ValueError) as error:
@@ -192,7 +194,9 @@ def _header(file: BinaryIO, size: int) -> tuple[dict[str, Any], int]:
 
 
 def _check_entries(header: dict[str, Any], layout: Layout, room: int) -> None:
-    """Check dtype and shape of each array, and the size of the file; safetensors checks the places of the arrays."""
+    """Check dtype and shape of each array, and the size of the file; safetensors checks the places
+    of the arrays.
+    """
     expect(set(header) == set(layout), "its arrays are not those of its configuration")
     for name, (dtype, shape) in layout.items():
         entry = header[name]

@@ -1,9 +1,9 @@
 """SIGINT and SIGTERM as a flag that ordinary code reads, so that no signal is lost.
 
 Python drops an exception that a signal handler raises inside a callback of the garbage collector
-(JAX registers one) or inside ``__del__``, and runs no handler while the main thread is in C, as in a
-compilation. Therefore no handler here raises for the first signal; ``raise_pending`` does, where a
-loop calls it.
+(JAX registers one) or inside ``__del__``, and runs no handler while the main thread is in C, as in
+a compilation. Therefore no handler here raises for the first signal; ``raise_pending`` does, where
+a loop calls it.
 
 The command line calls ``watch_signals``: a thread reads the signals, whatever the main thread does.
 It ends the process at once, or, inside ``deferred_exit``, when the code has written its results or
@@ -45,7 +45,9 @@ _state = SignalState()
 
 
 def raise_pending() -> None:
-    """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
+    """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread
+    only.
+    """
     if _state.number is None or not _in_main_thread():
         return
     _state.raised = True
@@ -56,7 +58,9 @@ def raise_pending() -> None:
 
 @contextlib.contextmanager
 def deferred_exit(wanted: bool = True) -> Iterator[None]:
-    """Keep a signal from ending the command line at once: the code calls ``raise_pending`` and has something to write."""
+    """Keep a signal from ending the command line at once: the code calls ``raise_pending`` and has
+    something to write.
+    """
     with _state.lock:
         _state.deferrals += wanted
     try:
@@ -68,7 +72,8 @@ def deferred_exit(wanted: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sigint_as_flag() -> Iterator[None]:
-    """While the main thread waits, leave the first Ctrl-C to ``raise_pending``; a second raises KeyboardInterrupt at once.
+    """While the main thread waits, leave the first Ctrl-C to ``raise_pending``; a second raises
+    KeyboardInterrupt at once.
 
     Does nothing in other threads, or if SIGINT has another handler than Python's own.
     """
@@ -132,7 +137,9 @@ def restore_signals() -> None:
 
 
 def exit_if_interrupted() -> None:
-    """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
+    """End the process after a signal, without waiting for threads that may be compiling; return if
+    there was none.
+    """
     if _state.number is not None:
         for file in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -188,7 +188,9 @@ def _check_writable(name: str, path: Path) -> None:
 
 
 def _check_folder(name: str, path: PathLike, folder: Path) -> None:
-    """Only creating a file shows whether a file can be created: permissions are not the only obstacle."""
+    """Only creating a file shows whether a file can be created: permissions are not the only
+    obstacle.
+    """
     try:
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -197,7 +199,9 @@ def _check_folder(name: str, path: PathLike, folder: Path) -> None:
 
 
 def _same_file(one: PathLike, other: PathLike) -> bool:
-    """Whether two paths are one file; if neither exists yet, whether their names differ at most in case."""
+    """Whether two paths are one file; if neither exists yet, whether their names differ at most in
+    case.
+    """
     first, second = _status(one), _status(other)
     if first is not None and second is not None:
         return os.path.samestat(first, second)

@@ -44,7 +44,9 @@ if sys.platform != "win32":
 
 
 def check_process() -> None:
-    """Raise RuntimeError in a child that was forked after JAX had started: computations would hang there."""
+    """Raise RuntimeError in a child that was forked after JAX had started: computations would hang
+    there.
+    """
     if _inherited.is_set():
         raise RuntimeError(
             "this process was forked from one in which JAX had started (dubito had loaded, fitted or predicted), and JAX "

@@ -1,4 +1,6 @@
-"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and value that is changed."""
+"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and
+value that is changed.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -66,7 +68,9 @@ def check_task(task: str) -> str:
 
 
 def load_model(path: str | Path, unknown: str) -> Any:
-    """Load an estimator that treats categories not seen in fit as ``unknown`` says: "ignore" or "error"."""
+    """Load an estimator that treats categories not seen in fit as ``unknown`` says: "ignore" or
+    "error".
+    """
     if unknown not in ("ignore", "error"):
         raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
     return load(path).set_params(handle_unknown=unknown)
@@ -121,7 +125,9 @@ def _say_missing_targets(missing: int, rows: int, target: str, say: Say) -> None
 def fill_inputs(
     inputs: Any, say: Say, values: Mapping[str, float | str] | None = None
 ) -> tuple[Any, dict[str, float | str]]:
-    """The inputs with their missing values imputed, and the value for each column; see ``fill_missing``."""
+    """The inputs with their missing values imputed, and the value for each column; see
+    ``fill_missing``.
+    """
     inputs, values, counts = fill_missing(inputs, values)
     say_counts({FILLED: counts}, say)
     return inputs, values

@@ -1,4 +1,6 @@
-"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside them, never for --help."""
+"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
+them, never for --help.
+"""
 
 import contextlib
 import importlib.metadata
@@ -72,7 +74,9 @@ def print_error(text: object) -> None:
 def estimator(
     task: str, method: str, settings: Sequence[str] = (), *, rows: int | None, hidden: str | None, **parameters: Any
 ) -> Any:
-    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if it is known."""
+    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if
+    it is known.
+    """
     import dubito
     from dubito.methods.by_name import get_method
 
@@ -86,7 +90,9 @@ def estimator(
 
 
 def task_of_likelihood(likelihood: str | None) -> str | None:
-    """The task of a likelihood's name, None without one. Counts would be taken for classes otherwise."""
+    """The task of a likelihood's name, None without one. Counts would be taken for classes
+    otherwise.
+    """
     from dubito.models.likelihoods.by_name import get_likelihood
 
     return None if likelihood is None else get_likelihood(likelihood).task
@@ -155,7 +161,8 @@ def predict(
     safe_csv: Annotated[bool, Option("--safe-csv", help="In CSV, put ' before texts that look like formulas.")] = False,
     unknown: Unknown = "ignore",
 ) -> None:
-    """Predict every row of TABLE, which may be of any size. After an interruption the same command resumes.
+    """Predict every row of TABLE, which may be of any size. After an interruption the same command
+    resumes.
 
     Regression: the mean, the standard deviation and its two parts, and an interval.
 
@@ -210,7 +217,9 @@ def calibrate(
     coverage: Annotated[float | None, Option(help="Coverage of conformal intervals or sets; by default 0.9.")] = None,
     unknown: Unknown = "ignore",
 ) -> None:
-    """Calibrate a model on TABLE: rows that were not used in fit, with the target's column. MODEL does not change."""
+    """Calibrate a model on TABLE: rows that were not used in fit, with the target's column. MODEL
+    does not change.
+    """
     import dubito
     from dubito.cli.command_tables import load_model, read_to_evaluate
     from dubito.estimators.files.model_file import save_or_fall_back
@@ -267,7 +276,9 @@ def compare(
     as_json: Json = False,
     report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
 ) -> None:
-    """Compare methods by cross-validation on the same folds of TABLE, with paired differences to the best."""
+    """Compare methods by cross-validation on the same folds of TABLE, with paired differences to
+    the best.
+    """
     output_files.check_outputs({"TABLE": table}, {"--report": report})
     from dubito.cli.command_tables import read_to_fit
     from dubito.estimators import cross_validation
@@ -303,7 +314,9 @@ def demo(
     output: Annotated[Path, Option("-o", "--output", help="The folder to write to.")] = Path("dubito-demo"),
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop",
 ) -> None:
-    """Run a demonstration on bundled data, in about a minute: a comparison, a report, predictions, pictures."""
+    """Run a demonstration on bundled data, in about a minute: a comparison, a report, predictions,
+    pictures.
+    """
     output_files.check_output_folder("--output", output)
     from dubito.cli.demo import run
     from dubito.methods import by_name
@@ -313,7 +326,9 @@ def demo(
 
 
 def main() -> None:
-    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
+    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130
+    and 143.
+    """
     started = interrupts.watch_signals()
     warnings.showwarning = lambda message, *_: (
         compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")

@@ -2,9 +2,9 @@
 
 No JAX here: JAX reads the folder's name from the environment when it is imported.
 
-Nothing depends on the cache: programs that cannot be read or written are compiled. JAX notices damaged
-ones, which are then deleted. They are stored in a folder of their own with a marker, to which only the
-user may write, since whoever writes to it can run code.
+Nothing depends on the cache: programs that cannot be read or written are compiled. JAX notices
+damaged ones, which are then deleted. They are stored in a folder of their own with a marker, to
+which only the user may write, since whoever writes to it can run code.
 """
 
 import contextlib
@@ -27,7 +27,8 @@ SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Compiled programs of
 def folder() -> Path | None:
     """The folder that contains the folder of programs, None if there is none.
 
-    DUBITO_CACHE names it, or turns the cache off if it is 0. The default is the user's cache folder.
+    DUBITO_CACHE names it, or turns the cache off if it is 0. The default is the user's cache
+    folder.
     """
     chosen = os.environ.get("DUBITO_CACHE")
     if chosen is not None:
@@ -85,7 +86,9 @@ def _prepare(home: Path, own: Path) -> str | None:
 
 
 def _processor() -> str:
-    """A name for this processor's abilities: a program is for one kind, and several may share a home."""
+    """A name for this processor's abilities: a program is for one kind, and several may share a
+    home.
+    """
     text = platform.machine() + platform.processor()
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
         text += next((line for line in file if line.startswith(("flags", "Features"))), "")

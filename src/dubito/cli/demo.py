@@ -1,4 +1,6 @@
-"""A demonstration on bundled real data: some methods on three tables, a comparison, a report, predictions, pictures."""
+"""A demonstration on bundled real data: some methods on three tables, a comparison, a report,
+predictions, pictures.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,7 +33,9 @@ SHOWN = "rmse r2 accuracy confidence nll crps ece coverage_90 mean_width_90".spl
 
 @dataclass(frozen=True)
 class Result:
-    """A method's fit to a table: the model, its scores on the held-out rows and its predictive there."""
+    """A method's fit to a table: the model, its scores on the held-out rows and its predictive
+    there.
+    """
 
     model: Any
     card: dict[str, Any]
@@ -123,7 +127,9 @@ def fit_job(stop: Any, job: Job, name: str) -> Result:
 
 
 def with_epochs(method: Any, epochs: int) -> Any:
-    """The method, or the one it wraps, with so many epochs if it can stop early; others run their own schedule."""
+    """The method, or the one it wraps, with so many epochs if it can stop early; others run their
+    own schedule.
+    """
     if isinstance(method, Wrapper):
         return replace(method, method=with_epochs(method.method, epochs))
     return method if method is None or method.score is None else replace(method, epochs=epochs)
@@ -198,7 +204,9 @@ def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def draw(job: Job, results: Results) -> Figure:
-    """A panel for each method, one below another, as wide as a phone can show legibly, with one legend above them."""
+    """A panel for each method, one below another, as wide as a phone can show legibly, with one
+    legend above them.
+    """
     height = 1.9 if job.panel is draw_extrapolation else 4
     figure = Figure(figsize=(5, height * len(results) + 0.6), layout="constrained")
     axes, named = figure.subplots(len(results), 1, squeeze=False).ravel(), {}

@@ -1,9 +1,10 @@
 """The output of a long prediction in parts, which survive an interruption.
 
-Finished parts are appended to one hidden file beside the output. Its first line is the manifest: JSON
-with the task (model, table, options), so that parts of different tasks never mix. Each part is a line
-with its length and checksum, a line of JSON with the number of rows and the notes up to its end, and
-an Arrow file. A damaged or unfinished part is therefore detected. No other file is ever deleted.
+Finished parts are appended to one hidden file beside the output. Its first line is the manifest:
+JSON with the task (model, table, options), so that parts of different tasks never mix. Each part is
+a line with its length and checksum, a line of JSON with the number of rows and the notes up to its
+end, and an Arrow file. A damaged or unfinished part is therefore detected. No other file is ever
+deleted.
 """
 
 import contextlib
@@ -32,7 +33,8 @@ MARK = b'{"dubito": "parts of an output of dubito predict", "task": '
 
 
 class ResumableOutput:
-    """An output that the same task can resume: finished parts in a file beside it, the rest in memory.
+    """An output that the same task can resume: finished parts in a file beside it, the rest in
+    memory.
 
     As a context it keeps the file after an interruption or a full disk, and removes it otherwise.
 
@@ -74,7 +76,9 @@ class ResumableOutput:
         return self
 
     def _resume(self, file: BinaryIO) -> None:
-        """Take over the finished parts of this task, up to the first damaged one; cut off all others."""
+        """Take over the finished parts of this task, up to the first damaged one; cut off all
+        others.
+        """
         end = len(self.manifest) if self.resumable and file.readline() == self.manifest else 0
         for head, _ in self._parts(file) if end else ():
             self.rows, self.notes, end = head["rows"], head["notes"], file.tell()
@@ -181,7 +185,9 @@ def parts_path(output: Path) -> Path:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether a file was made for parts: by its first bytes, which an interruption may have cut off."""
+    """Whether a file was made for parts: by its first bytes, which an interruption may have cut
+    off.
+    """
     if not stat.S_ISREG(path.lstat().st_mode):
         return False
     with contextlib.suppress(OSError), path.open("rb") as file:

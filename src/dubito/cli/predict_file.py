@@ -1,4 +1,5 @@
-"""Predictions of a table's file, written to a file block by block: constant memory, whole or not at all, resumable.
+"""Predictions of a table's file, written to a file block by block: constant memory, whole or not at
+all, resumable.
 
 Predictions stay in memory until they fill a part; the parts of a long table are stored beside the
 output (``output_parts``), and become the output at the end.
@@ -73,7 +74,8 @@ def predict_file(
 def predict_to_stdout(
     model: Path, table: str, coverage: float, say: Say, *, safe_csv: bool = False, unknown: str = "ignore"
 ) -> None:
-    """Write the predictions as CSV to standard output, as they are computed; a closed pipe is no error.
+    """Write the predictions as CSV to standard output, as they are computed; a closed pipe is no
+    error.
 
     The parameters are those of ``predict_file``.
     """
@@ -93,7 +95,9 @@ def predict_to_stdout(
 
 
 def task_of(model: Path, table: str, coverage: float, unknown: str) -> dict[str, Any]:
-    """What the predictions depend on, as plain values; the table is None if it cannot be read again."""
+    """What the predictions depend on, as plain values; the table is None if it cannot be read
+    again.
+    """
     path = Path(table)
     found = path.stat() if path.is_file() else None
     return {

@@ -11,7 +11,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 @contextlib.contextmanager
 def progress_bar(console: Console | None) -> Iterator[Callable[[Any], None] | None]:
-    """A callback for a fit's reports that moves a bar on ``console``; None unless that is a terminal."""
+    """A callback for a fit's reports that moves a bar on ``console``; None unless that is a
+    terminal.
+    """
     if console is None or not console.is_terminal:
         yield None
         return

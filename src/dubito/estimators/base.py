@@ -125,8 +125,8 @@ class BayesianEstimator(FittedEstimator):
     ) -> Self:
         """Fit to a Parquet table that may be larger than memory.
 
-        The file is read twice, and then once per epoch. Rows are shuffled within pieces of 65,536, so
-        it should not be sorted. The method must not hold rows out.
+        The file is read twice, and then once per epoch. Rows are shuffled within pieces of 65,536,
+        so it should not be sorted. The method must not hold rows out.
 
         Parameters
         ----------
@@ -207,7 +207,9 @@ class BayesianEstimator(FittedEstimator):
         return self
 
     def _cv_plus(self, x: np.ndarray, y: np.ndarray) -> conformal.CVPlus | None:
-        """The CV+ of a committee's errors on its training rows; None, with a warning, if that is impossible."""
+        """The CV+ of a committee's errors on its training rows; None, with a warning, if that is
+        impossible.
+        """
         truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
         try:
             answer = self._uncalibrated(self._functions(), x).columnwise

@@ -4,7 +4,8 @@ import numpy as np
 
 
 class PredictionError(ValueError):
-    """A prediction is not finite: the row is too far from the training data, or the model is damaged.
+    """A prediction is not finite: the row is too far from the training data, or the model is
+    damaged.
 
     Parameters
     ----------

@@ -67,8 +67,8 @@ class CrossValidationResult(NamedTuple):
         Returns
         -------
         dict
-            Each score as ``<key>`` and its standard error as ``<key>_se``; the difference to the best,
-            seconds, whether the draws are enough, and the number of rows ``n``.
+            Each score as ``<key>`` and its standard error as ``<key>_se``; the difference to the
+            best, seconds, whether the draws are enough, and the number of rows ``n``.
         """
         found: dict[str, Any] = {}
         for key, score in self.scores.items():
@@ -90,9 +90,9 @@ def compare(
 ) -> list[CrossValidationResult]:
     """Score several estimators on the same folds.
 
-    Folds are stratified for classes. As many fits as there are cores run at once, with the same bits
-    as one after another. Warns of categories that the training rows of a fold lack, and of estimators
-    that cannot be fitted, which are left out.
+    Folds are stratified for classes. As many fits as there are cores run at once, with the same
+    bits as one after another. Warns of categories that the training rows of a fold lack, and of
+    estimators that cannot be fitted, which are left out.
 
     Parameters
     ----------

@@ -1,4 +1,6 @@
-"""What both estimators share, apart from fitting: parameters, predictions in blocks of rows, calibration, saving."""
+"""What both estimators share, apart from fitting: parameters, predictions in blocks of rows,
+calibration, saving.
+"""
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,7 +33,9 @@ Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribu
 
 
 class FittedEstimator(BaseEstimator, ABC):
-    """Base of the estimators without ``fit``; ``BayesianRegressor`` explains the parameters and attributes."""
+    """Base of the estimators without ``fit``; ``BayesianRegressor`` explains the parameters and
+    attributes.
+    """
 
     _classes: np.ndarray | None  # ``classes_`` of a classifier
 
@@ -134,9 +138,9 @@ class FittedEstimator(BaseEstimator, ABC):
         -------
         Predictive
             Has ``mean``, ``variance``, ``aleatoric``, ``epistemic``, ``quantile(q)``,
-            ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)`` and ``sample(key, n)``: (rows,) for one
-            target, (rows, targets) for several. That of a classifier knows its classes, so y may be
-            labels or codes.
+            ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)`` and ``sample(key, n)``: (rows,) for
+            one target, (rows, targets) for several. That of a classifier knows its classes, so y
+            may be labels or codes.
         """
         return self._calibrated(self._functions(), self._encoded(X))
 
@@ -190,7 +194,8 @@ class FittedEstimator(BaseEstimator, ABC):
         Returns
         -------
         Self
-            The estimator itself, with ``calibration_`` set. ``save`` keeps it and ``fit`` removes it.
+            The estimator itself, with ``calibration_`` set. ``save`` keeps it and ``fit`` removes
+            it.
         """
         self.calibration_ = calibration.fit_calibration(self.uncalibrated(X), y, method, **options)
         return self
@@ -288,7 +293,8 @@ class FittedEstimator(BaseEstimator, ABC):
         return drawn if self._classes is None else self._classes[drawn]
 
     def save(self, path: str | Path) -> None:
-        """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads it.
+        """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads
+        it.
 
         Parameters
         ----------

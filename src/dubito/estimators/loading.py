@@ -10,7 +10,8 @@ from dubito.estimators.regressor import BayesianRegressor
 
 
 def load(path: str | Path) -> Any:
-    """Read a fitted estimator, with the same predictions bit for bit. Nothing is imported, run or fetched.
+    """Read a fitted estimator, with the same predictions bit for bit. Nothing is imported, run or
+    fetched.
 
     Parameters
     ----------

@@ -68,8 +68,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     calibration_ : Calibration or None
         The calibration that ``calibrate`` has set.
     history_ : list of array
-        For each member (epochs, 3): the likelihood, the penalty and the validation score, in nats per
-        row.
+        For each member (epochs, 3): the likelihood, the penalty and the validation score, in nats
+        per row.
     summary_ : dict
         Number of rows and seconds of the fit.
     n_features_in_ : int

@@ -22,8 +22,8 @@ def table_network(
     outputs : int
         Number of outputs.
     default : tuple, optional
-        Hidden widths, activation and periodic of the default method. None, for other methods, is one
-        layer of 50 rectified units.
+        Hidden widths, activation and periodic of the default method. None, for other methods, is
+        one layer of 50 rectified units.
     hidden, activation, periodic : object
         What the user has chosen instead; None for the default.
 

@@ -1,4 +1,5 @@
-"""Methods, models, calibrations and their parts as plain JSON, from a closed list of classes; and back.
+"""Methods, models, calibrations and their parts as plain JSON, from a closed list of classes; and
+back.
 
 A class outside the list cannot be saved, and a file that names one is refused.
 """
@@ -40,7 +41,9 @@ FIELDS |= {"prior": (*PRIORS, type(None))}
 
 
 def runtime_types(hint: Any) -> tuple[Any, ...]:
-    """The classes of an annotation, without parameters: (tuple, NoneType) for ``tuple[float, ...] | None``."""
+    """The classes of an annotation, without parameters: (tuple, NoneType) for ``tuple[float, ...] |
+    None``.
+    """
     origin = get_origin(hint)
     if isinstance(hint, tuple) or origin in (Union, UnionType):
         members = hint if isinstance(hint, tuple) else get_args(hint)

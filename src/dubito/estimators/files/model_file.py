@@ -1,4 +1,6 @@
-"""Fitted estimators as one safe file: their parameters, and what they learned from which data; and back."""
+"""Fitted estimators as one safe file: their parameters, and what they learned from which data; and
+back.
+"""
 
 import importlib.metadata
 import json
@@ -219,7 +221,9 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
 
 
 def _fits(model: Model, width: int, count: int) -> bool:
-    """Whether a model takes rows of ``width`` columns and predicts ``count`` targets or classes. Nothing is computed."""
+    """Whether a model takes rows of ``width`` columns and predicts ``count`` targets or classes.
+    Nothing is computed.
+    """
     likelihood, params = model.likelihood, posterior_file.parameter_shapes(model)["network"]
     try:
         outputs = jax.eval_shape(model.network.apply, params, jax.ShapeDtypeStruct((1, width), np.float32))
