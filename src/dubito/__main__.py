@@ -1,4 +1,6 @@
-"""The console script and ``python -m dubito``: signals are handled before anything large is imported."""
+"""The console script and ``python -m dubito``: signals are handled before anything large is
+imported.
+"""
 
 import signal
 

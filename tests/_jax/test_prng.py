@@ -65,7 +65,7 @@ def test_known_answer_of_threefry():
     assert (int(found[0][0]), int(found[1][0])) == (0x6B200159, 0x99BA4EFE)
 
 
-def test_typed_and_raw_keys_are_one():
+def test_typed_and_raw_keys_give_the_same_streams():
     stock = jax.random.key(4)
     raw = jax.random.key_data(stock)
     expected = jax.random.normal(stock, (5,))
@@ -90,7 +90,7 @@ def test_typed_and_raw_keys_are_one():
     ],
     ids=lambda bad: f"{type(bad).__name__}{getattr(bad, 'shape', '')}{getattr(bad, 'dtype', '')}",
 )
-def test_anything_else_is_no_key(bad):
+def test_fast_refuses_anything_but_threefry_keys(bad):
     with pytest.raises(TypeError, match="key"):
         prng.fast(bad)
 
@@ -141,7 +141,7 @@ def pairs(seed):
     return np.asarray(z, float)
 
 
-def test_both_normals_of_a_pair():
+def test_both_normals_of_a_pair_are_standard_normal():
     check_pairs(*pairs(17))
 
 
@@ -166,7 +166,7 @@ def shared(right, a, b):
 
 
 @pytest.mark.parametrize("fault", [narrow, unsigned, short, shared])
-def test_faults_of_the_normals_are_seen(fault, monkeypatch):
+def test_the_tests_detect_faulty_normals(fault, monkeypatch):
     monkeypatch.setattr(prng, "_box_muller", partial(fault, prng._box_muller))
     with pytest.raises(AssertionError):
         check_pairs(*pairs(17))
@@ -215,7 +215,7 @@ def test_coarse_uniforms_are_even_on_their_grid(key):
             assert abs(z_of_mean(quarters[i] * quarters[j], 0)) < 4.6
 
 
-def test_elsewhere_than_on_cpu_keys_are_jaxs_own(key, monkeypatch):
+def test_fast_gives_keys_of_jax_outside_cpu(key, monkeypatch):
     """The same numbers from both kinds."""
     here = prng.fast(key)
     monkeypatch.setattr(prng, "on_cpu", lambda: False)

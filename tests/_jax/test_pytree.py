@@ -21,7 +21,7 @@ def example():
     return Example
 
 
-def test_it_is_jax_s_own_but_for_the_class():
+def test_register_dataclass_equals_jax_apart_from_the_class():
     ours = example()
 
     @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def test_it_is_jax_s_own_but_for_the_class():
     assert paths[0] == paths[1]
 
 
-def test_two_classes_of_equal_fields_have_two_structures():
+def test_classes_with_equal_fields_have_different_structures():
     """With JAX's own decorator they have one, and compiled programs of the one are used for the other, now and then."""
     assert jax.tree.structure(example()(0.5)) != jax.tree.structure(example()(0.5))
     found = [(dubito.MaximumLikelihood(), dubito.MAP()), (dubito.MCDropout(), dubito.ConcreteDropout())]
@@ -46,7 +46,7 @@ def test_two_classes_of_equal_fields_have_two_structures():
         assert type(a) is type(b) or jax.tree.structure(a) != jax.tree.structure(b)
 
 
-def test_all_use_it():
+def test_package_registers_dataclasses_only_with_it():
     files = [*pathlib.Path(dubito.__file__).parent.rglob("*.py"), *pathlib.Path(__file__).parents[1].rglob("*.py")]
     assert len(files) > 100
     assert {path.name for path in files if "tree_util.register_dataclass" in path.read_text()} == {"test_pytree.py"}

@@ -77,7 +77,7 @@ def test_own_sigint_handler_is_respected():
     assert numbers == [signal.SIGINT]
 
 
-def test_check_raises_in_the_main_thread_only():
+def test_raise_pending_raises_in_the_main_thread_only():
     with pytest.raises(KeyboardInterrupt), interrupts.sigint_as_flag():
         press()
         with ThreadPoolExecutor(1) as pool:
@@ -126,7 +126,7 @@ def test_start_jobs_cancels_what_is_queued():
     assert time.perf_counter() - start < 5 and len(begun) <= threads.cores()
 
 
-def test_start_is_undone_by_stop():
+def test_restore_signals_undoes_watch_signals():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     assert interrupts.watch_signals() and not interrupts.watch_signals()
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] != before

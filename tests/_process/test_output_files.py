@@ -65,7 +65,7 @@ def test_write_atomically_takes_names_of_255_bytes(tmp_path, name):
 
 def test_write_atomically_names_the_file_and_not_the_temporary_one(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "goal")
-    for name, words in (("none/f", "No such file"), (".", "there is a folder"), ("link", "name its target .*goal")):
+    for name, words in (("none/f", "No such file"), (".", "it is a folder"), ("link", "use its target .*goal")):
         with pytest.raises(OSError, match=words) as caught:
             write(tmp_path / name)
         assert str(caught.value).endswith(repr(str(tmp_path / name)))
@@ -97,7 +97,7 @@ def spellings(folder):
 def test_check_outputs_finds_the_input_under_every_name(table, monkeypatch, place):
     monkeypatch.chdir(table.parent)
     name = spellings(table.parent)[place]
-    with pytest.raises(ValueError, match=f"--output {name} is the same file as TABLE, which would be lost"):
+    with pytest.raises(ValueError, match=f"--output {name} is the same file as TABLE and would overwrite it"):
         output_files.check_outputs({"TABLE": "t.csv"}, {"--output": name})
 
 
@@ -129,9 +129,9 @@ def test_check_outputs_refuses_what_cannot_be_written(table, monkeypatch):
     cases = {
         folder / "none" / "m": r"there is no folder .*none'\. Create it",
         table / "m": "there is no folder",
-        folder: "there is a folder. Name another",
-        folder / "link": "symbolic link; name its target",
-        folder / "pipe": "no plain file",
+        folder: "it is a folder. Choose another",
+        folder / "link": "symbolic link, not a regular file; use its target",
+        folder / "pipe": "not a regular file",
         folder / ("x" * 256): "name too long",
         "a\0b": "null byte",
         pathlib.Path("s3://bucket/m"): "only local files can be written",
@@ -140,7 +140,7 @@ def test_check_outputs_refuses_what_cannot_be_written(table, monkeypatch):
     for path, words in cases.items():
         with pytest.raises(ValueError, match=words):
             output_files.check_outputs({"TABLE": table}, {"--output": path})
-    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
     with pytest.raises(ValueError, match="Read-only file system in the folder"):
         output_files.check_outputs({"TABLE": table}, {"--output": folder / "m"})
     with pytest.raises(ValueError, match="Read-only file system in the folder"):
@@ -150,8 +150,8 @@ def test_check_outputs_refuses_what_cannot_be_written(table, monkeypatch):
             output_files.check_output_folder("--output", wrong)
 
 
-def refuse(path, mode):
-    raise OSError(30, "Read-only file system", str(path))
+def refuse(dir):
+    raise OSError(30, "Read-only file system", str(dir))
 
 
 # --- addresses

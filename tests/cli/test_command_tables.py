@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
     fresh = rng.normal(size=400)
     write(folder / "fresh.csv", x=fresh, town=["Bern"] * 400, y=3 * fresh + 0.3 * rng.normal(size=400))
     _, said = run("fit", folder / "holes.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "m.dubito")
-    assert "Left out 116 of 300 rows" in said and "Filled in" not in said
+    assert "Left out 116 of 300 rows" in said and "Imputed" not in said
     return folder
 
 
@@ -70,7 +70,7 @@ def test_compare_leaves_out_rows_without_a_target(folder):
     assert "Left out 116 of 300" in outs[0][1] and scores[0] == scores[1]
 
 
-def test_compare_fills_in_from_the_rows_a_fold_is_fitted_to():
+def test_compare_imputes_with_values_from_the_training_rows_of_a_fold():
     X = pyarrow.table({"x": [1.0, 2.0, 3.0, None, 100.0, 100.0, None]})
     train, test = cross_validation.split_inputs(X, np.arange(4), np.arange(4, 7), fill=True)
     assert train["x"].to_pylist() == [1, 2, 3, 2] and test["x"].to_pylist() == [100, 100, 2]
@@ -123,24 +123,24 @@ def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert "column 'z': 1 missing, 0 infinite, in row 61" in said and "--impute" in said
     _, said = run("fit", path, "-t", "y", *SMALL, "--impute", "-o", tmp_path / "m.dubito")
-    assert "Filled in: 1 of 'z'." in said
+    assert "Imputed: 1 of 'z'." in said
     out, said = run("predict", tmp_path / "m.dubito", path)
     means = [float(row["mean"]) for row in csv.DictReader(out.splitlines())]
-    assert "Filled in: 1 of 'z'." in said and len(means) == 62
+    assert "Imputed: 1 of 'z'." in said and len(means) == 62
     assert means[61] == means[30]  # of the median
 
 
-def test_texts_that_are_numbers_are_no_classes(tmp_path):
+def test_fit_refuses_classes_that_are_numbers_as_text(tmp_path):
     path = write(tmp_path / "t.csv", x=range(40), y=[f"{1000 + row:,}" for row in range(40)])
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert "The target 'y' is text, but 40 of its 40 values are numbers; '1,000' in row 0 is not one" in said
     assert "--task classification" in said and not (tmp_path / "m.dubito").exists()
 
 
-def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
+def test_commands_encode_unknown_categories_as_zeros_and_count_them(folder, tmp_path):
     towns = ["Bern", "Oslo", "Rome", "Oslo", "Paris"]
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
-    note = "Categories not seen at fit, encoded as zeros: 3 of 'town'."
+    note = "Categories not seen in fit, encoded as zeros: 3 of 'town'."
     outs = []
     for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",)):
         out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
@@ -155,7 +155,7 @@ def test_unknown_categories_count_as_none_of_the_known(folder, tmp_path):
         assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
         assert "handle_unknown" not in said
     _, said = run("predict", folder / "m.dubito", path, "--unknown", "maybe", code=1)
-    assert "--unknown is ignore or error, got 'maybe'" in said
+    assert "--unknown must be ignore or error, got 'maybe'" in said
 
 
 def test_compare_takes_a_rare_category(folder, tmp_path):

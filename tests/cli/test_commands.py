@@ -54,7 +54,7 @@ def test_help_imports_no_jax():
         assert command in done.stdout
 
 
-def test_predictions_are_the_estimators_row_for_row(folder):
+def test_predict_gives_the_predictions_of_the_estimator(folder):
     out, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv", "--coverage", "0.8")
     rows = list(csv.DictReader(io.StringIO(out)))
     assert list(rows[0]) == ["mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper"]
@@ -69,7 +69,7 @@ def test_predictions_are_the_estimators_row_for_row(folder):
         np.testing.assert_allclose([float(row[name]) for row in rows], values, rtol=1e-12)
 
 
-def test_classes_their_probabilities_and_their_uncertainty(folder):
+def test_predict_writes_classes_probabilities_and_uncertainty(folder):
     _, text = run("predict", folder / "i.dubito", folder / "iris.tsv", "-o", folder / "out.parquet")
     assert "out.parquet" in text
     table = pyarrow.parquet.read_table(folder / "out.parquet").to_pandas()
@@ -80,13 +80,13 @@ def test_classes_their_probabilities_and_their_uncertainty(folder):
 
 
 @pytest.mark.slow
-def test_standard_input(folder):
+def test_predict_from_standard_input_equals_predict_from_a_file(folder):
     whole, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv")
     piped, _ = run("predict", folder / "d.dubito", "-", data=(folder / "diabetes.csv").read_bytes())
     assert whole == piped
 
 
-def test_evaluate(folder):
+def test_evaluate_prints_scores_and_their_interpretation(folder):
     card = json.loads(run("evaluate", folder / "d.dubito", folder / "diabetes.csv", "--json")[0])
     wanted = {"rmse", "mae", "r2", "nll", "crps", "coverage_50", "coverage_90", "coverage_95", "mean_width_90", "n"}
     assert wanted <= set(card) and {"rmse_se", "nll_se"} <= set(card) and card["n"] == 442
@@ -113,7 +113,7 @@ def test_evaluate_names_an_option_that_gives_enough_draws(folder):
 
 
 @pytest.mark.slow
-def test_calibrate(folder):
+def test_calibrate_writes_a_model_with_calibrated_intervals_and_sets(folder):
     """The model on its own training rows, which is enough to see that the estimator's method is what runs."""
     _, text = run("calibrate", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "dc.dubito")
     assert "Calibrated on 442 rows: Quantiles" in text
@@ -135,7 +135,7 @@ def test_calibrate(folder):
 
 
 @pytest.mark.slow
-def test_compare(folder):
+def test_compare_reports_paired_differences_to_the_best(folder):
     arguments = ("--target", "progression", "--methods", "map,maximum-likelihood", "--folds", "3", "--hidden", "8")
     report = folder / "report.html"
     out, _ = run("compare", folder / "diabetes.csv", *arguments, "--json", "--report", report)
@@ -151,7 +151,7 @@ def test_compare(folder):
     assert "Best by negative log likelihood" in out.splitlines()[-1] and "90 % intervals are" in out.splitlines()[-1]
 
 
-def test_all_methods_are_compared(folder, monkeypatch):
+def test_compare_all_runs_every_method_and_refuses_unknown_names(folder, monkeypatch):
     def compare(estimators, *rest, **options):
         raise ValueError(",".join(estimators))
 
@@ -167,7 +167,7 @@ def test_all_methods_are_compared(folder, monkeypatch):
             commands.compare(str(folder / "diabetes.csv"), "progression", wrong)
 
 
-def test_brackets_in_what_is_told_are_no_markup(monkeypatch):
+def test_notes_print_brackets_literally(monkeypatch):
     """A note on what to install would lose the very thing that is missing."""
     told = io.StringIO()
     monkeypatch.setattr(sys, "stderr", told)
@@ -176,7 +176,7 @@ def test_brackets_in_what_is_told_are_no_markup(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
+def test_demo_fits_the_given_methods(tmp_path, monkeypatch):
     """A sampler too, which runs its own schedule; here on the first of the tables, and on few rows of it."""
     first = demo.jobs()[0]
     monkeypatch.setattr(demo, "jobs", lambda: [replace(first, train=tuple(part[:60] for part in first.train))])
@@ -210,7 +210,7 @@ def test_the_demo_is_of_the_methods_asked_for(tmp_path, monkeypatch):
         (("nonsense",), 2, "nonsense"),
     ],
 )
-def test_errors_are_messages(folder, arguments, code, message):
+def test_commands_print_errors_as_messages(folder, arguments, code, message):
     _, text = run(*(argument.format(folder) for argument in arguments), code=code)
     assert message in " ".join(text.split()) and "Traceback" not in text
 
@@ -244,10 +244,13 @@ def test_commands_refuse_an_output_that_is_an_input(folder, tmp_path, arguments)
     ("arguments", "words"),
     [
         (("fit", "none.csv", "-t", "a", "-o", "{}/none/m"), "there is no folder"),
-        (("fit", "none.csv", "-t", "a", "-o", "{}"), "there is a folder"),
+        (("fit", "none.csv", "-t", "a", "-o", "{}"), "it is a folder"),
         (("fit", "none.csv", "-t", "a", "-o", "{}/m", "--checkpoint", "{}/none/c"), "--checkpoint"),
         (("predict", "none", "none.csv", "-o", "{}/none/p.csv"), "there is no folder"),
-        (("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"), "--safe-csv is for a .csv output"),
+        (
+            ("predict", "none", "none.csv", "-o", "{}/p.parquet", "--safe-csv"),
+            "--safe-csv applies to .csv outputs only",
+        ),
         (("calibrate", "none", "none.csv", "-o", "{}/none/m"), "there is no folder"),
         (("inspect", "none", "-o", "{}/none/m.svg"), "there is no folder"),
         (("compare", "none.csv", "-t", "a", "--report", "{}/none/r.html"), "there is no folder"),
@@ -294,7 +297,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path):
     assert "\x1b" not in out + text
 
 
-def test_safe_csv_of_class_labels(tmp_path):
+def test_predict_safe_csv_escapes_class_labels(tmp_path):
     rows = "\n".join(f"{k % 2},{'=1+1' if k % 2 else '-x'}" for k in range(20))
     (tmp_path / "t.csv").write_text(f"a,y\n{rows}\n")
     run("fit", tmp_path / "t.csv", "-t", "y", *SMALL, "-o", tmp_path / "m")
@@ -312,7 +315,7 @@ def test_debug_lets_the_error_through(folder):
 
 
 @pytest.mark.slow
-def test_quiet_and_missing_values(folder):
+def test_fit_names_missing_values_and_imputes_them_quietly(folder):
     rows = (folder / "diabetes.csv").read_text().splitlines()
     rows[1] = "," + rows[1].split(",", 1)[1]
     (folder / "holes.csv").write_text("\n".join(rows))
@@ -360,7 +363,7 @@ def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
     assert not output.exists()
 
 
-def test_methods_have_their_names_from_one_place():
+def test_set_reaches_the_fields_of_every_method():
     """``--method`` knows each method, and ``--set`` each of its fields, by the dataclasses alone."""
     assert by_name.get_method("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
     assert by_name.get_method("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
@@ -384,13 +387,13 @@ def test_a_streamed_table_gives_the_model_of_the_table(tmp_path):
         a.posterior_.params["network"]["layer_0"]["w"], b.posterior_.params["network"]["layer_0"]["w"]
     )
     _, text = run("fit", tmp_path / "t.parquet", "-t", "y", "--stream", "-o", tmp_path / "c", code=1)
-    assert "--stream needs a --method other than auto" in text
+    assert "--stream does not support --method auto" in text
     _, text = run("fit", tmp_path / "t.csv", "-t", "y", "--stream", *SMALL, "-o", tmp_path / "c", code=1)
     assert "only .parquet tables can be streamed" in text
 
 
 @pytest.mark.slow
-def test_inspect(folder):
+def test_inspect_prints_and_draws_the_graph(folder):
     out, _ = run(
         "inspect", folder / "d.dubito", folder / "diabetes.csv", "-o", folder / "graph.svg", "--unfold", "layer_0"
     )
@@ -401,7 +404,7 @@ def test_inspect(folder):
     _, error = run("inspect", folder / "d.dubito", "--unfold", "layer_7", code=1)
     assert "no scope is called 'layer_7'; the outermost are layer_0, layer_1" in error
     _, error = run("inspect", folder / "d.dubito", "-o", folder / "graph.png", code=1)
-    assert "the picture is .svg or .dot" in error
+    assert "the picture must be a .svg or .dot file" in error
     options = ("--method", "map", "--set", "learning_rate=1e30", "-o", folder / "none.dubito")
     _, error = run("fit", folder / "diabetes.csv", "--target", "progression", *options, code=1)
     assert "Try learning_rate=" in error and "The gradients at the last finite state:" in error

@@ -80,7 +80,7 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize(("block", "part"), [(700, 700), (1024, 2048), (37, 500), (5000, 1)])
 @pytest.mark.parametrize("name", ["y", "kind"])
-def test_any_cut_gives_the_same_bits(folder, tmp_path, small, name, block, part):
+def test_predict_file_gives_the_same_bits_for_any_block_and_part_size(folder, tmp_path, small, name, block, part):
     model = dubito.load(folder / f"{name}.dubito")
     answer = model.predictive(frame())
     small(block, part)
@@ -99,7 +99,7 @@ def test_any_cut_gives_the_same_bits(folder, tmp_path, small, name, block, part)
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
-def test_csv_out_is_parquet_out(folder, tmp_path, small):
+def test_predict_file_writes_the_same_values_as_csv_and_parquet(folder, tmp_path, small):
     small(512, 1024)
     table, _, _ = predicted(folder / "kind.dubito", folder / "t.parquet", tmp_path / "out.parquet")
     again, _, _ = predicted(folder / "kind.dubito", folder / "t.parquet", tmp_path / "out.csv")
@@ -108,7 +108,7 @@ def test_csv_out_is_parquet_out(folder, tmp_path, small):
     assert (tmp_path / "out.csv").read_bytes() == expected.getvalue() and again.num_rows == ROWS
 
 
-def test_threads_keep_the_order():
+def test_in_threads_keeps_the_order():
     def slow(k):
         time.sleep(0.02 if k % 3 == 0 else 0)
         return k
@@ -148,7 +148,7 @@ def test_csv_is_read_as_the_columns_were_at_fit(tmp_path, schema):
     assert read(tsv, schema, target="y", skip=1)[0] == (1, {name: column[1:] for name, column in first.items()})
 
 
-def test_no_rows(tmp_path, folder, schema):
+def test_predict_file_of_no_rows_has_all_columns(tmp_path, folder, schema):
     for text in ("a,b,c,city", "a,b,c,city\n", "\na,b,c,city\n\n"):
         path = written(tmp_path / "t.csv", text)
         assert read(path, schema) == [(0, {name: [] for name in ("a", "b", "c", "city")})]
@@ -175,7 +175,7 @@ def test_no_rows(tmp_path, folder, schema):
         ("t.xlsx", b"", "only .csv, .tsv and .parquet"),
     ],
 )
-def test_unreadable_tables(tmp_path, schema, name, data, words):
+def test_read_blocks_says_what_is_wrong_with_a_table(tmp_path, schema, name, data, words):
     if data is not None:
         written(tmp_path / name, data)
     with pytest.raises(dubito.DataError, match=words):
@@ -204,7 +204,7 @@ def test_errors_name_the_row_of_the_whole_table(folder, tmp_path, small, column,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.dubito", "t.csv", "t.parquet"]
 
 
-def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
+def test_predict_file_imputes_blocks_without_any_value(folder, tmp_path, small):
     """Also where a whole block of truth values or texts is missing, which then have another type."""
     table, filled = frame(), frame()
     for column, value in {"a": 0.5, "b": 1, "c": True, "city": "Rome"}.items():
@@ -215,7 +215,7 @@ def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
     filled.to_csv(tmp_path / "filled.csv", index=False)
     small(512, 512)
     found, _, said = predicted(folder / "y.dubito", tmp_path / "t.csv", tmp_path / "out.csv")
-    assert said == ["Filled in: 1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'."]
+    assert said == ["Imputed: 1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'."]
     assert found == predicted(folder / "y.dubito", tmp_path / "filled.csv", tmp_path / "out.csv")[0]
 
 
@@ -224,6 +224,17 @@ def test_holes_are_filled_as_in_one_piece(folder, tmp_path, small):
 
 class Stop(BaseException):
     """Something that no code expects: what a kill leaves is there, minus the handlers."""
+
+
+def places(path):
+    """(first byte, number of bytes) of each part in a file of parts, by its description."""
+    data, found = path.read_bytes(), []
+    start = data.index(b"\n") + 1
+    while start < len(data):
+        line = data[start : data.index(b"\n", start) + 1]
+        found.append((start + len(line), int(line.split()[0])))
+        start = sum(found[-1])
+    return found
 
 
 def interrupted(error, after, monkeypatch):
@@ -241,7 +252,7 @@ def interrupted(error, after, monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143), OSError("No space left on device")])
-def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error):
+def test_predict_resumes_after_an_interruption(folder, tmp_path, small, monkeypatch, error):
     expected, _, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "expected.parquet")
     small(256, 512)
     output, parts = tmp_path / "out.parquet", tmp_path / ".out.parquet.parts"
@@ -249,7 +260,7 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
         interrupted(error, 7, patch)
         with pytest.raises(type(error)):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
-    assert not output.exists() and len(list(parts.glob("*.arrow"))) == 3
+    assert not output.exists() and len(places(parts)) == 3
     calls, answers = [], predict_file.predict_blocks
     monkeypatch.setattr(
         predict_file, "predict_blocks", lambda *given, **more: calls.append(more["skip"]) or answers(*given, **more)
@@ -259,8 +270,8 @@ def test_an_interrupted_run_goes_on(folder, tmp_path, small, monkeypatch, error)
     assert "row 1536" in said[0] and not parts.exists()
 
 
-@pytest.mark.parametrize("change", ["coverage", "model", "table", "damage", "gap"])
-def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch, change):
+@pytest.mark.parametrize("change", ["coverage", "model", "table", "damage", "manifest"])
+def test_predict_discards_the_parts_of_another_task(folder, tmp_path, small, monkeypatch, change):
     small(256, 512)
     model, table, output = tmp_path / "m.dubito", tmp_path / "t.parquet", tmp_path / "out.parquet"
     written(model, (folder / "y.dubito").read_bytes())
@@ -269,20 +280,19 @@ def test_parts_of_another_run_are_discarded(folder, tmp_path, small, monkeypatch
         interrupted(KeyboardInterrupt(), 7, patch)
         with pytest.raises(KeyboardInterrupt):
             predicted(model, table, output)
-    parts = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))
+    parts = tmp_path / ".out.parquet.parts"
     if change == "model":
         few = frame(99).astype({"city": "category"})  # texts, though most of them look like numbers
         dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=1).fit(few, target(few)).save(model)
     elif change == "table":
         frame(seed=5).to_parquet(table)
     elif change == "damage":
-        parts[0].write_bytes(parts[0].read_bytes()[:-100])
-    elif change == "gap":
-        parts[1].unlink()
+        os.truncate(parts, sum(places(parts)[0]) - 100)
+    elif change == "manifest":
+        os.truncate(parts, 100)
     coverage = 0.5 if change == "coverage" else 0.9
     found, _, said = predicted(model, table, output, coverage=coverage)
-    words = {"gap": "row 512", "damage": "damaged: the rows from 0 on"}
-    assert words.get(change, "Discarded") in said[0]
+    assert ("damaged: the rows from 0 on" if change == "damage" else "Discarded") in said[0]
     assert found == predicted(model, table, tmp_path / "again.parquet", coverage=coverage)[0]
 
 
@@ -295,37 +305,61 @@ def test_predict_computes_a_damaged_part_again(folder, tmp_path, small, monkeypa
         interrupted(KeyboardInterrupt(), 7, patch)
         with pytest.raises(KeyboardInterrupt):
             predicted(folder / "y.dubito", folder / "t.parquet", output)
-    second = sorted((tmp_path / ".out.parquet.parts").glob("*.arrow"))[1]
-    data = bytearray(second.read_bytes())
+    parts = tmp_path / ".out.parquet.parts"
+    data = bytearray(parts.read_bytes())
     place = data.index(expected["mean"].to_numpy()[600].tobytes())
+    assert places(parts)[1][0] < place < places(parts)[2][0]
     data[place] ^= 1
-    second.write_bytes(data)
+    parts.write_bytes(data)
     found, _, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
-    assert "damaged: the rows from 512 on" in said[0] and "after row 512" in said[1]
+    assert "damaged: the rows from 512 on" in said[0] and said[1] == "Resuming after row 512 of an earlier run."
     assert found == expected and sorted(path.name for path in tmp_path.iterdir()) == ["expected.parquet", "out.parquet"]
 
 
-@pytest.mark.parametrize("content", ["", "manifest.json", "0123456789abcdef-000000.arrow"])
-def test_predict_leaves_a_folder_that_it_did_not_make(folder, tmp_path, small, content):
+def test_predict_writes_no_output_without_a_part_that_was_damaged_meanwhile(folder, tmp_path, small, monkeypatch):
+    small(256, 512)
+    output, answers = tmp_path / "out.parquet", predict_file.predict_blocks
+
+    def some(*arguments, **options):
+        yield from answers(*arguments, **options)
+        parts = tmp_path / ".out.parquet.parts"
+        os.truncate(parts, parts.stat().st_size - 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_file, "predict_blocks", some)
+        with pytest.raises(OSError, match="was changed meanwhile: run the same command again"):
+            predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert not output.exists()
+    found, _, said = predicted(folder / "y.dubito", folder / "t.parquet", output)
+    assert (
+        "damaged" in said[0]
+        and found == predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "b.parquet")[0]
+    )
+
+
+@pytest.mark.parametrize("content", ["folder", "link", '{"mine": true}'])
+def test_predict_leaves_a_file_that_it_did_not_make(folder, tmp_path, small, content):
     small(256, 512)
     own = tmp_path / ".out.parquet.parts"
-    own.mkdir()
-    if content:
-        (own / content).write_text('{"mine": true}')
+    if content == "folder":
+        own.mkdir()
+    elif content == "link":
+        own.symlink_to("nowhere")
+    else:
+        own.write_text(content)
     _, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    assert rows == ROWS and [path.name for path in own.iterdir()] == ([content] if content else [])
+    assert rows == ROWS and (own.is_dir(), own.is_symlink()) == (content == "folder", content == "link")
+    assert content in ("folder", "link") or own.read_text() == content
     assert sorted(path.name for path in tmp_path.iterdir()) == [own.name, "out.parquet"]
 
 
-def test_predict_leaves_a_foreign_file_among_its_parts(folder, tmp_path, small, monkeypatch):
+@pytest.mark.parametrize("length", [0, 20])
+def test_predict_resumes_from_a_file_whose_first_line_was_cut(folder, tmp_path, small, length):
+    """As after a kill between the creation of the file and the end of the first write."""
     small(256, 512)
-    with monkeypatch.context() as patch:
-        interrupted(KeyboardInterrupt(), 7, patch)
-        with pytest.raises(KeyboardInterrupt):
-            predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    written(tmp_path / ".out.parquet.parts" / "mine.txt", "mine")
-    predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
-    assert [path.name for path in (tmp_path / ".out.parquet.parts").iterdir()] == ["mine.txt"]
+    (tmp_path / ".out.parquet.parts").write_bytes(output_parts.MARK[:length])
+    _, rows, _ = predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
+    assert rows == ROWS and [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
 def test_predict_says_that_another_run_writes_the_output(folder, tmp_path, small, monkeypatch):
@@ -361,7 +395,7 @@ def test_predict_writes_names_of_255_bytes_and_keeps_the_mode(folder, tmp_path, 
 
 def test_predict_does_not_replace_a_link(folder, tmp_path):
     (tmp_path / "out.csv").symlink_to("other.csv")
-    with pytest.raises(OSError, match="a symbolic link; name its target"):
+    with pytest.raises(OSError, match="a symbolic link, not a regular file; use its target"):
         predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
 
@@ -380,9 +414,9 @@ def test_safe_csv_marks_texts_that_spreadsheets_run(kind):
     assert safe.column(1).to_pylist() == [-1.5] * 10
 
 
-def test_a_small_table_makes_no_folder(folder, tmp_path, small, monkeypatch):
+def test_a_small_table_makes_no_file_of_parts(folder, tmp_path, small, monkeypatch):
     small(1000, ROWS)
-    monkeypatch.setattr(predict_file.ResumableOutput, "_flush", None)
+    monkeypatch.setattr(output_parts.ResumableOutput, "_flush", None)
     predicted(folder / "y.dubito", folder / "t.parquet", tmp_path / "out.parquet")
 
 
@@ -418,7 +452,7 @@ def test_signals_leave_no_half_output(folder, tmp_path, number):
             _, errors = child.communicate(timeout=60)
         assert child.returncode == (130 if number == signal.SIGINT else -number)
         assert output.read_text() == "the old one"
-        assert number == signal.SIGKILL or "goes on from there" in errors
+        assert number == signal.SIGKILL or "Run the same command to resume." in errors
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     reached.append(int(done.stdout.splitlines()[0]))
     assert reached[0] == 0 and reached[1] >= 900 and reached[1] + 900 <= reached[2] and f"({ROWS} rows)" in done.stderr
@@ -438,7 +472,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_where_programs_are_kept(home, monkeypatch):
+def test_cache_folder_follows_the_platform_and_the_environment(home, monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     assert compilation_cache.folder() == home / ".cache" / "dubito"
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "x"))
@@ -454,17 +488,16 @@ def test_where_programs_are_kept(home, monkeypatch):
     assert compilation_cache.folder() is None
 
 
-def test_the_oldest_programs_go_first(home, monkeypatch):
+def test_cache_deletes_the_oldest_programs_first(home, monkeypatch):
     monkeypatch.setattr(compilation_cache, "LIMIT", 250)
     place = home / compilation_cache.NAME / "cpu"
     place.mkdir(parents=True)
     for age in range(4):
         written(place / f"{age}-cache", b"x" * 100)
-        written(place / f"{age}-cache.sha256", "x")
         os.utime(place / f"{age}-cache", (0, 1000 - age))
     written(place / "mine", b"x" * 1000)
     compilation_cache._prune(home / compilation_cache.NAME)
-    left = ["0-cache", "0-cache.sha256", "1-cache", "1-cache.sha256", "mine"]
+    left = ["0-cache", "1-cache", "mine"]
     assert sorted(path.name for path in place.iterdir()) == left
 
 
@@ -509,19 +542,6 @@ def test_cache_of_another_user_is_not_used(home, monkeypatch):
     assert used(said) is None and "others can write to" in said[0]
 
 
-def test_cache_deletes_damaged_and_exchanged_programs(home):
-    place = home / "cpu"
-    place.mkdir()
-    for name in "abcd":
-        written(place / f"jit_{name}-00-cache", name * 100)
-    compilation_cache._add_checksums(place, 0, os.getpid())
-    written(place / "jit_a-00-cache", "b" * 100)  # a program, but another one's
-    (place / "jit_b-00-cache.sha256").unlink()
-    compilation_cache._delete_damaged(place)
-    assert sorted(path.name for path in place.glob("*-cache")) == ["jit_c-00-cache", "jit_d-00-cache"]
-    assert len(list(place.iterdir())) == 4
-
-
 def run(folder, cached, output, code=0):
     program = [sys.executable, "-m", "dubito", "fit", folder / "fit.csv", "--target", "y"]
     program += ["--method", "map", "--set", "epochs=2", "--hidden", "4", "--categorical", "city", "-o", output]
@@ -534,7 +554,7 @@ def run(folder, cached, output, code=0):
 
 
 @pytest.mark.slow
-def test_programs_are_used_again_and_do_no_harm(folder, tmp_path):
+def test_cache_reuses_programs_and_recovers_from_damaged_ones(folder, tmp_path):
     """A second process compiles nothing new and learns the same; damage is mended; a folder that cannot be is no error."""
     frame(100).assign(y=lambda table: target(table)).to_csv(folder / "fit.csv", index=False)
 

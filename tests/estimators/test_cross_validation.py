@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.model_selection import KFold
 
 import dubito
-from dubito import cross_validation, diagnostics
+from dubito import cross_validation, diagnostics, size_sweep
 from dubito._process import threads
 
 X = np.random.default_rng(0).normal(size=(120, 3))
@@ -22,7 +22,7 @@ SMALL = {
 }
 
 
-def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compiled):
+def test_compare_gives_the_same_scores_for_any_number_of_threads(monkeypatch, compiled):
     runs = []
     for count in (3, 1):
         monkeypatch.setattr(threads, "cores", lambda count=count: count)
@@ -43,7 +43,7 @@ def test_fits_beside_one_another_are_those_one_after_another(monkeypatch, compil
         assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
 
 
-def test_ctrl_c_ends_all_fits():
+def test_compare_ends_all_fits_on_ctrl_c():
     slow = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=10**6), 3), hidden=(8,), random_state=0)
     pressed = []
 
@@ -63,7 +63,7 @@ def test_ctrl_c_ends_all_fits():
     assert threading.active_count() < 4
 
 
-def test_a_fit_that_fails_is_left_out_and_said_to_be():
+def test_compare_leaves_out_estimators_that_fail_with_a_warning():
     ill = dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0)
     with pytest.warns(UserWarning, match="ill is left out: .*adm"):
         rows = cross_validation.compare({"ill": ill, "map": SMALL["map"]}, X, Y, folds=2)
@@ -72,7 +72,7 @@ def test_a_fit_that_fails_is_left_out_and_said_to_be():
         cross_validation.compare({"ill": ill, "worse": ill}, X, Y, folds=2)
 
 
-def test_the_fold_is_told_whose_draws_leave_most_unsure():
+def test_compare_reports_the_largest_monte_carlo_error_of_all_folds():
     rows = {row.name: row.unsure for row in cross_validation.compare(SMALL, X, Y, folds=3)}
     assert (rows["map"].kind, rows["ensemble"].draws, rows["mc-dropout"].draws) == ("point", 3, 100)
     folds = []
@@ -80,3 +80,26 @@ def test_the_fold_is_told_whose_draws_leave_most_unsure():
         fitted = clone(SMALL["ensemble"]).fit(X[train], Y[train])
         folds.append(diagnostics.monte_carlo(fitted.predictive(X[test]), fitted.posterior_, Y[test]).excess)
     assert len(set(folds)) == 3 and rows["ensemble"].excess == max(folds)
+
+
+def as_dict(x):
+    return {f"x{k}": column for k, column in enumerate(x.T)}
+
+
+@pytest.mark.parametrize("make", ["array", "dict", "pandas", "polars", "pyarrow"])
+def test_compare_and_sweep_refuse_a_target_of_another_length(make):
+    x = X if make == "array" else as_dict(X)
+    if make not in ("array", "dict"):
+        library = pytest.importorskip(make)
+        x = library.table(x) if make == "pyarrow" else library.DataFrame(x)
+    for y, words in ((Y[:100], "X has 120 rows, but y has 100"), (1.5, "X has 120 rows, but y is 1.5")):
+        with pytest.raises(dubito.DataError, match=words):
+            cross_validation.compare(SMALL, x, y)
+        with pytest.raises(dubito.DataError, match=words):
+            size_sweep.sweep(SMALL["map"], x, y, [(2,), (4,)])
+
+
+def test_split_inputs_takes_rows_of_dictionaries():
+    inputs, held_out = cross_validation.split_inputs(as_dict(X), np.arange(4), np.arange(4, 120), fill=False)
+    np.testing.assert_array_equal(inputs["x1"], X[:4, 1])
+    np.testing.assert_array_equal(held_out["x2"], X[4:, 2])

@@ -27,7 +27,7 @@ EXCEPTION = {"check_sample_weight_equivalence_on_dense_data": "mini-batches are 
     [dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0)], expected_failed_checks=lambda estimator: EXCEPTION
 )
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
-def test_sklearn_checks(estimator, check):
+def test_regressor_passes_the_sklearn_checks(estimator, check):
     check(estimator)
 
 
@@ -43,7 +43,7 @@ OF_CLASSES = [
 
 @pytest.mark.parametrize(("estimator", "check"), OF_CLASSES)
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
-def test_sklearn_checks_of_classification(estimator, check):
+def test_classifier_passes_the_sklearn_checks(estimator, check):
     check(estimator)
 
 
@@ -71,11 +71,11 @@ LEARNED = [
 @pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), LEARNED)
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
-def test_sklearn_checks_with_the_default_method(estimator, check, hasty):
+def test_default_method_passes_the_sklearn_checks(estimator, check, hasty):
     check(estimator)
 
 
-def test_the_default_method():
+def test_default_method_fits_and_predicts():
     X, y = (part[:150] for part in load_diabetes(return_X_y=True))
     model = dubito.BayesianRegressor(random_state=0).fit(X, y)
     again = clone(model).fit(X, y)
@@ -94,7 +94,7 @@ def fitted(diabetes):
     return dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0).fit(*diabetes)
 
 
-def test_answers_agree_with_one_another(fitted, diabetes):
+def test_predictions_agree_with_the_predictive(fitted, diabetes):
     X, _ = diabetes
     answer = fitted.predictive(X)
     mean, std = fitted.predict(X, return_std=True)
@@ -108,7 +108,7 @@ def test_answers_agree_with_one_another(fitted, diabetes):
     assert np.all(np.abs(drawn.var(1) / std[:50] ** 2 - 1) < 4.6 * np.sqrt(2 / 4000))
 
 
-def test_units_of_the_target(diabetes):
+def test_predictions_have_the_units_of_the_target(diabetes):
     """y in other units: the same standardized problem, so means follow and densities change by −log of the factor."""
     X, y = diabetes
     one, other = (
@@ -120,7 +120,7 @@ def test_units_of_the_target(diabetes):
     np.testing.assert_allclose(densities[1], densities[0] - np.log(1024), atol=1e-3)
 
 
-def test_several_targets(diabetes):
+def test_regressor_predicts_several_targets(diabetes):
     X, y = diabetes
     model = dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0).fit(X, np.stack([y, -10 * y], axis=1))
     mean, std = model.predict(X, return_std=True)
@@ -129,7 +129,7 @@ def test_several_targets(diabetes):
 
 
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
-def test_frames_with_text_columns(make):
+def test_estimator_checks_columns_and_categories_of_frames(make):
     rng = np.random.default_rng(0)
     color = rng.choice(["red", "green", "blue"], size=200)
     frame = make({"size": rng.normal(size=200), "color": color})
@@ -145,7 +145,7 @@ def test_frames_with_text_columns(make):
     assert np.isfinite(model.set_params(handle_unknown="ignore").predict(strange)).all()
 
 
-def test_searches_pipelines_and_nested_fields(diabetes):
+def test_estimators_work_in_searches_and_pipelines(diabetes):
     X, y = diabetes
     method = dubito.Ensemble(dubito.MCDropout(epochs=20, batch_size=64), 2)
     model = dubito.BayesianRegressor(method, hidden=(16,), random_state=0)
@@ -161,7 +161,7 @@ def test_searches_pipelines_and_nested_fields(diabetes):
     assert cross_val_score(search.best_estimator_, X, y, cv=3).min() > 0.2
 
 
-def test_classes_of_any_plain_type():
+def test_classifier_returns_the_labels_of_fit():
     X, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])
     by_name, by_number = (
@@ -174,7 +174,7 @@ def test_classes_of_any_plain_type():
     np.testing.assert_allclose(by_name.predict_proba(X).sum(1), 1, atol=1e-6)
 
 
-def test_early_stopping_stops(diabetes):
+def test_early_stopping_ends_a_fit_early(diabetes):
     X, y = diabetes
     method = dubito.MAP(epochs=3000, batch_size=64)
     model = dubito.BayesianRegressor(method, hidden=(16,), early_stopping=True, random_state=0).fit(X, y)
@@ -182,7 +182,7 @@ def test_early_stopping_stops(diabetes):
     assert epochs < 3000 and np.all(np.isfinite(model.history_[0]))
 
 
-def test_pickles(fitted, diabetes):
+def test_pickled_estimators_predict_the_same(fitted, diabetes):
     X, _ = diabetes
     assert np.array_equal(pickle.loads(pickle.dumps(fitted)).predict(X), fitted.predict(X))
 
@@ -203,6 +203,6 @@ def test_fit_reads_every_column_once(monkeypatch, weighted):
     assert read == ["a", "b"]
 
 
-def test_before_fit():
+def test_estimators_raise_not_fitted_before_fit():
     with pytest.raises(NotFittedError):
         dubito.BayesianRegressor().predict([[1.0]])

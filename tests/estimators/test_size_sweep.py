@@ -13,14 +13,14 @@ X = RNG.uniform(-3, 3, (160, 2))
 Y = np.sin(2 * X[:, 0]) + 0.3 * RNG.normal(size=160)
 
 
-def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
+def test_sweep_equals_its_fits_one_by_one(monkeypatch):
     estimator = dubito.BayesianRegressor(dubito.MAP(epochs=5))
     calls, splits = [], []
     from dubito import size_sweep
 
-    start_fits = size_sweep.start_fits
+    start_jobs = size_sweep.start_jobs
     monkeypatch.setattr(
-        size_sweep, "start_fits", lambda jobs: splits.extend(job[3][0] for job in jobs) or start_fits(jobs)
+        size_sweep, "start_jobs", lambda one, jobs: splits.extend(job[3][0] for job in jobs) or start_jobs(one, jobs)
     )
     rows = sweep(estimator, X, Y, [(2,), (3, 3)], seeds=2, seed=7, done=lambda *call: calls.append(call))
     assert calls == [((2,), 0), ((2,), 1), ((3, 3), 0), ((3, 3), 1)]
@@ -41,7 +41,7 @@ def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
         sweep(estimator, X, Y, [(2,)])
 
 
-def test_sides_need_more_than_the_seeds_chance():
+def test_fit_verdicts_need_more_than_the_variation_over_seeds():
     def row(width, train, validation):
         return SizeResult((width,), np.array(train), np.array(validation), 1.0)
 
@@ -56,7 +56,7 @@ def test_sides_need_more_than_the_seeds_chance():
 
 
 @pytest.mark.slow
-def test_both_sides_are_found_in_real_fits():
+def test_fit_verdicts_find_underfitting_and_overfitting_in_real_fits():
     rng = np.random.default_rng(0)
     x = rng.uniform(-3, 3, (160, 3))
     y = 2 * np.sin(2 * x[:, 0]) + 0.6 * rng.normal(size=160)

@@ -1,48 +1,69 @@
-"""Compiled programs, a bounded number of each function: those of the sizes and settings that were
-used last.
+"""Compiled programs, a bounded number of each function: those used last.
 
-Each program, one for each width, table and method, occupies 10 to 50 MB and several memory
-mappings, of which a process may have 65,530. Only the functions of this library are bounded; a
-user's own programs stay.
+A program, one for each width, table and method, occupies 10 to 50 MB and several memory mappings,
+of which a process may have 65,530. Only the functions of this library are bounded; a user's own
+programs stay.
 """
 
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 import jax
 
 KEPT = 16  # programs of one function
 
+Function: TypeAlias = Callable[..., Any]
+
 
 def jit(
-    function: Callable[..., Any] | None = None,
-    *,
-    kept: int = KEPT,
-    static_argnums: int | Sequence[int] = (),
-    **options: Any,
+    function: Function | None = None, *, kept: int = KEPT, static_argnums: int | tuple[int, ...] = (), **options: Any
 ) -> Any:
-    """``jax.jit`` of a module's function, called with positional arguments, that keeps the ``kept``
-    programs used last.
+    """Compile a module's function, as ``jax.jit`` does, and keep the ``kept`` programs used last.
+
+    Parameters
+    ----------
+    function : callable, optional
+        The function, which is called with positional arguments. None makes a decorator.
+    kept : int
+        Number of programs to keep.
+    static_argnums : int or tuple of int
+        As for ``jax.jit``.
+    **options : object
+        More options of ``jax.jit``.
+
+    Returns
+    -------
+    Programs
+        The compiled function.
     """
     if function is None:
         return functools.partial(jit, kept=kept, static_argnums=static_argnums, **options)
-    static = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    static = (static_argnums,) if isinstance(static_argnums, int) else static_argnums
     return functools.wraps(function)(Programs(function, kept, static, options))
 
 
 class Programs:
     """A function compiled for the shapes of its arguments.
 
-    Threads that ask for one program at the same time get the same one; a running program stays
-    until it has ended.
+    Threads that need one program at the same time get the same one; a running program stays until
+    it has ended.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    kept : int
+        Number of programs to keep.
+    static : tuple of int
+        Places of the arguments that are not traced.
+    options : dict
+        More options of ``jax.jit``.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], kept: int, static: tuple[int, ...], options: dict[str, Any]
-    ) -> None:
+    def __init__(self, function: Function, kept: int, static: tuple[int, ...], options: dict[str, Any]) -> None:
         self.function, self.kept, self.static, self.options = function, kept, static, options
         self.programs: OrderedDict[Any, Any] = OrderedDict()
         self.lock = threading.Lock()
@@ -51,27 +72,25 @@ class Programs:
         return self._program(arguments)(*arguments)
 
     def trace(self, *arguments: Any) -> Any:
+        """As of a function compiled by ``jax.jit``."""
         return self._program(arguments).trace(*arguments)
 
     def eval_shape(self, *arguments: Any) -> Any:
+        """As of a function compiled by ``jax.jit``."""
         return self._program(arguments).eval_shape(*arguments)
 
     def _program(self, arguments: tuple[Any, ...]) -> Any:
         leaves, tree = jax.tree.flatten([each for k, each in enumerate(arguments) if k not in self.static])
         key = tree, *map(jax.typeof, leaves), *(arguments[k] for k in self.static)
-        dropped = None
         with self.lock:
-            program = self.programs.pop(key, None) or self._new()
-            self.programs[key] = program
-            if len(self.programs) > self.kept:
-                _, dropped = self.programs.popitem(last=False)
+            program = self.programs[key] = self.programs.pop(key, None) or self._compiled()
+            dropped = self.programs.popitem(last=False)[1] if len(self.programs) > self.kept else None
         if dropped is not None:
             dropped.clear_cache()
         return program
 
-    def _new(self) -> Any:
-        @functools.wraps(self.function)
-        def own(*arguments):  # JAX's caches go by the function
-            return self.function(*arguments)
-
+    def _compiled(self) -> Any:
+        own = functools.wraps(self.function)(
+            lambda *arguments: self.function(*arguments)
+        )  # JAX's caches go by function
         return jax.jit(own, static_argnums=self.static, **self.options)

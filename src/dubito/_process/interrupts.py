@@ -1,12 +1,14 @@
 """SIGINT and SIGTERM as a flag that ordinary code reads, so that no signal is lost.
 
-Python drops an exception that a signal handler raises inside a callback of the garbage collector (JAX registers one) or
-inside ``__del__``, and runs no handler while the main thread is in C, as in a compilation. So no handler here raises for
-the first signal; ``raise_pending`` does, where a loop calls it.
+Python drops an exception that a signal handler raises inside a callback of the garbage collector
+(JAX registers one) or inside ``__del__``, and runs no handler while the main thread is in C, as in
+a compilation. Therefore no handler here raises for the first signal; ``raise_pending`` does, where
+a loop calls it.
 
-The command line calls ``watch_signals``: a thread reads the signals, whatever the main thread does. It ends the process at once,
-or, inside ``deferred_exit``, as soon as the code has written what it has and after ``GRACE`` seconds at most; a second signal
-always ends it at once. In a script or a notebook, ``sigint_as_flag`` does the same for Ctrl-C while the main thread waits.
+The command line calls ``watch_signals``: a thread reads the signals, whatever the main thread does.
+It ends the process at once, or, inside ``deferred_exit``, when the code has written its results or
+after ``GRACE`` seconds; a second signal always ends it at once. In a script or a notebook,
+``sigint_as_flag`` does the same for Ctrl-C while the main thread waits.
 """
 
 import contextlib
@@ -18,28 +20,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
 
 from dubito._process.output_files import remove_temporary_files
 
 GRACE = 3.0  # seconds that code inside ``deferred_exit`` has
-NAP = 0.05  # seconds between two looks of the thread that ends the process
+NAP = 0.05  # seconds between two checks by the thread that ends the process
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class _State:
-    """What this process knows of its signals."""
+@dataclass
+class SignalState:
+    """The signals of this process."""
 
     number: int | None = None  # of the first signal
-    raised = False  # whether ``raise_pending`` has raised it
-    deferrals = 0
-    stop: Callable[[], None] | None = None  # restores what ``watch_signals`` has changed
-    lock = threading.Lock()
+    raised: bool = False  # whether ``raise_pending`` has raised it
+    deferrals: int = 0
+    restore: Callable[[], None] | None = None  # undoes ``watch_signals``
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
-_state = _State()
+_state = SignalState()
 
 
 def raise_pending() -> None:
-    """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread only."""
+    """Raise KeyboardInterrupt after SIGINT and SystemExit(143) after SIGTERM, in the main thread
+    only.
+    """
     if _state.number is None or not _in_main_thread():
         return
     _state.raised = True
@@ -50,7 +58,9 @@ def raise_pending() -> None:
 
 @contextlib.contextmanager
 def deferred_exit(wanted: bool = True) -> Iterator[None]:
-    """Where a signal must not end the command line at once, because the code calls ``raise_pending`` and has something to write."""
+    """Keep a signal from ending the command line at once: the code calls ``raise_pending`` and has
+    something to write.
+    """
     with _state.lock:
         _state.deferrals += wanted
     try:
@@ -62,15 +72,16 @@ def deferred_exit(wanted: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def sigint_as_flag() -> Iterator[None]:
-    """While the main thread waits: the first Ctrl-C is for ``raise_pending``, a second one raises KeyboardInterrupt at once.
+    """While the main thread waits, leave the first Ctrl-C to ``raise_pending``; a second raises
+    KeyboardInterrupt at once.
 
-    Does nothing in other threads, and where SIGINT has another handler than Python's own.
+    Does nothing in other threads, or if SIGINT has another handler than Python's own.
     """
     if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
 
-    def handler(number, _):
+    def handler(number: int, _: FrameType | None) -> None:
         if _state.number is not None:
             raise KeyboardInterrupt
         _state.number = number
@@ -87,11 +98,18 @@ def sigint_as_flag() -> Iterator[None]:
 
 
 def watch_signals() -> bool:
-    """Handle the signals of a command line, until ``restore_signals``. A signal that is ignored, as SIGINT is by a script's background
-    job, stays ignored. Returns whether it was this call that started it."""
-    if not _in_main_thread() or _state.stop is not None:
+    """Handle the signals of a command line, until ``restore_signals``.
+
+    A signal that is ignored, as SIGINT is by a script's background job, stays ignored.
+
+    Returns
+    -------
+    bool
+        Whether this call started the handling.
+    """
+    if not _in_main_thread() or _state.restore is not None:
         return False
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     handlers = {number: old for number, old in handlers.items() if old not in (signal.SIG_IGN, None)}
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -101,25 +119,27 @@ def watch_signals() -> bool:
         signal.signal(number, lambda *_: None)
     threading.Thread(target=_watch, args=(reader, set(handlers)), name="dubito-signals", daemon=True).start()
 
-    def restore():
+    def restore() -> None:
         for number, old in handlers.items():
             signal.signal(number, old)
         signal.set_wakeup_fd(wakeup)
         socket.close(descriptor)
-        _state.stop, _state.number, _state.raised = None, None, False
+        _state.restore, _state.number, _state.raised = None, None, False
 
-    _state.stop = restore
+    _state.restore = restore
     return True
 
 
 def restore_signals() -> None:
     """Restore the handlers that were there before ``watch_signals``."""
-    if _state.stop is not None:
-        _state.stop()
+    if _state.restore is not None:
+        _state.restore()
 
 
 def exit_if_interrupted() -> None:
-    """End the process after a signal, without waiting for threads that may be compiling; return if there was none."""
+    """End the process after a signal, without waiting for threads that may be compiling; return if
+    there was none.
+    """
     if _state.number is not None:
         for file in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError, AttributeError):
@@ -128,12 +148,12 @@ def exit_if_interrupted() -> None:
         os._exit(128 + _state.number)
 
 
-def _in_main_thread():
+def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _watch(reader, numbers):
-    """Read the signals' numbers, a byte each, and end the process."""
+def _watch(reader: socket.socket, numbers: set[int]) -> None:
+    """Read the signals' numbers, one byte each, and end the process."""
     with reader:
         while (byte := reader.recv(1)) and byte[0] not in numbers:
             pass
@@ -154,7 +174,7 @@ def _watch(reader, numbers):
         _end(number)
 
 
-def _end(number):
+def _end(number: int) -> None:
     remove_temporary_files()
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no stderr
         descriptor = sys.stderr.fileno()

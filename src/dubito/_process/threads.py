@@ -1,4 +1,4 @@
-"""Work on host threads, one per core: items in their order, and runs that Ctrl-C ends."""
+"""Work on host threads, one per core: results in order, and runs that Ctrl-C ends."""
 
 import contextlib
 import os
@@ -17,27 +17,26 @@ NAP = 0.1  # seconds between two checks for a signal
 
 
 def cores() -> int:
-    """Number of the machine's cores that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-SEATS = threading.BoundedSemaphore(cores())  # a chunk takes one, so that no more run at once than there are cores
+SEATS: threading.BoundedSemaphore = threading.BoundedSemaphore(cores())  # a running chunk holds one
 
 
-class _Fork:
-    """Whether JAX had started when the process was forked: its threads do not exist in the child."""
-
-    started = False  # as of the last fork in this process
-    inherited = False  # in this process, by the fork that made it
+_started = threading.Event()  # JAX had started when this process, or one that it was forked from, was forked
+_inherited = threading.Event()  # this process was forked from one in which JAX had started: its threads are missing
 
 
-def _before_fork():
+def _before_fork() -> None:
     bridge = sys.modules.get("jax._src.xla_bridge")  # JAX has no public way to ask
-    _Fork.started = _Fork.inherited or (bridge is not None and bridge.backends_are_initialized())
+    if bridge is not None and bridge.backends_are_initialized():
+        _started.set()
 
 
-def _in_child():
-    _Fork.inherited = _Fork.started
+def _in_child() -> None:
+    if _started.is_set():
+        _inherited.set()
 
 
 if sys.platform != "win32":
@@ -45,8 +44,10 @@ if sys.platform != "win32":
 
 
 def check_process() -> None:
-    """Raise RuntimeError in a child that was forked after JAX had started: computations would hang there."""
-    if _Fork.inherited:
+    """Raise RuntimeError in a child that was forked after JAX had started: computations would hang
+    there.
+    """
+    if _inherited.is_set():
         raise RuntimeError(
             "this process was forked from one in which JAX had started (dubito had loaded, fitted or predicted), and JAX "
             "would hang in it. Use multiprocessing's 'spawn' start method or joblib's default, loky; a server that forks "
@@ -55,12 +56,24 @@ def check_process() -> None:
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """function(item) for each item, in order, on as many threads as there are cores; a few items are in memory at a time.
+    """Apply a function to items on one thread per core, with a few items in memory at a time.
 
-    After an exception, as that of Ctrl-C, running items are not waited for.
+    After an exception, such as that of Ctrl-C, running items are not waited for.
+
+    Parameters
+    ----------
+    function : callable
+        Function of an item.
+    items : iterable
+        Its arguments.
+
+    Yields
+    ------
+    object
+        The results, in the order of the items.
     """
     check_process()
-    pool, waiting = ThreadPoolExecutor(cores()), deque[Future]()
+    pool, waiting = ThreadPoolExecutor(cores()), deque[Future[Result]]()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))
@@ -75,17 +88,27 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 def run_concurrently(
     one: Callable[[Item, threading.Event], Result], items: Sequence[Item], keep_on_interrupt: bool, threads: int
 ) -> list[Result]:
-    """one(item, stop) of each item on host threads; on Ctrl-C the event ``stop`` is set and each ends its chunk.
+    """Call ``one(item, stop)`` for each item on host threads.
 
-    The main thread only waits: an exception is raised in it where no JAX code runs. If several threads need one program at
-    once, in this fit or others, JAX lets the first compile it and the others wait.
+    On Ctrl-C the event ``stop`` is set, and each call ends after its chunk. The main thread only
+    waits, so an exception is raised in it where no JAX code runs. If several threads need one
+    program at once, in this fit or others, JAX lets the first compile it and the others wait.
 
     Parameters
     ----------
-    one : the function.
-    items : its first arguments.
-    keep_on_interrupt : after Ctrl-C, return what the functions return instead of raising KeyboardInterrupt.
-    threads : number of threads.
+    one : callable
+        The function.
+    items : sequence
+        Its first arguments.
+    keep_on_interrupt : bool
+        Whether to return the results after Ctrl-C instead of raising KeyboardInterrupt.
+    threads : int
+        Number of threads.
+
+    Returns
+    -------
+    list
+        The results.
     """
     check_process()
     stop = threading.Event()
@@ -103,11 +126,24 @@ def run_concurrently(
 
 
 @contextlib.contextmanager
-def start_jobs(function: Callable[..., Any], jobs: Iterable[tuple]) -> Iterator[deque[Future]]:
-    """Futures of function(stop, *job), in the jobs' order, on one thread per core.
+def start_jobs(function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]]) -> Iterator[deque[Future[Result]]]:
+    """Start ``function(stop, *job)`` for each job, on one thread per core.
 
-    When the block is left by an exception, queued jobs are cancelled and the event ``stop`` is set. Running jobs, which
-    should end soon after that, are waited for, but not for long: they may be compiling.
+    When an exception leaves the block, queued jobs are cancelled and the event ``stop`` is set.
+    Running jobs, which should end soon after that, are waited for, but not for long: they may be
+    compiling.
+
+    Parameters
+    ----------
+    function : callable
+        The function.
+    jobs : iterable of tuple
+        Its arguments after ``stop``.
+
+    Yields
+    ------
+    deque of Future
+        In the order of the jobs.
     """
     check_process()
     stop = threading.Event()
@@ -124,17 +160,17 @@ def start_jobs(function: Callable[..., Any], jobs: Iterable[tuple]) -> Iterator[
 
 
 def stop_fit(stop: threading.Event) -> Callable[[Any], None]:
-    """A callback for a fit's ``progress`` that ends the fit once ``stop`` is set."""
+    """A callback for the ``progress`` of a fit that ends the fit once ``stop`` is set."""
 
-    def progress(report):
+    def progress(report: Any) -> None:
         if stop.is_set():
             raise KeyboardInterrupt(f"stopped at epoch {report.epoch}")
 
     return progress
 
 
-def wait_for_all(futures: Sequence[Future]) -> list[Any]:
-    """The results of futures; signals are checked while waiting, and the first exception is raised at once."""
+def wait_for_all(futures: Sequence[Future[Result]]) -> list[Result]:
+    """The results of futures; the first exception, or one for a signal, is raised at once."""
     waiting = set(futures)
     with interrupts.sigint_as_flag():
         while waiting:
@@ -145,6 +181,6 @@ def wait_for_all(futures: Sequence[Future]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-def wait_for(future: Future) -> Any:
-    """The result of one future; see ``wait_for_all``."""
+def wait_for(future: Future[Result]) -> Result:
+    """The result of one future, as by ``wait_for_all``."""
     return wait_for_all([future])[0]

@@ -1,6 +1,8 @@
-"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and value that is changed."""
+"""The tables of the commands: read to fit a model or to evaluate one, with a note on every row and
+value that is changed.
+"""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +11,38 @@ from sklearn.base import is_classifier
 
 from dubito._check import DataError, list_first
 from dubito._values import is_missing_in
+from dubito.cli.terminal import Say
 from dubito.estimators.loading import load
 from dubito.tables.files import read_labeled
 from dubito.tables.frames import drop_missing_target, fill_missing, split_target
 from dubito.tables.reading import read_table
 from dubito.tables.validation import target_kind
 
-FILLED, UNKNOWN = "Filled in", "Categories not seen at fit, encoded as zeros"
-Say = Callable[[str], None]  # prints a note
+FILLED, UNKNOWN = "Imputed", "Categories not seen in fit, encoded as zeros"
 
 
 def read_to_fit(
     table: str, target: str, task: str | None, categorical: Collection[str] | None, say: Say
 ) -> tuple[Any, np.ndarray, str]:
-    """Read a table to fit a model to its column ``target``, without the rows that have no value of it.
+    """Read a table to fit a model, without the rows that have no value of the target.
+
+    Parameters
+    ----------
+    table : str
+        The file.
+    target : str
+        Name of the target's column.
+    task : {"regression", "classification"}, optional
+        Inferred from the target by default.
+    categorical : collection of str, optional
+        Columns that become categories.
+    say : callable
+        Prints a note.
 
     Returns
     -------
-    The inputs, the target (rows,), and the task.
+    tuple
+        The inputs as a pyarrow Table, the target (rows,), and the task.
     """
     frame = read_table(table, categorical or (), target)
     if len(frame) == 0:
@@ -34,30 +50,30 @@ def read_to_fit(
     inputs, _ = split_target(frame, target)
     if inputs.num_columns == 0:
         raise DataError(f"{table} has no column beside the target {target!r}.")
-    kind = check_task(target_kind(frame, target) if task is None else task)
+    task = check_task(target_kind(frame, target) if task is None else task)
     frame, missing = drop_missing_target(frame, target)
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
-    if kind == "classification":
+    if task == "classification":
         classes = np.unique(y).tolist()
         say(f"Classification: {target!r} has {len(classes)} classes: {list_first(classes)}.")
-    return inputs, y, kind
+    return inputs, y, task
 
 
 def check_task(task: str) -> str:
-    """The task itself; ValueError for what is none."""
+    """The task itself; ValueError unless it is one."""
     if task not in ("regression", "classification"):
-        raise ValueError(f"--task is regression or classification, got {task!r}")
+        raise ValueError(f"--task must be regression or classification, got {task!r}")
     return task
 
 
 def load_model(path: str | Path, unknown: str) -> Any:
-    """Load an estimator that handles categories not seen at fit as ``unknown`` says: "ignore" or "error"."""
+    """Load an estimator that treats categories not seen in fit as ``unknown`` says: "ignore" or
+    "error".
+    """
     if unknown not in ("ignore", "error"):
-        raise ValueError(f"--unknown is ignore or error, got {unknown!r}")
-    model = load(path)
-    model.handle_unknown = unknown
-    return model
+        raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
+    return load(path).set_params(handle_unknown=unknown)
 
 
 def read_to_evaluate(
@@ -67,14 +83,19 @@ def read_to_evaluate(
 
     Parameters
     ----------
-    model : fitted estimator.
-    table : file.
-    say : prints a note.
-    needs_target : name of the command that cannot do without the target, if it cannot.
+    model : BayesianRegressor or BayesianClassifier
+        A fitted estimator.
+    table : str
+        The file.
+    say : callable
+        Prints a note.
+    needs_target : str, optional
+        Name of the command, if it needs the target.
 
     Returns
     -------
-    The inputs, and the target (rows,) or None.
+    tuple
+        The inputs as a pyarrow Table, and the target (rows,) or None.
     """
     target = model.summary_.get("target")
     inputs, y = read_labeled(table, model.schema_, target, model.classes_ if is_classifier(model) else None)
@@ -94,7 +115,7 @@ def read_to_evaluate(
     return inputs, y
 
 
-def _say_missing_targets(missing, rows, target, say):
+def _say_missing_targets(missing: int, rows: int, target: str, say: Say) -> None:
     if rows and missing == rows:
         raise DataError(f"No row has a value of the target {target!r}.")
     if missing:
@@ -104,14 +125,16 @@ def _say_missing_targets(missing, rows, target, say):
 def fill_inputs(
     inputs: Any, say: Say, values: Mapping[str, float | str] | None = None
 ) -> tuple[Any, dict[str, float | str]]:
-    """The inputs with their missing values filled in, and the value for each column; see ``fill_missing``."""
+    """The inputs with their missing values imputed, and the value for each column; see
+    ``fill_missing``.
+    """
     inputs, values, counts = fill_missing(inputs, values)
     say_counts({FILLED: counts}, say)
     return inputs, values
 
 
 def say_counts(notes: Mapping[str, Mapping[str, int]], say: Say) -> None:
-    """Print what was done to how many values of which column; ``notes`` are {what: {column: count}}."""
+    """Print how many values of which columns were changed; ``notes`` are {what: {column: count}}."""
     for what, counts in notes.items():
         if counts:
             say(f"{what}: {', '.join(f'{count} of {name!r}' for name, count in counts.items())}.")

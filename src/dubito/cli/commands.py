@@ -1,4 +1,6 @@
-"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside them, never for --help."""
+"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
+them, never for --help.
+"""
 
 import contextlib
 import importlib.metadata
@@ -14,56 +16,42 @@ from typing import Annotated, Any
 try:
     import typer
     from rich.console import Console
+    from typer import Argument, Option
 except ImportError:
-    raise SystemExit(
-        "dubito's command line needs typer and rich. Install them with: pip install 'dubito[cli]'"
-    ) from None
+    raise SystemExit("dubito's command line needs typer and rich: pip install 'dubito[cli]'") from None
 
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import compilation_cache, progress
 from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
 
-app = typer.Typer(
-    help="Neural networks that know what they don't know: predictions with honest uncertainty from a table.",
-    invoke_without_command=True,
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-errors = Console(stderr=True)
+HELP = "Neural networks that know what they don't know: predictions with honest uncertainty from a table."
+app = typer.Typer(help=HELP, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False)
+errors: Console = Console(stderr=True)
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
 state: dict[str, bool] = {"debug": False, "quiet": False}
 
-TableFile = Annotated[
-    str, typer.Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file, or - for CSV on stdin.")
-]
-Target = Annotated[str, typer.Option("--target", "-t", help="The column to predict.")]
-Task = Annotated[str | None, typer.Option(help="regression or classification; read off the target by default.")]
-Likelihood = Annotated[
-    str | None, typer.Option("--likelihood", help="The criterion by name, such as poisson, laplace or ordered.")
-]
-Methods = Annotated[str, typer.Option("--methods", help="Names of methods, separated by commas, or all.")]
-Seed = Annotated[int, typer.Option(help="The same seed, the same numbers.")]
-Impute = Annotated[
-    bool, typer.Option("--impute", help="Fill missing inputs: medians, and a category of their own. Never the target.")
-]
-Categorical = Annotated[
-    list[str] | None, typer.Option("--categorical", metavar="COLUMN", help="A column to take as categories.")
-]
-Unknown = Annotated[
-    str, typer.Option(help="Categories not seen at fit: ignore (encode as zeros) or error.", metavar="WHAT")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Hidden = Annotated[str | None, typer.Option(help="Widths of the hidden layers, as in 50,50.")]
+TableFile = Annotated[str, Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file, or - for CSV on stdin.")]
+ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
+Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
+Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
+Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, laplace or ordered.")]
+Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
+Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
+Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
+Impute = Annotated[bool, Option("--impute", help="Impute missing inputs: numbers by medians, texts as a new category.")]
+Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
+Unknown = Annotated[str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
 @app.callback()
 def options(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but results and errors.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-):
+    debug: Annotated[bool, Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="Print only results and errors.")] = False,
+    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
+) -> None:
     if version or context.invoked_subcommand is None:
         print(f"dubito {importlib.metadata.version('dubito')}" if version else context.get_help())
         raise typer.Exit
@@ -75,34 +63,36 @@ def options(
 def say(text: object) -> None:
     """Print a note to standard error, unless --quiet."""
     if not state["quiet"]:
-        errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
+        print_error(text)
+
+
+def print_error(text: object) -> None:
+    """Print to standard error."""
+    errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def estimator(
-    kind: str,
-    method: str,
-    settings: Sequence[str],
-    hidden: str | None,
-    seed: int,
-    rows: int | None,
-    likelihood: str | None = None,
-    draws: int | None = None,
+    task: str, method: str, settings: Sequence[str] = (), *, rows: int | None, hidden: str | None, **parameters: Any
 ) -> Any:
-    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if it is known."""
+    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if
+    it is known.
+    """
     import dubito
     from dubito.methods.by_name import get_method
 
     try:
         widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
     except ValueError:
-        raise ValueError(f"--hidden is widths separated by commas, as in 50,50; got {hidden!r}") from None
-    chosen = get_method(method, settings, size=1000 if rows is None else rows, task=kind)
-    make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[kind]
-    return make(chosen, hidden=widths, likelihood=likelihood, draws=draws, random_state=seed)
+        raise ValueError(f"--hidden must be widths separated by commas, such as 50,50; got {hidden!r}") from None
+    chosen = get_method(method, settings, size=1000 if rows is None else rows, task=task)
+    make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[task]
+    return make(chosen, hidden=widths, **parameters)
 
 
 def task_of_likelihood(likelihood: str | None) -> str | None:
-    """The task of a likelihood's name, None without one. Counts would be taken for classes otherwise."""
+    """The task of a likelihood's name, None without one. Counts would be taken for classes
+    otherwise.
+    """
     from dubito.models.likelihoods.by_name import get_likelihood
 
     return None if likelihood is None else get_likelihood(likelihood).task
@@ -112,134 +102,124 @@ def task_of_likelihood(likelihood: str | None) -> str | None:
 def fit(
     table: TableFile,
     target: Target,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the model.")],
-    method: Annotated[str, typer.Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
-    settings: Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field.")] = None,
+    output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
+    method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
+    settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    fill: Impute = False,
+    impute: Impute = False,
     categorical: Categorical = None,
-    draws: Annotated[
-        int | None, typer.Option(min=1, help="Draws of the weights in prediction; by default 100.")
-    ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Written now and then; the same fit goes on from it.")] = None,
-    stream: Annotated[
-        bool, typer.Option("--stream", help="Read a .parquet TABLE piece by piece; name a --method.")
-    ] = False,
-):
-    """Fit TABLE and write the model to one file. With --stream TABLE may be larger than the memory; it should not be
-    sorted, as rows are shuffled within pieces only."""
+    draws: Annotated[int | None, Option(min=1, help="Draws of the weights in prediction; by default 100.")] = None,
+    checkpoint: Annotated[Path | None, Option(help="A file for progress; the same command resumes from it.")] = None,
+    stream: Annotated[bool, Option("--stream", help="Read a .parquet TABLE piece by piece; needs --method.")] = False,
+) -> None:
+    """Fit a model to TABLE and write it to one file.
+
+    With --stream, TABLE may be larger than memory. Its rows must not be sorted: they are shuffled within pieces only.
+    """
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
     from dubito.cli.command_tables import check_task, fill_inputs, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
-    values, task = None, task_of_likelihood(likelihood) if task is None else task
+    summary: dict[str, Any] = {"target": target}
+    task = task or task_of_likelihood(likelihood)
+    make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed)
     if stream:
         from dubito.tables.streams import target_kind_of_file
 
-        if fill or method == "auto":
-            raise ValueError("--stream needs a --method other than auto, which is cross-fitted, and no --impute")
-        kind = check_task(target_kind_of_file(table, target) if task is None else task)
-        model = estimator(kind, method, settings or (), hidden, seed, None, likelihood, draws)
-        fitting = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
+        if impute or method == "auto":
+            problem = "--stream does not support --method auto, which needs all rows in memory, nor --impute."
+            raise ValueError(f"{problem} Choose a --method, and leave out --impute.")
+        task = check_task(task or target_kind_of_file(table, target))
+        model = make(task, method, settings or (), rows=None)
+        run = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
-        inputs, y, kind = read_to_fit(table, target, task, categorical, say)
-        if fill:
-            inputs, values = fill_inputs(inputs, say)
-        model = estimator(kind, method, settings or (), hidden, seed, len(y), likelihood, draws)
-        fitting = partial(model.fit, inputs, y)
+        inputs, y, task = read_to_fit(table, target, task, categorical, say)
+        if impute:
+            inputs, summary["impute"] = fill_inputs(inputs, say)
+        model = make(task, method, settings or (), rows=len(y))
+        run = partial(model.fit, inputs, y)
     with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
-        fitting(progress=report, checkpoint=checkpoint)
-    rows = model.summary_["rows"]
-    model.summary_ |= {"target": target} | ({} if values is None else {"impute": values})
+        run(progress=report, checkpoint=checkpoint)
+    model.summary_ |= summary
     save_or_fall_back(model, output)
     if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)  # it has done its work
-    say(f"{kind.capitalize()} on {rows} rows in {model.summary_['seconds']:.1f} s: {model.method_!r}\nWrote {output}")
+        checkpoint.unlink(missing_ok=True)  # the model takes its place
+    rows, seconds = model.summary_["rows"], model.summary_["seconds"]
+    say(f"{task.capitalize()} on {rows} rows in {seconds:.1f} s: {model.method_!r}\nWrote {output}")
 
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: ModelFile,
     table: TableFile,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help=".csv or .parquet; stdout by default.")] = None,
-    coverage: Annotated[float, typer.Option(help="The probability that lower and upper enclose.")] = 0.9,
-    safe_csv: Annotated[
-        bool,
-        typer.Option(
-            "--safe-csv",
-            help="In CSV, put ' before texts that begin with = + - @ and would be formulas in a spreadsheet.",
-        ),
-    ] = False,
+    output: Annotated[Path | None, Option("-o", "--output", help="A .csv or .parquet file; by default stdout.")] = None,
+    coverage: Annotated[float, Option(help="Coverage of the interval from lower to upper.")] = 0.9,
+    safe_csv: Annotated[bool, Option("--safe-csv", help="In CSV, put ' before texts that look like formulas.")] = False,
     unknown: Unknown = "ignore",
-):
-    """Predict every row of TABLE, of any size: mean, std and its parts, an interval; or classes and their probabilities.
-    After an interruption the same command goes on."""
+) -> None:
+    """Predict every row of TABLE, which may be of any size. After an interruption the same command
+    resumes.
+
+    Regression: the mean, the standard deviation and its two parts, and an interval.
+
+    Classification: the class, and the probability of each class.
+    """
     from dubito._check import check_coverage
     from dubito.cli import predict_file
 
     check_coverage(coverage)
     if output is None:
-        predict_file.predict_to_stdout(model, table, coverage, say, safe_csv, unknown)
+        predict_file.predict_to_stdout(model, table, coverage, say, safe_csv=safe_csv, unknown=unknown)
         return
     if output.suffix not in (".csv", ".parquet"):
-        raise ValueError(f"{output}: the output is .csv or .parquet")
+        raise ValueError(f"{output}: the output must be a .csv or .parquet file")
     if safe_csv and output.suffix != ".csv":
-        raise ValueError(
-            f"--safe-csv is for a .csv output, not for {output}: leave it out, no program runs Parquet's texts"
-        )
+        problem = f"--safe-csv applies to .csv outputs only, not to {output}."
+        raise ValueError(f"{problem} Leave it out; texts in Parquet are never run as formulas.")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    rows = predict_file.predict_file(model, table, output, coverage, say, safe_csv, unknown)
+    rows = predict_file.predict_file(model, table, output, coverage, say, safe_csv=safe_csv, unknown=unknown)
     say(f"Wrote {output} ({rows} rows)")
 
 
 @app.command()
-def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
-    table: TableFile,
-    unknown: Unknown = "ignore",
-    as_json: Json = False,
-):
-    """Score the model on TABLE, which has the target's column too."""
+def evaluate(model: ModelFile, table: TableFile, unknown: Unknown = "ignore", as_json: Json = False) -> None:
+    """Score a model on TABLE, which must contain the target's column."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
-    from dubito.evaluation.conformal import ConformalPredictive
-    from dubito.evaluation.diagnostics import monte_carlo
-    from dubito.evaluation.interpretation import draws_setting, interpret_scorecard
-    from dubito.evaluation.metrics import scorecard
+    from dubito.evaluation import conformal, diagnostics, interpretation, metrics
 
     found = load_model(model, unknown)
     inputs, y = read_to_evaluate(found, table, say, "evaluate")
-    unsure = monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
+    unsure = diagnostics.monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
-    card = scorecard(answer, y) | unsure.to_dict()
+    card = metrics.scorecard(answer, y) | unsure.to_dict()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     Console().print(score_table(card))
-    conformal = answer.conformal.coverage if isinstance(answer, ConformalPredictive) else None
-    print_text(interpret_scorecard(card, discrete=answer.discrete, conformal=conformal))
-    setting = draws_setting(unsure, found)
+    coverage = answer.conformal.coverage if isinstance(answer, conformal.ConformalPredictive) else None
+    print_text(interpretation.interpret_scorecard(card, discrete=answer.discrete, conformal=coverage))
+    setting = interpretation.draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
 
 @app.command()
 def calibrate(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: ModelFile,
     table: TableFile,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the calibrated model.")],
+    output: Annotated[Path, Option("-o", "--output", help="The calibrated model file to write.")],
     method: Annotated[
-        str | None, typer.Option(help="temperature or isotonic for classes, quantiles for numbers, conformal for both.")
+        str | None, Option(help="temperature, isotonic (classes), quantiles (numbers), conformal")
     ] = None,
-    coverage: Annotated[
-        float | None, typer.Option(help="What conformal intervals or sets hold; 0.9 by default.")
-    ] = None,
+    coverage: Annotated[float | None, Option(help="Coverage of conformal intervals or sets; by default 0.9.")] = None,
     unknown: Unknown = "ignore",
-):
-    """Calibrate the model on TABLE, rows that fit has not seen, with the target's column. The output is another file than
-    MODEL, which stays as it is."""
+) -> None:
+    """Calibrate a model on TABLE: rows that were not used in fit, with the target's column. MODEL
+    does not change.
+    """
     import dubito
     from dubito.cli.command_tables import load_model, read_to_evaluate
     from dubito.estimators.files.model_file import save_or_fall_back
@@ -255,20 +235,20 @@ def calibrate(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(help="A model file.")],
+    model: ModelFile,
     table: Annotated[
-        str | None, typer.Argument(metavar="TABLE", help="Rows, with the target for its gradients.")
+        str | None, Argument(metavar="TABLE", help="Rows with the target, to check the gradients.")
     ] = None,
-    unfold: Annotated[list[str] | None, typer.Option(help="A scope to open, as layer_1, or all.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The graph's picture: .svg, or .dot.")] = None,
+    unfold: Annotated[list[str] | None, Option(help="A scope of the graph to open, such as layer_1; or all.")] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="A .svg or .dot picture of the graph.")] = None,
     unknown: Unknown = "ignore",
-):
-    """The model's parameters and computation graph; with TABLE also the health of its gradients."""
+) -> None:
+    """Show a model's parameters and computation graph, and with TABLE the health of its gradients."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
     from dubito.inspection.summary import inspect_model
 
     if output is not None and output.suffix not in (".svg", ".dot"):
-        raise ValueError(f"{output}: the picture is .svg or .dot")
+        raise ValueError(f"{output}: the picture must be a .svg or .dot file")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found = load_model(model, unknown)
     inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
@@ -286,35 +266,36 @@ def compare(
     table: TableFile,
     target: Target,
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
-    folds: Annotated[int, typer.Option(min=2)] = 5,
+    folds: Annotated[int, Option(min=2, help="Number of folds.")] = 5,
     likelihood: Likelihood = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    fill: Impute = False,
+    impute: Impute = False,
     categorical: Categorical = None,
     as_json: Json = False,
-    report: Annotated[Path | None, typer.Option(help="Also write this HTML report.")] = None,
-):
-    """Cross-validate methods on the same folds of TABLE: one table, with paired differences to the best."""
+    report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
+) -> None:
+    """Compare methods by cross-validation on the same folds of TABLE, with paired differences to
+    the best.
+    """
     output_files.check_outputs({"TABLE": table}, {"--report": report})
     from dubito.cli.command_tables import read_to_fit
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
-    inputs, y, kind = read_to_fit(
-        table, target, task_of_likelihood(likelihood) if task is None else task, categorical, say
-    )
+    inputs, y, task = read_to_fit(table, target, task or task_of_likelihood(likelihood), categorical, say)
     names = by_name.parse_names(methods)
-    chosen = {name: estimator(kind, name, (), hidden, seed, len(y), likelihood) for name in names}
+    make = partial(estimator, task, rows=len(y), hidden=hidden, likelihood=likelihood, random_state=seed)
+    chosen = {name: make(name) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
 
-        def done(name, fold):
+        def done(name: str, fold: int) -> None:
             if status is not None:
                 status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
 
-        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=fill)
+        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=impute)
     if as_json:
         print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:
@@ -330,10 +311,12 @@ def compare(
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", help="The folder to write to.")] = Path("dubito-demo"),
+    output: Annotated[Path, Option("-o", "--output", help="The folder to write to.")] = Path("dubito-demo"),
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop",
-):
-    """The main job on bundled real data, in under a minute: a comparison, a report, predictions, pictures."""
+) -> None:
+    """Run a demonstration on bundled data, in about a minute: a comparison, a report, predictions,
+    pictures.
+    """
     output_files.check_output_folder("--output", output)
     from dubito.cli.demo import run
     from dubito.methods import by_name
@@ -342,34 +325,30 @@ def demo(
         print_text(line)
 
 
-def _print_error(message):
-    errors.print(escape_control(f"dubito: {message}"), markup=False, highlight=False, soft_wrap=True)
-
-
 def main() -> None:
-    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
+    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130
+    and 143.
+    """
     started = interrupts.watch_signals()
     warnings.showwarning = lambda message, *_: (
         compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")
     )
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
-    except USAGE_ERROR as error:
-        if state["debug"]:
-            raise
-        _print_error(error.format_message())
-        sys.exit(error.exit_code)
     except Exception as error:
         if state["debug"]:
             raise
-        message = str(error) or type(error).__name__
-        if isinstance(error, DataError) and error.option:
+        usage: Any = error
+        message, code = str(error) or type(error).__name__, 1
+        if isinstance(error, USAGE_ERROR):
+            message, code = usage.format_message(), usage.exit_code
+        elif isinstance(error, DataError) and error.option:
             message = f"{error.problem} {error.option}"
-        _print_error(message)
-        sys.exit(1)
+        print_error(f"dubito: {message}")
+        sys.exit(code)
     except SystemExit as end:
         if end.code in (130, 143):
-            errors.print("Interrupted.")
+            print_error("Interrupted.")
         raise
     finally:
         if started:

@@ -1,20 +1,23 @@
 """Text and tables of scores for a terminal, which text from a file must not control."""
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
 
 from rich.console import Console
 from rich.table import Column, Table
+
+Say: TypeAlias = Callable[[str], object]  # prints a note
 
 # All but line ends and tabs.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def escape_control(text: object) -> str:
-    """Text with its control characters, those of text direction included, written as in Python's strings.
+    """Escape control characters, including those of text direction, as in Python's strings.
 
-    The name of a column or class may hold escape sequences, which would recolor, overwrite or forge what is shown.
+    The name of a column or class may hold escape sequences, which would recolor, overwrite or forge
+    what is shown.
     """
     return CONTROL.sub(lambda found: repr(found.group())[1:-1], str(text))
 
@@ -44,6 +47,6 @@ def comparison_table(rows: Sequence[Any]) -> Table:
 
 
 def print_text(text: str) -> None:
-    """Print a paragraph to standard output, wrapped at words if that is a terminal, otherwise in one line."""
+    """Print a paragraph to standard output, wrapped at words if that is a terminal."""
     console = Console()
     console.print(text, markup=False, highlight=False, soft_wrap=not console.is_terminal)

@@ -1,10 +1,10 @@
 """scikit-learn: fit a table, predict, save.
 
 - ``checks``: whether predictions are finite.
-- ``data``: the data of a fit.
 - ``files``: fitted estimators as one safe file.
 - ``table_network``: the network for a table.
-- ``base``: what both estimators share.
+- ``fitted``: what both estimators share, apart from fitting.
+- ``base``: the fit of both.
 - ``regressor``: BayesianRegressor.
 - ``classifier``: BayesianClassifier.
 - ``loading``: estimators read from files.

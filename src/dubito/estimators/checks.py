@@ -4,29 +4,40 @@ import numpy as np
 
 
 class PredictionError(ValueError):
-    """A row's prediction is not finite: its values are too far from those of ``fit``, or the model is damaged.
+    """A prediction is not finite: the row is too far from the training data, or the model is
+    damaged.
 
     Parameters
     ----------
-    row : number of the row.
+    row : int
+        Number of the row.
     """
 
-    def __init__(self, row: int):
-        ValueError.__init__(
-            self,
-            f"the prediction of row {row} is not finite. Its values may be too far from those of fit; if other rows fail, "
-            "too, the model is damaged: fit it again.",
-        )
+    def __init__(self, row: int) -> None:
+        problem = f"the prediction of row {row} is not finite. Its values may be too far from those of fit"
+        ValueError.__init__(self, f"{problem}; if other rows fail, too, the model is damaged: fit it again.")
         self.row = row
 
 
 def check_predictions(values: np.ndarray, finite: bool = False) -> np.ndarray:
-    """The predictions (rows, ...) themselves.
+    """Check predictions.
+
+    Parameters
+    ----------
+    values : array
+        Predictions (rows, ...).
+    finite : bool
+        Whether infinities are an error, too.
+
+    Returns
+    -------
+    array
+        The predictions themselves.
 
     Raises
     ------
     PredictionError
-        For the first row with a NaN, or with ``finite`` also with an infinity.
+        For the first row with a NaN, or with ``finite`` an infinity.
     """
     fine = np.isfinite(values) if finite else ~np.isnan(values)
     if not fine.all():

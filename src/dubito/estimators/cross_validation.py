@@ -4,52 +4,53 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from concurrent.futures import Future
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.utils.validation import _num_samples
 
-from dubito._check import DataWarning, list_first
+from dubito._check import DataError, DataWarning, list_first
 from dubito._process.threads import start_jobs, stop_fit, wait_for
-from dubito._values import Column, Table
+from dubito._values import Column, Table, as_array
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.evaluation.metrics import Score
 from dubito.tables.frames import fill_missing, take_rows
 
-REGRESSION = {
-    "rmse": metrics.rmse,
-    "mae": metrics.mae,
-    "nll": metrics.nll,
-    "crps": metrics.crps,
-    "coverage_90": metrics.coverage,
-    "mean_width_90": metrics.width,
-}
-CLASSIFICATION = {
-    "accuracy": metrics.accuracy,
-    "confidence": metrics.confidence,
-    "nll": metrics.nll,
-    "brier": metrics.brier,
-    "ece": metrics.ece,
-}
+Metrics: TypeAlias = Mapping[str, Callable[..., Score]]
+Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # numbers of the training and of the held-out rows
+Fit: TypeAlias = tuple[Any, Any, float]  # the fitted estimator, the held-out inputs, the seconds of the fit
+
+REGRESSION: Metrics = {score.__name__: score for score in (metrics.rmse, metrics.mae, metrics.nll, metrics.crps)}
+REGRESSION = {**REGRESSION, "coverage_90": metrics.coverage, "mean_width_90": metrics.width}
+PROBABILITIES = (metrics.accuracy, metrics.confidence, metrics.nll, metrics.brier, metrics.ece)
+CLASSIFICATION: Metrics = {score.__name__: score for score in PROBABILITIES}
 
 
 class CrossValidationResult(NamedTuple):
     """The result of one estimator.
 
-    Parameters
+    Attributes
     ----------
-    name : the estimator's name.
-    scores : mean over all held-out rows of each score, with its standard error.
-    difference : its ``nll`` minus the best estimator's, paired by rows, in nats per row.
-    seconds : median time of a fit.
-    unsure : Monte Carlo error in the fold where it is largest.
-    setting : the setting that would make that error small enough, if there is one.
-    discrete : whether the target is whole numbers.
+    name : str
+        The estimator's name.
+    scores : dict
+        Mean over all held-out rows of each score, with its standard error.
+    difference : Score
+        Its ``nll`` minus that of the best estimator, paired by rows, in nats per row.
+    seconds : float
+        Median time of a fit.
+    unsure : MonteCarloError
+        Monte Carlo error in the fold where it is largest.
+    setting : Setting or None
+        The setting that would make that error small enough, if there is one.
+    discrete : bool
+        Whether the target consists of whole numbers.
     """
 
     name: str
@@ -66,19 +67,15 @@ class CrossValidationResult(NamedTuple):
         Returns
         -------
         dict
-            Each score as ``<key>`` and its standard error as ``<key>_se``; the difference to the best, seconds, whether the
-            draws are enough, and the number of rows ``n``.
+            Each score as ``<key>`` and its standard error as ``<key>_se``; the difference to the
+            best, seconds, whether the draws are enough, and the number of rows ``n``.
         """
         found: dict[str, Any] = {}
         for key, score in self.scores.items():
             found |= {key: score.value} | ({f"{key}_se": score.se} if np.isfinite(score.se) else {})
-        return found | {
-            "nll_difference": self.difference.value,
-            "nll_difference_se": self.difference.se,
-            "seconds": self.seconds,
-            "draws_enough": self.unsure.enough,
-            "n": len(self.difference.rows) if self.difference.rows is not None else 0,
-        }
+        found |= {"nll_difference": self.difference.value, "nll_difference_se": self.difference.se}
+        rows = 0 if self.difference.rows is None else len(self.difference.rows)
+        return found | {"seconds": self.seconds, "draws_enough": self.unsure.enough, "n": rows}
 
 
 def compare(
@@ -93,42 +90,51 @@ def compare(
 ) -> list[CrossValidationResult]:
     """Score several estimators on the same folds.
 
-    Folds are stratified for classes. As many fits as there are cores run at once, to the same bits as one after another.
-    Warns of categories that a fold's training rows lack, and of estimators that cannot be fitted, which are left out.
+    Folds are stratified for classes. As many fits as there are cores run at once, with the same
+    bits as one after another. Warns of categories that the training rows of a fold lack, and of
+    estimators that cannot be fitted, which are left out.
 
     Parameters
     ----------
-    estimators : unfitted estimators by name.
-    X : frame or array (rows, columns).
-    y : (rows,) or (rows, targets).
-    folds : number of folds.
-    seed : of the random folds.
-    done : called with the name and the fold's number after each fit.
-    fill : whether to fill in missing inputs, with values from the training rows of each fold.
+    estimators : mapping
+        Unfitted estimators by name.
+    X : frame or array
+        Inputs (rows, columns).
+    y : array
+        Targets (rows,) or (rows, targets).
+    folds : int
+        Number of folds.
+    seed : int
+        Seed of the random folds.
+    done : callable, optional
+        Called with the name and the number of the fold after each fit.
+    fill : bool
+        Whether to impute missing inputs, with values from the training rows of each fold.
 
     Returns
     -------
-    The results, the best ``nll`` first.
+    list of CrossValidationResult
+        The results, the best ``nll`` first.
 
     Raises
     ------
+    DataError
+        If X and y have different numbers of rows.
     ValueError, ImportError
         That of the first estimator, if none can be fitted.
     """
-    y = np.asarray(y)
+    y = check_lengths(X, y)
     classes = all(is_classifier(estimator) for estimator in estimators.values())
     splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
     splits = list(splitter.split(np.zeros(len(y)), y))
-    wanted = CLASSIFICATION if classes else REGRESSION
+    targets, wanted = [y[test] for _, test in splits], CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
-    chosen: list[Any] = [clone(each) for each in estimators.values()]
-    for each in chosen:
-        each.set_params(handle_unknown="ignore")
-    with start_fits([(clone(each), X, y, split, fill) for each in chosen for split in splits]) as fits:
+    chosen = [(each, split) for each in estimators.values() for split in splits]
+    jobs = [(clone_with(each, handle_unknown="ignore"), X, y, split, fill) for each, split in chosen]
+    with start_jobs(fit_fold, jobs) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
             try:
-                targets = [y[test] for _, test in splits]
                 found[name] = score_fits(own, targets, wanted, done and partial(done, name), unknown)
             except (ValueError, ImportError) as error:
                 refused[name] = error
@@ -140,15 +146,62 @@ def compare(
         warnings.warn(f"{name} is left out: {error}", stacklevel=2)
     if unknown:
         _warn_of_unknown(unknown)
-    best = min(found, key=lambda name: found[name][0]["nll"].value)
+    best = min((scores["nll"] for scores, *_ in found.values()), key=lambda score: score.value)
     rows = [
-        CrossValidationResult(name, scores, metrics.paired(scores["nll"], found[best][0]["nll"]), *rest)
+        CrossValidationResult(name, scores, metrics.paired(scores["nll"], best), *rest)
         for name, (scores, *rest) in found.items()
     ]
     return sorted(rows, key=lambda row: row.scores["nll"].value)
 
 
-def _warn_of_unknown(unknown):
+def clone_with(estimator: Any, **params: Any) -> Any:
+    """An unfitted copy of an estimator with other parameters.
+
+    Parameters
+    ----------
+    estimator : BayesianRegressor or BayesianClassifier
+        The estimator.
+    **params : object
+        Parameters by name.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+        The copy.
+    """
+    copy: Any = clone(estimator)
+    return copy.set_params(**params)
+
+
+def check_lengths(X: Table, y: Column) -> np.ndarray:
+    """Check that a target has as many rows as its table.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    y : array
+        The target (rows,) or (rows, targets).
+
+    Returns
+    -------
+    array
+        The target.
+
+    Raises
+    ------
+    DataError
+        If the numbers of rows differ.
+    """
+    y = np.asarray(as_array(y))
+    rows = _num_samples(next(iter(X.values()), [])) if isinstance(X, Mapping) else _num_samples(X)
+    if y.ndim == 0 or rows != len(y):
+        count = f"has {len(y)}" if y.ndim else f"is {y.item()!r}"
+        raise DataError(f"X has {rows} rows, but y {count}. Pass one target for each row.")
+    return y
+
+
+def _warn_of_unknown(unknown: Mapping[tuple[int, str], int]) -> None:
     """Warn of values of unknown categories, counted by (fold, column)."""
     totals = Counter()
     for (_, column), count in unknown.items():
@@ -158,9 +211,42 @@ def _warn_of_unknown(unknown):
     warnings.warn(text, DataWarning, stacklevel=3)
 
 
+def select_rows(X: Table, rows: np.ndarray) -> Any:
+    """Some rows of a table.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    rows : array
+        Numbers of the rows.
+
+    Returns
+    -------
+    frame, array or dict
+        These rows.
+    """
+    return {name: take_rows(X[name], rows) for name in X} if isinstance(X, Mapping) else take_rows(X, rows)
+
+
 def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:
-    """The training and the held-out rows; with ``fill``, missing values are filled in from the training rows."""
-    inputs, held_out = take_rows(X, train), take_rows(X, test)
+    """Split a table into training and held-out rows.
+
+    Parameters
+    ----------
+    X : frame, array or dict
+        The table.
+    train, test : array
+        Numbers of the training and of the held-out rows.
+    fill : bool
+        Whether to impute missing values, with values from the training rows.
+
+    Returns
+    -------
+    tuple
+        The two tables.
+    """
+    inputs, held_out = select_rows(X, train), select_rows(X, test)
     if fill:
         inputs, values, _ = fill_missing(inputs)
         held_out = fill_missing(held_out, values)[0]
@@ -168,31 +254,48 @@ def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> t
 
 
 def interpretation(rows: Sequence[CrossValidationResult]) -> str:
-    """Sentences that interpret the results of ``compare``."""
+    """Sentences that interpret the results of ``compare``.
+
+    Parameters
+    ----------
+    rows : sequence of CrossValidationResult
+        The results.
+
+    Returns
+    -------
+    str
+        The text.
+    """
     cards = [(row.name, row.to_dict()) for row in rows]
     return interpret_comparison(cards, rows[1].difference if len(rows) > 1 else None, discrete=rows[0].discrete)
 
 
 def score_fits(
-    fits: Sequence[Any],
+    fits: Sequence[Future[Fit]],
     targets: Sequence[np.ndarray],
-    wanted: Mapping[str, Callable],
+    wanted: Metrics,
     done: Callable[[int], Any] | None,
     unknown: dict[tuple[int, str], int],
 ) -> tuple[Any, ...]:
-    """Score one estimator's fits, each at its held-out rows.
+    """Score one estimator's fits, each on its held-out rows.
 
     Parameters
     ----------
-    fits : a future of ``fit_fold`` for each fold.
-    targets : y of the held-out rows of each fold.
-    wanted : the scores' functions by name.
-    done : called with the fold's number after each.
-    unknown : gets the number of values of unknown categories, by (fold, column).
+    fits : sequence of Future
+        The result of ``fit_fold`` for each fold.
+    targets : sequence of array
+        y of the held-out rows of each fold.
+    wanted : mapping
+        Functions of the scores by name.
+    done : callable, optional
+        Called with the number of the fold after each.
+    unknown : dict
+        Receives the number of values of unknown categories, by (fold, column).
 
     Returns
     -------
-    The fields of ``CrossValidationResult`` without ``name`` and ``difference``.
+    tuple
+        The fields of ``CrossValidationResult`` without ``name`` and ``difference``.
     """
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
     for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
@@ -208,28 +311,35 @@ def score_fits(
         if done is not None:
             done(number)
 
-    def size(one):
+    def size(one: tuple[MonteCarloError, Setting | None]) -> tuple[bool, float]:
         return (not one[0].enough, np.nan_to_num(one[0].excess)) if one[0].kind != "point" else (False, 0.0)
 
     pooled = {key: pool_scores(scores) for key, scores in parts.items()}
     return pooled, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
-def start_fits(jobs: Sequence[tuple]) -> AbstractContextManager[Any]:
-    """Futures of ``fit_fold`` for each job, a tuple of its arguments after ``stop``; see ``start_jobs``."""
-    return start_jobs(fit_fold, jobs)
-
-
-def fit_fold(
-    stop: Any, estimator: Any, X: Table, y: np.ndarray, split: tuple[np.ndarray, np.ndarray], fill: bool = False
-) -> tuple[Any, Any, float]:
+def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, fill: bool = False) -> Fit:
     """Fit an estimator to the training rows of a split.
 
     Rows are selected here, so that memory holds those of running fits only.
 
+    Parameters
+    ----------
+    stop : threading.Event
+        Ends the fit when it is set.
+    estimator : BayesianRegressor or BayesianClassifier
+        An unfitted estimator.
+    X, y : frame or array, array
+        All rows.
+    split : tuple of array
+        Numbers of the training and of the held-out rows.
+    fill : bool
+        Whether to impute missing inputs.
+
     Returns
     -------
-    The fitted estimator, the held-out inputs, and the seconds of the fit.
+    tuple
+        The fitted estimator, the held-out inputs, and the seconds of the fit.
     """
     train, test = split
     inputs, held_out = split_inputs(X, train, test, fill)
@@ -239,6 +349,17 @@ def fit_fold(
 
 
 def pool_scores(scores: Sequence[Score]) -> Score:
-    """The scores of disjoint rows as one score of all rows."""
+    """The scores of disjoint rows as one score of all rows.
+
+    Parameters
+    ----------
+    scores : sequence of Score
+        A score of each set of rows.
+
+    Returns
+    -------
+    Score
+        Their mean over all rows.
+    """
     rows = np.concatenate([score.rows for score in scores if score.rows is not None])
     return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)

@@ -10,15 +10,18 @@ from dubito.estimators.regressor import BayesianRegressor
 
 
 def load(path: str | Path) -> Any:
-    """Read a fitted estimator, with the same predictions bit for bit. Nothing is imported, run or fetched.
+    """Read a fitted estimator, with the same predictions bit for bit. Nothing is imported, run or
+    fetched.
 
     Parameters
     ----------
-    path : file that ``save`` has written.
+    path : str or Path
+        File that ``save`` has written.
 
     Returns
     -------
     BayesianRegressor or BayesianClassifier
+        The estimator.
 
     Raises
     ------

@@ -1,54 +1,81 @@
 """Regression on a table."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
 from sklearn.base import RegressorMixin
 
 from dubito._values import Column, Table
-from dubito.estimators.base import BayesianEstimator
-from dubito.estimators.data import Target, used_rows
+from dubito.estimators.base import BayesianEstimator, Target
 from dubito.tables import targets
-from dubito.tables.schema import Schema
-from dubito.training.reports import Report
+
+Values: TypeAlias = Float[np.ndarray, "rows *targets"]
 
 
 class BayesianRegressor(RegressorMixin, BayesianEstimator):
     """Regression on a table, with a predictive distribution in the target's units.
 
-    Features and target are standardized internally, with statistics of the training rows only. Text columns of a frame are
-    categories.
+    Features and target are standardized internally, with statistics of the training rows only. Text
+    columns of a frame are categories.
 
     Parameters
     ----------
-    method : how to infer, e.g. ``MCDropout(rate=0.05)``. None is the default: a cross-fitted ensemble of networks with
-        periodic features, its noise from held-out residuals.
-    hidden : widths of the hidden layers, or the width of the only one. None is (128, 128), for classes (256, 256), with the
-        default method, and (50,) with another.
-    activation : name of an activation. None is "silu" with the default method, "relu" with another.
-    periodic : number of trained frequencies of a numeric column, 0 for none. None is 8 with the default method of a
-        regression, 0 otherwise.
-    likelihood : None, an object, or a name in ``dubito.LIKELIHOODS``, which says when to use which. None is Gaussian noise;
-        with the default method noise that depends on the row, with Student's t.
-    prior : None is ``Normal`` with the network's own scales, 1/√fan-in.
-    draws : number of functions drawn in prediction. None is all of a finite posterior, 100 of another.
-    early_stopping, validation_fraction, n_iter_no_change, tol : as in scikit-learn's ``MLPRegressor``.
-    handle_unknown : "error" or "ignore", for categories not seen in ``fit``.
-    random_state : seed; the same number gives the same predictions.
+    method : Method, optional
+        How to infer, e.g. ``MCDropout(rate=0.05)``. The default is a cross-fitted ensemble of
+        networks with periodic features, whose noise is estimated from held-out residuals.
+    hidden : int or sequence of int, optional
+        Widths of the hidden layers, or the width of the only one. The default is (128, 128), for
+        classes (256, 256), with the default method, and (50,) with another.
+    activation : str, optional
+        Name of an activation. The default is "silu" with the default method, "relu" with another.
+    periodic : int, optional
+        Number of trained frequencies of a numeric column, 0 for none. The default is 8 with the
+        default method of a regression, 0 otherwise.
+    likelihood : str or Likelihood, optional
+        A name in ``dubito.LIKELIHOODS``, which says when to use which, or an object. The default is
+        Gaussian noise; with the default method noise that depends on the row, with Student's t.
+    prior : Prior, optional
+        The default is ``Normal`` with the network's own scales, 1/√fan-in.
+    draws : int, optional
+        Number of functions drawn in prediction. The default is all of a finite posterior, 100 of
+        another.
+    early_stopping : bool
+        Whether to hold out rows and to stop when their score no longer improves.
+    validation_fraction : float
+        Fraction of the rows to hold out.
+    n_iter_no_change : int
+        Number of epochs without improvement after which training stops.
+    tol : float
+        Smallest change of the score, in nats per row, that is an improvement.
+    handle_unknown : {"error", "ignore"}
+        How to treat categories not seen in ``fit``.
+    random_state : int, RandomState or None
+        Seed; the same number gives the same predictions.
 
     Attributes
     ----------
-    posterior_ : the posterior over the network's parameters.
-    method_ : the method that was used.
-    schema_ : the columns and their encoding.
-    scaler_ : shift and scale of each target.
-    calibration_ : what ``calibrate`` has set, or None.
-    history_ : for each member (epochs, 3), the likelihood, the penalty and the validation score in nats per example.
-    summary_ : number of rows and seconds of the fit.
-    n_features_in_, feature_names_in_ : as in scikit-learn.
+    posterior_ : Posterior
+        The posterior over the network's parameters.
+    method_ : Method
+        The method that was used.
+    schema_ : Schema
+        The columns and their encoding.
+    scaler_ : TargetScaler
+        Shift and scale of each target.
+    key_ : array
+        The key of the random numbers of predictions.
+    calibration_ : Calibration or None
+        The calibration that ``calibrate`` has set.
+    history_ : list of array
+        For each member (epochs, 3): the likelihood, the penalty and the validation score, in nats
+        per row.
+    summary_ : dict
+        Number of rows and seconds of the fit.
+    n_features_in_ : int
+        Number of columns.
+    feature_names_in_ : array
+        Names of the columns, if they have names.
 
     Examples
     --------
@@ -60,87 +87,54 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     """
 
     task = "regression"
-    _flat: bool
     _default_network = ((128, 128), "silu", 8)
-
-    def fit(
-        self,
-        X: Table,
-        y: Column,
-        sample_weight: Any = None,
-        *,
-        progress: Callable[[Report], None] | None = None,
-        checkpoint: str | Path | None = None,
-    ) -> Self:
-        """Fit the posterior.
-
-        Parameters
-        ----------
-        X : frame or array (rows, columns).
-        y : (rows,) or (rows, targets).
-        sample_weight : (rows,); a row of weight zero is left out.
-        progress : called with a ``Report`` several times a second.
-        checkpoint : file from which the same fit (with a number as ``random_state``) continues after an interruption.
-
-        Returns
-        -------
-        The estimator itself.
-
-        Raises
-        ------
-        DataError
-            For values that cannot be used; the message names rows and columns.
-        DivergenceError
-            For training that does not converge with smaller steps either.
-        """
-        schema, x, weight = Schema.fit_encode(X, sample_weight)
-        default = self.method is None
-        likelihood, scaler, scaled = targets.regression_target(self.likelihood, y, weight, noise_after_mean=default)
-        target = Target(likelihood, scaler, {"_flat": len(scaler.shift) == 1})
-        return self._fit(schema, used_rows(x, scaled, weight), len(x), target, progress, checkpoint)
 
     def predict(self, X: Table, return_std: bool = False) -> Any:
         """The predictive mean.
 
         Parameters
         ----------
-        X : frame or array (rows, columns).
-        return_std : whether to return the predictive standard deviation, too.
+        X : frame or array
+            Inputs (rows, columns).
+        return_std : bool
+            Whether to return the predictive standard deviation, too.
 
         Returns
         -------
-        Mean, or (mean, std): each (rows,) or (rows, targets), in the target's units.
+        array or tuple of array
+            Mean, or mean and standard deviation: each (rows,) or (rows, targets), in the target's
+            units.
         """
         if not return_std:
             return self.in_blocks(X, lambda answer: answer.mean)[0]
         return tuple(self.in_blocks(X, lambda answer: answer.mean, lambda answer: answer.std))
 
-    def predict_interval(
-        self, X: Table, coverage: float = 0.9
-    ) -> tuple[Float[np.ndarray, "rows *targets"], Float[np.ndarray, "rows *targets"]]:
+    def predict_interval(self, X: Table, coverage: float = 0.9) -> tuple[Values, Values]:
         """Intervals that contain y with probability ``coverage``.
 
-        They are equal-tailed; after conformal calibration, and of a ``Committee`` (``conformal.cv_plus``), conformal.
+        They are equal-tailed; after conformal calibration, and for a ``Committee``
+        (``conformal.cv_plus``), they are conformal.
 
         Parameters
         ----------
-        X : frame or array (rows, columns).
-        coverage : strictly between 0 and 1.
+        X : frame or array
+            Inputs (rows, columns).
+        coverage : float
+            Strictly between 0 and 1.
 
         Returns
         -------
-        lower, upper : each (rows,) or (rows, targets), in the target's units.
+        lower, upper : array
+            Each (rows,) or (rows, targets), in the target's units.
         """
         (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
         return both[:, 0], both[:, 1]
 
-    def _target(self, known):
+    def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:
+        default = self.method is None
+        likelihood, scaler, scaled = targets.regression_target(self.likelihood, y, weight, noise_after_mean=default)
+        return Target(likelihood, scaler, None), scaled
+
+    def _streamed_target(self, known: Any) -> Target:
         likelihood = targets.regression_likelihood(self.likelihood, 1, noise_after_mean=False)
-        return Target(*targets.match_scale(likelihood, known), {"_flat": True})
-
-    def _labels(self, drawn):
-        return drawn
-
-    @property
-    def _classes(self):
-        return None
+        return Target(*targets.match_scale(likelihood, known), None)

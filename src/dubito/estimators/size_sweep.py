@@ -5,27 +5,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
-from sklearn.base import clone, is_classifier
+from sklearn.base import is_classifier
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
-from dubito._process.threads import wait_for
+from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
-from dubito.estimators.cross_validation import start_fits
+from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold, select_rows
 from dubito.evaluation import metrics
-from dubito.tables.frames import take_rows
 
 
 class SizeResult(NamedTuple):
     """The result of one network size.
 
-    Parameters
+    Attributes
     ----------
-    hidden : widths of the hidden layers.
-    train, validation : (seeds,), negative log likelihood of training and held-out rows, in nats per example.
-    seconds : median time of a fit.
+    hidden : tuple of int
+        Widths of the hidden layers.
+    train, validation : array
+        Negative log likelihood of the training and of the held-out rows for each seed, in nats per
+        row.
+    seconds : float
+        Median time of a fit.
     """
 
-    hidden: tuple
+    hidden: tuple[int, ...]
     train: np.ndarray
     validation: np.ndarray
     seconds: float
@@ -40,47 +43,61 @@ def sweep(
     seeds: int = 3,
     validation_fraction: float = 0.25,
     seed: int = 0,
-    done: Callable[[tuple, int], Any] | None = None,
+    done: Callable[[tuple[int, ...], int], Any] | None = None,
 ) -> list[SizeResult]:
     """Fit an estimator with networks of several sizes. As many fits as there are cores run at once.
 
     Parameters
     ----------
-    estimator : unfitted estimator.
-    X : frame or array (rows, columns).
-    y : (rows,) or (rows, targets).
-    hidden : widths of the hidden layers, e.g. [(1,), (10,), (100,)] or [(20,), (20, 20)].
-    seeds : number of initializations, each with a random split of its own (stratified for classes). They are the same for
-        all sizes, so that sizes are compared in pairs.
-    validation_fraction : fraction of the rows to hold out.
-    seed : the first seed.
-    done : called with the size and the seed's number after each fit.
+    estimator : BayesianRegressor or BayesianClassifier
+        An unfitted estimator.
+    X : frame or array
+        Inputs (rows, columns).
+    y : array
+        Targets (rows,) or (rows, targets).
+    hidden : iterable of sequence of int
+        Widths of the hidden layers, e.g. [(1,), (10,), (100,)] or [(20,), (20, 20)].
+    seeds : int
+        Number of initializations, each with its own random split (stratified for classes). They are
+        the same for all sizes, so that sizes are compared in pairs.
+    validation_fraction : float
+        Fraction of the rows to hold out.
+    seed : int
+        The first seed.
+    done : callable, optional
+        Called with the size and the number of the seed after each fit.
 
     Returns
     -------
-    A result for each size, in the order of ``hidden``.
+    list of SizeResult
+        A result for each size, in the order of ``hidden``.
+
+    Raises
+    ------
+    DataError
+        If X and y have different numbers of rows.
+    ValueError
+        For fewer than two sizes or seeds.
     """
-    hidden = [tuple(widths) for widths in hidden]
-    if len(hidden) < 2 or seeds < 2:
-        raise ValueError(f"a sweep needs at least 2 sizes and 2 seeds, got {len(hidden)} and {seeds!r}")
-    y = np.asarray(y)
-    classes = is_classifier(estimator)
-    splitter = (StratifiedShuffleSplit if classes else ShuffleSplit)(
-        seeds, test_size=validation_fraction, random_state=seed
-    )
-    splits = list(splitter.split(np.zeros(len(y)), y))
+    sizes = [tuple(widths) for widths in hidden]
+    if len(sizes) < 2 or seeds < 2:
+        raise ValueError(f"a sweep needs at least 2 sizes and 2 seeds, got {len(sizes)} and {seeds!r}")
+    y = check_lengths(X, y)
+    kind = StratifiedShuffleSplit if is_classifier(estimator) else ShuffleSplit
+    splitter = kind(seeds, test_size=validation_fraction, random_state=seed)
+    splits = list(enumerate(splitter.split(np.zeros(len(y)), y)))
     jobs = [
-        (with_size(estimator, widths, seed + number), X, y, split)
-        for widths in hidden
-        for number, split in enumerate(splits)
+        (clone_with(estimator, hidden=widths, random_state=seed + number), X, y, rows)
+        for widths in sizes
+        for number, rows in splits
     ]
     found = []
-    with start_fits(jobs) as fits:
-        for widths in hidden:
+    with start_jobs(fit_fold, jobs) as fits:
+        for widths in sizes:
             scores, seconds = [], []
-            for number, rows in enumerate(splits):
+            for number, rows in splits:
                 fitted, _, spent = wait_for(fits.popleft())
-                scores.append([metrics.nll(fitted.predictive(take_rows(X, part)), y[part]).value for part in rows])
+                scores.append([metrics.nll(fitted.predictive(select_rows(X, part)), y[part]).value for part in rows])
                 seconds.append(spent)
                 if done is not None:
                     done(widths, number)
@@ -89,25 +106,22 @@ def sweep(
     return found
 
 
-def with_size(estimator: Any, hidden: Sequence[int], seed: int) -> Any:
-    """An unfitted copy of an estimator with hidden layers of these widths and this seed."""
-    copy: Any = clone(estimator)
-    return copy.set_params(hidden=hidden, random_state=seed)
-
-
 def fit_verdicts(rows: Sequence[SizeResult]) -> list[str]:
     """Whether each size underfits or overfits.
 
-    A size does when its validation NLL is worse than that of the size with the best mean, by a one-sided paired t test over
-    seeds at 5 %: it overfits if its training NLL is the lower one, and underfits otherwise.
+    A size does if its validation NLL is worse than that of the size with the best mean, by a
+    one-sided paired t test over seeds at 5 %: it overfits if its training NLL is the lower one, and
+    underfits otherwise.
 
     Parameters
     ----------
-    rows : results of ``sweep``.
+    rows : sequence of SizeResult
+        Results of ``sweep``.
 
     Returns
     -------
-    "fine", "underfitting" or "overfitting" for each.
+    list of str
+        "fine", "underfitting" or "overfitting" for each.
     """
     best = min(rows, key=lambda row: row.validation.mean())
     seeds = len(best.train)

@@ -2,27 +2,41 @@
 
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any
+from typing import Any, TypeAlias
 
 from dubito.models.networks import MLP, mlp
 from dubito.tables.schema import Schema
 
+DefaultNetwork: TypeAlias = tuple[tuple[int, ...], str, int]  # hidden, activation, periodic
+
 
 def table_network(
-    schema: Schema, outputs: int, recipe: Any, hidden: Any = None, activation: Any = None, periodic: int | None = None
+    schema: Schema, outputs: int, default: DefaultNetwork | None, hidden: Any, activation: Any, periodic: int | None
 ) -> MLP:
-    """The network for a table: of ``recipe`` (hidden, activation, periodic) where the method is the default, else (None)
-    one layer of 50 rectified units; what is given comes first."""
-    usual = ((50,), "relu", 0) if recipe is None else recipe
+    """The network for a table.
+
+    Parameters
+    ----------
+    schema : Schema
+        The table's columns.
+    outputs : int
+        Number of outputs.
+    default : tuple, optional
+        Hidden widths, activation and periodic of the default method. None, for other methods, is
+        one layer of 50 rectified units.
+    hidden, activation, periodic : object
+        What the user has chosen instead; None for the default.
+
+    Returns
+    -------
+    MLP
+        The network.
+    """
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral | Iterable)):
-        raise ValueError(f"hidden is the width of a hidden layer or a sequence of widths, as (50, 50); got {hidden!r}")
-    widths = (hidden,) if isinstance(hidden, Integral) else hidden
-    return mlp(
-        schema.width,
-        usual[0] if widths is None else tuple(widths),
-        outputs,
-        usual[1] if activation is None else activation,
-        periodic=usual[2] if periodic is None else periodic,
-        numeric=schema.numeric,
-        last_variance=1.0 if recipe is None else 0.1,
-    )
+        raise ValueError(f"hidden must be a width or a sequence of widths, such as (50, 50); got {hidden!r}")
+    widths, name, frequencies = ((50,), "relu", 0) if default is None else default
+    if hidden is not None:
+        widths: Any = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
+    name, frequencies = name if activation is None else activation, frequencies if periodic is None else periodic
+    options: Any = {"numeric": schema.numeric, "last_variance": 1.0 if default is None else 0.1}
+    return mlp(schema.width, widths, outputs, name, periodic=frequencies, **options)

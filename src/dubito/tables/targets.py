@@ -50,7 +50,7 @@ def regression_target(
     table, flat = check_target(y, len(weight), "regression", rows)
     if table.shape[1] == 1 and not flat:
         message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
-        warnings.warn(message, DataConversionWarning, stacklevel=3)
+        warnings.warn(message, DataConversionWarning, stacklevel=4)
     chosen = regression_likelihood(likelihood, table.shape[1], noise_after_mean)
     _check_supported(chosen, table, rows)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
@@ -144,7 +144,7 @@ def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:
         raise DataError(f"{type(chosen).__name__} is for {chosen.classes} classes, and y has {count}: {names}.")
     if isinstance(chosen, classes.Ordered) and labels.dtype.kind in "UO":
         message = f"The classes are ordered as texts: {names}. Use numbers for another order."
-        warnings.warn(message, DataWarning, stacklevel=4)
+        warnings.warn(message, DataWarning, stacklevel=5)
     return chosen
 
 

@@ -178,9 +178,9 @@ def test_fit_refuses_texts_that_no_model_file_holds(tmp_path, monkeypatch):
         if count == 40:
             estimator.fit(table, table["a"]).save(tmp_path / "m")
             continue
-        with pytest.raises(dubito.DataError, match=r"The most are of column 'long': 2\d,\d+ bytes"):
+        with pytest.raises(dubito.DataError, match=r"Most of them belong to column 'long': 2\d,\d+ bytes"):
             estimator.fit(table, table["a"], progress=steps.append)
-        with pytest.raises(dubito.DataError, match="The most are of the target's classes"):
+        with pytest.raises(dubito.DataError, match="Most of them belong to the target's classes"):
             dubito.BayesianClassifier(dubito.MAP(epochs=1)).fit(table[["a"]].loc[[*range(count)] * 3], texts * 3)
     assert not steps
 

@@ -145,7 +145,7 @@ def fitted(folder):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_same_answers(fitted, folder, case):
+def test_load_gives_the_same_predictions(fitted, folder, case):
     x, estimator = CASES[case][1][0], fitted[case]
     again = dubito.load(folder / case)
     assert same(answers(estimator, x), answers(again, x))
@@ -186,7 +186,7 @@ def run(script, *arguments, **options):
 
 
 @pytest.mark.slow
-def test_the_same_answers_in_another_process(fitted, folder):
+def test_load_gives_the_same_predictions_in_another_process(fitted, folder):
     """Of a file for each kind of posterior: predictions are compiled anew there."""
     assert all(fitted.file(name).exists() for name in CASES)
     kinds = {type(fitted[name].posterior_): name for name in CASES}
@@ -197,7 +197,7 @@ def test_the_same_answers_in_another_process(fitted, folder):
     assert all(same(answers(fitted[name], CASES[name][1][0]), found[name]) for name in kinds.values())
 
 
-def test_the_file_is_safetensors(fitted, folder):
+def test_model_file_is_a_safetensors_file(fitted, folder):
     config, arrays = answers_of(folder / "tiny")
     params = jax.tree_util.tree_leaves_with_path(fitted["tiny"].posterior_.params)
     wanted = {
@@ -216,7 +216,7 @@ def umask():
     return mask
 
 
-def test_many_columns(folder):
+def test_model_file_holds_many_numeric_columns(folder):
     """The numeric columns of a network with periodic features are a list of the file that may be long."""
     x, y = table(columns=1500)
     estimator = regressor(dubito.MAP(epochs=1), hidden=(2,), periodic=1).fit(x, y)
@@ -224,7 +224,7 @@ def test_many_columns(folder):
     assert same(answers(estimator, x), answers(dubito.load(folder / "wide"), x))
 
 
-def test_a_random_state_is_not_kept(folder):
+def test_model_file_does_not_hold_a_random_state(folder):
     estimator = regressor(dubito.MAP(epochs=1), hidden=(2,), random_state=np.random.RandomState(0)).fit(*table())
     estimator.save(folder / "state")
     again = dubito.load(folder / "state")
@@ -404,7 +404,7 @@ ILL = {
     "hdf5": ("tiny", raw(b"\x89HDF\r\n\x1a\n" + b"\0" * 99), "impossible length"),
     "json": ("tiny", lambda config, arrays: text_of(config).encode(), "impossible length"),
     "zeros": ("tiny", raw(b"\0" * 4096), "impossible length"),
-    "someone's safetensors": ("tiny", lambda c, a: framed(text_of(entries_of(a)[0]), b""), "no dubito model"),
+    "someone's safetensors": ("tiny", lambda c, a: framed(text_of(entries_of(a)[0]), b""), "not a dubito model"),
     # headers
     "header of 2^60": ("tiny", raw(struct.pack("<Q", 2**60) + b"{}" * 9), "impossible length"),
     "header of 2^63": ("tiny", raw(struct.pack("<Q", 2**63) + b"{}" * 9), "impossible length"),
@@ -412,25 +412,19 @@ ILL = {
     "header past the end": ("tiny", raw(framed("{}", b"", length=9)), "impossible length"),
     "header of more than is read": ("tiny", header(" " * (archive.HEADER + 8)), "impossible length"),
     "header of bytes": ("tiny", header(b"\xff" * 80), "not text"),
-    "header of an array": ("tiny", header("[]"), "no object"),
+    "header of an array": ("tiny", header("[]"), "not an object"),
     "header of a number": ("tiny", header("1e400"), "1e400"),
     "header of nothing": ("tiny", header(" " * 16), "Expecting value"),
-    "header of depth 10^6": ("tiny", header('{"":' * 10**6), "nested too deep"),
-    "header of brackets": ("tiny", header("[" + "[]," * (archive.HEADER // 3 - 9) + "[]]"), "too many lists"),
-    "header of objects": ("tiny", header("[" + "{}," * (archive.NESTS - 2) + "{}]"), "no object"),
-    "header of texts": ("tiny", header("[" + '"",' * (archive.HEADER // 3 - 9) + '""]'), "no object"),
+    "header of depth 10^5": ("tiny", header('{"":' * 10**5), "recursion"),
+    "header of brackets": ("tiny", header("[" + "[]," * (archive.HEADER // 3 - 9) + "[]]"), "too many brackets"),
+    "header of objects": ("tiny", header("[" + "{}," * (archive.BRACKETS - 2) + "{}]"), "not an object"),
+    "header of texts": ("tiny", header("[" + '"",' * (archive.HEADER // 3 - 9) + '""]'), "not an object"),
     "header of digits": ("tiny", header("9" * (archive.HEADER - 8)), "integer string conversion"),
     "header that never ends": ("tiny", header('"' + '\\"' * (archive.HEADER // 2 - 9)), "Unterminated string"),
-    "header with spaces": ("tiny", lambda c, a: packed(c, a, header=json.dumps), "not as written"),
-    "header with a line end": (
-        "tiny",
-        lambda c, a: packed(c, a, header=lambda h: json.dumps(h, separators=(",", ":")) + "\n"),
-        "not as written",
-    ),
-    "metadata missing": ("tiny", lambda c, a: packed(c, a, header=lambda h: {BIAS: h[BIAS]}), "no dubito model"),
-    "metadata more": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"code": "x"}), "no dubito model"),
+    "metadata missing": ("tiny", lambda c, a: packed(c, a, header=lambda h: {BIAS: h[BIAS]}), "not a dubito model"),
+    "metadata more": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"code": "x"}), "not a dubito model"),
     "metadata of numbers": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"sha256": 1}), "not texts"),
-    "metadata a text": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: "x"), "no dubito model"),
+    "metadata a text": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: "x"), "not a dubito model"),
     "another hash": ("tiny", lambda c, a: packed(c, a, metadata=lambda m: m | {"sha256": "0" * 64}), "checksum"),
     "hash in capitals": (
         "tiny",
@@ -438,11 +432,11 @@ ILL = {
         "checksum",
     ),
     # JSON
-    "doubled key": ("tiny", document(lambda text: '{"format":1,' + text[1:]), "there twice"),
+    "doubled key": ("tiny", document(lambda text: '{"format":1,' + text[1:]), "a key twice"),
     "doubled array": (
         "tiny",
         lambda c, a: packed(c, a, header=lambda h: text_of(h)[:-1] + f',"{BIAS}":' + text_of(h[BIAS]) + "}"),
-        "there twice",
+        "a key twice",
     ),
     "NaN": ("tiny", document(lambda text: text.replace('"seconds":', '"seconds":NaN,"a":')), "holds NaN"),
     "infinity": ("tiny", document(lambda text: text.replace('"seconds":', '"seconds":-Infinity,"a":')), "-Infinity"),
@@ -451,27 +445,27 @@ ILL = {
     "unsorted JSON": ("tiny", document(lambda text: '{"zero":0,' + text[1:]), "not canonical"),
     "JSON cut": ("tiny", document(lambda text: text[:-1]), "not a usable"),
     "JSON of a list": ("tiny", document(lambda text: f"[{text}]"), "not canonical"),
-    "JSON of depth 10^6": ("tiny", document(lambda text: '[{"a":' * 10**5 * 5), "nested too deep"),
-    "posterior of depth 10^6": ("tiny", document(lambda text: '{"part":' * 10**5 + text + "}" * 10**5), "too deep"),
+    "JSON of depth 10^5": ("tiny", document(lambda text: '[{"a":' * 10**5), "recursion"),
+    "posterior of depth 10^5": ("tiny", document(lambda text: '{"part":' * 10**5 + text + "}" * 10**5), "recursion"),
     "posterior of depth 20": ("tiny", at("posterior", value=lambda old: nested(old, 20)), "not a usable"),
     # configuration
-    "no keys": ("tiny", lambda c, a: packed({}, a), "other keys"),
-    "unknown key": ("tiny", lambda c, a: packed(c | {"callback": "os.system"}, a), "other keys"),
-    "missing key": ("tiny", lambda c, a: packed({k: v for k, v in c.items() if k != "versions"}, a), "other keys"),
+    "no keys": ("tiny", lambda c, a: packed({}, a), "unexpected keys"),
+    "unknown key": ("tiny", lambda c, a: packed(c | {"callback": "os.system"}, a), "unexpected keys"),
+    "missing key": ("tiny", lambda c, a: packed({k: v for k, v in c.items() if k != "versions"}, a), "unexpected keys"),
     "newer version": ("tiny", at("format", value=2), "newer dubito wrote it.*update"),
-    "version true": ("tiny", at("format", value=True), "other keys"),
-    "version 0": ("tiny", at("format", value=0), "other keys"),
-    "version a text": ("tiny", at("format", value="1"), "other keys"),
+    "version true": ("tiny", at("format", value=True), "unexpected keys"),
+    "version 0": ("tiny", at("format", value=0), "unexpected keys"),
+    "version a text": ("tiny", at("format", value="1"), "unexpected keys"),
     "kind os.system": ("tiny", at("kind", value="os.system"), "kind 'os.system'"),
     "kind a list": ("tiny", at("kind", value=["BayesianRegressor"]), "not a usable"),
-    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "kind of target"),
+    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "do not match the task"),
     "network os.system": ("tiny", at(*NETWORK, "class", value="os.system"), "the class 'os.system'"),
     "network a path": ("tiny", at(*NETWORK, "class", value="../../etc/passwd"), "the class '../../etc/passwd'"),
-    "network a method": ("tiny", at(*NETWORK, value=lambda old: {"class": "Normal"}), "fields of Normal"),
+    "network a method": ("tiny", at(*NETWORK, value=lambda old: {"class": "Normal"}), "unexpected fields of Normal"),
     "network without class": ("tiny", without(*NETWORK, "class"), "the class None"),
     "network of class a list": ("tiny", at(*NETWORK, "class", value=["MLP"]), "not a usable"),
-    "network with more": ("tiny", at(*NETWORK, value=lambda old: old | {"code": "x"}), "fields of MLP"),
-    "network with less": ("tiny", without(*NETWORK, "activation"), "fields of MLP"),
+    "network with more": ("tiny", at(*NETWORK, value=lambda old: old | {"code": "x"}), "unexpected fields of MLP"),
+    "network with less": ("tiny", without(*NETWORK, "activation"), "unexpected fields of MLP"),
     "method os.system": ("tiny", at(*METHOD, "class", value="os.system"), "the class 'os.system'"),
     "method a prior": ("tiny", at(*METHOD, value={"class": "Laplace", "scale": 1.0, "biases": 1.0}), "not a usable"),
     "method a text": ("tiny", at(*METHOD, value="MAP"), "not a usable"),
@@ -494,15 +488,23 @@ ILL = {
     "draws 0": ("tiny", at("posterior", "draws", value=0), "0 draws"),
     "draws true": ("tiny", at("posterior", "draws", value=True), "True draws"),
     "posterior os.system": ("tiny", at("posterior", "kind", value="os.system"), "the posterior 'os.system'"),
-    "posterior with more": ("tiny", at("posterior", value=lambda old: old | {"code": 1}), "keys of a posterior"),
-    "posterior with less": ("tiny", without("posterior", "draws"), "keys of a posterior"),
+    "posterior with more": (
+        "tiny",
+        at("posterior", value=lambda old: old | {"code": 1}),
+        "unexpected keys of a posterior",
+    ),
+    "posterior with less": ("tiny", without("posterior", "draws"), "unexpected keys of a posterior"),
     "posterior a list": ("tiny", at("posterior", value=[1]), "not a usable"),
     "rate 1.5": ("dropout", at("posterior", "rates", value=lambda old: [None, None, None, 1.5]), "dropout rates"),
     "rate a text": ("dropout", at("posterior", "rates", value=lambda old: [*old[:-1], "0.1"]), "not a usable"),
     "masks of another kind": ("dropout", at("posterior", "masks", value="concrete"), "masks 'concrete'"),
     "rates fewer": ("dropout", at("posterior", "rates", value=[None]), "dropout rates"),
-    "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "mixture of no parts"),
-    "mixture of 10^5": ("ensemble", at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5), "or too many"),
+    "mixture of nothing": ("ensemble", at("posterior", "parts", value=[]), "a mixture with 0 parts"),
+    "mixture of 10^5": (
+        "ensemble",
+        at("posterior", "parts", value=lambda old: [{"model": 1}] * 10**5),
+        "a mixture with 100000 parts",
+    ),
     "mixture of others": (
         "ensemble",
         at("posterior", "parts", 1, "model", "network", "hidden", value=[5]),
@@ -536,7 +538,7 @@ ILL = {
     "calibration a prior": (
         "tiny",
         at("calibration", value={"class": "Laplace", "scale": 1.0, "biases": 1.0}),
-        "its calibr",
+        "invalid calibr",
     ),
     "calibration of classes": ("tiny", at("calibration", value=TEMPERATURE), "a temperature is for classes"),
     "calibration of numbers": ("classes", at("calibration", value=quantiles()), "for regression"),
@@ -551,8 +553,8 @@ ILL = {
     "calibration of more targets": ("targets", at("calibration", value=quantiles()), "not for 2 targets"),
     "margins of texts": ("tiny", at("calibration", value=conformal(["0"])), "not a usable"),
     "margins of more targets": ("tiny", at("calibration", value=conformal([0.0, 0.0])), "1 finite numbers"),
-    "CV+ of a member less": ("committee", at("calibration", value=cv_plus([[0.1]])), "of other members"),
-    "CV+ of no committee": ("tiny", at("calibration", value=cv_plus([[0.1]])), "of other members"),
+    "CV+ of a member less": ("committee", at("calibration", value=cv_plus([[0.1]])), "belongs to other members"),
+    "CV+ of no committee": ("tiny", at("calibration", value=cv_plus([[0.1]])), "belongs to other members"),
     "CV+ of texts": ("committee", at("calibration", value=cv_plus([["0"]], [["1"]])), "not a usable"),
     "CV+ out of order": ("committee", at("calibration", value=cv_plus([[0.2, 0.1]], [[0.3]])), "sorted errors"),
     "CV+ of more targets": ("committee", at("calibration", value=cv_plus([[0.1], [0.1]], [[], []])), "of 1 targets"),
@@ -562,15 +564,19 @@ ILL = {
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws must be a whole number"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws must be a whole number"),
     "parameter draws 2^40": ("tiny", at("params", "draws", value=2**40), "draws must be a whole number"),
-    "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "fits not its table"),
+    "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "does not match the table"),
     "schema more": ("tiny", at("schema", value=lambda old: old | {"path": "x"}), "table schema"),
     "schema with scale 0": ("tiny", at("schema", "columns", 0, "scale", value=0.0), "table schema"),
-    "scale 0": ("tiny", at("scaler", "scale", value=[0.0]), "scaler's numbers"),
-    "scale a text": ("tiny", at("scaler", "scale", value=["1.0"]), "scaler's numbers"),
-    "scale of two": ("tiny", at("scaler", value={"shift": [0.0, 0.0], "scale": [1.0, 1.0]}), "fits not its table"),
-    "no scale": ("tiny", at("scaler", value=None), "kind of target"),
-    "key of one": ("tiny", at("key", value=[1]), "its key"),
-    "key of fractions": ("tiny", at("key", value=[1.5, 2.0]), "its key"),
+    "scale 0": ("tiny", at("scaler", "scale", value=[0.0]), "numbers of a scaler"),
+    "scale a text": ("tiny", at("scaler", "scale", value=["1.0"]), "numbers of a scaler"),
+    "scale of two": (
+        "tiny",
+        at("scaler", value={"shift": [0.0, 0.0], "scale": [1.0, 1.0]}),
+        "does not match the table",
+    ),
+    "no scale": ("tiny", at("scaler", value=None), "do not match the task"),
+    "key of one": ("tiny", at("key", value=[1]), "invalid key"),
+    "key of fractions": ("tiny", at("key", value=[1.5, 2.0]), "invalid key"),
     "key below 0": ("tiny", at("key", value=[-1, 2]), "not a usable"),
     "flat 1": ("tiny", at("flat", value=1), "shape of its target"),
     "flat of two targets": ("targets", at("flat", value=True), "shape of its target"),
@@ -580,15 +586,15 @@ ILL = {
         "temperature",
     ),
     "classes of 4 GB": ("classes", at("classes", "dtype", value="<U100000000"), "dtype of its classes"),
-    "classes cut": ("classes", at("classes", "dtype", value="<U2"), "not of their dtype"),
+    "classes cut": ("classes", at("classes", "dtype", value="<U2"), "do not match their dtype"),
     "classes dates": ("classes", at("classes", "dtype", value="<M8[s]"), "dtype of its classes"),
     "classes void": ("classes", at("classes", "dtype", value="i4,O"), "dtype of its classes"),
-    "classes unsorted": ("classes", at("classes", "values", value=lambda old: old[::-1]), "order of its classes"),
-    "classes twice": ("classes", at("classes", "values", value=lambda old: [old[0], *old[:2]]), "order of its"),
-    "classes fewer": ("classes", at("classes", "values", value=lambda old: old[:2]), "fits not its table"),
-    "classes mixed": ("classes", at("classes", "values", value=[1, "a", 2.0]), "its classes"),
-    "classes of lists": ("classes", at("classes", "values", value=[[1], [2], [3]]), "its classes"),
-    "classes missing": ("classes", at("classes", value=None), "kind of target"),
+    "classes unsorted": ("classes", at("classes", "values", value=lambda old: old[::-1]), "not sorted"),
+    "classes twice": ("classes", at("classes", "values", value=lambda old: [old[0], *old[:2]]), "not sorted"),
+    "classes fewer": ("classes", at("classes", "values", value=lambda old: old[:2]), "does not match the table"),
+    "classes mixed": ("classes", at("classes", "values", value=[1, "a", 2.0]), "invalid classes"),
+    "classes of lists": ("classes", at("classes", "values", value=[[1], [2], [3]]), "invalid classes"),
+    "classes missing": ("classes", at("classes", value=None), "do not match the task"),
     # arrays
     "NaN weight": ("tiny", tensor("w", spoiled(np.nan)), "not finite"),
     "infinite weight": ("tiny", tensor("b", spoiled(-np.inf)), "not finite"),
@@ -603,21 +609,33 @@ ILL = {
     "flat shape": ("tiny", lambda c, a: packed(c, a, weight={"shape": [4]}), "must be "),
     "shape bomb": ("tiny", lambda c, a: packed(c, a, weight={"shape": WIDE}), "must be "),
     "shape that overflows": ("tiny", lambda c, a: packed(c, a, weight={"shape": [2**32, 2**32]}), "must be "),
-    "shape of fractions": ("tiny", lambda c, a: packed(c, a, weight={"shape": [1.0, 2.0, 2.0]}), "must be "),
-    "shape of truth": ("tiny", lambda c, a: packed(c, a, weight={"shape": [True, 2, 2]}), "must be "),
+    "shape of fractions": (
+        "tiny",
+        lambda c, a: packed(c, a, weight={"shape": [1.0, 2.0, 2.0]}),
+        "Error while deserializing",
+    ),
+    "shape of truth": ("tiny", lambda c, a: packed(c, a, weight={"shape": [True, 2, 2]}), "Error while deserializing"),
     "shape a text": ("tiny", lambda c, a: packed(c, a, weight={"shape": "x"}), "must be "),
     "other network": ("tiny", of_other_size, "must be "),
     "overlap": (
         "tiny",
         lambda c, a: packed(c, a, bias={"data_offsets": lambda span: [end - 4 for end in span]}),
-        "overlap",
+        "Error while deserializing",
     ),
-    "gap at the start": ("tiny", lambda c, a: framed_with_gap(c, a), "overlap|gaps"),
-    "offsets below 0": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [-8, 0]}), "overlap"),
-    "offsets reversed": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8, 0]}), "odd bytes"),
-    "offsets past the end": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [2**50, 2**50 + 8]}), "gaps"),
-    "offsets of fractions": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}), "odd bytes"),
-    "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "odd bytes"),
+    "gap at the start": ("tiny", lambda c, a: framed_with_gap(c, a), "left over"),
+    "offsets below 0": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [-8, 0]}), "Error while deserializing"),
+    "offsets reversed": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8, 0]}), "Error while deserializing"),
+    "offsets past the end": (
+        "tiny",
+        lambda c, a: packed(c, a, bias={"data_offsets": [2**50, 2**50 + 8]}),
+        "Error while deserializing",
+    ),
+    "offsets of fractions": (
+        "tiny",
+        lambda c, a: packed(c, a, bias={"data_offsets": [0.0, 8.0]}),
+        "Error while deserializing",
+    ),
+    "one offset": ("tiny", lambda c, a: packed(c, a, bias={"data_offsets": [8]}), "Error while deserializing"),
     "entry more": ("tiny", lambda c, a: packed(c, a, bias={"code": 1}), "malformed entry"),
     "entry a list": ("tiny", lambda c, a: packed(c, a, header=lambda h: h | {BIAS: []}), "malformed entry"),
     "one byte more": ("tiny", lambda c, a: packed(c, a) + b"\0", "left over"),
@@ -640,9 +658,9 @@ SPECIAL = {
     "a link": (lambda path, good: path.symlink_to(good), "a link is not followed"),
     "a link to nowhere": (lambda path, good: path.symlink_to("nowhere"), "cannot read"),
     "a loop": (lambda path, good: path.symlink_to(path), "cannot read"),
-    "a pipe": (lambda path, good: os.mkfifo(path), "not a plain file"),
-    "a device": (lambda path, good: os.mknod(path, 0o20666, os.makedev(1, 5)), "not a plain file"),
-    "a folder": (lambda path, good: path.mkdir(), "not a plain file"),
+    "a pipe": (lambda path, good: os.mkfifo(path), "not a regular file"),
+    "a device": (lambda path, good: os.mknod(path, 0o20666, os.makedev(1, 5)), "not a regular file"),
+    "a folder": (lambda path, good: path.mkdir(), "not a regular file"),
     "nothing": (lambda path, good: None, "No such file"),
     "a sparse giant": (lambda path, good: sparse(path, 2**33), "impossible length"),
     "too large": (lambda path, good: sparse(path, 2**34 + 1), "17179869185 bytes"),
@@ -697,7 +715,7 @@ def verdicts(fitted, folder):
     return {name: verdict | {"path": jobs["ill"][name]} for name, verdict in found.items()}
 
 
-def test_files_made_here_are_read(fitted, folder):
+def test_load_reads_files_packed_by_hand(fitted, folder):
     """So that each ill file is refused for what is ill about it."""
     for case in CASES:
         path = folder / f"{case} by hand"
@@ -707,8 +725,8 @@ def test_files_made_here_are_read(fitted, folder):
 
 
 @pytest.mark.parametrize("name", [*ILL, *SPECIAL, "/dev/zero"])
-def test_ill_files_are_refused(verdicts, name):
-    wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a plain file"}
+def test_load_refuses_malformed_files(verdicts, name):
+    wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a regular file"}
     verdict = verdicts[name]
     assert verdict["error"] == "ModelFileError"
     with pytest.raises(ValueError, match=wanted[name]):
@@ -735,7 +753,7 @@ def refused(path, expected):
     return False
 
 
-def test_truncated_at_every_length(fitted, folder, tmp_path):
+def test_load_refuses_truncated_files(fitted, folder, tmp_path):
     data, large = (fitted.file(name).read_bytes() for name in ("tiny", "renoised"))
     path, expected = tmp_path / "cut", described(data)
     path.write_bytes(data)
@@ -751,7 +769,7 @@ def test_truncated_at_every_length(fitted, folder, tmp_path):
 
 
 @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
-def test_every_byte_flipped(fitted, folder, tmp_path, mask):
+def test_read_archive_refuses_any_flipped_byte(fitted, folder, tmp_path, mask):
     data = (folder / "tiny").read_bytes()
     path, expected = tmp_path / "flipped", described(data)
     path.write_bytes(data)
@@ -763,22 +781,8 @@ def test_every_byte_flipped(fitted, folder, tmp_path, mask):
     assert not refused(path, expected)
 
 
-def test_no_byte_can_be_space(fitted, folder, tmp_path):
-    """White space means nothing in JSON: a byte of the header's padding could become another one unseen."""
-    data = packed(*parts((folder / "tiny").read_bytes()))
-    length = 8 + struct.unpack("<Q", data[:8])[0]
-    data = struct.pack("<Q", length) + data[8:length] + b" " * 8 + data[length:]  # eight spaces at the header's end
-    path, expected = tmp_path / "spaced", described(data)
-    path.write_bytes(data)
-    assert not refused(path, expected)
-    for place in range(length, length + 8):
-        for space in b"\t\n\r":
-            path.write_bytes(data[:place] + bytes([space]) + data[place + 1 :])
-            assert refused(path, expected)
-
-
 @pytest.mark.parametrize("path", ["", "a\0b", "\udcff", "x" * 300, b"bytes", 10**6, None, 1.5])
-def test_paths_that_are_none(path, fitted):
+def test_load_and_save_refuse_impossible_paths(path, fitted):
     with pytest.raises(dubito.ModelFileError):
         dubito.load(path)
     if isinstance(path, str) and path != "\udcff":
@@ -802,7 +806,7 @@ def test_strict_json_reads(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 33 + "]" * 33, '{"a":1,"a":1}', '{"a":1,"\\u0061":1}', "NaN", "[1e999]", "", "{]", "1 2"]
+    "text", ["[" * 10**5 + "]" * 10**5, '{"a":1,"a":1}', '{"a":1,"\\u0061":1}', "NaN", "[1e999]", "", "{]", "1 2"]
 )
 def test_strict_json_refuses(text):
     with pytest.raises(dubito.ModelFileError):
@@ -825,18 +829,18 @@ def blocked(folder):
     (folder / "file").write_bytes(b"old")
     (folder / "link").symlink_to(folder / "file")
     return {
-        "pipe": (folder / "pipe", "no plain file"),
-        "folder": (folder / "folder", "there is a folder"),
-        "full folder": (folder / "full", "there is a folder"),
-        "link": (folder / "link", "no plain file"),
+        "pipe": (folder / "pipe", "not a regular file"),
+        "folder": (folder / "folder", "it is a folder"),
+        "full folder": (folder / "full", "it is a folder"),
+        "link": (folder / "link", "a symbolic link, not a regular file"),
         "parent": (folder / "missing" / "model", "No such file or directory"),
         "parent a file": (folder / "file" / "model", "Not a directory"),
         "long": (folder / ("x" * 300), "name too long"),
-        "device": (pathlib.Path("/dev/null"), "no plain file"),
+        "device": (pathlib.Path("/dev/null"), "not a regular file"),
     }
 
 
-def test_places_that_cannot_be_written(fitted, tmp_path):
+def test_save_says_why_a_path_cannot_be_written(fitted, tmp_path):
     for path, words in blocked(tmp_path).values():
         before = (
             os.lstat(path) if os.path.lexists(path.parent) and len(path.name) < 256 and os.path.lexists(path) else None
@@ -850,7 +854,7 @@ def test_places_that_cannot_be_written(fitted, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["größe 模型 🎲.dubito", "x" * 200, ".hidden", "-o", "a b", "new\nline"])
-def test_names(fitted, tmp_path, name, monkeypatch):
+def test_save_accepts_unusual_file_names(fitted, tmp_path, name, monkeypatch):
     fitted["tiny"].save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     fitted["tiny"].save(name)  # over the old one, by a relative path
@@ -858,7 +862,7 @@ def test_names(fitted, tmp_path, name, monkeypatch):
     assert os.listdir(tmp_path) == [name]
 
 
-def test_permissions_stay(fitted, tmp_path):
+def test_save_keeps_the_permissions_of_the_file(fitted, tmp_path):
     path = tmp_path / "model"
     fitted["tiny"].save(path)
     path.chmod(0o600)
@@ -880,7 +884,7 @@ for path in sys.argv[1:]:
 """
 
 
-def test_no_permission():
+def test_save_without_permission_leaves_the_old_file():
     """As root nothing is forbidden, so the process becomes another user."""
     with tempfile.TemporaryDirectory() as name:
         closed, opened = pathlib.Path(name) / "closed", pathlib.Path(name) / "open"
@@ -916,7 +920,7 @@ except archive.ModelFileError as error:
 
 
 @pytest.mark.parametrize("room", [0, 1, 4096, 40_000])
-def test_disk_full(tmp_path, room):
+def test_save_on_a_full_disk_leaves_the_old_file(tmp_path, room):
     path = tmp_path / "model"
     archive.write_archive(path, {}, {"a": np.zeros(3, np.float32)})
     before = path.read_bytes()
@@ -941,7 +945,7 @@ def whole(path, size):
     return config["from"]
 
 
-def test_two_processes_save_to_one_path(tmp_path):
+def test_readers_see_whole_files_while_two_processes_save(tmp_path):
     path = tmp_path / "model"
     archive.write_archive(path, {"from": "0"}, {"a": np.zeros(50_000, np.float32)})
     writers = [subprocess.Popen([sys.executable, "-c", WRITER, str(path), each, "150"]) for each in "12"]
@@ -974,7 +978,7 @@ for turn in range(20):
 """
 
 
-def test_killed_while_saving(tmp_path):
+def test_a_killed_save_leaves_a_whole_file(tmp_path):
     path = tmp_path / "model"
     archive.write_archive(path, {"from": "0"}, {"a": np.zeros(200_000, np.float32)})
     last = run(KILLED, path).split()
@@ -987,7 +991,7 @@ def with_posterior(estimator, found):
     return other
 
 
-def test_callables_cannot_be_saved(fitted, tmp_path):
+def test_save_refuses_callables_and_foreign_classes(fitted, tmp_path):
     tiny = fitted["tiny"]
     own = dubito.Network(lambda key: {"w": np.ones((2, 1), np.float32)}, lambda params, x: x @ params["w"])
     samples = dubito.Samples(dubito.Model(own, dubito.Gaussian()), {"network": {"w": np.ones((1, 2, 1))}})
@@ -1022,7 +1026,7 @@ class Mine(dubito.BayesianRegressor):
         return found
 
 
-def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
+def test_save_writes_nothing_that_cannot_be_read(fitted, tmp_path):
     """Better to hear it while the model is still there."""
     path = tmp_path / "model"
     fitted["tiny"].save(path)
@@ -1032,7 +1036,7 @@ def test_what_cannot_be_read_is_not_written(fitted, tmp_path):
     for estimator, words in ((deep, "a list of 100001 entries"), (lost, "not finite")):
         with pytest.raises(dubito.ModelFileError, match=words):
             estimator.save(path)
-    with pytest.raises(dubito.ModelFileError, match=r"too large to be saved: \d+ bytes of description"):
+    with pytest.raises(dubito.ModelFileError, match=r"too large to save: its description .* has \d+ bytes"):
         archive.write_archive(path, {"a": "x" * archive.HEADER}, {})
     assert path.read_bytes() == before and littered(tmp_path) == []
 
@@ -1041,7 +1045,7 @@ def broken(estimator):
     return jax.tree.map(lambda leaf: leaf * np.float32(np.nan), estimator.posterior_.params)
 
 
-def test_estimators_still_pickle(fitted):
+def test_pickled_estimators_of_all_kinds_predict_the_same(fitted):
     for name in CASES:
         estimator = fitted[name]
         x = CASES[name][1][0]

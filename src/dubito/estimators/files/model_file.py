@@ -1,4 +1,6 @@
-"""Fitted estimators as one safe file: their parameters, what they learned, and what was there to learn; and back."""
+"""Fitted estimators as one safe file: their parameters, and what they learned from which data; and
+back.
+"""
 
 import importlib.metadata
 import json
@@ -6,32 +8,50 @@ import os
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
+import jax
 import numpy as np
-from sklearn.base import RegressorMixin
 
 from dubito._check import DataError, DataWarning
 from dubito._process import archive
-from dubito._process.archive import ModelFileError, expect
+from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expect
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
-from dubito.models import networks
 from dubito.models.linearized import Linearized
+from dubito.models.model import Model
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 
+Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
+
 FORMAT = 1
+KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 
 
-def save(estimator, path):
-    """Write a fitted estimator to ``path``; its parameters, what it learned, and what was there to learn."""
+def save(estimator: Any, path: str | Path) -> None:
+    """Write a fitted estimator to a file.
+
+    Parameters
+    ----------
+    estimator : BayesianRegressor or BayesianClassifier
+        A fitted estimator.
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be written, or if it could not be read again.
+    """
     kind = type(estimator)
     if not kind.__module__.startswith("dubito.estimators."):  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
@@ -47,7 +67,7 @@ def save(estimator, path):
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
-        "flat": vars(estimator).get("_flat", True),
+        "flat": scaler is None or len(scaler.shift) == 1,
         "key": estimator.key_.tolist(),
         "posterior": posterior_file.posterior_config(estimator.posterior_),
         "calibration": encode(estimator.calibration_, "calibration"),
@@ -55,44 +75,65 @@ def save(estimator, path):
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
     try:  # what cannot be read again must not be written
-        found = posterior_file.posterior_arrays(estimator.posterior_, config["posterior"])
+        arrays = posterior_file.posterior_arrays(estimator.posterior_, config["posterior"])
         read = archive.strict_json(archive.canonical(config))
-        _expected(read, {kind.__name__: kind})
-        build_estimator(read, found, {kind.__name__: kind})
+        _layout(read, {kind.__name__: kind})
+        build_estimator(read, arrays, {kind.__name__: kind})
     except Exception as error:
         raise ModelFileError(f"the estimator cannot be saved: {error}") from error
-    archive.write_archive(path, config, found)
+    archive.write_archive(path, config, arrays)
 
 
-def check_texts(schema, classes=None):
-    """DataError, before anything is trained, where the names and texts of a table are more than a model file can hold;
-    DataWarning where its number of columns is."""
+def check_texts(schema: Schema, classes: np.ndarray | None = None) -> None:
+    """Check, before training, that a model file can hold the names and texts of a table.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    classes : array, optional
+        The classes of the target.
+
+    Raises
+    ------
+    DataError
+        If it cannot. For too many columns there is only a DataWarning.
+    """
     sizes = {f"column {column.name!r}": _bytes([column.name, *column.categories]) for column in schema.columns}
     sizes |= {} if classes is None else {"the target's classes": _bytes(classes.tolist())}
     largest = max(sizes, key=lambda name: sizes[name])
     if sum(sizes.values()) > TEXTS:
         raise DataError(
-            f"The names and texts of this table have {sum(sizes.values()):,} bytes, of which a model file holds {TEXTS:,}. The "
-            f"most are of {largest}: {sizes[largest]:,} bytes. Leave it out, shorten its texts, or pool its rare ones."
+            f"The names and texts of this table have {sum(sizes.values()):,} bytes, but a model file holds at most "
+            f"{TEXTS:,}. Most of them belong to {largest}: {sizes[largest]:,} bytes.",
+            "Leave it out, shorten its texts, or pool its rare ones.",
         )
     total = _bytes(schema.to_dict())
     if total > archive.HEADER - TEXTS // 2:
-        warnings.warn(
-            f"{len(schema.columns):,} columns need {total:,} bytes of description, about as many as a model file can hold "
-            f"({archive.HEADER:,}): saving this model may fail.",
-            DataWarning,
-            stacklevel=4,
-        )
+        message = f"{len(schema.columns):,} columns need {total:,} bytes of description, about as many as a model file "
+        warnings.warn(f"{message}can hold ({archive.HEADER:,}): saving this model may fail.", DataWarning, stacklevel=4)
 
 
-def _bytes(value):
+def _bytes(value: Any) -> int:
     """How many bytes a value takes in a model file, whose header holds JSON as a text in JSON."""
     return len(json.dumps(json.dumps(value, separators=(",", ":")), ensure_ascii=False))
 
 
-def save_or_fall_back(estimator, path):
-    """Save to ``path``; where that fails, to another folder, so that the work is not lost, and raise ModelFileError that
-    names the file."""
+def save_or_fall_back(estimator: Any, path: str | Path) -> None:
+    """Save an estimator, to another folder if ``path`` is impossible, so that the work is not lost.
+
+    Parameters
+    ----------
+    estimator : BayesianRegressor or BayesianClassifier
+        A fitted estimator.
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ModelFileError
+        If ``path`` cannot be written; the message names the other file.
+    """
     try:
         estimator.save(path)
     except ModelFileError as error:
@@ -107,108 +148,110 @@ def save_or_fall_back(estimator, path):
         raise
 
 
-def read_estimator(path, kinds):
-    """The estimator in the file; ``kinds``: the classes by name that it may be of. Raises ModelFileError."""
+def read_estimator(path: str | Path, kinds: Kinds) -> Any:
+    """Read the estimator in a file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    kinds : mapping
+        The possible classes by name.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+        The estimator.
+
+    Raises
+    ------
+    ModelFileError
+        For anything that ``save`` has not written.
+    """
     try:
-        config, found = archive.read_archive(path, lambda config: _expected(config, kinds))
-        return build_estimator(config, found, kinds)
+        config, arrays = archive.read_archive(path, lambda config: _layout(config, kinds))
+        return build_estimator(config, arrays, kinds)
     except ModelFileError:
         raise
-    except Exception as error:  # whatever an ill configuration makes of the code above, the file is at fault
+    except Exception as error:  # whatever exception a malformed configuration causes above, the file is at fault
         raise ModelFileError(f"not a usable model file: {error}") from error
 
 
-KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
-
-
-def _expected(config, kinds):
+def _layout(config: Config, kinds: Kinds) -> Layout:
+    """The dtypes and shapes of the arrays of a configuration."""
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
-    expect(type(version) is int and version == FORMAT and set(config) == KEYS, "its configuration has other keys")
+    valid = type(version) is int and version == FORMAT and set(config) == KEYS
+    expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"it is of kind {config['kind']!r}")
-    expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior is of too many models")
+    expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior has too many models")
     return posterior_file.expected_arrays(config["posterior"])
 
 
-def build_estimator(config, found, kinds):
-    """The estimator of a configuration and its arrays, whose parts must fit one another."""
-    schema, posterior_ = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], found)
+def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
+    """The estimator of a configuration and its arrays, whose parts must match."""
+    schema, posterior = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], arrays)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
-    method, params = (
-        decode(config["method"]),
-        {name: decode(value) for name, value in config["params"].items()},
-    )
-    kind = kinds[config["kind"]]
-    expect(set(params) == set(kind().get_params(deep=False)), "its parameters have other names")
-    expect(params["handle_unknown"] in ("error", "ignore"), "its parameter handle_unknown")
+    method, calibration = decode(config["method"]), decode(config["calibration"])
+    estimator = kinds[config["kind"]]()
+    params = {name: decode(value) for name, value in config["params"].items()}
+    expect(set(params) == set(estimator.get_params(deep=False)), "its parameters have other names")
+    expect(params["handle_unknown"] in ("error", "ignore"), "invalid parameter handle_unknown")
     check_draws(params["draws"])
-    method.check(posterior_.model)
-    task = "regression" if issubclass(kind, RegressorMixin) else "classification"
-    expect((scaler is None, classes is None) == (task != "regression", task == "regression"), "its kind of target")
-    wanted = len(scaler.shift if classes is None else classes)
-    expect(task == posterior_.model.likelihood.task, "its likelihood's task")
-    expect(_fits(posterior_.model, schema.width, wanted), "its network fits not its table")
+    method.check(posterior.model)
+    regression = estimator.task == "regression"
+    matching = (scaler is not None, classes is None) == (regression, regression)
+    expect(matching, "the scaler and the classes do not match the task")
+    values: Any = classes if scaler is None else scaler.shift
+    count = len(values)
+    expect(estimator.task == posterior.model.likelihood.task, "the likelihood does not match the task")
+    expect(_fits(posterior.model, schema.width, count), "the network does not match the table")
     flat, key = config["flat"], config["key"]
-    expect(type(flat) is bool and not (flat and classes is None and wanted > 1), "the shape of its target")
-    expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "its key or summary")
-    calibration = decode(config["calibration"])
-    expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "its calibration")
+    expect(type(flat) is bool and not (flat and classes is None and count > 1), "invalid shape of its target")
+    expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "invalid key or summary")
+    expect(isinstance(calibration, (*codec.CALIBRATIONS, type(None))), "invalid calibration")
     if calibration is not None:
-        calibration.check(posterior_.model.likelihood, wanted)
+        calibration.check(posterior.model.likelihood, count)
     if isinstance(calibration, CVPlus):
-        expect(len(calibration.errors) == len(posterior_.parts), "its calibration is of other members")
-    attributes = {
-        "method_": method,
-        "schema_": schema,
-        "scaler_": scaler,
-        "posterior_": posterior_,
-        "key_": np.array(key, np.uint32),
-        "calibration_": calibration,
-        "summary_": config["summary"],
-        "history_": [],
-        "_flat": flat,
-        "n_features_in_": len(schema.columns),
-    }
-    attributes |= {} if classes is None else {"classes_": classes}
-    attributes |= {"feature_names_in_": np.array(schema.names, dtype=object)} if schema.named else {}
-    vars(estimator := kind(**params)).update(attributes)
+        expect(len(calibration.errors) == len(posterior.parts), "the calibration belongs to other members")
+    vars(estimator).update(params)
+    learned = {"method_": method, "scaler_": scaler, "posterior_": posterior, "key_": np.array(key, np.uint32)}
+    learned |= {"calibration_": calibration, "summary_": config["summary"], "history_": []}
+    estimator._set_fitted(schema, classes, **learned)
     return estimator
 
 
-def _fits(its_model, width, wanted):
-    """Whether the model takes rows of ``width`` columns and answers with ``wanted`` targets or classes."""
-    found, noise = _plain(its_model.network), its_model.likelihood
-    count = noise.targets if noise.task == "regression" else noise.classes
-    if isinstance(found, networks.MLP):
-        return found.inputs == width and found.outputs == noise.width and count == wanted
-    beside = found.noise is None or (found.noise.inputs, found.noise.outputs) == (width, wanted)
-    mean = _plain(found.mean)
-    inside = mean.inputs == width and mean.outputs >= wanted
-    return beside and inside and noise.width == 2 * wanted and found.targets == count == wanted
+def _fits(model: Model, width: int, count: int) -> bool:
+    """Whether a model takes rows of ``width`` columns and predicts ``count`` targets or classes.
+    Nothing is computed.
+    """
+    likelihood, params = model.likelihood, posterior_file.parameter_shapes(model)["network"]
+    try:
+        outputs = jax.eval_shape(model.network.apply, params, jax.ShapeDtypeStruct((1, width), np.float32))
+    except TypeError:
+        return False
+    predicted = likelihood.targets if likelihood.task == "regression" else likelihood.classes
+    return predicted == count and outputs.shape == (1, likelihood.width)
 
 
-def _plain(found):
-    return found.network if isinstance(found, Linearized) else found
-
-
-def _scaler(config) -> Any:
+def _scaler(config: Config | None) -> TargetScaler | None:
     if config is None:
         return None
-    expect(set(config) == {"shift", "scale"}, "a scaler's keys")
-    shift, scale = (tuple(config[name]) for name in ("shift", "scale"))
-    plain = all(type(value) is float for value in shift + scale)  # the JSON holds finite ones only
-    expect(plain and len(shift) == len(scale) and min(scale) > 0, "a scaler's numbers")
+    expect(set(config) == {"shift", "scale"}, "unexpected keys of a scaler")
+    shift, scale = tuple(config["shift"]), tuple(config["scale"])
+    plain = all(type(value) is float for value in shift + scale)  # the JSON holds only finite ones
+    expect(plain and len(shift) == len(scale) and min(scale) > 0, "invalid numbers of a scaler")
     return TargetScaler(shift, scale)
 
 
-def _classes(config) -> Any:
+def _classes(config: Config | None) -> np.ndarray | None:
     if config is None:
         return None
-    expect(set(config) == {"dtype", "values"}, "the keys of its classes")
+    expect(set(config) == {"dtype", "values"}, "unexpected keys of its classes")
     kind, values = np.dtype(config["dtype"]), config["values"]
-    expect(kind.kind in "iufbUO" and kind.itemsize * len(values) <= archive.HEADER, "the dtype of its classes")
-    expect(len(values) > 1 and {type(value) for value in values} in ({str}, {int}, {float}, {bool}), "its classes")
-    expect(all(a < b for a, b in pairwise(values)), "the order of its classes")
+    expect(kind.kind in "iufbUO" and kind.itemsize * len(values) <= archive.HEADER, "invalid dtype of its classes")
+    expect(len(values) > 1 and {type(value) for value in values} in ({str}, {int}, {float}, {bool}), "invalid classes")
+    expect(all(a < b for a, b in pairwise(values)), "its classes are not sorted")
     classes = np.array(values, dtype=kind)
-    expect(archive.canonical(classes.tolist()) == archive.canonical(values), "its classes are not of their dtype")
+    expect(archive.canonical(classes.tolist()) == archive.canonical(values), "its classes do not match their dtype")
     return classes

@@ -1,0 +1,317 @@
+"""What both estimators share, apart from fitting: parameters, predictions in blocks of rows,
+calibration, saving.
+"""
+
+from abc import ABC
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.base import BaseEstimator
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.validation import _num_samples, check_is_fitted
+
+from dubito._check import DataError
+from dubito._jax import prng
+from dubito._process.threads import check_process, in_threads
+from dubito._values import Column, Table
+from dubito.estimators.checks import PredictionError, check_predictions
+from dubito.estimators.files import model_file
+from dubito.evaluation import calibration
+from dubito.methods.by_name import method_params, with_setting
+from dubito.posteriors import predictive
+from dubito.posteriors.blocks import PIECE_ROWS
+from dubito.posteriors.function_samples import draw_functions
+from dubito.tables.frames import take_rows
+from dubito.tables.scaling import TargetScaler
+from dubito.tables.schema import Schema
+
+Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
+
+
+class FittedEstimator(BaseEstimator, ABC):
+    """Base of the estimators without ``fit``; ``BayesianRegressor`` explains the parameters and
+    attributes.
+    """
+
+    _classes: np.ndarray | None  # ``classes_`` of a classifier
+
+    schema_: Schema
+    scaler_: TargetScaler | None
+    method_: Any
+    posterior_: Any
+    key_: np.ndarray
+    calibration_: Any
+    history_: list[np.ndarray]
+    summary_: dict[str, Any]
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def __init__(
+        self,
+        method: Any = None,
+        *,
+        hidden: int | Sequence[int] | None = None,
+        activation: str | None = None,
+        periodic: int | None = None,
+        likelihood: Any = None,
+        prior: Any = None,
+        draws: int | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        handle_unknown: str = "error",
+        random_state: Any = None,
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.activation = activation
+        self.periodic = periodic
+        self.likelihood = likelihood
+        self.prior = prior
+        self.draws = draws
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.random_state = random_state
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters of the constructor.
+
+        Parameters
+        ----------
+        deep : bool
+            Whether to add the method's settings, such as ``method__rate``.
+
+        Returns
+        -------
+        dict
+            The values by name.
+        """
+        found = BaseEstimator.get_params(self, deep=False)
+        if deep and is_dataclass(self.method):
+            found |= method_params(self.method, "method__")
+        return found
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; ``method__rate=0.1`` replaces the method by one with that setting.
+
+        Parameters
+        ----------
+        **params : object
+            Values by name.
+
+        Returns
+        -------
+        Self
+            The estimator itself.
+        """
+        nested = {name: params.pop(name) for name in list(params) if name.startswith("method__")}
+        BaseEstimator.set_params(self, **params)
+        for name, value in nested.items():
+            self.method = with_setting(self.method, name.split("__")[1:], value)
+        return self
+
+    def _set_fitted(self, schema: Schema, classes: np.ndarray | None, **attributes: Any) -> None:
+        """Set the fitted attributes, in place of those of an earlier fit."""
+        vars(self).pop("feature_names_in_", None)
+        if schema.named:
+            self.feature_names_in_ = np.array(schema.names, dtype=object)
+        attributes |= {} if classes is None else {"classes_": classes}
+        vars(self).update(attributes, schema_=schema, n_features_in_=len(schema.columns), _classes=classes)
+
+    def predictive(self, X: Table) -> Any:
+        """The predictive distribution of every row, calibrated if ``calibrate`` was called.
+
+        Parameters
+        ----------
+        X : frame or array
+            Inputs (rows, columns). All draws of all rows are held in memory.
+
+        Returns
+        -------
+        Predictive
+            Has ``mean``, ``variance``, ``aleatoric``, ``epistemic``, ``quantile(q)``,
+            ``interval(coverage)``, ``log_prob(y)``, ``cdf(y)`` and ``sample(key, n)``: (rows,) for
+            one target, (rows, targets) for several. That of a classifier knows its classes, so y
+            may be labels or codes.
+        """
+        return self._calibrated(self._functions(), self._encoded(X))
+
+    def uncalibrated(self, X: Table) -> Any:
+        """The ``predictive`` distribution without any calibration.
+
+        Parameters
+        ----------
+        X : frame or array
+            Inputs (rows, columns).
+
+        Returns
+        -------
+        Predictive
+            As ``predictive``.
+        """
+        return self._uncalibrated(self._functions(), self._encoded(X))
+
+    def _functions(self) -> Any:
+        """The functions that the posterior's draws define, drawn once."""
+        check_is_fitted(self, "posterior_")
+        return draw_functions(self.posterior_, prng.fast(self.key_), self.draws)
+
+    def _encoded(self, X: Table, start: int = 0) -> Float[np.ndarray, "rows width"]:
+        return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
+
+    def _uncalibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:
+        units: tuple[Any, Any] = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
+        return predictive.predict_functions(functions, x, *units, self.description, self._classes)
+
+    def _calibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:
+        answer = self._uncalibrated(functions, x)
+        check_predictions(answer.mean, finite=True)
+        if answer.supports("variance"):  # a user's likelihood with heavy tails may have none, or an infinite one
+            check_predictions(answer.std, finite=type(answer.likelihood).__module__.startswith("dubito."))
+        return answer if self.calibration_ is None else self.calibration_(answer)
+
+    def calibrate(self, X: Table, y: Column, method: str | None = None, **options: Any) -> Self:
+        """Calibrate all predictions on held-out rows; this replaces an earlier calibration.
+
+        Parameters
+        ----------
+        X, y : frame or array, array
+            Rows that were not used in ``fit``.
+        method : str, optional
+            One of ``calibration.METHODS``: "temperature" (the default for classes), "isotonic",
+            "quantiles" (the default for regression) or "conformal".
+        **options : object
+            Options of that method's function.
+
+        Returns
+        -------
+        Self
+            The estimator itself, with ``calibration_`` set. ``save`` keeps it and ``fit`` removes
+            it.
+        """
+        self.calibration_ = calibration.fit_calibration(self.uncalibrated(X), y, method, **options)
+        return self
+
+    @property
+    def description(self) -> str:
+        """The method, its settings, the model and its calibration as text."""
+        model, kind = self.posterior_.model, type(self.calibration_).__name__
+        calibrated = "" if self.calibration_ is None else f"; calibrated: {kind}"
+        return f"{self.method_!r}; {model.network!r}; {model.likelihood!r}; {model.prior!r}{calibrated}"
+
+    @property
+    def block_rows(self) -> int:
+        """Number of rows to predict at a time, so that memory is bounded."""
+        return PIECE_ROWS * max(1, min(16, 1600 // len(self._functions())))
+
+    def stream(self, blocks: Iterable[tuple[Table, int]], reading: Reading) -> Iterator[Any]:
+        """Predict blocks of rows on all cores.
+
+        Parameters
+        ----------
+        blocks : iterable of tuple
+            Pairs of a table and the number of its first row.
+        reading : callable
+            Function of the predictive distribution of a block.
+
+        Yields
+        ------
+        object
+            The value of ``reading`` for each block, in order.
+        """
+        functions = self._functions()
+
+        def one(block: tuple[Table, int]) -> Any:
+            x, start = self._encoded(*block), block[1]
+            try:
+                return reading(self._calibrated(functions, x))
+            except PredictionError as error:
+                raise PredictionError(start + error.row) from None
+
+        return in_threads(one, blocks)
+
+    def in_blocks(self, X: Table, *readings: Reading) -> list[np.ndarray]:
+        """Read predictions of all rows in bounded memory.
+
+        Parameters
+        ----------
+        X : frame or array
+            Inputs (rows, columns).
+        *readings : callable
+            Functions of the predictive distribution, each returning an array with rows first.
+
+        Returns
+        -------
+        list of array
+            The array of each reading, for all rows.
+        """
+        rows = _num_samples(X)
+
+        def read(answer: Any) -> list[np.ndarray]:
+            return [check_predictions(reading(answer)) for reading in readings]
+
+        if rows <= PIECE_ROWS or rows <= (size := self.block_rows):
+            return read(self.predictive(X))
+        blocks = ((take_rows(X, slice(start, start + size)), start) for start in range(0, rows, size))
+        try:
+            found = list(self.stream(blocks, read))
+        except DataError:
+            self._encoded(X)  # raises the error with the count over all rows
+            raise
+        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+
+    def sample_y(self, X: Table, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
+        """Draw targets from the predictive distribution.
+
+        Parameters
+        ----------
+        X : frame or array
+            Inputs (rows, columns).
+        n_samples : int
+            Number of draws. Each is one function of the posterior, with independent noise for every
+            row.
+        random_state : int, RandomState or None
+            As in scikit-learn.
+
+        Returns
+        -------
+        array
+            (rows, n_samples), or (rows, targets, n_samples) for several targets; classes for a
+            classifier.
+        """
+        answer = self.predictive(X)
+        key = prng.key_from_seed(check_random_state(random_state).randint(2**31 - 1))
+        drawn = check_predictions(np.moveaxis(np.asarray(answer.sample(key, n_samples)), 0, -1))
+        return drawn if self._classes is None else self._classes[drawn]
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted estimator to one safe file, whole or not at all; ``dubito.load`` reads
+        it.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written, or the estimator holds a function of the user's.
+        """
+        check_process()
+        check_is_fitted(self, "posterior_")
+        model_file.save(self, path)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = BaseEstimator.__sklearn_tags__(self)
+        tags.input_tags.string = True
+        tags.non_deterministic = False
+        return tags
