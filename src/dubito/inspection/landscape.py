@@ -329,14 +329,7 @@ def _at(origin, directions, point):
 
 
 def descent_path(
-    model: Any,
-    x: ArrayLike,
-    y: ArrayLike,
-    method: Any,
-    *,
-    key: Key,
-    weight: ArrayLike | None = None,
-    points: int = 50,
+    model: Any, x: ArrayLike, y: ArrayLike, method: Any, *, key: Key, weight: ArrayLike | None = None, points: int = 50
 ) -> Path:
     """The path of a gradient descent.
 

@@ -29,10 +29,7 @@ except ImportError as error:
 LEVELS = 15
 CLIPPED = 0.9  # of the values: what is higher than this share of them has one color, so that the valley has the others
 WAYS = (RED, ORANGE, "white", SKY, "black")
-LOSS = {
-    "joint": "−log joint density, nats per example",
-    "likelihood": "negative log likelihood, nats per example",
-}
+LOSS = {"joint": "−log joint density, nats per example", "likelihood": "negative log likelihood, nats per example"}
 
 
 def contours(landscape: Landscape, paths: Mapping[str, Path] | None = None, *, ax: Axes | None = None) -> Axes:
