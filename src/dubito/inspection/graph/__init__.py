@@ -4,7 +4,6 @@
 - ``autodiff``: forward and reverse mode by hand, on a graph of operations.
 - ``layout``: boxes and links in layers, as SVG.
 - ``drawing``: graphs as text, in Graphviz's language, and as SVG.
-- ``flops``: counts of arithmetic operations.
 - ``graph``: the graph of any JAX function.
 """
 

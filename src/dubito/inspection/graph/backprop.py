@@ -3,9 +3,9 @@
     ŷ_bk = s(Σ_m v_mk h_bm),   h_bm = s(Σ_n w_nm x_bn),   C = 1/(2B) Σ_b Σ_k (y_bk − ŷ_bk)²
 
 with s(a) = 1/(1 + e^−a), for B examples x (B, N) with targets y (B, K), M hidden units, and weights
-w (N, M) and v (M, K). There are no biases: a column of ones in x serves as one for the hidden units.
-The library trains by automatic differentiation; this module writes out the same computation once,
-for teaching and as a test.
+w (N, M) and v (M, K). There are no biases: a column of ones in x serves as one for the hidden
+units. The library trains by automatic differentiation; this module writes out the same computation
+once, for teaching and as a test.
 """
 
 from typing import NamedTuple, TypeAlias

@@ -1,4 +1,6 @@
-"""What a computation graph shows: its operations, folded by scope into boxes, as a text table, in Graphviz's language, or as SVG."""
+"""What a computation graph shows: its operations, folded by scope into boxes, as a text table, in
+Graphviz's language, or as SVG.
+"""
 
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -70,10 +72,10 @@ def fold_scopes(graph: Any, unfold: Unfold = ()) -> tuple[list[Box], Links]:
     links: Links = {
         (place[tail], place[key]): [] for key in order for tail in sorted(tails[key], key=place.__getitem__)
     }
+    alone = {members[key][0]: place[key] for key in order if len(members[key]) == 1}
     for edge in graph.edges:
-        ends = keys.get(edge.tail), keys.get(edge.head)
-        if edge.derivative is not None and len(members.get(ends[0], ())) == len(members.get(ends[1], ())) == 1:
-            links[place[ends[0]], place[ends[1]]].append(number_text(edge.derivative))
+        if edge.derivative is not None and edge.tail in alone and edge.head in alone:
+            links[alone[edge.tail], alone[edge.head]].append(number_text(edge.derivative))
     return [describe_box(graph, key, members[key]) for key in order], links
 
 
@@ -88,7 +90,9 @@ def reached_nodes(graph: Any) -> list[int]:
 
 
 def box_key(node: Node, opened: set[str], single: set[BoxKey]) -> BoxKey:
-    """The box that a node is drawn in: a box of its own, or that of the outermost scope that is not opened."""
+    """The box that a node is drawn in: a box of its own, or that of the outermost scope that is not
+    opened.
+    """
     if "all" in opened or not node.scope:
         return node.number
     if node.name == "input":
@@ -122,7 +126,7 @@ def value_lines(graph: Any, node: Node) -> list[str]:
     """A node's value and slope where it is one number, else its shape."""
     value = np.asarray(graph.values[node.number][0])
     if len(node.shapes) > 1 or not is_float(value) or value.size > 1:
-        return [shape_text(node.shapes[0])]
+        return [shape_text(value.shape)]
     lines = [f"= {number_text(value.item())}"]
     if graph.is_scalar and graph.slopes[node.number][0] is not None:
         shares = [
@@ -143,7 +147,7 @@ def table(graph: Any, unfold: Unfold = ()) -> str:
     ----------
     graph : Graph
     unfold : str or sequence of str
-        As for ``fold_scopes``.
+        Scopes to open, as for ``svg``.
 
     Returns
     -------
@@ -195,7 +199,7 @@ def dot(graph: Any, unfold: Unfold = ()) -> str:
     ----------
     graph : Graph
     unfold : str or sequence of str
-        As for ``fold_scopes``.
+        Scopes to open, as for ``svg``.
 
     Returns
     -------
@@ -217,11 +221,14 @@ def dot(graph: Any, unfold: Unfold = ()) -> str:
 def svg(graph: Any, unfold: Unfold = ()) -> str:
     """Draw a graph.
 
+    Edges between single numbers show their derivatives; where paths join, the sum of their
+    contributions is shown.
+
     Parameters
     ----------
     graph : Graph
     unfold : str or sequence of str
-        As for ``fold_scopes``.
+        Scopes to open, as "layer_1" or "layer_1/activation", or "all"; every other scope is one box.
 
     Returns
     -------

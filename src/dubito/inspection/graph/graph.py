@@ -1,4 +1,6 @@
-"""The computation graph of any JAX function: its operations, values, derivatives and costs, as tables and pictures."""
+"""The computation graph of any JAX function: its operations, values, derivatives and costs, as
+tables and pictures.
+"""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,9 +21,12 @@ from dubito._jax.jaxpr import INLINED, body
 from dubito._process.threads import check_process
 from dubito.inspection.graph import autodiff, drawing
 from dubito.inspection.graph.autodiff import Node, Source, is_float, node_results, result_of
-from dubito.inspection.graph.flops import count_flops, flops
 
 LARGEST_JACOBIAN = 10**7  # numbers
+MOVES = set(  # operations that only move data
+    "broadcast_in_dim reshape transpose squeeze expand_dims slice dynamic_slice dynamic_update_slice concatenate pad gather "
+    "rev copy copy_p convert_element_type split stack iota stop_gradient".split()
+)
 
 
 class Edge(NamedTuple):
@@ -34,8 +39,7 @@ class Edge(NamedTuple):
     position : int
         Which operand of the head the tail is.
     derivative : float or None
-        The derivative of the head with respect to the tail, if both are single numbers;
-        ``Graph.local`` computes it for arrays.
+        The derivative of the head with respect to the tail; None unless both are single numbers.
     """
 
     tail: int
@@ -171,32 +175,6 @@ class Graph:
         compiled = jax.jit(one_pass)
         return np.stack([compiled(self.values, seed) for seed in np.eye(count, dtype=np.float32)], axis)
 
-    def local(self, edge: Edge) -> jax.Array:
-        """Compute the derivative of an edge's head (its first result) with respect to its tail.
-
-        Parameters
-        ----------
-        edge : Edge
-            One of ``edges``.
-
-        Returns
-        -------
-        array
-            Of shape head.shape + tail.shape.
-
-        Raises
-        ------
-        ValueError
-            For more than 10⁷ numbers.
-        """
-        node = self.nodes[edge.head]
-        operands = [result_of(self.values, source) for source in node.inputs]
-        shape = node.shapes[0] + operands[edge.position].shape
-        if math.prod(shape) > LARGEST_JACOBIAN:
-            raise ValueError(f"a derivative of shape {shape} is too large: at most {LARGEST_JACOBIAN:,} numbers")
-        operation = autodiff.operation_at(node, operands, [edge.position])
-        return jax.jacrev(lambda tail: operation(tail)[0])(operands[edge.position])
-
     @cached_property
     def edges(self) -> tuple[Edge, ...]:
         """All edges between real numbers, in the order of their heads."""
@@ -230,57 +208,10 @@ class Graph:
         reverse = function + rows * (with_pass(self._row, rows) - function)
         return Costs(function, reverse, rows, columns * with_pass(self._column, columns), columns)
 
-    def table(self, unfold: str | Sequence[str] = ()) -> str:
-        """Describe the graph as text.
-
-        Parameters
-        ----------
-        unfold : str or sequence of str
-            Scopes to open, as for ``svg``.
-
-        Returns
-        -------
-        str
-            A line for each operation or folded scope.
-        """
-        return drawing.table(self, unfold)
-
-    def dot(self, unfold: str | Sequence[str] = ()) -> str:
-        """Describe the graph in Graphviz's language.
-
-        Parameters
-        ----------
-        unfold : str or sequence of str
-            Scopes to open, as for ``svg``.
-
-        Returns
-        -------
-        str
-            The source text for Graphviz.
-        """
-        return drawing.dot(self, unfold)
-
-    def svg(self, unfold: str | Sequence[str] = ()) -> str:
-        """Draw the graph.
-
-        Edges between single numbers show their derivatives; where paths join, the sum of their
-        contributions is shown.
-
-        Parameters
-        ----------
-        unfold : str or sequence of str
-            Scopes to open, as "layer_1" or "layer_1/activation", or "all"; every other scope is one
-            box.
-
-        Returns
-        -------
-        str
-            The text of an SVG.
-        """
-        return drawing.svg(self, unfold)
-
-    def _repr_svg_(self) -> str:
-        return self.svg()
+    table = drawing.table
+    dot = drawing.dot
+    svg = drawing.svg
+    _repr_svg_ = drawing.svg
 
     @property
     def _inputs(self) -> list[Source]:
@@ -389,3 +320,52 @@ def join_sources(table: autodiff.Results, values: autodiff.Results, sources: Seq
     """The entries of a table for the sources as one vector, with zeros for None."""
     entries = [(result_of(table, source), result_of(values, source)) for source in sources]
     return ravel_pytree([jnp.zeros_like(value) if entry is None else entry for entry, value in entries])[0]
+
+
+def count_flops(function: Callable[..., Any], *arguments: Any) -> float:
+    """Arithmetic operations of a function, as XLA counts them before it optimizes."""
+    analysis = jax.jit(function).lower(*arguments).cost_analysis()
+    return float((analysis or {}).get("flops", math.nan))
+
+
+def flops(eqn: Any) -> int:
+    """Count the arithmetic operations of one equation.
+
+    A product counts 2 for each multiplication with its addition; any other operation 1 for each
+    number that it makes or reduces; moving data counts 0.
+
+    Parameters
+    ----------
+    eqn : jax.extend.core.JaxprEqn
+
+    Returns
+    -------
+    int
+        The number of operations.
+    """
+    name, params = eqn.primitive.name, eqn.params
+    made = sum(math.prod(var.aval.shape) for var in eqn.outvars)
+    if name == "dot_general":
+        shape = eqn.invars[0].aval.shape
+        return 2 * made * math.prod(shape[axis] for axis in params["dimension_numbers"][0][0])
+    if name == "conv_general_dilated":
+        shape = eqn.invars[1].aval.shape
+        return 2 * made * math.prod(shape) // shape[params["dimension_numbers"].rhs_spec[0]]
+    if name == "scan":
+        return params["length"] * body_flops(params["jaxpr"].jaxpr)
+    if name == "while":
+        return body_flops(params["cond_jaxpr"].jaxpr) + body_flops(params["body_jaxpr"].jaxpr)
+    if name == "cond":
+        return max(body_flops(branch.jaxpr) for branch in params["branches"])
+    if "call_jaxpr" in params or name in INLINED:
+        return body_flops(body(eqn)[0])
+    if name in MOVES:
+        return 0
+    if name.startswith(("reduce_", "arg", "cum")):
+        return sum(math.prod(var.aval.shape) for var in eqn.invars)
+    return made
+
+
+def body_flops(jaxpr: Any) -> int:
+    """Arithmetic operations of all equations of a jaxpr."""
+    return sum(map(flops, jaxpr.eqns))

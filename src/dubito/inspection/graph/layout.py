@@ -104,7 +104,9 @@ def layers(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def with_bends(layer: Sequence[int], links: Iterable[tuple[int, int]]) -> tuple[list[list[int]], Chains]:
-    """The points of each layer, boxes and then bends of links; and the chain of points of each link."""
+    """The points of each layer, boxes and then bends of links; and the chain of points of each
+    link.
+    """
     where, chains = list(layer), {}
     for tail, head in links:
         bends = range(layer[tail] + 1, layer[head])
@@ -117,7 +119,9 @@ def with_bends(layer: Sequence[int], links: Iterable[tuple[int, int]]) -> tuple[
 
 
 def vertical_positions(rows: list[list[int]], chains: Chains, heights: Mapping[int, float]) -> dict[int, float]:
-    """The height at which each point stands, near the mean of its neighbors' without overlap; sorts ``rows``."""
+    """The height at which each point stands, near the mean of its neighbors' without overlap; sorts
+    ``rows``.
+    """
     before, after = defaultdict(list), defaultdict(list)
     for chain in chains.values():
         for one, following in pairwise(chain):
