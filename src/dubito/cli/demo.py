@@ -23,6 +23,7 @@ from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import draws_setting, interpret_comparison, join_names
 from dubito.inspection import report
 from dubito.inspection.plots import predictions as plots
+from dubito.inspection.plots.style import BLUE, GRAY, GREEN, ORANGE, RED, SKY
 from dubito.methods.by_name import METHODS
 from dubito.tables import datasets
 from dubito.training.method import Wrapper, base_method
@@ -30,7 +31,7 @@ from dubito.training.method import Wrapper, base_method
 SEED = 0
 YEAR = 1990  # the CO2 record is learned up to here
 SHOWN = "rmse r2 accuracy confidence nll crps ece coverage_90 mean_width_90".split()  # scores on the terminal
-COLORS = (plots.BLUE, plots.RED, plots.GREEN, plots.ORANGE, plots.SKY, "black", plots.GRAY)
+COLORS = (BLUE, RED, GREEN, ORANGE, SKY, "black", GRAY)
 MARKS = "osD^vPX"
 
 
@@ -266,7 +267,7 @@ def coverages(job: Job, results: Mapping[str, Result]) -> Figure:
 def confidences(job: Job, results: Mapping[str, Result]) -> Figure:
     """Accuracy against confidence of all methods on one axes, in groups of equally many rows."""
     figure, (ax,) = panels(1, 5)
-    ax.plot((0, 1), (0, 1), color=plots.GRAY, lw=1, ls="--", label="calibrated")
+    ax.plot((0, 1), (0, 1), color=GRAY, lw=1, ls="--", label="calibrated")
     for place, (name, result) in enumerate(results.items()):
         probs = result.answer.probs
         order = np.argsort(probs.max(1), kind="stable")
