@@ -133,7 +133,7 @@ def test_project_returns_the_coordinates_of_points_off_the_plane():
     np.testing.assert_allclose(landscape.project(plane, trees), [[0.3, -1.7]], atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
+@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop, dubito.VariationalDropout])
 def test_descent_path_ends_at_the_fit_bit_for_bit(method, key):
     method = method(epochs=4, batch_size=64)
     path = landscape.descent_path(MODEL, X[:200], Y[:200], method, key=key, points=7)
@@ -174,6 +174,8 @@ def test_descent_path_of_gradient_descent_equals_numpy(key):
 def test_landscape_rejects_invalid_methods_objectives_and_reach(key):
     with pytest.raises(ValueError, match=r"single descent.*Ensemble"):
         landscape.descent_path(MODEL, X, Y, dubito.Ensemble(FULL, 2), key=key)
+    with pytest.raises(ValueError, match="moments of a GammaNoisePosterior"):
+        landscape.descent_path(MODEL, X, Y, dubito.NaturalGradientVI(epochs=1), key=key)
     with pytest.raises(ValueError, match=r"objective='loss' is unknown. Choose one of joint, likelihood"):
         plane = landscape.random_plane(MODEL.init(key), key=key)
         landscape.evaluate(MODEL, X, Y, plane, objective="loss")

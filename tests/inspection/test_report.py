@@ -266,7 +266,7 @@ def test_scorecard_table_of_three_methods():
         ("three", {"rmse": 9.0, "rmse_se": 0.3, "coverage_90": 0.97, "mean_width_90": 3.0, "r2": 0.7, "n": 1234}),
     ]
     table = report.scorecard_table(rows)
-    names = ("Method", "RMSE\ntarget's unit", "R²\nup to 1", "In 90 %\nshare of rows", "Width\ntarget's unit")
+    names = ("Method", "RMSE\ntarget's unit", "R²\nup to 1", "In 90 %\nfraction of rows", "Width\ntarget's unit")
     assert table.header == names
     assert [row[0] for row in table.rows] == ["<b>", "two", "three"]
     assert table.rows[1] == ("two", "2.0 ±\u00a00.3", "–", "0.950", "2.00")

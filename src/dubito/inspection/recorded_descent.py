@@ -1,6 +1,6 @@
 """The path of an optimizer: a descent that records its parameters while ``fit`` trains it."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ from jaxtyping import Int
 
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Key, Params
+from dubito.inspection import network_view
 from dubito.models.model import Batch, Model
 from dubito.training.data import Rows
 from dubito.training.descent import Descent
@@ -33,16 +34,16 @@ class Path(NamedTuple):
 
 
 class RecordedState(NamedTuple):
-    """The state of a descent, and a tree of the parameters after each step of ``at_steps`` so far."""
+    """The state of a descent, and its states after the steps ``at_steps`` so far, with a leading axis."""
 
     descent: Any
-    points: Params
+    recorded: Any
 
 
 @register_dataclass
 @dataclass(frozen=True, kw_only=True)
 class RecordedDescent(Descent):
-    """A descent that also stores its parameters after some steps; its fit returns the ``Path``."""
+    """A descent that also stores its states after some steps; its fit returns the ``Path``."""
 
     method: ScheduledMethod
     at_steps: Any
@@ -57,25 +58,28 @@ class RecordedDescent(Descent):
         return members
 
     def init(self, model: Model, batch: Batch, key: Key) -> RecordedState:
-        descent = self.method.init(model, batch, key)
-        start = self.method.point(model, descent)
-        return RecordedState(descent, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(self.at_steps)), start))
+        state = self.method.init(model, batch, key)
+        return RecordedState(state, jax.tree.map(lambda leaf: jnp.stack([leaf] * len(self.at_steps)), state))
 
     def step(self, model: Model, state: RecordedState, batch: Batch, clock: Clock, key: Key) -> tuple[Any, Any]:
         descent, info = self.method.step(model, state.descent, batch, clock, key)
         due = jnp.asarray(self.at_steps) == clock.step + 1
 
-        def store() -> Params:
-            here = self.method.point(model, descent)
-            return jax.tree.map(lambda old, new: old.at[jnp.argmax(due)].set(new), state.points, here)
+        def record() -> Any:
+            return jax.tree.map(lambda old, new: old.at[jnp.argmax(due)].set(new), state.recorded, descent)
 
-        return RecordedState(descent, jax.lax.cond(jnp.any(due), store, lambda: state.points)), info
+        return RecordedState(descent, jax.lax.cond(jnp.any(due), record, lambda: state.recorded)), info
 
     def point(self, model: Model, state: RecordedState) -> Params:
         return self.method.point(model, state.descent)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Path:
-        return Path(np.asarray(self.at_steps), jax.tree.map(np.asarray, trained.states[0].points))
+        points = []
+        for number in range(len(self.at_steps)):
+            state = jax.tree.map(lambda leaf, number=number: leaf[number], trained.states[0].recorded)
+            posterior = self.method.finish(model, replace(trained, states=(state,)), key, run)
+            points.append(network_view.point_params(posterior))
+        return Path(np.asarray(self.at_steps), jax.tree.map(lambda *leaves: np.stack(leaves), *points))
 
 
 def record_descent(method: ScheduledMethod, at_steps: Int[np.ndarray, "points"]) -> RecordedDescent:

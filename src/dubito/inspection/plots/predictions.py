@@ -24,18 +24,18 @@ UNIT_RANGE = (0.0, 1.0)
 SCORES: dict[str, tuple[str, str, str, Any]] = {
     "rmse": ("RMSE", "root mean squared error", "target's unit", "low"),
     "mae": ("MAE", "mean absolute error", "target's unit", "low"),
-    "r2": ("R²", "share of the variance that the mean explains", "up to 1", "high"),
+    "r2": ("R²", "fraction of the variance that the mean explains", "up to 1", "high"),
     "nll": ("NLL", "negative log likelihood", "nats per example", "low"),
     "crps": ("CRPS", "continuous ranked probability score", "target's unit", "low"),
-    "coverage_50": ("In 50 %", "coverage of 50 % intervals", "share of rows", 0.5),
-    "coverage_80": ("In 80 %", "coverage of 80 % intervals", "share of rows", 0.8),
-    "coverage_90": ("In 90 %", "coverage of 90 % intervals", "share of rows", 0.9),
-    "coverage_95": ("In 95 %", "coverage of 95 % intervals", "share of rows", 0.95),
+    "coverage_50": ("In 50 %", "coverage of 50 % intervals", "fraction of rows", 0.5),
+    "coverage_80": ("In 80 %", "coverage of 80 % intervals", "fraction of rows", 0.8),
+    "coverage_90": ("In 90 %", "coverage of 90 % intervals", "fraction of rows", 0.9),
+    "coverage_95": ("In 95 %", "coverage of 95 % intervals", "fraction of rows", 0.95),
     "mean_width_90": ("Width", "mean width of 90 % intervals", "target's unit", None),
-    "accuracy": ("Accuracy", "share of rows predicted right", "up to 1", "high"),
+    "accuracy": ("Accuracy", "fraction of rows predicted correctly", "up to 1", "high"),
     "confidence": ("Confidence", "mean probability of the predicted class", "near the accuracy", None),
     "brier": ("Brier", "Brier score over all classes", "0 to 2", "low"),
-    "ece": ("ECE", "expected calibration error", "share of rows", "low"),
+    "ece": ("ECE", "expected calibration error", "fraction of rows", "low"),
     "auroc": ("AUROC", "area under the ROC curve", "0.5 is chance", "high"),
 }
 
@@ -137,10 +137,12 @@ def reliability(predictive: Any, y: Column, *, bins: int = 15, ax: Axes | None =
     ax.plot(UNIT_RANGE, UNIT_RANGE, color=GRAY, lw=1, ls="--", label="calibrated")
     width = count / count.max() / bins
     middle = np.clip(center, used / bins + 0.5 * width, (used + 1) / bins - 0.5 * width)  # a bar stays in its bin
-    ax.bar(middle, accuracy, width, color=SKY, alpha=0.45, label="share of rows (width)")
+    ax.bar(middle, accuracy, width, color=SKY, alpha=0.45, label="fraction of rows (width)")
     dots: dict[str, Any] = {"fmt": "o", "ms": 5, "color": BLUE, "elinewidth": 1, "clip_on": False}
     ax.errorbar(center, accuracy, reach, label="accuracy, 95 % interval", **dots)
-    ax.set(xlabel="confidence: probability of the predicted class", ylabel="accuracy: share of rows predicted right")
+    ax.set(
+        xlabel="confidence: probability of the predicted class", ylabel="accuracy: fraction of rows predicted correctly"
+    )
     ax.set(xlim=(np.floor(bins / probs.shape[1]) / bins, 1.0), ylim=UNIT_RANGE)
     se = "" if np.isnan(error.se) else f" ± {error.se:.3f}"
     return add_legend(ax, 2, title=f"calibration error {error.value:.3f}{se}")
@@ -174,7 +176,7 @@ def interval_coverage(predictive: Any, y: Column, *, ax: Axes | None = None) -> 
     ax.fill_between(nominal, low, high, color="0.85", lw=0, label=f"95 % band if calibrated ({rows:,} rows)")
     ax.plot(UNIT_RANGE, UNIT_RANGE, color=GRAY, lw=1, ls="--", label="calibrated")
     ax.plot(nominal, observed, color=BLUE, lw=2, label="observed")
-    ax.set(xlabel="probability of the central interval", ylabel="share of observations inside")
+    ax.set(xlabel="probability of the central interval", ylabel="fraction of observations inside")
     ax.set(xlim=UNIT_RANGE, ylim=UNIT_RANGE, aspect="equal")
     return add_legend(ax, 2)
 
@@ -213,7 +215,7 @@ def risk_coverage_curve(
     ax.plot(curve.coverage, curve.risk, color=BLUE, lw=2, label="by uncertainty")
     default = {"classification": "error rate", "regression": "mean squared error"}
     unit = default[predictive.task] if loss is None else "loss"
-    ax.set(xlabel="coverage: share of rows predicted, most certain first", ylabel=f"risk: {unit} of these rows")
+    ax.set(xlabel="coverage: fraction of rows predicted, most certain first", ylabel=f"risk: {unit} of these rows")
     ax.set(xlim=UNIT_RANGE)
     ax.set_ylim(bottom=min(0.0, best.min()))
     se = "" if np.isnan(curve.area.se) else f" ± {curve.area.se:.2g}"
@@ -331,7 +333,7 @@ def weights(params: Params, *, ax: Axes | None = None) -> Axes:
     label += f", {100 * zeros:.1f} % exactly 0" if zeros > 0 else ""
     ax = styled_axes(ax)
     ax.stairs(count / values.size, edges, fill=True, color=BLUE, alpha=0.8, label=label)
-    ax.set(xlabel="weight", ylabel="share of weights in a bin", ylim=(0, None))
+    ax.set(xlabel="weight", ylabel="fraction of weights in a bin", ylim=(0, None))
     return add_legend(ax, 1)
 
 

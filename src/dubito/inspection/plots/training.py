@@ -90,9 +90,9 @@ def surface(landscape: Landscape, *, ax: Axes3D | None = None) -> Axes3D:
         For axes without projection "3d", and for a landscape without a finite value.
     """
     if ax is None:
-        figure = new_figure((6.5, 5.5))
+        figure = new_figure((6.0, 4.8))
         ax = figure.add_subplot(projection="3d", computed_zorder=False)
-        figure.subplots_adjust(0.02, 0.04, 0.96, 0.9)
+        figure.subplots_adjust(0.0, 0.04, 0.94, 1.0)
     if not isinstance(ax, Axes3D):
         raise ValueError("a surface needs three-dimensional axes: figure.add_subplot(projection='3d')")
     values, levels = _values_and_levels(landscape)
@@ -104,8 +104,8 @@ def surface(landscape: Landscape, *, ax: Axes3D | None = None) -> Axes3D:
     for axis in (ax.xaxis, ax.yaxis, ax.zaxis):
         axis.label.set_fontsize("x-small")
     ax.view_init(35, -60)
-    ax.set_box_aspect(None, zoom=0.85)  # pyright: ignore[reportArgumentType]
-    ax.set_title(LOSS[landscape.objective], loc="left", fontsize="small")
+    ax.set_box_aspect(None, zoom=0.9)  # pyright: ignore[reportArgumentType]
+    ax.set_title(LOSS[landscape.objective], loc="left", fontsize="small", y=0.92)
     return ax
 
 
@@ -234,14 +234,14 @@ def weight_histograms(networks: Mapping[str, Any], *, ax: Axes | None = None) ->
     edges = np.linspace(-reach, reach, 62)  # an odd number of bins: small weights of either sign are in one
     least = min(0.5 / len(weights) for weights in values.values())
     for (name, weights), color in zip(values.items(), (BLUE, RED, GREEN, ORANGE) * len(values), strict=False):
-        share = np.histogram(weights[weights != 0], edges)[0] / len(weights)
+        fraction = np.histogram(weights[weights != 0], edges)[0] / len(weights)
         zero = np.mean(weights == 0)
         numbers = f"{len(weights):,} weights, {100 * zero:.0f} % exactly 0, mean |w| {np.mean(np.abs(weights)):.2g}"
-        ax.stairs(share, edges, fill=True, color=color, alpha=0.25)
-        ax.stairs(share, edges, color=color, lw=1.5, label=f"{name}: {numbers}")
+        ax.stairs(fraction, edges, fill=True, color=color, alpha=0.25)
+        ax.stairs(fraction, edges, color=color, lw=1.5, label=f"{name}: {numbers}")
         if zero > 0:
             ax.plot([0, 0], [least, zero], color=color, lw=1.5, ls=":")
             ax.plot(0, zero, ls="", marker="D", ms=7, color=color, mec="black", mew=0.8)
     ax.set_yscale("log")
-    ax.set(xlabel="weight", ylabel="share of weights, in a bin or exactly 0", ylim=(least, 1.3))
+    ax.set(xlabel="weight", ylabel="fraction of weights, in a bin or exactly 0", ylim=(least, 1.3))
     return add_legend(ax, 1)
