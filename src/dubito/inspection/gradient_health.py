@@ -1,5 +1,4 @@
-"""The health of gradients in a network, layer by layer: sizes of values and gradients, dead and
-saturated units, and advice.
+"""The health of gradients, layer by layer: sizes, dead and saturated units, and advice.
 
 It is computed from the computation graph of the objective on some rows: an activation's derivative
 is the gradient of the sum of its outputs with respect to its inputs, and a unit is dead if that is
@@ -99,8 +98,17 @@ def health(model: Model, params: Params, x: Any, y: Any) -> Health:
 
 
 def objective(model: Model, params: Params, x: Any, y: Any) -> Graph:
-    """The computation graph of −log p(D, θ) per example on the first 512 rows; arguments as for
-    ``health``.
+    """Trace −log p(D, θ) per example on the first 512 rows.
+
+    Parameters
+    ----------
+    model, params, x, y
+        As for ``health``.
+
+    Returns
+    -------
+    Graph
+        Its computation graph.
     """
     check_process()
     x, y = (jnp.asarray(array[:ROWS]) for array in (x, y))
@@ -126,9 +134,7 @@ def health_of_graph(found: Graph) -> Health:
 
 
 def parameter_layers(found: Graph) -> dict[str, Layer]:
-    """The layers by name: the groups of the network's parameters, and the outputs of the scopes
-    with their names.
-    """
+    """Layers by name: groups of the network's parameters, and outputs of the scopes so named."""
     groups: dict[str, list[int]] = {}
     outputs: dict[str, int] = {}  # the last operation of each scope
     readers: dict[int, int] = {}  # the first operation that reads a node
@@ -151,9 +157,7 @@ def parameter_layers(found: Graph) -> dict[str, Layer]:
 
 
 def activation_slopes(found: Graph) -> dict[str, tuple[Any, np.ndarray, np.ndarray]]:
-    """(outputs, gradients with respect to them, derivatives) of the activation of each layer, by
-    the layer's name.
-    """
+    """(outputs, gradients with respect to them, derivatives) of each layer's activation."""
     groups: dict[str, list[Node]] = {}
     for node in found.nodes:
         if "activation" in node.scope:
@@ -168,9 +172,7 @@ def activation_slopes(found: Graph) -> dict[str, tuple[Any, np.ndarray, np.ndarr
             ends[name] = source, Source(nodes[-1].number, 0)
 
     def derivatives(values: list[Any]) -> list[Any]:
-        """The slope of the sum of the results with respect to the inputs: the derivative of each
-        unit.
-        """
+        """The slopes of the sums of the results with respect to the inputs."""
         slopes = []
         for name, (before, last) in ends.items():
             seeds = {last: jnp.ones_like(result_of(values, last))}

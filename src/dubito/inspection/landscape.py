@@ -1,6 +1,4 @@
-"""The loss around a trained network on a plane of parameters, and the paths of optimizers (Li et
-al., NeurIPS 2018).
-"""
+"""The loss on a plane around a network, and paths of optimizers (Li et al., NeurIPS 2018)."""
 
 import math
 from typing import Any, NamedTuple, TypeAlias

@@ -1,5 +1,4 @@
-"""What plots and measures read from a trained network: its posterior, weights, hidden units and
-encoded rows.
+"""What plots read from a trained network: its posterior, weights, hidden units and encoded rows.
 
 ``fitted`` is always a posterior or a fitted estimator.
 """
@@ -122,8 +121,7 @@ def parameter_moments(posterior: Any) -> tuple[Params, Params | None]:
 
 
 def point_params(fitted: Any, member: int | None = None) -> Params:
-    """Return one set of parameters: a point estimate, a posterior mean, or dropout's weights
-    without masks.
+    """Return a point estimate, a posterior mean, or dropout's weights without masks.
 
     Parameters
     ----------

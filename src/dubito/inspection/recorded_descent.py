@@ -34,7 +34,7 @@ class Path(NamedTuple):
 
 
 class RecordedState(NamedTuple):
-    """The state of a descent, and its states after the steps ``at_steps`` so far, with a leading axis."""
+    """The state of a descent, and its recorded states with a leading axis."""
 
     descent: Any
     recorded: Any

@@ -136,8 +136,7 @@ def data_section(
     history: Sequence[np.ndarray] | None = None,
     posterior: Any = None,
 ) -> Section:
-    """Describe one data set: the scores of all methods, their interpretation for one, and its
-    plots.
+    """Describe one data set: the scores of all methods, and an interpretation and plots of one.
 
     Parameters
     ----------

@@ -1,6 +1,4 @@
-"""A summary of a fitted model: its parameters, how noise enters at each, its computation graph, its
-gradients.
-"""
+"""A summary of a fitted model: its parameters, its computation graph, its gradients."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -44,9 +42,7 @@ def center_params(estimator: Any, key: Key) -> tuple[Model, Params]:
 
 
 def parameter_table(model: Model, params: Params, x: ArrayLike) -> str:
-    """A table of the network's parameters: path, shape, size, and how the noise of a Bayesian
-    method enters there.
-    """
+    """A table of the network's parameters: path, shape, size, and how a method's noise enters."""
     leaves = jax.tree_util.tree_leaves_with_path(params["network"])
     uses = jaxpr.uses(model.network.apply, params["network"], x)
     treatments = [use.treatment for use in jax.tree.leaves(uses, is_leaf=lambda leaf: isinstance(leaf, jaxpr.Use))]
@@ -100,9 +96,7 @@ def inspect_model(
 
 
 def evidence_lines(posterior: Any, rows: tuple[Any, Any] | None, key: Key) -> list[str]:
-    """Lines with the posterior's evidence, or with the evidence lower bound of the encoded ``rows``
-    (x, y), or none.
-    """
+    """Lines with the evidence, or with its lower bound for encoded ``rows`` (x, y), or none."""
     if posterior.log_evidence is not None:
         value = float(posterior.log_evidence)
         return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]

@@ -1,6 +1,4 @@
-"""What a computation graph shows: its operations, folded by scope into boxes, as a text table, in
-Graphviz's language, or as SVG.
-"""
+"""Operations folded by scope into boxes, as a text table, in Graphviz's language, or as SVG."""
 
 from collections.abc import Sequence
 from graphlib import CycleError, TopologicalSorter
@@ -90,9 +88,7 @@ def reached_nodes(graph: Any) -> list[int]:
 
 
 def box_key(node: Node, opened: set[str], single: set[BoxKey]) -> BoxKey:
-    """The box that a node is drawn in: a box of its own, or that of the outermost scope that is not
-    opened.
-    """
+    """The box of a node: one of its own, or that of the outermost scope that is not opened."""
     if "all" in opened or not node.scope:
         return node.number
     if node.name == "input":

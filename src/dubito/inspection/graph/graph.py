@@ -1,6 +1,4 @@
-"""The computation graph of any JAX function: its operations, values, derivatives and costs, as
-tables and pictures.
-"""
+"""The computation graph of any JAX function: its operations, values, derivatives and costs."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -104,9 +104,7 @@ def layers(count: int, links: Iterable[tuple[int, int]]) -> list[int]:
 
 
 def with_bends(layer: Sequence[int], links: Iterable[tuple[int, int]]) -> tuple[list[list[int]], Chains]:
-    """The points of each layer, boxes and then bends of links; and the chain of points of each
-    link.
-    """
+    """The points of each layer, boxes and then bends; and the chain of points of each link."""
     where, chains = list(layer), {}
     for tail, head in links:
         bends = range(layer[tail] + 1, layer[head])
@@ -119,9 +117,7 @@ def with_bends(layer: Sequence[int], links: Iterable[tuple[int, int]]) -> tuple[
 
 
 def vertical_positions(rows: list[list[int]], chains: Chains, heights: Mapping[int, float]) -> dict[int, float]:
-    """The height at which each point stands, near the mean of its neighbors' without overlap; sorts
-    ``rows``.
-    """
+    """The height of each point, near the mean of its neighbors', without overlap; sorts ``rows``."""
     before, after = defaultdict(list), defaultdict(list)
     for chain in chains.values():
         for one, following in pairwise(chain):

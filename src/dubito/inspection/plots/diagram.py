@@ -1,6 +1,4 @@
-"""A diagram of a network: units as circles, weights as lines whose color, width and opacity show
-their posterior.
-"""
+"""A diagram of a network: units as circles, weights as lines that show their posterior."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -268,9 +266,7 @@ def _add_weight_legend(ax: Axes, d: Drawing, weights: Sequence[np.ndarray], plac
 
 
 def _places(sizes: Sequence[int]) -> list[_LayerPlaces]:
-    """Where units are drawn: a short layer beside a tall one is spread, and two places are left for
-    dots.
-    """
+    """Where units are drawn: short layers are spread, and two places are left for dots."""
     whole, few = sum(sizes) <= WHOLE and max(sizes) <= TALL, (SHOWN - 2) // 2
     shown = [list(range(size)) if whole or size <= SHOWN else [*range(few), *range(size - few, size)] for size in sizes]
     tallest, places = max(map(_extent, shown)), []

@@ -1,6 +1,4 @@
-"""Plots of a predictive distribution, of loss curves and of scores, each on one Matplotlib axes;
-see ``style``.
-"""
+"""Plots of a predictive distribution, of loss curves and of scores, each on one Matplotlib axes."""
 
 import math
 from collections.abc import Sequence

@@ -1,6 +1,4 @@
-"""Plots of training: the loss around a network and optimizers' paths, network sizes, weights under
-several priors.
-"""
+"""Plots of training: loss landscapes, optimizers' paths, network sizes, weights under priors."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -69,8 +67,9 @@ def contours(landscape: Landscape, paths: Mapping[str, Path] | None = None, *, a
 
 
 def surface(landscape: Landscape, *, ax: Axes3D | None = None) -> Axes3D:
-    """Plot the loss on a plane as a surface, cut off at three times the height of nine tenths of
-    it.
+    """Plot the loss on a plane as a surface.
+
+    It is cut off at three times the height that nine tenths of the values stay below.
 
     Parameters
     ----------
