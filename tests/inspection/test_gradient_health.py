@@ -1,4 +1,4 @@
-"""The health of gradients: planted illnesses are found and named, and a healthy network has none."""
+"""The health of gradients: planted problems are found and named, and a healthy network has none."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def started(activation, hidden=(20, 10)):
     return model, model.init(jax.random.key(0))
 
 
-def test_a_healthy_network_and_its_numbers():
+def test_health_of_a_healthy_network_equals_numpy():
     model, params = started("relu")
     found = dubito.health(model, params, X, Y)
     assert found.advice == [] and "Nothing is wrong" in str(found)
@@ -40,12 +40,12 @@ def test_a_healthy_network_and_its_numbers():
     assert found.layers[1].gradient == pytest.approx(np.sqrt(np.mean(joined**2)), rel=1e-4)
 
 
-def test_layers_stand_in_the_order_of_the_network():
+def test_health_lists_layers_in_the_order_of_the_network():
     model, params = started("silu", (4,) * 11)
     assert [layer.name for layer in dubito.health(model, params, X, Y).layers] == [f"layer_{k}" for k in range(12)]
 
 
-def test_dead_units():
+def test_health_finds_dead_units():
     model, params = started("relu")
     bias = params["network"]["layer_0"]["b"].at[:15].set(-100.0)
     params["network"]["layer_0"]["b"] = bias
@@ -54,7 +54,7 @@ def test_dead_units():
     assert found.advice[0].startswith("75 % of the units of layer_0 are dead")
 
 
-def test_saturated_units():
+def test_health_finds_saturated_units():
     model, params = started("sigmoid")
     params["network"]["layer_1"]["b"] = jnp.array([12.0] * 4 + [-12.0] * 4 + [0.0] * 2)
     found = dubito.health(model, params, X, Y)
@@ -64,7 +64,7 @@ def test_saturated_units():
 
 
 @pytest.mark.parametrize(("factor", "word"), [(0.05, "vanish"), (20.0, "explode")])
-def test_gradients_that_vanish_or_explode(factor, word):
+def test_health_finds_vanishing_and_exploding_gradients(factor, word):
     model, params = started("tanh" if word == "vanish" else "leaky_relu", (10,) * 6)
     for number in range(1, 7):
         layer = params["network"][f"layer_{number}"]
@@ -72,13 +72,13 @@ def test_gradients_that_vanish_or_explode(factor, word):
     assert any(f"Gradients {word}: those of layer_0" in line for line in dubito.health(model, params, X, Y).advice)
 
 
-def test_numbers_that_are_not_finite():
+def test_health_finds_nonfinite_numbers():
     model, params = started("relu")
     params["network"]["layer_2"]["w"] = jnp.full((10, 1), jnp.inf)
     assert "Not finite in" in dubito.health(model, params, X, Y).advice[0]
 
 
-def test_a_network_without_names():
+def test_health_of_a_network_without_named_layers():
     def apply(params, x):
         return jnp.tanh(x @ params["u"]) @ params["v"]
 

@@ -34,7 +34,7 @@ def path():
 
 
 @pytest.mark.parametrize("objective", ["joint", "likelihood"])
-def test_a_linear_model_s_landscape_is_its_quadratic(objective):
+def test_evaluate_linear_model_equals_its_quadratic(objective):
     params = LINEAR.init(jax.random.key(1))
     plane = landscape.random_plane(params, key=jax.random.key(2), reach=3.0)
     found = landscape.evaluate(LINEAR, X, Y, plane, first=np.linspace(-3, 3, 9), weight=WEIGHT, objective=objective)
@@ -49,7 +49,7 @@ def test_a_linear_model_s_landscape_is_its_quadratic(objective):
     np.testing.assert_allclose(found.values, expected / WEIGHT.sum(), rtol=3e-6)
 
 
-def test_values_are_the_model_s_own_at_each_point_however_cut(path, monkeypatch):
+def test_evaluate_equals_the_model_at_each_point_for_any_chunks(path, monkeypatch):
     plane = landscape.path_plane(path)
     monkeypatch.setattr(landscape, "BYTES", 2**18)  # several chunks of points; rows are two blocks of 512
     first, second = np.linspace(-1, 1, 7), np.linspace(-2, 1, 5)
@@ -60,7 +60,7 @@ def test_values_are_the_model_s_own_at_each_point_however_cut(path, monkeypatch)
         np.testing.assert_allclose(found.values, expected, rtol=2e-5)
 
 
-def test_two_parameters_are_their_own_coordinates():
+def test_parameter_plane_has_the_two_parameters_as_coordinates():
     params = MODEL.init(jax.random.key(1))
     names = "network.layer_1.w[4, 2]", "likelihood.log_precision[0]"
     plane = landscape.parameter_plane(params, *names, reach=0.5)
@@ -72,17 +72,17 @@ def test_two_parameters_are_their_own_coordinates():
     assert moved["network"]["layer_1"]["w"][4, 2] == 7 and moved["likelihood"]["log_precision"][0] == -3
     assert np.sum(flat(moved) != flat(params)) == 2
     for name, message in (
-        ("network.layer_9.w[0, 0]", "no parameter.*network.layer_0.w"),
-        ("network.layer_1.w[4]", r"shape \(5, 4\).*w\[0, 0\]"),
-        ("network.layer_1.w[5, 0]", "shape"),
-        ("network.layer_1.w[a, b]", "shape"),
+        ("network.layer_9.w[0, 0]", "does not name one number.*network.layer_0.w"),
+        ("network.layer_1.w[4]", r"layer_1.w \(5, 4\)"),
+        ("network.layer_1.w[5, 0]", "does not name"),
+        ("network.layer_1.w[a, b]", "does not name"),
         (names[1], "two different"),
     ):
         with pytest.raises(ValueError, match=message):
             landscape.parameter_plane(params, name, names[1])
 
 
-def test_each_filter_of_a_random_direction_has_the_filter_s_norm():
+def test_random_plane_directions_have_the_norm_of_each_filter():
     networks = dubito.mlp(3, (5,), periodic=2), dubito.convnet((4, 4, 2), (3,), 4, 2)
     for network in networks:
         params = dubito.Model(network, dubito.Gaussian()).init(jax.random.key(1))
@@ -102,7 +102,7 @@ def test_each_filter_of_a_random_direction_has_the_filter_s_norm():
         assert not np.any(flat(plane.directions[0]["likelihood"]))
 
 
-def test_the_path_s_plane_has_the_eigenvectors_of_its_covariance(path):
+def test_path_plane_directions_are_eigenvectors_of_the_covariance(path):
     plane = landscape.path_plane(path)
     points = np.stack([flat(at(path, t)) for t in range(len(path.steps))])
     values, vectors = np.linalg.eigh(np.cov(points, rowvar=False))
@@ -122,7 +122,7 @@ def test_the_path_s_plane_has_the_eigenvectors_of_its_covariance(path):
         landscape.path_plane(landscape.Path(path.steps[:2], jax.tree.map(lambda leaf: leaf[:2], path.params)))
 
 
-def test_points_are_projected_to_the_coordinates_they_were_made_from():
+def test_project_returns_the_coordinates_of_points_off_the_plane():
     params = MODEL.init(jax.random.key(1))
     plane = landscape.random_plane(params, key=jax.random.key(4))
     aside = flat(params) * 0 + RNG.normal(size=flat(params).size)
@@ -133,8 +133,8 @@ def test_points_are_projected_to_the_coordinates_they_were_made_from():
     np.testing.assert_allclose(landscape.project(plane, trees), [[0.3, -1.7]], atol=1e-6)
 
 
-@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
-def test_a_path_ends_where_the_fit_ends_to_the_bit(method, key):
+@pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop, dubito.VariationalDropout])
+def test_descent_path_ends_at_the_fit_bit_for_bit(method, key):
     method = method(epochs=4, batch_size=64)
     path = landscape.descent_path(MODEL, X[:200], Y[:200], method, key=key, points=7)
     assert path.steps.tolist() == [0, 2, 5, 7, 9, 11, 14, 16]
@@ -146,7 +146,7 @@ def test_a_path_ends_where_the_fit_ends_to_the_bit(method, key):
     jax.tree.map(np.testing.assert_array_equal, at(path, -1), end)
 
 
-def test_optimizers_start_from_one_point_and_pass_through_shorter_fits(key):
+def test_descent_paths_share_their_start_and_pass_through_shorter_fits(key):
     def adam(epochs):
         return dubito.MAP(epochs=epochs, batch_size=64, schedule="constant")
 
@@ -158,7 +158,7 @@ def test_optimizers_start_from_one_point_and_pass_through_shorter_fits(key):
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[0]), at(path, 2), short.params)
 
 
-def test_a_path_of_gradient_descent_is_that_written_out(key):
+def test_descent_path_of_gradient_descent_equals_numpy(key):
     path = landscape.descent_path(LINEAR, X, Y, FULL, key=key, weight=WEIGHT, points=30)
     design = np.column_stack([X, np.ones(len(X))]).astype(float)
     size = WEIGHT.sum()
@@ -171,10 +171,12 @@ def test_a_path_of_gradient_descent_is_that_written_out(key):
         theta = theta - 0.1 * gradient
 
 
-def test_what_has_no_single_path_is_refused(key):
-    with pytest.raises(ValueError, match=r"one descent's.*Ensemble"):
+def test_landscape_rejects_invalid_methods_objectives_and_reach(key):
+    with pytest.raises(ValueError, match=r"single descent.*Ensemble"):
         landscape.descent_path(MODEL, X, Y, dubito.Ensemble(FULL, 2), key=key)
-    with pytest.raises(ValueError, match="objective is 'joint' or 'likelihood', got 'loss'"):
+    with pytest.raises(ValueError, match="moments of a GammaNoisePosterior"):
+        landscape.descent_path(MODEL, X, Y, dubito.NaturalGradientVI(epochs=1), key=key)
+    with pytest.raises(ValueError, match=r"objective='loss' is unknown. Choose one of joint, likelihood"):
         plane = landscape.random_plane(MODEL.init(key), key=key)
         landscape.evaluate(MODEL, X, Y, plane, objective="loss")
     with pytest.raises(ValueError, match="reach must be positive"):

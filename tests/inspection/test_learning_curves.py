@@ -32,14 +32,14 @@ CURVES = {
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 @pytest.mark.parametrize("verdict", CURVES)
-def test_curves_made_for_a_verdict_get_it(verdict, noise):
+def test_diagnose_returns_the_verdict_that_curves_were_made_for(verdict, noise):
     train, valid, reference = CURVES[verdict]
     found = diagnose(history(train, valid, noise, members=3), **reference)
     assert found.verdict == verdict
     assert str(found).startswith(f"Verdict: {verdict}.\n200 epochs, 3 members (medians over them).\n")
 
 
-def test_the_numbers_are_those_of_the_curves():
+def test_diagnosis_numbers_equal_numpy():
     train, valid = 1.0 - 0.002 * EPOCH, 1.1 - 0.002 * EPOCH + 0.00002 * EPOCH**2
     found = diagnose(history(train, valid), trivial=1.5, goal=0.55)
     late = slice(180, 200)
@@ -57,7 +57,7 @@ def test_the_numbers_are_those_of_the_curves():
         assert f"{number:.3f}" in text
 
 
-def test_noise_is_the_standard_error_of_a_difference_of_medians():
+def test_diagnosis_noise_is_the_standard_error_of_a_difference_of_medians():
     rng = np.random.default_rng(1)
     reads = [diagnose(history(FALL, 0 * FALL, 0.1, seed=seed)) for seed in range(200)]
     wanted = np.std([np.subtract(*np.median(rng.normal(0, 0.1, (2, 20)), axis=1)) for _ in range(20000)])
@@ -66,20 +66,20 @@ def test_noise_is_the_standard_error_of_a_difference_of_medians():
     assert {read.verdict for read in reads} == {"fine"}  # noise alone is no rise and no fall
 
 
-def test_little_generalized_is_overfitting_without_a_rise():
+def test_diagnose_low_generalization_is_overfitting_without_a_rise():
     train, valid = 1.4 - 1.3 * (1 - FALL / 1.4), 1.4 - 0.4 * (1 - FALL / 1.4)
     assert diagnose(history(train, valid), trivial=1.4).verdict == "overfitting"
     assert diagnose(history(train, train + 0.1), trivial=1.4).verdict == "fine"
 
 
-def test_a_goal_tells_underfitting_from_fine():
+def test_diagnose_goal_distinguishes_underfitting_from_fine():
     train = 0.8 + FALL
     assert diagnose(history(train, train + 0.05)).verdict == "fine"
     assert diagnose(history(train, train + 0.05), goal=0.5).verdict == "underfitting"
     assert diagnose(history(train, train + 0.05), goal=0.78).verdict == "fine"
 
 
-def test_without_validation_or_epochs_nothing_is_known():
+def test_diagnose_without_validation_or_epochs_is_unknown():
     found = diagnose(history(FALL, np.full(200, np.nan)))
     assert found.verdict == "unknown" and f"{np.median(FALL[180:]):.3f}" in str(found)
     assert diagnose(history(FALL[:1], FALL[:1])).verdict == "unknown"
@@ -102,7 +102,7 @@ def fitted(hidden, epochs, n, patience=10**6, **settings):
     return model.fit(*data(n))
 
 
-def test_real_fits_get_the_verdict_of_what_was_done_to_them():
+def test_diagnose_real_fits():
     small = fitted((1,), 5, 400)
     large = diagnose(fitted((100, 100), 200, 100))
     assert large.verdict == "overfitting" and large.best_epoch < 100 and large.train < large.best < large.validation
@@ -115,7 +115,7 @@ def test_real_fits_get_the_verdict_of_what_was_done_to_them():
     assert short.verdict == "still improving" and short.validation > stopped.best + 0.1
 
 
-def test_the_trivial_loss_is_what_predicting_without_inputs_costs():
+def test_trivial_loss_is_the_loss_without_inputs():
     x, y = data(300)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, np.column_stack([y, -y]))
     z = (y - y.mean()) / y.std()

@@ -1,4 +1,4 @@
-"""What is read out of a fitted network against NumPy; and what dropout does to the correlation of hidden units."""
+"""What is read from a fitted network against NumPy; and the effect of dropout on the correlation of hidden units."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ def single(model, params):
     return Samples(model, jax.tree.map(lambda leaf: leaf[None], params))
 
 
-def test_hidden_units_are_the_layers_written_out():
+def test_hidden_activations_equal_numpy():
     model, params = network()
     found = network_view.hidden_activations(model.network, params["network"], X)
     layers = [params["network"][f"layer_{k}"] for k in range(3)]
@@ -52,7 +52,7 @@ def test_unit_correlation_is_the_mean_over_pairs():
         assert found[layer] == pytest.approx(np.mean(pairs), rel=1e-5)
 
 
-def test_units_that_say_the_same_and_units_that_say_nothing():
+def test_unit_correlation_of_redundant_and_constant_units():
     model, params = network()
     same = jax.tree.map(lambda leaf: leaf, params)
     w = params["network"]["layer_0"]["w"]
@@ -65,7 +65,7 @@ def test_units_that_say_the_same_and_units_that_say_nothing():
         network_view.unit_correlation(single(model, params), X[:2])
 
 
-def test_rows_are_as_the_estimator_s_network_saw_them():
+def test_encode_rows_standardizes_as_in_training():
     rng = np.random.default_rng(1)
     table, y = 5 + 3 * rng.normal(size=(40, 2)), 100 + 7 * rng.normal(size=40)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), random_state=0).fit(table, y)
@@ -80,7 +80,7 @@ def test_rows_are_as_the_estimator_s_network_saw_them():
     assert network_view.encode_rows(classes, table, labels)[1].tolist() == [["a", "b"].index(label) for label in labels]
 
 
-def test_moments_that_are_not_known_are_refused_with_a_way_out():
+def test_point_params_rejects_unknown_moments_with_a_remedy():
     class Other:
         model, sample = None, None
 
@@ -91,7 +91,7 @@ def test_moments_that_are_not_known_are_refused_with_a_way_out():
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Alike(MLP):
-    """A perceptron whose hidden units all start the same."""
+    """A perceptron whose hidden units all start with equal weights."""
 
     def init(self, key):
         params = MLP.init(self, key)
@@ -102,7 +102,7 @@ class Alike(MLP):
 
 
 def parted(network, layer, dropout, kind=dubito.MAP, seeds=6):
-    """1 − correlation of hidden layer ``layer`` after a fit to the diabetes data, one a seed."""
+    """1 − correlation of hidden layer ``layer`` after a fit to the diabetes data, for each seed."""
     x, y = load_diabetes(return_X_y=True)
     x, y = x / x.std(0), (y - y.mean()) / y.std()
     model = dubito.Model(network, dubito.Gaussian(1.0), dubito.Normal(by_network=True))
@@ -112,12 +112,12 @@ def parted(network, layer, dropout, kind=dubito.MAP, seeds=6):
 
 
 def t(values):
-    """Of their mean against 0, in units of what chance exceeds once in 1,000 times."""
+    """The t statistic of their mean, in units of the value that chance exceeds once in 1,000 times."""
     return values.mean() / (values.std(ddof=1) / np.sqrt(len(values))) / stats.t.isf(1e-3, len(values) - 1)
 
 
 @pytest.mark.slow
-def test_dropout_parts_units_that_start_the_same_or_that_a_prior_holds_together():
+def test_dropout_lowers_correlation_of_units_with_equal_start_or_a_prior():
     alike, usual = Alike(10, (20,), 1, "tanh"), dubito.mlp(10, (30, 30))
     np.testing.assert_allclose(parted(alike, 0, None), 0, atol=1e-5)  # equal gradients: they never part
     assert parted(alike, 0, 0.5).min() > 0.01
@@ -125,6 +125,6 @@ def test_dropout_parts_units_that_start_the_same_or_that_a_prior_holds_together(
 
 
 @pytest.mark.slow
-def test_without_a_prior_dropout_makes_units_repeat_one_another():
+def test_dropout_raises_correlation_without_a_prior():
     usual, kind = dubito.mlp(10, (30, 30)), dubito.MaximumLikelihood
     assert t(np.log(parted(usual, 1, None, kind) / parted(usual, 1, 0.5, kind))) > 1

@@ -84,7 +84,7 @@ def classification(n=40):
     return Predictive(dubito.Categorical(classes=3), z, np.zeros(1), np.ones(1)), rng.integers(0, 3, n)
 
 
-def test_the_page_shows_what_it_was_given(tmp_path):
+def test_report_page_contains_its_sections(tmp_path):
     table = report.Table("a caption", ("Method", "Score\nunit"), (("one", "1.0"), ("two", "2.0")), frozenset({(1, 1)}))
     sections = [
         report.Section("First", "one paragraph\n\nanother", [table], [("seen", "described", picture())]),
@@ -107,7 +107,7 @@ def test_the_page_shows_what_it_was_given(tmp_path):
     assert rows["one"] == "1.0" and rows["folds"] == "5" and rows["hidden"] == "(50, 50)" and rows["seed"] == "7"
 
 
-def test_versions_are_those_installed_and_no_path_or_host_is_named(tmp_path):
+def test_report_versions_are_those_installed_without_paths_or_hosts(tmp_path):
     page = Page(written(tmp_path, settings={}))
     rows = dict(zip(page.texts("th", scope="row"), page.texts("td"), strict=True))
     names = ("dubito", "jax", "numpy", "optax", "scikit-learn")
@@ -122,7 +122,7 @@ def test_versions_are_those_installed_and_no_path_or_host_is_named(tmp_path):
         assert not re.search(rf"(?<!\w){re.escape(secret)}(?!\w)", text)
 
 
-def test_nothing_is_fetched(tmp_path):
+def test_report_page_loads_nothing(tmp_path):
     text = written(tmp_path, sections=[report.Section("One", "", (), [("c", "a", picture())] * 2)])
     page = Page(text)
     allowed = {"html", "head", "meta", "title", "style", "body", "header", "main", "section", "h1", "h2", "p", "div"}
@@ -154,7 +154,7 @@ def test_nothing_is_fetched(tmp_path):
 FETCHING = {"src", "href", "srcset", "action", "data", "poster", "background", "onload", "onerror"}
 
 
-def test_pictures_are_png_at_twice_their_width(tmp_path):
+def test_report_pictures_are_png_at_twice_their_width(tmp_path):
     figures = [("c", "a", picture(4.0)), ("c", "a", picture(2.5))]
     page = Page(written(tmp_path, sections=[report.Section("One", pictures=figures)]))
     for image, width in zip(page.all("img"), (400, 250), strict=True):
@@ -165,7 +165,7 @@ def test_pictures_are_png_at_twice_their_width(tmp_path):
         assert np.all(pixels[0, 0, :3] == 1) and pixels.min() < 0.5  # white paper, and something on it
 
 
-def test_no_text_is_markup(tmp_path):
+def test_report_escapes_all_texts(tmp_path):
     table = report.Table(EVIL, (EVIL, EVIL), ((EVIL, EVIL),), frozenset({(0, 1)}))
     sections = [report.Section(EVIL, EVIL, (table,), [(EVIL, EVIL, picture())])]
     text = written(tmp_path, EVIL, sections, {EVIL: EVIL}, EVIL)
@@ -178,7 +178,7 @@ def test_no_text_is_markup(tmp_path):
     assert image[1]["alt"] == EVIL and set(image[1]) == {"src", "alt", "width"}
 
 
-def test_a_report_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_write_report_is_atomic(tmp_path, monkeypatch):
     first = written(tmp_path, "first")
     assert os.stat(tmp_path / "report.html").st_mode & 0o777 == 0o666 & ~umask()
     assert "second" in written(tmp_path, "second") and "second" not in first
@@ -199,16 +199,16 @@ def umask():
     return mask
 
 
-def test_a_report_without_its_folder_is_an_error(tmp_path):
+def test_write_report_without_its_folder_raises(tmp_path):
     with pytest.raises(FileNotFoundError):
         written(tmp_path / "absent")
 
 
-def test_the_page_is_packaged():
+def test_report_template_is_packaged():
     assert importlib.resources.files("dubito.inspection").joinpath("report.html.jinja").is_file()
 
 
-def test_without_jinja_the_error_says_how_to_get_it(monkeypatch):
+def test_report_without_jinja_raises_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "dubito.inspection.report")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
@@ -238,12 +238,12 @@ def test_without_jinja_the_error_says_how_to_get_it(monkeypatch):
         (float("nan"), float("nan"), "–"),
     ],
 )
-def test_scores_are_rounded_to_what_their_errors_leave(value, se, expected):
+def test_round_to_error_examples(value, se, expected):
     assert report.round_to_error(value, se).replace("\u00a0", " ") == expected
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_rounding_loses_less_than_half_of_the_error_s_last_digit(seed):
+def test_round_to_error_loses_less_than_half_of_the_last_digit(seed):
     rng = np.random.default_rng(seed)
     for _ in range(200):
         value = rng.normal() * 10 ** rng.uniform(-3, 5)
@@ -259,14 +259,14 @@ def test_rounding_loses_less_than_half_of_the_error_s_last_digit(seed):
         assert abs(error - se) <= 0.25 * se * (1 + 1e-9)
 
 
-def test_a_scorecard_is_a_table():
+def test_scorecard_table_of_three_methods():
     rows = [
         ("<b>", {"rmse": 2.04, "rmse_se": 0.3, "coverage_90": 0.80, "mean_width_90": 1.0, "r2": 0.5, "n": 1234}),
         ("two", {"rmse": 1.96, "rmse_se": 0.3, "coverage_90": 0.95, "mean_width_90": 2.0, "n": 1234}),
         ("three", {"rmse": 9.0, "rmse_se": 0.3, "coverage_90": 0.97, "mean_width_90": 3.0, "r2": 0.7, "n": 1234}),
     ]
     table = report.scorecard_table(rows)
-    names = ("Method", "RMSE\ntarget's unit", "R²\nup to 1", "In 90 %\nshare of rows", "Width\ntarget's unit")
+    names = ("Method", "RMSE\ntarget's unit", "R²\nup to 1", "In 90 %\nfraction of rows", "Width\ntarget's unit")
     assert table.header == names
     assert [row[0] for row in table.rows] == ["<b>", "two", "three"]
     assert table.rows[1] == ("two", "2.0 ±\u00a00.3", "–", "0.950", "2.00")
@@ -277,12 +277,12 @@ def test_a_scorecard_is_a_table():
     )
 
 
-def test_one_method_is_not_the_best_of_one():
+def test_scorecard_table_of_one_method_has_no_best():
     table = report.scorecard_table([("one", {"nll": 1.0, "nll_se": 0.1})])
     assert table.best == frozenset() and "bold" not in table.caption and table.caption.startswith("Scores ±")
 
 
-def test_a_score_that_is_infinite_does_not_win():
+def test_scorecard_table_infinite_score_is_not_best():
     rows = [("one", {"nll": np.inf}), ("two", {"nll": 3.0})]
     assert report.scorecard_table(rows).best == {(1, 1)}
     assert report.scorecard_table(rows[:1] * 2).best == frozenset()
@@ -291,12 +291,12 @@ def test_a_score_that_is_infinite_does_not_win():
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        (regression(), ["± one standard", "Both curves", "intervals hold", "Held-out rows", "inner band"]),
-        (regression(targets=2), ["± one standard", "Both curves", "intervals hold"]),
+        (regression(), ["± one standard", "Both curves", "nominal coverage", "Held-out rows", "inner band"]),
+        (regression(targets=2), ["± one standard", "Both curves", "nominal coverage"]),
         (classification(), ["± one standard", "Both curves", "accuracy equals the confidence"]),
     ],
 )
-def test_a_section_on_a_data_set(tmp_path, case, expected):
+def test_data_section_contains_scores_and_plots(tmp_path, case, expected):
     predictive, y = case
     card = metrics.scorecard(predictive, y)
     x = np.arange(len(y)) if len(expected) == 5 else None
@@ -320,12 +320,12 @@ MIXED = dubito.Mixture(None, ())  # of which nothing but its kind is asked for
 BETWEEN = " ±\u00a0"
 
 
-def test_points_are_a_list(tmp_path):
+def test_report_points_are_a_list(tmp_path):
     page = Page(written(tmp_path, sections=[report.Section("Conclusions", points=("one", EVIL))]))
     assert page.texts("li") == ["one", EVIL] and page.all("script") == []
 
 
-def test_settings_are_described_by_what_is_not_the_default():
+def test_describe_settings_lists_what_is_not_the_default():
     rng = np.random.default_rng(0)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=0).fit(
         rng.normal(size=(30, 55)), rng.normal(size=30)
@@ -344,13 +344,13 @@ def test_draws_text_names_the_argument_that_would_help():
     assert text.split("\n\n")[:2] == [f"a: {error.sentence}", f"b: {error.sentence}"]
 
 
-def test_an_infinite_loss_does_not_stop_the_report():
+def test_data_section_accepts_an_infinite_loss():
     predictive, y = regression()
     cards = [("one", {"nll": np.inf}), ("two", {"nll": np.inf})]
     assert len(report.data_section("Data", cards, "one", predictive, y).pictures) == 2
 
 
-def test_a_comparison_is_a_report(tmp_path):
+def test_comparison_report_contains_scores_and_differences(tmp_path):
     x = np.linspace(-1, 1, 40)[:, None]
     models = {
         f"{epochs} epochs": dubito.BayesianRegressor(dubito.MAP(epochs=epochs), hidden=(4,), random_state=0)

@@ -1,4 +1,4 @@
-"""What ``dubito inspect`` tells of a real model, and what it adds to a divergence."""
+"""What ``dubito inspect`` reports on a real model, and what it adds to a divergence."""
 
 import re
 
@@ -18,7 +18,7 @@ def regressor():
     return dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=20), hidden=(8, 6), random_state=0).fit(x, y), x, y
 
 
-def test_a_regressor_on_its_table(regressor):
+def test_inspect_model_on_its_table(regressor):
     model, x, y = regressor
     text, found = inspect_model(model, x, y)
     assert "layer_0.w" in text and "10 × 8" in text and "noise on its product" in text
@@ -33,7 +33,7 @@ def test_a_regressor_on_its_table(regressor):
     assert f"({cost.columns:,} passes)" in text and cost.rows == 1
 
 
-def test_the_evidence_and_its_bound_are_told(regressor):
+def test_inspect_model_reports_the_evidence_or_its_bound(regressor):
     model, x, y = regressor
     rows = model.schema_.encode(x), model.scaler_.transform(y[:, None])
     bound = elbo.elbo(model.posterior_, *rows, key=jax.random.key(0), draws=1000)
@@ -46,7 +46,7 @@ def test_the_evidence_and_its_bound_are_told(regressor):
     assert f"log p(D) = {float(fitted.posterior_.log_evidence):.1f} nats" in inspect_model(fitted)[0]
 
 
-def test_without_a_table_and_without_its_target(regressor):
+def test_inspect_model_without_a_table_or_target(regressor):
     model, x, _ = regressor
     text, found = inspect_model(model, unfold="layer_1")
     assert "on 16 rows of standard normal numbers:" in text and found.value.shape == (16, 1)
@@ -62,14 +62,14 @@ def test_without_a_table_and_without_its_target(regressor):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", [dubito.MCDropout(epochs=20), dubito.Ensemble(dubito.MAP(epochs=20), 2)], ids=repr)
-def test_classifiers_of_any_method(method):
+def test_inspect_model_of_classifiers(method):
     x, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])[y]
     text, _ = inspect_model(dubito.BayesianClassifier(method, random_state=0).fit(x, names), x, names)
     assert "likelihood" in text and "rms slope" in text
 
 
-def test_the_two_networks_of_the_default_method():
+def test_inspect_model_of_a_mean_and_noise_network():
     x, y = load_diabetes(return_X_y=True)
     method = dubito.CrossFit(dubito.MAP(epochs=5), 2)
     text, found = inspect_model(dubito.BayesianRegressor(method, hidden=(8,), random_state=0).fit(x, y), x, y, "mean")
@@ -81,7 +81,7 @@ def test_the_two_networks_of_the_default_method():
 
 @pytest.mark.filterwarnings("ignore::dubito.DivergenceWarning")
 @pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
-def test_a_divergence_tells_of_the_gradients(method):
+def test_divergence_error_reports_the_gradients(method):
     x, y = load_diabetes(return_X_y=True)
     model = dubito.BayesianRegressor(method(epochs=20, learning_rate=1e30), hidden=(8,), random_state=0)
     with (
@@ -91,7 +91,7 @@ def test_a_divergence_tells_of_the_gradients(method):
         model.fit(x, y)
 
 
-def test_rows_that_cannot_be_are_refused():
+def test_inspect_model_rejects_invalid_rows():
     x, y = load_diabetes(return_X_y=True)
     counts = np.arange(len(y)) % 5
     model = dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), likelihood="poisson", random_state=0).fit(

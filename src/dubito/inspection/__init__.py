@@ -1,13 +1,14 @@
-"""Look inside: what the model computes, how training went, pictures of both.
+"""What a model computes, how its training went, and plots of both.
 
 - ``graph``: backpropagation and automatic differentiation by hand, computation graphs.
 - ``gradient_health``: sizes of values and gradients, layer by layer.
-- ``learning_curves``: under- and overfitting, read off the curves of a fit.
-- ``network_view``: what pictures read out of a trained network.
+- ``learning_curves``: under- and overfitting, diagnosed from the curves of a fit.
+- ``network_view``: what plots read from a trained network.
+- ``recorded_descent``: the path of an optimizer.
 - ``landscape``: the loss around a trained network.
-- ``summary``: what a fitted model is.
-- ``plots``: pictures on Matplotlib axes.
-- ``report``: scores, pictures and settings in one HTML file.
+- ``summary``: a description of a fitted model.
+- ``plots``: plots on Matplotlib axes.
+- ``report``: scores, plots and settings in one HTML file.
 """
 
 import lazy_loader

@@ -1,6 +1,6 @@
-"""What pictures and measures read from a trained network: its posterior, weights, hidden units and encoded rows.
+"""What plots read from a trained network: its posterior, weights, hidden units and encoded rows.
 
-``fitted`` is a posterior or a fitted estimator everywhere.
+``fitted`` is always a posterior or a fitted estimator.
 """
 
 from dataclasses import replace
@@ -14,6 +14,7 @@ from sklearn.base import is_classifier
 
 from dubito._check import DataError
 from dubito._jax.types import Params
+from dubito._values import Column, Table
 from dubito.estimators.base import BayesianEstimator
 from dubito.models.activations import ACTIVATIONS
 from dubito.models.likelihoods.by_name import target_error
@@ -28,7 +29,16 @@ from dubito.training.method import base_method
 
 
 def posterior_of(fitted: Any) -> Any:
-    """The posterior of a fitted estimator, or a posterior as it is.
+    """Return the posterior of a fitted estimator, or a posterior as it is.
+
+    Parameters
+    ----------
+    fitted : posterior or estimator
+
+    Returns
+    -------
+    Posterior
+        The posterior.
 
     Raises
     ------
@@ -42,48 +52,53 @@ def posterior_of(fitted: Any) -> Any:
 
 
 def member_of(fitted: Any, member: int | None = None) -> tuple[Any, int | None, int]:
-    """The posterior of one network.
+    """Return the posterior of one network.
 
     Parameters
     ----------
-    fitted : posterior or fitted estimator.
-    member : number from 0. None is the first member of an ensemble; otherwise all draws together, as for a sampler, whose
-        draws share their hidden units while members do not. Of a Laplace approximation it is the point.
+    fitted : posterior or estimator
+    member : int, optional
+        Counted from 0. By default the first member of an ensemble, and otherwise all draws together, as
+        for a sampler, whose draws share their hidden units while members do not.
 
     Returns
     -------
-    The posterior, its number or None, and how many members there are.
+    tuple
+        The posterior (for a Laplace approximation its point), the member's number or None, and how many
+        members there are.
     """
     posterior = posterior_of(fitted)
-    if member is None:
-        ensemble = isinstance(fitted, BayesianEstimator) and base_method(fitted.method_) is not fitted.method_
-        if not isinstance(posterior, Mixture) and not ensemble:
-            return _looked_at(posterior), None, 1
-        member = 0
-    size = len(posterior.parts) if isinstance(posterior, Mixture) else 1
-    size = len(posterior) if isinstance(posterior, Samples) else size
-    if not (isinstance(member, int) and 0 <= member < size):
-        raise ValueError(f"member counts from 0 and there are {size}; got {member!r}")
-    if isinstance(posterior, Samples):
-        alone = jax.tree.map(lambda leaf: leaf[member : member + 1], posterior.params)
-        return Samples(posterior.model, alone), member, size
-    return _looked_at(posterior.parts[member] if isinstance(posterior, Mixture) else posterior), member, size
-
-
-def _looked_at(posterior):
-    return posterior if not isinstance(posterior, Posterior) or posterior.point is None else posterior.point
+    is_ensemble = isinstance(fitted, BayesianEstimator) and base_method(fitted.method_) is not fitted.method_
+    size = 1
+    if member is None and not is_ensemble and not isinstance(posterior, Mixture):
+        number = None
+    else:
+        number = 0 if member is None else member
+        if isinstance(posterior, Mixture | Samples):
+            size = len(posterior.parts) if isinstance(posterior, Mixture) else len(posterior)
+        if not (isinstance(number, int) and 0 <= number < size):
+            raise ValueError(f"member counts from 0 and there are {size}; got {number!r}")
+        if isinstance(posterior, Samples):
+            alone = jax.tree.map(lambda leaf: leaf[number : number + 1], posterior.params)
+            posterior = Samples(posterior.model, alone)
+        elif isinstance(posterior, Mixture):
+            posterior = posterior.parts[number]
+    has_point = isinstance(posterior, Posterior) and posterior.point is not None
+    return posterior.point if has_point else posterior, number, size
 
 
 def parameter_moments(posterior: Any) -> tuple[Params, Params | None]:
-    """Mean and standard deviation of every parameter.
+    """Return mean and standard deviation of every parameter.
 
     Parameters
     ----------
-    posterior : one of a single network. Dropout's weights are points; its uncertainty is in its masks.
+    posterior : Posterior
+        Of a single network. The weights of dropout are points; its uncertainty is in its masks.
 
     Returns
     -------
-    Trees like the model's parameters; None as the standard deviation of a point.
+    tuple of pytree
+        Like the model's parameters; None as the standard deviation of a point.
 
     Raises
     ------
@@ -92,57 +107,78 @@ def parameter_moments(posterior: Any) -> tuple[Params, Params | None]:
     """
     if isinstance(posterior, DiagonalNormal):
         return posterior.mean, posterior.scale
-    if isinstance(posterior, Samples):
-        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), posterior.params)
-        several = len(posterior) > 1
-        return mean, jax.tree.map(lambda a: jnp.std(a, axis=0, ddof=1), posterior.params) if several else None
     if isinstance(posterior, DropoutPosterior):
         return posterior.params, None
+    if isinstance(posterior, Samples):
+        mean = jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), posterior.params)
+        if len(posterior) == 1:
+            return mean, None
+        return mean, jax.tree.map(lambda leaf: jnp.std(leaf, axis=0, ddof=1), posterior.params)
     raise ValueError(
         f"the moments of a {type(posterior).__name__} are not known in closed form: draw from it, "
-        "dubito.Samples(posterior.model, posterior.sample(key, 200)), or give one of its parts"
+        "dubito.Samples(posterior.model, posterior.sample(key, 200)), or choose one of its parts"
     )
 
 
 def point_params(fitted: Any, member: int | None = None) -> Params:
-    """One set of parameters to look at: a point estimate, a posterior mean, or dropout's weights without masks.
+    """Return a point estimate, a posterior mean, or dropout's weights without masks.
 
     Parameters
     ----------
-    fitted, member : as for ``member_of``.
+    fitted, member
+        As for ``member_of``.
+
+    Returns
+    -------
+    pytree
+        Like the model's parameters.
     """
     return parameter_moments(member_of(fitted, member)[0])[0]
 
 
 def mean_network(network: Any, params: Params) -> tuple[MLP, Params]:
-    """The multilayer perceptron that predicts the mean, and its parameters.
+    """Return the multilayer perceptron that predicts the mean, and its parameters.
 
     Parameters
     ----------
-    network : the model's, which may have a noise network beside the mean's.
-    params : the network's.
+    network : Network
+        The model's, which may have a noise network beside the mean's.
+    params : pytree
+        The network's parameters.
+
+    Returns
+    -------
+    tuple
+        The multilayer perceptron and its parameters.
 
     Raises
     ------
     ValueError
-        For a network that is no multilayer perceptron.
+        For a network that is not a multilayer perceptron.
     """
     if isinstance(network, MLP):
         return network, params
     if isinstance(network, MeanAndNoiseNetwork):
         return mean_network(network.mean, params["mean"])
-    raise ValueError(f"this reads layers of multilayer perceptrons, as dubito.mlp makes them; got {network!r}")
+    raise ValueError(f"only layers of multilayer perceptrons, as from dubito.mlp, can be read; got {network!r}")
 
 
 def hidden_activations(
     network: Any, params: Params, x: Float[np.ndarray, "rows inputs"]
 ) -> list[Float[jax.Array, "rows units"]]:
-    """The activations of each hidden layer.
+    """Compute the activations of each hidden layer.
 
     Parameters
     ----------
-    network, params : as for ``mean_network``.
-    x : encoded rows.
+    network, params
+        As for ``mean_network``.
+    x : array
+        Encoded rows.
+
+    Returns
+    -------
+    list of array
+        (rows, units) for each layer.
     """
     network, params = mean_network(network, params)
     name = network.activation
@@ -151,38 +187,40 @@ def hidden_activations(
     return [function(part.apply(params, x)) for part in below]
 
 
-def unit_correlation(fitted: Any, X: Any, *, member: int | None = None) -> Float[np.ndarray, "layers"]:
-    """The mean absolute correlation between pairs of hidden units, for each hidden layer.
+def unit_correlation(fitted: Any, X: Table, *, member: int | None = None) -> Float[np.ndarray, "layers"]:
+    """Compute the mean absolute correlation between pairs of hidden units, for each hidden layer.
 
-    1 means that all units are redundant; over independent rows unrelated units show about √(2/(πn)). Dropout's is that of
-    its weights without masks: lower than without dropout where units start alike or a prior holds them together, but higher
-    after maximum likelihood (measured in the tests), since each unit must then carry what masked units cannot.
+    1 means that all units are redundant; over independent rows unrelated units show about
+    √(2/(πn)). For dropout it is that of the weights without masks: lower than without dropout where
+    units start alike or a prior holds them together, but higher after maximum likelihood (measured
+    in the tests), since each unit must then carry what masked units cannot.
 
     Parameters
     ----------
-    fitted, member : as for ``member_of``.
-    X : table of a fitted estimator, or encoded rows (n, D) of a posterior; at least 3 rows.
+    fitted, member
+        As for ``member_of``.
+    X : table
+        Of a fitted estimator, or encoded rows (n, D) of a posterior; at least 3 rows.
 
     Returns
     -------
-    (layers,); units that never change are left out, and nan stands where fewer than two are left.
+    array
+        (layers,); units that never change are left out, and nan stands where fewer than two are left.
+
+    Raises
+    ------
+    ValueError
+        For fewer than 3 rows.
     """
     posterior = member_of(fitted, member)[0]
-    x = X if fitted is posterior_of(fitted) else encode_rows(fitted, X)
-    x = np.asarray(x, np.float32)
+    x = np.asarray(encode_rows(fitted, X) if isinstance(fitted, BayesianEstimator) else X, np.float32)
     if x.ndim != 2 or len(x) < 3:
         raise ValueError(f"a correlation needs at least 3 rows, (n, D); got shape {x.shape}")
-    return np.array(
-        [_mean_correlation(layer) for layer in hidden_activations(posterior.model.network, _network(posterior), x)]
-    )
+    layers = hidden_activations(posterior.model.network, parameter_moments(posterior)[0]["network"], x)
+    return np.array([_mean_correlation(np.asarray(layer, float)) for layer in layers])
 
 
-def _network(posterior):
-    return parameter_moments(posterior)[0]["network"]
-
-
-def _mean_correlation(values):
-    values = np.asarray(values, float)
+def _mean_correlation(values: Float[np.ndarray, "rows units"]) -> float:
     deviation = values.std(axis=0)
     values = values[:, deviation > 1e-6 * max(deviation.max(), 1e-300)]
     count = values.shape[1]
@@ -192,18 +230,22 @@ def _mean_correlation(values):
     return (size.sum() - np.trace(size)) / (count * (count - 1))
 
 
-def encode_rows(estimator: Any, X: Any, y: Any = None) -> Any:
-    """Rows as the network of a fitted estimator sees them.
+def encode_rows(estimator: Any, X: Table, y: Column | None = None) -> Any:
+    """Encode rows as the network of a fitted estimator receives them.
 
     Parameters
     ----------
-    estimator : fitted estimator.
-    X : table (rows, columns).
-    y : target (rows,) or (rows, targets), or None.
+    estimator : BayesianEstimator
+        A fitted estimator.
+    X : table
+        (rows, columns).
+    y : column, optional
+        The target (rows,) or (rows, targets).
 
     Returns
     -------
-    x (rows, width), or (x, y) with standardized targets or indices of classes.
+    array or tuple
+        x (rows, width), or (x, y) with standardized targets or indices of classes.
 
     Raises
     ------
@@ -212,7 +254,7 @@ def encode_rows(estimator: Any, X: Any, y: Any = None) -> Any:
     """
     x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)
     if len(x) == 0:
-        raise DataError("The table has no rows; give at least one.")
+        raise DataError("The table has no rows.", "Give at least one.")
     if y is None:
         return x
     if is_classifier(estimator):

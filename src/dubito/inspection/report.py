@@ -1,4 +1,4 @@
-"""A report: scores, pictures, settings, seed and versions in one self-contained HTML file."""
+"""A report: scores, plots, settings, seed and versions in one self-contained HTML file."""
 
 import base64
 import datetime
@@ -8,9 +8,9 @@ import io
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import interpret_scorecard, join_names
 from dubito.inspection.plots import predictions
-from dubito.inspection.plots.predictions import Figure
+from dubito.inspection.plots.style import Axes, Figure
 
 try:
     import jinja2
@@ -30,13 +30,14 @@ except ImportError as error:
     raise ImportError("dubito.report fills a page with jinja2: pip install 'dubito[plot]'") from error
 
 PACKAGES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
+Cards: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]  # methods' names and their ``metrics.scorecard``s
 DPI = 200  # twice what a figure is laid out for, so that pictures stay sharp on dense screens and on paper
-BETWEEN = " ±\u00a0"  # a narrow column breaks the line before it, not after
+PLUS_MINUS = " ±\u00a0"  # a narrow column breaks the line before it, not after
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 LOSS = "Both curves high: underfitting. Validation loss rising while training loss falls: overfitting."
 RELIABILITY = "On the diagonal the accuracy equals the confidence; below it the classifier is overconfident."
-COVERAGE = "On the diagonal intervals hold as many rows as they promise; below it they are too narrow."
+COVERAGE = "On the diagonal intervals have their nominal coverage; below it they are too narrow."
 ACTUAL = "Held-out rows, each with its 90 % interval."
 BANDS = "The inner band is epistemic uncertainty, which more data would reduce; the outer one adds the noise."
 
@@ -45,12 +46,16 @@ BANDS = "The inner band is epistemic uncertainty, which more data would reduce; 
 class Table:
     """A table of texts.
 
-    Parameters
+    Attributes
     ----------
-    caption : text above the table.
-    header : names of the columns; the first line of each is strong.
-    rows : tuples of cells.
-    best : (row, column) pairs to emphasize.
+    caption : str
+        Text below the table.
+    header : tuple of str
+        Names of the columns; the first line of each is bold.
+    rows : tuple of tuple
+        The cells.
+    best : frozenset of tuple
+        (row, column) pairs to emphasize.
     """
 
     caption: str
@@ -63,13 +68,16 @@ class Table:
 class Section:
     """A section of a report.
 
-    Parameters
+    Attributes
     ----------
-    title : heading.
-    text : paragraphs separated by empty lines.
-    tables : below the text.
-    pictures : (caption, alternative text, a Matplotlib figure or the bytes of ``figure_png``).
-    points : items of a list below the text.
+    title, text : str
+        The heading, and paragraphs separated by empty lines.
+    tables : tuple of Table
+        Below the text.
+    pictures : tuple of tuple
+        (caption, alternative text, a Matplotlib figure or the bytes of ``figure_png``).
+    points : tuple of str
+        Items of a list below the text.
     """
 
     title: str
@@ -82,30 +90,35 @@ class Section:
 def write_report(
     path: str | Path, title: str, sections: Sequence[Section], *, settings: Mapping[str, Any], seed: Any
 ) -> None:
-    """Write a report, whole or not at all. The page loads nothing, and no text is interpreted as markup.
+    """Write a report atomically; the page loads nothing and interprets no text as markup.
 
     Parameters
     ----------
-    path : .html file.
-    title : heading.
-    sections : in order.
-    settings, seed : shown below the sections, with the versions of the libraries.
+    path, title : path-like, str
+        An .html file, and its heading.
+    sections : sequence of Section
+        In order.
+    settings, seed : mapping, object
+        Shown below the sections, with the versions of the libraries.
 
     Raises
     ------
     OSError
         If the file cannot be written.
     """
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    strict = {"autoescape": True, "undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     source = importlib.resources.files("dubito.inspection").joinpath("report.html.jinja").read_text("utf-8")
-    shown = [{**vars(section), "pictures": [_inline(*one) for one in section.pictures]} for section in sections]
-    page = environment.from_string(source).render(
-        title=title,
-        date=datetime.date.today().isoformat(),
-        sections=shown,
-        facts=[("Settings", {**settings, "seed": seed}), ("Versions", versions())],
+    page = (
+        jinja2.Environment(**strict)
+        .from_string(source)
+        .render(
+            title=title,
+            date=datetime.date.today().isoformat(),
+            sections=[
+                vars(section) | {"pictures": [_inline(*one) for one in section.pictures]} for section in sections
+            ],
+            facts=[("Settings", {**settings, "seed": seed}), ("Versions", versions())],
+        )
     )
     with write_atomically(path) as file:
         file.write(page.encode())
@@ -113,7 +126,7 @@ def write_report(
 
 def data_section(
     title: str,
-    cards: Sequence[tuple[str, Mapping[str, Any]]],
+    cards: Cards,
     name: str,
     predictive: Any,
     y: ArrayLike,
@@ -123,51 +136,68 @@ def data_section(
     history: Sequence[np.ndarray] | None = None,
     posterior: Any = None,
 ) -> Section:
-    """A section on one data set: the scores of all methods, their interpretation for one, and pictures of it.
+    """Describe one data set: the scores of all methods, and an interpretation and plots of one.
 
     Parameters
     ----------
-    title, text : heading and first paragraphs.
-    cards : pairs of a method's name and its ``metrics.scorecard``.
-    name : the method that the pictures show.
-    predictive, y : its predictive distribution of held-out rows, and their targets.
-    x : (n,), the only input; adds the bands.
-    history : adds the loss curves.
-    posterior : adds whether its draws were enough.
+    title, text : str
+        The heading and the first paragraphs.
+    cards : sequence of tuple
+        Pairs of a method's name and its ``metrics.scorecard``.
+    name, predictive, y : str, Predictive, array
+        The method that the plots show, its predictive distribution of held-out rows, and their targets.
+    x : array, optional
+        The only input (n,); adds the bands.
+    history : sequence of array, optional
+        Adds the loss curves.
+    posterior : Posterior, optional
+        Adds whether its draws were enough.
+
+    Returns
+    -------
+    Section
+        The section.
     """
     read = interpret_scorecard(metrics.scorecard(predictive, y), discrete=predictive.discrete)
     paragraphs = [text, f"{name}: {read}" if read else ""]
     if posterior is not None:
         paragraphs.append(draws_text([(name, monte_carlo(predictive, posterior, y))]))
-    drawn = []
-    if history is not None:
-        alt = "Training and validation loss by epoch"
-        drawn.append((LOSS, alt, predictions.loss_curves(history)))
-    if predictive.task == "classification":
-        alt = "Accuracy against confidence, with a diagonal where both agree"
-        drawn.append((RELIABILITY, alt, predictions.reliability(predictive, y)))
-    else:
-        alt = "Share of held-out rows inside central intervals against their probability, with a diagonal where both agree"
-        drawn.append((COVERAGE, alt, predictions.interval_coverage(predictive, y)))
-        if predictive.columns == 1:
-            alt = "Predicted means with 90 % intervals against actual values, with a diagonal where both agree"
-            drawn.append((ACTUAL, alt, predictions.predicted_against_actual(predictive, y)))
-        if x is not None:
-            alt = "Predicted mean with its epistemic and its whole 90 % band over the input, and the data as dots"
-            drawn.append((BANDS, alt, predictions.bands(x, predictive, x_train=x, y_train=y)))
-    pictures = [(f"{name}. {caption}", f"{alt}: {name}", ax.figure) for caption, alt, ax in drawn]
+    pictures: list[tuple[str, str, Any]] = []
+
+    def add(caption: str, alt: str, ax: Axes) -> None:
+        pictures.append((f"{name}. {caption}", f"{alt}: {name}", ax.figure))
+
     if len(cards) > 1 and any(math.isfinite(card["nll"]) for _, card in cards):
-        pictures.insert(0, _scores_picture(cards, "nll"))
+        pictures.append(_scores_picture(cards, "nll"))
+    if history is not None:
+        add(LOSS, "Training and validation loss by epoch", predictions.loss_curves(history))
+    if predictive.task == "classification":
+        add(RELIABILITY, "Accuracy against confidence, with the diagonal", predictions.reliability(predictive, y))
+    else:
+        alt = "Coverage of central intervals against their probability, with the diagonal"
+        add(COVERAGE, alt, predictions.interval_coverage(predictive, y))
+        if predictive.columns == 1:
+            alt = "Predicted means with 90 % intervals against actual values, with the diagonal"
+            add(ACTUAL, alt, predictions.predicted_against_actual(predictive, y))
+        if x is not None:
+            alt = "Predicted mean with its epistemic and total 90 % bands over the input, and the data as dots"
+            add(BANDS, alt, predictions.bands(x, predictive, x_train=x, y_train=y))
     return Section(title, "\n\n".join(filter(None, paragraphs)), (scorecard_table(cards),), tuple(pictures))
 
 
-def draws_text(unsure: Sequence[tuple]) -> str:
-    """Paragraphs on whether draws are enough.
+def draws_text(unsure: Sequence[tuple[Any, ...]]) -> str:
+    """Describe whether draws are enough.
 
     Parameters
     ----------
-    unsure : tuples of a name, a ``diagnostics`` Monte Carlo error and, optionally, the setting that would make it small
+    unsure : sequence of tuple
+        A name, a ``diagnostics`` Monte Carlo error and, optionally, the setting that would make it small
         enough.
+
+    Returns
+    -------
+    str
+        Paragraphs.
     """
     parts = []
     for name, error, *setting in unsure:
@@ -183,52 +213,62 @@ def comparison_report(
 
     Parameters
     ----------
-    path, title, settings, seed : as for ``write_report``.
-    rows : of ``cross_validation.compare``, the best first.
+    path, title, settings, seed
+        As for ``write_report``.
+    rows : sequence of CrossValidationResult
+        From ``cross_validation.compare``, the best first.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     cards = [(row.name, row.to_dict()) for row in rows]
     table = scorecard_table(cards)
     gaps = ["–", *[round_to_error(row.difference.value, row.difference.se) for row in rows[1:]]]
-    lines = [
-        (*line, gap, round_to_error(row.seconds, math.nan))
-        for line, gap, row in zip(table.rows, gaps, rows, strict=True)
-    ]
+    times = [round_to_error(row.seconds, math.nan) for row in rows]
     table = replace(
         table,
         caption=f"{table.caption} Δ NLL: difference to the best method, paired by rows.",
         header=(*table.header, "Δ NLL\nnats per row", "Time\nseconds per fit"),
-        rows=tuple(lines),
+        rows=tuple((*line, *more) for line, *more in zip(table.rows, gaps, times, strict=True)),
     )
     shown = [
         key for key in ("nll", "coverage_90", "accuracy") if any(math.isfinite(c.get(key, math.nan)) for _, c in cards)
     ]
     read = interpretation(rows)
-    first = [Section("Conclusions", read)] if read else []
-    scores = Section("Held-out scores", "", (table,), tuple(_scores_picture(cards, key) for key in shown))
-    text = draws_text([(row.name, row.unsure, row.setting) for row in rows if row.unsure.kind != "point"])
-    draws = [Section("Are the draws enough?", text)] if text else []
-    write_report(path, title, [*first, scores, *draws], settings=settings, seed=seed)
+    draws = draws_text([(row.name, row.unsure, row.setting) for row in rows if row.unsure.kind != "point"])
+    sections = [
+        *([Section("Conclusions", read)] if read else []),
+        Section("Held-out scores", "", (table,), tuple(_scores_picture(cards, key) for key in shown)),
+        *([Section("Are the draws enough?", draws)] if draws else []),
+    ]
+    write_report(path, title, sections, settings=settings, seed=seed)
 
 
-def _scores_picture(cards, key):
+def _scores_picture(cards: Cards, key: str) -> tuple[str, str, Figure]:
     """(caption, alternative text, figure) of one score of all methods."""
-    name = predictions.SCORES[key][1]
+    name, methods = predictions.SCORES[key][1], join_names([name for name, _ in cards])
     caption = f"{name[0].upper()}{name[1:]} of each method, ± one standard error."
-    return (
-        caption,
-        f"A dot and an error bar per method: {name} of {join_names([name for name, _ in cards])}",
-        predictions.comparison(cards, key).figure,
-    )
+    figure: Any = predictions.comparison(cards, key).figure
+    return caption, f"A dot and an error bar per method: {name} of {methods}", figure
 
 
-def scorecard_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
-    """A table of scores ± standard errors, rounded to the digits that the errors leave.
+def scorecard_table(rows: Cards) -> Table:
+    """Tabulate scores ± standard errors, rounded to the digits that the errors leave.
 
-    Best are the scores that round to the best one; of coverages, those nearest to the nominal one.
+    The best scores are those that round to the best one, which is the nearest to a nominal
+    coverage.
 
     Parameters
     ----------
-    rows : pairs of a method's name and its ``metrics.scorecard``.
+    rows : sequence of tuple
+        Pairs of a method's name and its ``metrics.scorecard``.
+
+    Returns
+    -------
+    Table
+        One row per method.
     """
     keys = [key for key in predictions.SCORES if any(key in card for _, card in rows)]
     lines = [
@@ -238,31 +278,37 @@ def scorecard_table(rows: Sequence[tuple[str, Mapping[str, Any]]]) -> Table:
     best = {(row, 1 + column) for column, key in enumerate(keys) for row in _best(rows, key)}
     counts = {card.get("n") for _, card in rows} - {None}
     number = f"{counts.pop():,} rows. " if len(counts) == 1 else ""
-    names = "; ".join(f"{short}: {name}" for short, name, _, _ in (predictions.SCORES[key] for key in keys))
+    names = "; ".join("{}: {}".format(*predictions.SCORES[key][:2]) for key in keys)
     caption = f"{number}Scores ± one standard error over rows{', the best in bold' if best else ''}. {names}."
     header = ("Method", *["\n".join(predictions.SCORES[key][:3:2]) for key in keys])
     return Table(caption.replace(" %", "\u00a0%"), header, tuple(lines), frozenset(best))
 
 
-def _best(rows, key):
+def _best(rows: Cards, key: str) -> list[int]:
     """The rows whose score rounds to the best one's."""
     values = np.array([card.get(key, np.nan) for _, card in rows], float)
-    wish = predictions.SCORES[key][3]
-    if wish is None or len(rows) < 2 or not np.any(np.isfinite(values)):
+    best = predictions.SCORES[key][3]
+    if best is None or len(rows) < 2 or not np.any(np.isfinite(values)):
         return []
-    loss = values if wish == "low" else -values if wish == "high" else np.abs(values - wish)
+    loss = values if best == "low" else -values if best == "high" else np.abs(values - best)
     winner = int(np.nanargmin(loss))
     places = _decimals(values[winner], rows[winner][1].get(f"{key}_se", np.nan))
     return np.flatnonzero(np.round(values, places) == np.round(values[winner], places)).tolist()
 
 
 def round_to_error(value: float, se: float) -> str:
-    """The text of ``value ± se``.
+    """Format ``value ± se``.
 
     Parameters
     ----------
-    value : a number; – stands for nan.
-    se : its standard error, which leaves the digits that are shown; three significant ones if it is not finite.
+    value, se : float
+        A number, or nan, and its standard error, which determines the number of digits; three
+        significant ones if it is not finite.
+
+    Returns
+    -------
+    str
+        The text.
     """
     if not math.isfinite(value):
         return "–" if math.isnan(value) else "∞" if value > 0 else "−∞"
@@ -270,16 +316,14 @@ def round_to_error(value: float, se: float) -> str:
     numbers = [value, se] if math.isfinite(se) else [value]
     power = math.floor(math.log10(max(map(abs, numbers)) or 1))
     if places <= 5 and power <= 6:
-        return BETWEEN.join(f"{round(one, places) + 0.0:,.{max(places, 0)}f}" for one in numbers)
+        return PLUS_MINUS.join(f"{round(one, places) + 0.0:,.{max(places, 0)}f}" for one in numbers)
     texts = [f"{one / 10.0**power:.{max(places + power, 0)}f}" for one in numbers]
-    return f"({BETWEEN.join(texts)})·10{str(power).translate(RAISED)}"
+    return f"({PLUS_MINUS.join(texts)})·10{str(power).translate(RAISED)}"
 
 
-def _decimals(value, se):
-    """Decimal places that a standard error leaves: one significant digit of it, two where it begins with 1.
-
-    At most five significant digits of the value: an error smaller than that is float32's.
-    """
+def _decimals(value: float, se: float) -> int:
+    """Decimal places for one significant digit of a standard error, two where it begins with 1."""
+    # At most five significant digits of the value: an error smaller than that is float32's.
     most = 4 - math.floor(math.log10(abs(value))) if math.isfinite(value) and value else 4
     if not (math.isfinite(se) and se > 0):
         return most - 2
@@ -288,22 +332,27 @@ def _decimals(value, se):
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries, of Python, and the kind of machine.
+    """Versions of the libraries and of Python, and the kind of machine.
 
     Returns
     -------
-    Versions by name, without paths or host names.
+    dict
+        Versions by name, without paths or host names.
     """
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return found | {"Python": platform.python_version(), "machine": platform.machine()}
 
 
 def figure_png(figure: Figure) -> bytes:
-    """A figure as a PNG with twice the pixels of its layout.
+    """Render a figure as a PNG with twice the pixels of its layout.
 
     Parameters
     ----------
-    figure : a Matplotlib figure.
+    figure : Figure
+
+    Returns
+    -------
+    bytes
     """
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
@@ -311,35 +360,40 @@ def figure_png(figure: Figure) -> bytes:
 
 
 def describe_settings(value: Any) -> str:
-    """The settings of a fitted estimator or a dataclass that differ from their defaults, as a short text.
+    """Describe the settings of a fitted estimator or a dataclass that differ from their defaults.
 
     Parameters
     ----------
-    value : fitted estimator, dataclass, or anything with a ``repr``.
+    value : object
+        A fitted estimator, a dataclass, or anything with a ``repr``.
+
+    Returns
+    -------
+    str
+        A short text.
     """
     if isinstance(value, BayesianEstimator):
         model = value.posterior_.model
-        calibrated = [] if value.calibration_ is None else [f"calibrated: {type(value.calibration_).__name__}"]
-        return "; ".join(
-            [*map(describe_settings, (value.method_, model.network, model.likelihood, model.prior)), *calibrated]
-        )
+        texts = [describe_settings(part) for part in (value.method_, model.network, model.likelihood, model.prior)]
+        calibration = value.calibration_
+        return "; ".join([*texts, *([] if calibration is None else [f"calibrated: {type(calibration).__name__}"])])
     if not is_dataclass(value):
         return repr(value)
     own = vars(value)
-    given = [(one.name, own[one.name]) for one in fields(value) if _differs(own[one.name], one)]
+    given = [(field.name, own[field.name]) for field in fields(value) if _differs(own[field.name], field)]
     return f"{type(value).__name__}({', '.join(f'{name}={_short(name, one)}' for name, one in given)})"
 
 
-def _differs(value, field):
+def _differs(value: Any, field: Field[Any]) -> bool:
     return field.default is MISSING or type(value) is not type(field.default) or value != field.default
 
 
-def _short(name, value):
+def _short(name: str, value: Any) -> str:
     return f"{len(value)} columns" if name == "numeric" and isinstance(value, tuple) else describe_settings(value)
 
 
-def _inline(caption, alt, picture):
+def _inline(caption: str, alt: str, picture: Figure | bytes) -> tuple[str, str, str, int]:
     """(caption, alternative text, data URL of a PNG, width in CSS pixels)."""
     picture = picture if isinstance(picture, bytes) else figure_png(picture)
-    width = int.from_bytes(picture[16:20], "big")  # where the PNG format puts it
+    width = int.from_bytes(picture[16:20], "big")  # where the PNG format has it
     return caption, alt, "data:image/png;base64," + base64.b64encode(picture).decode(), width // 2

@@ -30,7 +30,7 @@ def criterion(weights, x, y):
     return 0.5 * jnp.mean(jnp.sum((y - output) ** 2, axis=1))
 
 
-def test_the_gradients_are_those_of_automatic_differentiation():
+def test_gradient_equals_automatic_differentiation():
     v, w, x, y = problem()
     with jax.enable_x64(True):
         value, exact = jax.value_and_grad(criterion)((jnp.asarray(v), jnp.asarray(w)), jnp.asarray(x), jnp.asarray(y))
@@ -42,7 +42,7 @@ def test_the_gradients_are_those_of_automatic_differentiation():
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
 
 
-def test_each_term_is_its_equation():
+def test_each_term_equals_its_equation():
     """By loops over the indices."""
     v, w, x, y = problem(seed=1)
     found = backprop.terms(v, w, x, y)
@@ -81,16 +81,16 @@ def test_each_term_is_its_equation():
 
 
 @pytest.mark.parametrize("name", ["v", "w", "x", "y"])
-def test_shapes_that_do_not_fit_are_refused(name):
+def test_terms_reject_mismatched_shapes(name):
     given = dict(zip("vwxy", problem(), strict=True))
     for wrong in (given[name][:-1], given[name][0]):
-        with pytest.raises(ValueError, match=r"v is \(M, K\), w \(N, M\)"):
+        with pytest.raises(ValueError, match=r"v must be \(M, K\), w \(N, M\)"):
             backprop.terms(**{**given, name: wrong})
     with pytest.raises(ValueError, match=r"B of at least 1"):
         backprop.gradient(given["v"], given["w"], given["x"][:0], given["y"][:0])
 
 
-def test_it_learns_xor_along_the_path_of_jaxs_gradients():
+def test_step_learns_xor_along_the_path_of_jax_gradients():
     rng = np.random.default_rng(0)
     start = rng.normal(size=(4, 1)), rng.normal(size=(3, 4))
     rate, steps, compared = 5.0, 4000, 200
@@ -136,7 +136,7 @@ def test_no_line_separates_xor():
 
 
 @pytest.mark.parametrize("activation", ["identity", "sigmoid"])
-def test_layers_need_a_bend_to_learn_xor(activation, key):
+def test_two_layers_learn_xor_only_with_a_nonlinearity(activation, key):
     """Without one, two layers stay at the line's ½·¼; with one they fit."""
     model = dubito.Model(dubito.mlp(2, (8,), 1, activation), dubito.Gaussian(precision=1.0))
     method = dubito.MaximumLikelihood(epochs=2000, batch_size=None, learning_rate=0.05)

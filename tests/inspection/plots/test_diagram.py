@@ -1,4 +1,4 @@
-"""The picture of a network against the weights it is of."""
+"""The diagram of a network against its weights."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import dubito
-from dubito.inspection.plots import predictions
+from dubito.inspection.plots import style
 from dubito.inspection.plots.diagram import network_diagram
 
 MODEL = dubito.Model(dubito.mlp(3, (4,)), dubito.Gaussian())
@@ -50,7 +50,7 @@ def labels(ax):
         ([50, 50, 50, 51], [10, 10, 10, 10], 4),
     ],
 )
-def test_a_network_is_circles_and_lines(sizes, circles, dotted):
+def test_diagram_of_sizes_has_a_circle_per_unit_and_a_line_per_weight(sizes, circles, dotted):
     ax = network_diagram(sizes)
     assert len(ax.patches) == sum(circles)
     (weights,) = ax.collections
@@ -65,7 +65,7 @@ def test_a_network_is_circles_and_lines(sizes, circles, dotted):
     assert max(ax.figure.get_size_inches()) < 14
 
 
-def test_lines_have_the_sign_the_size_and_the_certainty_of_their_weights():
+def test_diagram_lines_show_sign_size_and_certainty_of_weights():
     posterior = normals()
     ax = network_diagram(posterior)
     drawn, units = lines(ax), columns(ax)
@@ -76,14 +76,14 @@ def test_lines_have_the_sign_the_size_and_the_certainty_of_their_weights():
         for (i, j), value in np.ndenumerate(w):
             width, color = drawn[units[layer][i], units[layer + 1][j]]
             assert width == pytest.approx(3 * abs(value) / largest, rel=1e-6)
-            assert matplotlib.colors.to_hex(color) == (predictions.BLUE if value > 0 else predictions.RED).lower()
+            assert matplotlib.colors.to_hex(color) == (style.BLUE if value > 0 else style.RED).lower()
             right = stats.norm.cdf(abs(value) / 0.5)
             assert color[3] == pytest.approx(max(right - (1 - right), 0.06), rel=1e-5)
     point = network_diagram(dubito.Samples(MODEL, jax.tree.map(lambda leaf: leaf[None], posterior.mean)))
     assert {color[3] for _, color in lines(point).values()} == {1.0}
 
 
-def test_of_many_draws_it_is_their_mean_and_spread_and_of_members_one():
+def test_diagram_shows_moments_of_draws_and_one_member_of_an_ensemble():
     params = normals().sample(jax.random.key(1), 40)
     ax = network_diagram(dubito.Samples(MODEL, params))
     w = np.asarray(params["network"]["layer_1"]["w"], float)[:, 2, 0]
@@ -101,7 +101,7 @@ def test_of_many_draws_it_is_their_mean_and_spread_and_of_members_one():
         network_diagram(three, member=3)
 
 
-def test_dropped_units_of_a_draw_are_struck_out():
+def test_diagram_of_a_draw_crosses_out_dropped_units():
     params = dubito.Model(dubito.mlp(3, (9, 6)), dubito.Gaussian()).init(jax.random.key(0))
     rates = jax.tree.map(lambda leaf: None, params["network"])
     for layer, rate in (("layer_0", 0.3), ("layer_1", 0.5), ("layer_2", 0.5)):
@@ -120,7 +120,7 @@ def test_dropped_units_of_a_draw_are_struck_out():
     assert len(lines(network_diagram(posterior))) == 3 * 9 + 9 * 6 + 6
 
 
-def test_exact_zeros_are_not_drawn_and_are_counted():
+def test_diagram_counts_exact_zeros_and_does_not_draw_them():
     params = MODEL.init(jax.random.key(0))
     params["network"]["layer_0"]["w"] = params["network"]["layer_0"]["w"].at[0].set(0)
     ax = network_diagram(dubito.Samples(MODEL, jax.tree.map(lambda leaf: leaf[None], params)))
@@ -128,7 +128,7 @@ def test_exact_zeros_are_not_drawn_and_are_counted():
     assert ax.get_legend().get_title().get_text() == "25 % of the weights exactly 0, not drawn"
 
 
-def test_waves_are_joined_to_their_columns():
+def test_diagram_joins_periodic_features_to_their_columns():
     model = dubito.Model(dubito.mlp(3, (4,), periodic=2, numeric=(0, 2)), dubito.Gaussian())
     params = jax.tree.map(lambda leaf: leaf[None], model.init(jax.random.key(0)))
     ax = network_diagram(dubito.Samples(model, params))
@@ -141,7 +141,7 @@ def test_waves_are_joined_to_their_columns():
     assert len(weights.get_segments()) == 9 * 4 + 4
 
 
-def test_an_estimator_s_network_has_its_columns_names():
+def test_diagram_of_an_estimator_names_its_columns():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"age": rng.normal(size=60), "sex": rng.choice(["f", "m"], 60)})
     method = dubito.CrossFit(dubito.MAP(epochs=2), 2)
@@ -152,10 +152,10 @@ def test_an_estimator_s_network_has_its_columns_names():
     assert ax.get_legend().get_title().get_text() == "member 1 of 2"
 
 
-def test_what_is_no_layered_network_is_refused():
+def test_diagram_rejects_networks_without_layers():
     with pytest.raises(ValueError, match="at least two layers"):
         network_diagram([3])
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="need a fitted network"):
         network_diagram([3, 1], member=0)
     with pytest.raises(ValueError, match="expected a posterior or a fitted estimator, got str"):
         network_diagram("model")

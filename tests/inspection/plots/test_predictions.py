@@ -1,4 +1,4 @@
-"""What the pictures show against scipy, scikit-learn and definitions; and that they leave nothing behind."""
+"""Plots of predictive distributions against SciPy, scikit-learn and definitions."""
 
 import importlib
 import subprocess
@@ -27,7 +27,7 @@ def gaussians(means, scales, shift=0.0, scale=1.0):
 
 
 def regression(n=60, targets=1, draws=5):
-    """A predictive in units of its own, and y."""
+    """A predictive with shift and scale, and y."""
     rng = np.random.default_rng(0)
     means, scales = rng.normal(size=(draws, n, targets)), rng.uniform(0.2, 1.5, (draws, n, targets))
     predictive = gaussians(means, scales, shift=5.0, scale=3.0)
@@ -86,13 +86,13 @@ def shade(ax, label):
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_the_given_axes_come_back(name):
+def test_plot_returns_the_given_axes(name):
     ax = Figure().add_subplot()
     assert PICTURES[name](ax) is ax
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_nothing_is_left_behind(name):
+def test_plot_changes_no_settings_and_opens_no_figure(name):
     before = dict(matplotlib.rcParams)
     figure = PICTURES[name](None).figure
     figure.canvas.draw()
@@ -102,14 +102,14 @@ def test_nothing_is_left_behind(name):
     assert pyplot is None or pyplot.get_fignums() == []
 
 
-def test_pyplot_is_not_even_imported():
+def test_plots_do_not_import_pyplot():
     code = "import dubito, sys; dubito.plots.bands; assert 'matplotlib.pyplot' not in sys.modules"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_texts_stay_in_the_picture_and_legends_off_the_data(name):
+def test_plot_texts_are_inside_the_figure_and_legends_outside_the_axes(name):
     ax = PICTURES[name](None)
     renderer = ax.figure.canvas.get_renderer()
     ax.figure.canvas.draw()
@@ -121,15 +121,15 @@ def test_texts_stay_in_the_picture_and_legends_off_the_data(name):
         assert legend.get_window_extent(renderer).y0 >= ax.get_window_extent(renderer).y1 - 1
 
 
-def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "dubito.inspection.plots.predictions")
+def test_plots_without_matplotlib_raise_an_error_with_the_install_command(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "dubito.inspection.plots")
     with pytest.raises(ImportError, match=r"pip install 'dubito\[plot\]'"):
-        importlib.import_module("dubito.inspection.plots.predictions")
+        importlib.import_module("dubito.inspection.plots")
 
 
 @pytest.mark.parametrize("count", [1, 5, 20, 27])
-def test_bands_are_the_mixture_s_quantiles_and_those_of_its_means(count):
+def test_bands_are_quantiles_of_the_mixture_and_of_its_means(count):
     predictive, _ = regression(draws=count)
     x = np.random.default_rng(3).permutation(60) / 10
     ax = plots.bands(x, predictive, coverage=0.8, x_train=[0.5, 1.5], y_train=[3.0, 4.0])
@@ -157,7 +157,7 @@ def test_bands_are_the_mixture_s_quantiles_and_those_of_its_means(count):
     np.testing.assert_array_equal(line(ax, "data"), ([0.5, 1.5], [3.0, 4.0]))
 
 
-def test_the_inner_band_is_inside_where_draws_disagree_and_noise_is_small():
+def test_bands_inner_band_is_inside_if_draws_disagree_and_noise_is_small():
     rng = np.random.default_rng(5)
     means = rng.standard_t(4, (10, 200, 1))
     for likelihood in (dubito.Gaussian(), dubito.StudentT()):
@@ -167,13 +167,13 @@ def test_the_inner_band_is_inside_where_draws_disagree_and_noise_is_small():
         assert np.all(lower <= low + 1e-6) and np.all(high <= upper + 1e-6)  # quantiles are float32's
 
 
-def test_bands_refuse_what_does_not_fit():
+def test_bands_reject_mismatched_arguments():
     predictive, _ = regression()
     with pytest.raises(ValueError, match="x has 3 values, but the predictive 60 rows"):
         plots.bands(np.arange(3.0), predictive)
     with pytest.raises(ValueError, match="together"):
         plots.bands(np.arange(60.0), predictive, x_train=[1.0])
-    with pytest.raises(ValueError, match="not of 2 "):
+    with pytest.raises(ValueError, match="number of targets is 2 "):
         plots.bands(np.arange(60.0), regression(targets=2)[0])
     with pytest.raises(ValueError, match="classification"):
         plots.bands(np.arange(400.0), classification()[0])
@@ -216,7 +216,7 @@ def test_reliability_shows_accuracy_by_confidence():
     assert title == f"calibration error {error:.3f} ± {metrics.ece(predictive, y, 10).se:.3f}"
 
 
-def test_reliability_of_bins_all_right_and_all_wrong():
+def test_reliability_intervals_of_bins_all_right_and_all_wrong():
     logits = np.array([[4.0, 0.0], [4.0, 0.0], [0.5, 0.0], [0.5, 0.0]], np.float32)
     predictive = Predictive(dubito.Categorical(classes=2), {"logits": logits[None]}, np.zeros(1), np.ones(1))
     _, accuracy, ends = points(plots.reliability(predictive, [0, 0, 1, 1]))
@@ -226,7 +226,7 @@ def test_reliability_of_bins_all_right_and_all_wrong():
 
 
 @pytest.mark.parametrize("targets", [1, 2])
-def test_interval_coverage_is_the_share_inside_intervals(targets):
+def test_interval_coverage_is_the_fraction_inside_intervals(targets):
     predictive, y = regression(targets=targets)
     ax = plots.interval_coverage(predictive, y)
     nominal, observed = line(ax, "observed")
@@ -268,7 +268,7 @@ def test_loss_curves_are_negative_scores_with_their_median():
         assert np.all(np.isnan(one.get_ydata()[len(run) :]))
 
 
-def test_risk_coverage_is_the_curve_between_chance_and_the_best():
+def test_risk_coverage_curve_lies_between_random_and_best_order():
     predictive, y = regression()
     ax = plots.risk_coverage_curve(predictive, y)
     curve = decisions.risk_coverage(predictive, y)
@@ -294,7 +294,7 @@ def test_loss_curves_without_validation_and_of_one_member():
         plots.loss_curves([np.full((3, 3), np.nan)])
 
 
-def test_the_first_fall_does_not_hide_the_rest():
+def test_loss_curves_initial_fall_does_not_set_the_scale():
     epoch = np.arange(1, 201)
     falling, rising = 1 + 1e4 * np.exp(-epoch), 1.2 + 1e4 * np.exp(-epoch) + 1e-3 * epoch
     ax = plots.loss_curves([np.column_stack([-falling, epoch, -rising])])
@@ -302,7 +302,7 @@ def test_the_first_fall_does_not_hide_the_rest():
     assert 0.9 < low < 1 and 1.4 < high < 1.5
 
 
-def test_weights_are_those_of_all_draws_without_biases():
+def test_weights_histogram_contains_all_draws_without_biases():
     params = draws()
     ax = plots.weights(params)
     share, edges, _ = ax.patches[0].get_data()
@@ -345,12 +345,12 @@ def test_comparison_shows_scores_and_one_standard_error():
         plots.comparison(CARDS, "crps")
 
 
-def test_every_score_of_a_scorecard_has_a_name():
+def test_scores_name_every_score_of_a_scorecard():
     cards = metrics.scorecard(*regression()) | metrics.scorecard(*classification())
     assert {key for key in cards if not key.endswith("_se")} - {"n"} == set(predictions.SCORES)
 
 
-def test_a_fitted_estimator_can_be_drawn():
+def test_plots_accept_a_fitted_estimator():
     rng = np.random.default_rng(0)
     x = rng.uniform(-3, 3, 80)
     y = np.sin(x) + 0.2 * rng.normal(size=80)

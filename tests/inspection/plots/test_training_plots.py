@@ -1,4 +1,4 @@
-"""What the pictures of training show against what they are of; and that they leave nothing behind."""
+"""Plots of training against the data that they show."""
 
 import sys
 
@@ -36,7 +36,7 @@ def path(points):
 
 
 POINTS = [(-1.5, 2.5), (-1.0, 1.0), (-0.5, 0.25), (0.0, 0.0)]
-WAYS = {"sgd": path(POINTS), "adam": path(POINTS[::-1])}
+PATHS = {"sgd": path(POINTS), "adam": path(POINTS[::-1])}
 
 
 def swept():
@@ -54,16 +54,16 @@ def posterior(weights):
 
 PRIORS = {"L2": posterior([0.5, -0.25]), "L1": posterior([1.0, 0.0])}
 PICTURES = {
-    "contours": lambda ax: plots.contours(bowl(), WAYS, ax=ax),
+    "contours": lambda ax: plots.contours(bowl(), PATHS, ax=ax),
     "size_curves": lambda ax: plots.size_curves(swept(), ax=ax),
     "weight_histograms": lambda ax: plots.weight_histograms(PRIORS, ax=ax),
     "network_diagram": lambda ax: plots.network_diagram(posterior([0.5, -0.5]), ax=ax),
-    "surface": lambda ax: plots.surface(bowl(), WAYS, ax=ax),
+    "surface": lambda ax: plots.surface(bowl(), ax=ax),
 }
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_pictures_draw_on_what_they_are_given_and_leave_nothing_behind(name):
+def test_training_plots_draw_on_given_axes_and_change_no_settings(name):
     ax = Figure().add_subplot(projection="3d" if name == "surface" else None)
     assert PICTURES[name](ax) is ax
     before = dict(matplotlib.rcParams)
@@ -76,7 +76,8 @@ def test_pictures_draw_on_what_they_are_given_and_leave_nothing_behind(name):
     box, whole = ax.get_tightbbox(renderer), ax.figure.bbox
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= whole.width and box.y1 <= whole.height
     legend = ax.get_legend()
-    if name != "surface":
+    assert (legend is None) == (name == "surface")
+    if legend is not None:
         assert legend.get_window_extent(renderer).y0 >= ax.get_window_extent(renderer).y1 - 1
 
 
@@ -85,8 +86,8 @@ def line(ax, label):
     return found
 
 
-def test_contours_of_a_bowl_are_its_ellipses_evenly_spaced():
-    ax = plots.contours(bowl(), WAYS)
+def test_contours_of_a_bowl_are_evenly_spaced_ellipses():
+    ax = plots.contours(bowl(), PATHS)
     lines = ax.collections[1]
     levels = lines.levels
     np.testing.assert_allclose(np.diff(np.sqrt(levels - 1)), np.diff(np.sqrt(levels - 1))[0], rtol=1e-6)
@@ -102,13 +103,9 @@ def test_contours_of_a_bowl_are_its_ellipses_evenly_spaced():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["sgd", "adam"]
 
 
-def test_a_surface_is_cut_off_and_paths_lie_on_it():
-    ax = plots.surface(bowl(), WAYS)
+def test_surface_is_cut_off_above_the_valley():
+    ax = plots.surface(bowl())
     assert ax.collections[0].get_array().max() > np.quantile(bowl().values, 0.95)  # a bowl is whole
-    a, b, height = line(ax, "sgd").get_data_3d()
-    np.testing.assert_allclose(
-        height, a**2 + 4 * b**2 + 1 + 0.01 * 40, rtol=0.02
-    )  # from 1 to 41; straight within a cell
     cliff = bowl()
     cliff.values[0, 0] = 1e6
     ax = plots.surface(cliff)
@@ -118,7 +115,7 @@ def test_a_surface_is_cut_off_and_paths_lie_on_it():
         plots.surface(bowl(), ax=Figure().add_subplot())
 
 
-def test_a_landscape_with_holes_is_drawn_and_one_of_nothing_else_refused():
+def test_contours_accept_some_nonfinite_values_and_reject_all_nonfinite():
     holes = bowl()
     holes.values[0, 0] = np.nan
     plots.contours(holes).figure.canvas.draw()
@@ -127,7 +124,7 @@ def test_a_landscape_with_holes_is_drawn_and_one_of_nothing_else_refused():
         plots.contours(holes._replace(values=np.full_like(holes.values, np.inf)))
 
 
-def test_size_curves_show_every_seed_their_mean_and_both_sides():
+def test_size_curves_show_seeds_means_and_verdicts():
     rows = swept()
     ax = plots.size_curves(rows[::-1])
     for name, label in (("train", "training, mean of 4 seeds"), ("validation", "validation, mean of 4 seeds")):
@@ -153,13 +150,13 @@ def test_size_curves_show_every_seed_their_mean_and_both_sides():
         ([(5,), (9, 9)], "hidden units", "log"),
     ],
 )
-def test_the_axis_is_what_the_sizes_differ_in(hidden, label, scale):
+def test_size_curves_axis_is_what_the_sizes_differ_in(hidden, label, scale):
     rows = [SizeResult(one, row.train, row.validation, 1.0) for one, row in zip(hidden, swept(), strict=False)]
     ax = plots.size_curves(rows)
     assert (ax.get_xlabel(), ax.get_xscale()) == (label, scale)
 
 
-def test_exact_zeros_are_apart_from_the_bins():
+def test_weight_histograms_show_exact_zeros_apart_from_the_bins():
     rng = np.random.default_rng(0)
     model = dubito.Model(dubito.mlp(20, (10,)), dubito.Gaussian(1.0))
     tree = model.init(jax.random.key(0))
@@ -178,7 +175,7 @@ def test_exact_zeros_are_apart_from_the_bins():
     assert label == f"L1: 210 weights, 38 % exactly 0, mean |w| {np.abs(everything).mean():.2g}"
 
 
-def test_planes_are_seen_in_their_box():
+def test_contours_show_the_box_of_the_plane():
     plane = Plane(params(0.0, 0.0), (params(1.0, 0.0), params(0.0, 1.0)), (0.0, 0.0), ((-1, 1), (-2, 2)), ("a", "b"))
     x = np.random.default_rng(0).normal(size=(20, 2))
     seen = landscape.evaluate(MODEL, x, x[:, 0], plane)

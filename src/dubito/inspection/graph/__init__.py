@@ -2,8 +2,8 @@
 
 - ``backprop``: backpropagation by hand, in matrices.
 - ``autodiff``: forward and reverse mode by hand, on a graph of operations.
-- ``layout``: a layered drawing of boxes and links.
-- ``drawing``: graphs as text, in Graphviz's language, as SVG.
+- ``layout``: boxes and links in layers, as SVG.
+- ``drawing``: graphs as text, in Graphviz's language, and as SVG.
 - ``graph``: the graph of any JAX function.
 """
 
