@@ -25,13 +25,49 @@ os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on programs that a
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+gc.set_threshold(100_000, 50, 50)  # traced programs are many small objects that live long: by default a tenth of a run
+
+# Most of a run is compilation. These flags leave out LLVM's optimization and the MLIR pipeline of every fusion, and more than
+# halve it.
+QUICK_COMPILER = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--compiler",
+        choices=["quick", "optimizing"],
+        help="quick: XLA compiles quickly, and tests marked optimized are left out; optimizing: as users run it, only these. "
+        "By default all tests run as users run it.",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("compiler") == "quick":  # XLA reads the flags when the first program is compiled
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = flags if QUICK_COMPILER in flags else f"{flags} {QUICK_COMPILER}".strip()
+
+
+def pytest_collection_modifyitems(config, items):
+    compiler = config.getoption("compiler")
+    if compiler is not None:
+        optimized = {True: [], False: []}
+        for item in items:
+            optimized[item.get_closest_marker("optimized") is not None].append(item)
+        items[:] = optimized[compiler == "optimizing"]
+        config.hook.pytest_deselected(items=optimized[compiler == "quick"])
+
 
 @pytest.fixture(scope="module", autouse=True)
 def forgetful():
-    """Compiled programs hold memory mappings, of which a process may have 65,530: free them after each module."""
+    """Compiled programs hold memory mappings, of which a process may have 65,530: free them when there are many."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    with open("/proc/self/maps", "rb") as maps:
+        many = sum(1 for _ in maps) > 20_000
+    if many:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)
