@@ -75,6 +75,8 @@ def test_sklearn_checks_with_the_default_method(estimator, check, hasty):
     check(estimator)
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 def test_the_default_method():
     X, y = (part[:150] for part in load_diabetes(return_X_y=True))
     model = dubito.BayesianRegressor(random_state=0).fit(X, y)

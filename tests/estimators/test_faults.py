@@ -275,6 +275,7 @@ def anyone(request):
     return regressor(METHODS[request.param]).fit(X, Y)
 
 
+@pytest.mark.optimized
 def test_row_order_and_number_of_rows(anyone):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2500, 3))
@@ -286,6 +287,7 @@ def test_row_order_and_number_of_rows(anyone):
     assert np.array_equal(np.concatenate(each, axis=1), whole[:, ::499])
 
 
+@pytest.mark.optimized
 def test_row_order_of_classes(voter):
     x = np.random.default_rng(1).normal(size=(1500, 3))
     whole = voter.predict_proba(x)

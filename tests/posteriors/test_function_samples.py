@@ -59,6 +59,7 @@ POSTERIORS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", POSTERIORS)
 @pytest.mark.parametrize("count", [24, 200])
 def test_what_is_held_does_not_change_a_bit(monkeypatch, name, count):
@@ -76,6 +77,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("kind", [cloud, dropped], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_few_rows_have_the_bits_they_have_among_many(name, kind):
