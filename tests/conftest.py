@@ -27,36 +27,20 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 gc.set_threshold(100_000, 50, 50)  # traced programs are many small objects that live long: by default a tenth of a run
 
-# Most of a run is compilation. These flags leave out LLVM's optimization and the MLIR pipeline of every fusion, and more than
-# halve it.
-QUICK_COMPILER = (
-    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-)
-
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--compiler",
-        choices=["quick", "optimizing"],
-        help="quick: XLA compiles quickly, and tests marked optimized are left out; optimizing: as users run it, only these. "
-        "By default all tests run as users run it.",
-    )
-
-
-def pytest_configure(config):
-    if config.getoption("compiler") == "quick":  # XLA reads the flags when the first program is compiled
-        flags = os.environ.get("XLA_FLAGS", "")
-        os.environ["XLA_FLAGS"] = flags if QUICK_COMPILER in flags else f"{flags} {QUICK_COMPILER}".strip()
+    text = "the tests marked optimized alone (only) or all others (without); scripts/test runs these with a quicker compiler"
+    parser.addoption("--optimized", choices=["without", "only"], help=text)
 
 
 def pytest_collection_modifyitems(config, items):
-    compiler = config.getoption("compiler")
-    if compiler is not None:
-        optimized = {True: [], False: []}
+    which = config.getoption("optimized")
+    if which is not None:
+        split = {"without": [], "only": []}
         for item in items:
-            optimized[item.get_closest_marker("optimized") is not None].append(item)
-        items[:] = optimized[compiler == "optimizing"]
-        config.hook.pytest_deselected(items=optimized[compiler == "quick"])
+            split["only" if item.get_closest_marker("optimized") else "without"].append(item)
+        items[:] = split.pop(which)
+        config.hook.pytest_deselected(items=next(iter(split.values())))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -64,7 +48,7 @@ def forgetful(request):
     """Frees compiled programs after a module whose tests patch something, which programs may have been traced with, and where
     they hold many memory mappings, of which a process may have 65,530."""
     yield
-    own = [item for item in request.session.items if item.module is request.module]
+    own = [item for item in request.session.items if item.path == request.path]
     maps = pathlib.Path("/proc/self/maps")
     many = not maps.exists() or maps.read_bytes().count(b"\n") > 20_000
     if many or any("monkeypatch" in item.fixturenames for item in own):
