@@ -55,6 +55,7 @@ def test_sides_need_more_than_the_seeds_chance():
     assert fit_verdicts(rows[::-1]) == ["overfitting", "fine", "fine", "underfitting"]
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_both_sides_are_found_in_real_fits():
     rng = np.random.default_rng(0)

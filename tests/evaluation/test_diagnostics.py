@@ -106,6 +106,7 @@ OF_KIND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OF_KIND)
 def test_errors_are_the_spread_over_repetitions(kind):
     """Of the mean, the standard deviation, each row's NLL and its mean over rows, 400 times: variance less mean squared error."""

@@ -375,6 +375,7 @@ def samples(metric, n=300):
     return lambda rng: metric(rng.normal(size=n), rng.normal(1.0, 1.5, n // 2))[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "draw",
     [

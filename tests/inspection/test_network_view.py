@@ -116,6 +116,7 @@ def t(values):
     return values.mean() / (values.std(ddof=1) / np.sqrt(len(values))) / stats.t.isf(1e-3, len(values) - 1)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_dropout_parts_units_that_start_the_same_or_that_a_prior_holds_together():
     alike, usual = Alike(10, (20,), 1, "tanh"), dubito.mlp(10, (30, 30))
@@ -124,6 +125,7 @@ def test_dropout_parts_units_that_start_the_same_or_that_a_prior_holds_together(
     assert t(np.log(parted(usual, 1, 0.5) / parted(usual, 1, None))) > 1
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_without_a_prior_dropout_makes_units_repeat_one_another():
     usual, kind = dubito.mlp(10, (30, 30)), dubito.MaximumLikelihood

@@ -94,6 +94,7 @@ def test_impossible_networks_are_refused(make, message):
         make()
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "in_gap", "beyond"),

@@ -182,6 +182,7 @@ for rows, count in ((1100, 100), (15_000, 10_000)):
 """
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_ten_thousand_draws_are_not_held():
     """z of 10,000 draws at 15,000 rows would take 1,200 MB."""

@@ -96,6 +96,7 @@ def test_a_linear_poisson_is_scikit_learns():
     assert model.score(x, y) > 0.3
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_counts_need_no_more_than_their_name():
     """The default method with a curve that is no straight line: near the truth, and its intervals hold what they should."""

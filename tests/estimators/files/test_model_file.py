@@ -144,7 +144,12 @@ def fitted(folder):
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = {"default", "dropout", "laplace", "targets", "frame", "classes", "tiny"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_the_same_answers(fitted, folder, case):
     x, estimator = CASES[case][1][0], fitted[case]
     again = dubito.load(folder / case)
