@@ -327,6 +327,7 @@ def test_quiet_and_missing_values(folder):
     assert len(out.splitlines()) == 443
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(folder):
     lines = (folder / "diabetes.csv").read_text().splitlines()
     (folder / "long.csv").write_text("\n".join([lines[0], *lines[1:] * 10]))  # more than a pipe holds

@@ -147,6 +147,7 @@ def test_frames_with_text_columns(make):
     assert np.isfinite(model.set_params(handle_unknown="ignore").predict(strange)).all()
 
 
+@pytest.mark.slow
 def test_searches_pipelines_and_nested_fields(diabetes):
     X, y = diabetes
     method = dubito.Ensemble(dubito.MCDropout(epochs=20, batch_size=64), 2)

@@ -243,6 +243,7 @@ def test_a_class_of_one_row():
     assert probs.shape == (96, 4) and np.all(probs > 0) and np.abs(probs.sum(1) - 1).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 def test_ten_thousand_classes():
     x, y = np.random.default_rng(0).normal(size=(10_000, 3)), np.arange(10_000)

@@ -13,6 +13,7 @@ X = RNG.uniform(-3, 3, (160, 2))
 Y = np.sin(2 * X[:, 0]) + 0.3 * RNG.normal(size=160)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_its_fits_one_by_one(monkeypatch):
     estimator = dubito.BayesianRegressor(dubito.MAP(epochs=5))
     calls, splits = [], []

@@ -535,6 +535,7 @@ def test_cv_plus_of_regressions_keeps_its_promise(folds):
     assert folds < 20 or np.mean(hits) < 0.95  # leaving one out wastes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [4, 40])
 def test_cv_plus_sets_keep_their_promise(folds):
     """Members are logistic curves around the mean of the rows they have seen; the promise over many draws of 40 rows and one more."""
@@ -697,6 +698,7 @@ def test_fit_removes_a_calibration_and_a_refused_one_changes_nothing(regression,
     assert model.fit(x, y).calibration_ is None
 
 
+@pytest.mark.slow
 def test_a_committee_has_cv_plus_intervals(tmp_path):
     """Those of its own errors, in the target's units; weights of 0 leave rows out, and what comes after a fit takes their place."""
     rng = np.random.default_rng(26)

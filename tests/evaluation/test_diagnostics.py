@@ -196,6 +196,7 @@ def noisy(part):
     return dubito.GammaNoisePosterior(part.model, part, jnp.ones(1), jnp.ones(1))
 
 
+@pytest.mark.slow
 def test_draws_of_the_noise_stand_beside_their_point():
     """As many for each point, one point's after another's; of chains one for each draw, in order."""
     for part, copies in ((samples(1), 100), (samples(3, 3), 34), (samples(40, 4), 1)):

@@ -221,6 +221,7 @@ def umask():
     return mask
 
 
+@pytest.mark.slow
 def test_many_columns(folder):
     """The numeric columns of a network with periodic features are a list of the file that may be long."""
     x, y = table(columns=1500)
