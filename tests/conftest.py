@@ -17,6 +17,7 @@ if (
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+    os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "0"  # programs without the lines they come from: less to write
 
 import jax
 import pytest
@@ -25,13 +26,35 @@ os.environ.setdefault("DUBITO_CACHE", "0")  # no test depends on programs that a
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
+gc.set_threshold(100_000, 50, 50)  # traced programs are many small objects that live long: by default a tenth of a run
+
+
+def pytest_addoption(parser):
+    text = "the tests marked optimized alone (only) or all others (without); scripts/test runs these with a quicker compiler"
+    parser.addoption("--optimized", choices=["without", "only"], help=text)
+
+
+def pytest_collection_modifyitems(config, items):
+    which = config.getoption("optimized")
+    if which is not None:
+        split = {"without": [], "only": []}
+        for item in items:
+            split["only" if item.get_closest_marker("optimized") else "without"].append(item)
+        items[:] = split.pop(which)
+        config.hook.pytest_deselected(items=next(iter(split.values())))
+
 
 @pytest.fixture(scope="module", autouse=True)
-def forgetful():
-    """Compiled programs hold memory mappings, of which a process may have 65,530: free them after each module."""
+def forgetful(request):
+    """Frees compiled programs after a module whose tests patch something, which programs may have been traced with, and where
+    they hold many memory mappings, of which a process may have 65,530."""
     yield
-    jax.clear_caches()
-    gc.collect()
+    own = [item for item in request.session.items if item.path == request.path]
+    maps = pathlib.Path("/proc/self/maps")
+    many = not maps.exists() or maps.read_bytes().count(b"\n") > 20_000
+    if many or any("monkeypatch" in item.fixturenames for item in own):
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

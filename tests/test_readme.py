@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
@@ -26,6 +27,7 @@ def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
     assert 0 < len(capsys.readouterr().out.splitlines()) < 30
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "files"),

@@ -31,6 +31,7 @@ def test_chains_of_the_references_have_converged(references):
         assert np.max(found["mcse"] / np.maximum(sd, 1e-3)) < 0.02
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["diabetes-3", "iris"])
 def test_nuts_agrees_with_the_reference(references, name):

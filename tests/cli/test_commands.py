@@ -330,6 +330,7 @@ def test_fit_names_missing_values_and_imputes_them_quietly(folder):
     assert len(out.splitlines()) == 443
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(folder):
     lines = (folder / "diabetes.csv").read_text().splitlines()
     (folder / "long.csv").write_text("\n".join([lines[0], *lines[1:] * 10]))  # more than a pipe holds

@@ -75,6 +75,8 @@ def test_default_method_passes_the_sklearn_checks(estimator, check, hasty):
     check(estimator)
 
 
+@pytest.mark.slow
+@pytest.mark.optimized
 def test_default_method_fits_and_predicts():
     X, y = (part[:150] for part in load_diabetes(return_X_y=True))
     model = dubito.BayesianRegressor(random_state=0).fit(X, y)
@@ -145,6 +147,7 @@ def test_estimator_checks_columns_and_categories_of_frames(make):
     assert np.isfinite(model.set_params(handle_unknown="ignore").predict(strange)).all()
 
 
+@pytest.mark.slow
 def test_estimators_work_in_searches_and_pipelines(diabetes):
     X, y = diabetes
     method = dubito.Ensemble(dubito.MCDropout(epochs=20, batch_size=64), 2)

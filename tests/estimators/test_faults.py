@@ -243,6 +243,7 @@ def test_a_class_of_one_row():
     assert probs.shape == (96, 4) and np.all(probs > 0) and np.abs(probs.sum(1) - 1).max() < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 def test_ten_thousand_classes():
     x, y = np.random.default_rng(0).normal(size=(10_000, 3)), np.arange(10_000)
@@ -275,6 +276,7 @@ def anyone(request):
     return regressor(METHODS[request.param]).fit(X, Y)
 
 
+@pytest.mark.optimized
 def test_row_order_and_number_of_rows(anyone):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2500, 3))
@@ -286,6 +288,7 @@ def test_row_order_and_number_of_rows(anyone):
     assert np.array_equal(np.concatenate(each, axis=1), whole[:, ::499])
 
 
+@pytest.mark.optimized
 def test_row_order_of_classes(voter):
     x = np.random.default_rng(1).normal(size=(1500, 3))
     whole = voter.predict_proba(x)

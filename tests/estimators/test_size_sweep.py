@@ -13,6 +13,7 @@ X = RNG.uniform(-3, 3, (160, 2))
 Y = np.sin(2 * X[:, 0]) + 0.3 * RNG.normal(size=160)
 
 
+@pytest.mark.slow
 def test_sweep_equals_its_fits_one_by_one(monkeypatch):
     estimator = dubito.BayesianRegressor(dubito.MAP(epochs=5))
     calls, splits = [], []
@@ -55,6 +56,7 @@ def test_fit_verdicts_need_more_than_the_variation_over_seeds():
     assert fit_verdicts(rows[::-1]) == ["overfitting", "fine", "fine", "underfitting"]
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_fit_verdicts_find_underfitting_and_overfitting_in_real_fits():
     rng = np.random.default_rng(0)

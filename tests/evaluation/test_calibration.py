@@ -535,6 +535,7 @@ def test_cv_plus_of_regressions_has_the_guaranteed_coverage(folds):
     assert folds < 20 or np.mean(hits) < 0.95  # leaving one out wastes nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folds", [4, 40])
 def test_cv_plus_sets_have_the_guaranteed_coverage(folds):
     """Members are logistic curves around the mean of the rows they have seen; the promise over many draws of 40 rows and one more."""
@@ -700,6 +701,7 @@ def test_fit_removes_a_calibration_and_a_rejected_one_changes_nothing(regression
     assert model.fit(x, y).calibration_ is None
 
 
+@pytest.mark.slow
 def test_committee_has_cv_plus_intervals(tmp_path):
     """Those of its own errors, in the target's units; weights of 0 leave rows out, and what comes after a fit takes their place."""
     rng = np.random.default_rng(26)

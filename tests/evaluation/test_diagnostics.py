@@ -106,6 +106,7 @@ OF_KIND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", OF_KIND)
 def test_monte_carlo_errors_equal_the_spread_over_repetitions(kind):
     """Of the mean, the standard deviation, each row's NLL and its mean over rows, 400 times: variance less mean squared error."""
@@ -195,6 +196,7 @@ def noisy(part):
     return dubito.GammaNoisePosterior(part.model, part, jnp.ones(1), jnp.ones(1))
 
 
+@pytest.mark.slow
 def test_gamma_noise_draws_follow_their_point():
     """As many for each point, one point's after another's; of chains one for each draw, in order."""
     for part, copies in ((samples(1), 100), (samples(3, 3), 34), (samples(40, 4), 1)):

@@ -68,6 +68,7 @@ def test_elbo_counts_weights_as_rows(conjugate):
     assert weighted.value == pytest.approx(elbo.elbo(q, x[copies], y[copies], key=jax.random.key(1)).value, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_elbo_includes_the_entropy_of_the_noise(conjugate):
     """That of log τ, τ ~ Gamma(a, b), by SciPy's numerical integral; and the bound is natural gradients' own objective."""
     model, x, y, _, _, _ = conjugate

@@ -120,6 +120,7 @@ def test_nll_is_that_of_the_mixture_not_of_averaged_parameters():
     assert min(abs(averaged.mean() - score.value), abs(matched.mean() - score.value)) > 0.05
 
 
+@pytest.mark.slow
 def test_crps_of_one_normal_and_of_mixtures():
     for draws, n in ((1, 60), (5, 60), (100, 1100)):
         predictive, y, _ = regression(draws=draws, n=n)
@@ -375,6 +376,7 @@ def samples(metric, n=300):
     return lambda rng: metric(rng.normal(size=n), rng.normal(1.0, 1.5, n // 2))[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "draw",
     [
@@ -406,6 +408,7 @@ def test_paired_difference_has_the_paired_error():
         metrics.paired(*[metrics.ood_fpr95([0.0], [1.0])] * 2)
 
 
+@pytest.mark.slow
 def test_paired_rmse_error_equals_the_spread_over_data_sets():
     def draw(rng, n=400):
         x, noise = rng.normal(size=(2, n, 1))

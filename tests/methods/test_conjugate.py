@@ -27,6 +27,7 @@ def test_map_and_its_ensemble_are_the_posterior_mean(problem, method):
     np.testing.assert_allclose(found, np.broadcast_to(problem.mean, found.shape), atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["local", "draw"])
 def test_bayes_by_backprop_is_the_mean_field_optimum(problem, estimator):
     method = dubito.BayesByBackprop(
@@ -94,6 +95,7 @@ def test_laplace_prior_gives_exact_zeros_where_lasso_does():
 LEARNING = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, draws=16)
 
 
+@pytest.mark.slow
 def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem, with_noise):
     """q(w, log τ) of independent normals has a closed-form ELBO, for E τ = e^(m + s²/2); its optimum by scipy."""
     model, exact_mean, exact_sd = with_noise

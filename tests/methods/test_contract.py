@@ -45,6 +45,13 @@ METHODS = [
 ]
 
 
+QUICK = {"MaximumLikelihood", "MAP", "MCDropout", "Ensemble", "HMC", "CrossFit"}  # the others are slow
+
+
+def with_marks(method):
+    return pytest.param(method, marks=[] if type(method).__name__ in QUICK else pytest.mark.slow)
+
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(130, 2))
 Y = np.sin(2 * X[:, :1]) + 0.1 * RNG.normal(size=(130, 1))
@@ -68,7 +75,7 @@ def renumbered(method):
 
 
 @pytest.mark.filterwarnings("ignore::dubito.SamplingWarning")  # so short a warmup finds no step size
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("method", [*map(with_marks, METHODS)], ids=lambda m: type(m).__name__)
 def test_every_method_keeps_the_contract(method, key, compiled):
     first = dubito.fit(MODEL, X, Y, method, key=jax.random.key(1))
     drawn = leaves(first, key)

@@ -278,6 +278,7 @@ def far(f, mean, sd, chains):
     return (values.mean((1, 2)) - np.stack([mean, sd**2])) / np.stack(errors)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RIGHT)
 def test_sampler_draws_have_the_moments_by_quadrature(name, truth):

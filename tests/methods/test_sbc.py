@@ -116,6 +116,7 @@ SAMPLERS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_sbc_ranks_are_uniform(name):
@@ -129,6 +130,7 @@ BUGS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
 @pytest.mark.parametrize("name", ["hmc", "nuts"])
@@ -153,6 +155,7 @@ class Accepting(dubito.HMC):
 register_dataclass(Accepting)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_sbc_catches_a_missing_accept_step():
     method = Accepting(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_steps=16, acceptance=0.6)

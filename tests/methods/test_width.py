@@ -138,6 +138,7 @@ def moments_at(width, draws):
     return weight @ values, np.sqrt(weight**2 @ (values - weight @ values) ** 2)
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [8, 256])
 def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):

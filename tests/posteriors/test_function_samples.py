@@ -59,6 +59,7 @@ POSTERIORS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", POSTERIORS)
 @pytest.mark.parametrize("count", [24, 200])
 def test_answers_are_invariant_to_what_is_held_in_memory(monkeypatch, name, count):
@@ -76,6 +77,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("kind", [cloud, dropped], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_answers_are_invariant_to_the_number_of_rows(name, kind):
@@ -180,6 +182,7 @@ for rows, count in ((1100, 100), (15_000, 10_000)):
 """
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_ten_thousand_draws_are_not_held_in_memory():
     """z of 10,000 draws at 15,000 rows would take 1,200 MB."""

@@ -248,6 +248,7 @@ SUBSETS = {
 }
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
 @pytest.mark.parametrize("rows", SUBSETS)
 def test_predictions_are_invariant_to_order_and_number_of_rows(posteriors, complete, name, rows):
@@ -257,6 +258,7 @@ def test_predictions_are_invariant_to_order_and_number_of_rows(posteriors, compl
         np.testing.assert_array_equal(values, complete[name][what][index], err_msg=what)
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", ["normals", "dropped", "classes"])
 def test_predictions_of_one_row_are_invariant_to_batch_composition(posteriors, complete, name):
     for index in (0, 77, 1400):
@@ -387,6 +389,7 @@ def test_quantiles_are_exact_if_one_draw_is_far_away():
         np.testing.assert_allclose(stats.norm.cdf(found[0], mean.astype(float), 0.5).mean(), q, atol=1e-6)
 
 
+@pytest.mark.optimized
 def test_far_rows_do_not_change_the_bits_of_near_rows():
     near, far = (far_answer(dubito.StudentT(), center)[0] for center in (0.0, 1e8))
     z = {name: np.concatenate([near.z[name], far.z[name]], axis=1) for name in ("mean", "scale")}

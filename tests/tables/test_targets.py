@@ -96,6 +96,7 @@ def test_linear_poisson_equals_scikit_learn():
     assert model.score(x, y) > 0.3
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_default_method_fits_counts_given_only_the_name():
     """The default method with a curve that is no straight line: near the truth, and its intervals hold what they should."""

@@ -73,6 +73,7 @@ def test_another_number_of_members_compiles_nothing(method, other, compiled):
     assert names == []
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled):

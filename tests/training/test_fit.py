@@ -30,6 +30,7 @@ def same(a, b):
     return all(np.array_equal(p, q) for p, q in zip(a, b, strict=True))
 
 
+@pytest.mark.optimized
 def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     """Chunks of 40 and of 7 epochs, and of single steps, early stopping included."""
     model, x, y = problem

@@ -61,6 +61,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.optimized
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_what_fits_in_one_piece_is_as_in_memory(method):
     x, y, weight = data()

@@ -144,7 +144,12 @@ def fitted(folder):
     return found
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = {"default", "dropout", "laplace", "targets", "frame", "classes", "tiny"}
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_load_gives_the_same_predictions(fitted, folder, case):
     x, estimator = CASES[case][1][0], fitted[case]
     again = dubito.load(folder / case)
@@ -216,6 +221,7 @@ def umask():
     return mask
 
 
+@pytest.mark.slow
 def test_model_file_holds_many_numeric_columns(folder):
     """The numeric columns of a network with periodic features are a list of the file that may be long."""
     x, y = table(columns=1500)

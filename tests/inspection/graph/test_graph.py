@@ -47,6 +47,7 @@ def program(steps):
 
 @given(STEPS, st.integers(0, 1000))
 @settings(max_examples=25, deadline=None)
+@pytest.mark.slow
 def test_gradient_of_random_programs_equals_jax(steps, seed):
     with jax.enable_x64(True):
         a, b = (jnp.asarray(m) for m in np.random.default_rng(seed).normal(size=(2, 3, 3)))

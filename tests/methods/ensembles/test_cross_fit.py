@@ -79,6 +79,8 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
     np.testing.assert_allclose(np.exp(2 * level[0, 0]), c - 2 * np.mean(means.var(0, ddof=1)), rtol=1e-4)
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 def test_noise_that_depends_on_the_input_is_found():
     """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have, within a tenth."""
     rng = np.random.default_rng(1)
@@ -171,6 +173,7 @@ def test_cross_fit_wraps_any_method(linear, method, key):
     assert jax.tree.structure(drawn) == jax.tree.structure(first.model.init(key))
 
 
+@pytest.mark.slow
 def test_several_targets_each_get_their_noise(key):
     rng = np.random.default_rng(2)
     x = rng.normal(size=(800, 2))

@@ -42,6 +42,7 @@ def test_members_are_draws_of_the_exact_posterior(problem):
     assert np.all(np.abs(np.cov(found) - covariance) < 4.6 * error)
 
 
+@pytest.mark.slow
 def test_learned_noise_is_near_the_exact_one(problem, with_noise):
     """The mean of log τ errs by less than 0.05 of its standard deviation, which is between 0.93 and 1 of the exact one."""
     model, mean, sd = with_noise

@@ -363,6 +363,8 @@ def hmc(log_density, start, key, steps=1500, leaps=50, size=0.004):
     return drawn[steps // 5 :], jnp.mean(accepted.astype(jnp.float32))
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 def test_draws_through_the_network_itself_have_a_hundred_times_too_much_variance():
     """Against the exact posterior by Hamiltonian Monte Carlo, whose own error here is about 2 %."""
     rng = np.random.default_rng(0)
@@ -395,6 +397,7 @@ def test_draws_through_the_network_itself_have_a_hundred_times_too_much_variance
 # How it composes
 
 
+@pytest.mark.slow
 def test_ensemble_of_laplace_is_a_mixture_of_one_model():
     x, y = table(60)
     inner = dubito.LaplaceApproximation(dubito.MAP(epochs=100), prior_updates=1)

@@ -63,7 +63,8 @@ MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, warm_
 LEARNING = {"hmc": METHODS["hmc"], "nuts": METHODS["nuts"], "mclmc": MICROCANONICAL}
 
 
-@pytest.mark.parametrize("name", ["hmc", "nuts", pytest.param("mclmc", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["hmc", "nuts", pytest.param("mclmc", marks=pytest.mark.optimized)])
 def test_learned_noise_has_the_marginal_by_quadrature(name):
     """log τ with the weights integrated out: a one-dimensional density on a grid."""
     grid = np.linspace(-2, 5, 2001)

@@ -74,6 +74,7 @@ def check(found, mean, covariance, drift, per_draw):
     return of_covariance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "temperature"), [(dubito.SGLD, 1.0), (dubito.SGHMC, 1.0), (dubito.SGLD, 0.5)])
 def test_full_batches_have_the_bias_of_their_steps(kind, temperature):
     """SGLD's covariance is T (Λ − εΛ²/4)⁻¹, here up to 1.6 times the posterior's; SGHMC's solves Lyapunov's equation."""
@@ -120,6 +121,7 @@ def stationary(matrices, shifts, noises):
     return mean, np.linalg.solve(np.eye(size**2) - squared, noise.ravel()).reshape(size, size)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dubito.SamplingWarning")
 @pytest.mark.parametrize(("kind", "rate"), [(dubito.SGLD, 0.05), (dubito.SGHMC, 0.03)])
 def test_mini_batches_add_the_noise_of_their_gradients(kind, rate):
@@ -133,6 +135,7 @@ def test_mini_batches_add_the_noise_of_their_gradients(kind, rate):
     assert np.any(np.abs(covariance - full)[:D, :D] > 5 * error)
 
 
+@pytest.mark.slow
 def test_learned_noise_is_the_exact_one(problem, with_noise):
     """Mean and variance of log τ against quadrature; the error from 16 chains, so 6 of them are as rare as 4.6 normal ones."""
     model, mean, sd = with_noise
@@ -221,6 +224,7 @@ def by_cycles(values):
     return np.stack(means), np.stack(errors)
 
 
+@pytest.mark.slow
 def test_cycles_draw_two_modes_with_their_weights():
     """By the exact chain on a grid: the share of one mode, which its early steps, the coarse ones, leave 0.006 too small, the
     mean, and the spread about the modes. A false alarm of the six numbers once in 40,000 runs. All rows are equal, so that
