@@ -58,6 +58,7 @@ assert loaded.method_ == method and np.array_equal(loaded.predict(x), model.pred
 """
 
 
+@pytest.mark.slow
 def test_a_new_method_is_one_file_an_import_and_an_entry(tmp_path):
     """The command line's names and settings, the estimators and the model file know it, though none of them is edited."""
     package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))

@@ -73,6 +73,8 @@ def narrow(x, width, draws):
     return found.mean(0), found.std(0) / np.sqrt(draws)
 
 
+@pytest.mark.optimized
+@pytest.mark.slow
 def test_the_covariance_of_two_layers_tends_to_the_kernel_as_one_over_the_width():
     """Of two rows on nearly opposite sides, where it is too small by 0.14 standard deviations of f f' at width 2: there, at
     four times that and at sixteen times the error is that of the width itself, which falls at least by half each time."""
@@ -158,6 +160,7 @@ def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):
     assert far < 4.6 if width == 256 else far > 6
 
 
+@pytest.mark.slow
 def test_the_covariance_of_dropout_in_a_random_wide_network_is_the_kernel():
     """Of masked units the draws have covariance r/(1 − r) Σ_h v_h² φ_h(x) φ_h(x'), in the wide limit r/(1 − r) (K − 1)."""
     rate, width = 0.2, 4096

@@ -49,6 +49,7 @@ def found():
     return {noise: [gradients(noise, times) for times in (1, 4)] for noise in ESTIMATORS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1], ids=["means of the first layer", "rhos"])
 def test_variance_falls_from_one_draw_to_local(found, part):
     """One draw for all rows > flipout > local > 0, the variance without noise."""

@@ -33,6 +33,7 @@ def coordinate_ascent(sweeps=200):
     return means, scales, a, rates
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [None, 16])
 def test_natural_gradient_vi_is_the_fixed_point_of_coordinate_ascent(batch_size):
     means, scales, a, b = coordinate_ascent()

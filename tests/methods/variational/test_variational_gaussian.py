@@ -74,6 +74,7 @@ def elbos(method, variational):
     return np.asarray(both[0] - both[1], float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [1, 3])
 def test_low_rank_covariance_is_the_optimum_of_its_family(rank):
     """To within 0.02 nats; three directions and a diagonal suffice for the exact posterior."""
