@@ -22,7 +22,6 @@ from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expe
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
-from dubito.models.linearized import Linearized
 from dubito.models.model import Model
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.scaling import TargetScaler
