@@ -495,10 +495,11 @@ def test_cache_deletes_the_oldest_programs_first(home, monkeypatch):
     place.mkdir(parents=True)
     for age in range(4):
         written(place / f"{age}-cache", b"x" * 100)
+        written(place / f"{age}-cache.sha256", "x")
         os.utime(place / f"{age}-cache", (0, 1000 - age))
     written(place / "mine", b"x" * 1000)
     compilation_cache._prune(home / compilation_cache.NAME)
-    left = ["0-cache", "1-cache", "mine"]
+    left = ["0-cache", "0-cache.sha256", "1-cache", "1-cache.sha256", "mine"]
     assert sorted(path.name for path in place.iterdir()) == left
 
 
@@ -541,6 +542,19 @@ def test_cache_of_another_user_is_not_used(home, monkeypatch):
     assert used(said) is not None
     monkeypatch.setattr(os, "geteuid", lambda: 12345)
     assert used(said) is None and "others can write to" in said[0]
+
+
+def test_cache_deletes_damaged_and_exchanged_programs(home):
+    place = home / "cpu"
+    place.mkdir()
+    for name in "abcd":
+        written(place / f"jit_{name}-00-cache", name * 100)
+    compilation_cache._add_checksums(place, 0, os.getpid())
+    written(place / "jit_a-00-cache", "b" * 100)  # a program, but another one's
+    (place / "jit_b-00-cache.sha256").unlink()
+    compilation_cache._delete_damaged(place)
+    assert sorted(path.name for path in place.glob("*-cache")) == ["jit_c-00-cache", "jit_d-00-cache"]
+    assert len(list(place.iterdir())) == 4
 
 
 def run(folder, cached, output, code=0):

@@ -2,24 +2,27 @@
 
 No JAX here: JAX reads the folder's name from the environment when it is imported.
 
-Nothing depends on the cache: programs that cannot be read or written are compiled. JAX notices
-damaged ones, which are then deleted. They are stored in a folder of their own with a marker, to
-which only the user may write, since whoever writes to it can run code.
+Nothing depends on the cache: programs that cannot be read or written are compiled. They are stored
+in a folder of their own with a marker, to which only the user may write, since whoever writes to it
+can run code. When a process ends, it writes a checksum beside each program that it has added; the
+next process deletes programs without the right checksum.
 """
 
+import atexit
 import contextlib
 import hashlib
 import os
 import platform
 import stat
 import sys
+import time
 from pathlib import Path
 
 from dubito.cli.terminal import Say
 
 LIMIT = 256 * 2**20  # bytes; the oldest programs are deleted first
 NAME = "compiled-programs"
-PROGRAM = "-cache"  # how JAX ends the name of a program
+PROGRAM, CHECKSUM = "-cache", ".sha256"  # how names end: JAX chooses the first
 MARKER = "CACHEDIR.TAG"
 SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# Compiled programs of dubito. This folder may be deleted.\n"
 
@@ -61,7 +64,9 @@ def enable(say: Say) -> None:
         place = own / _processor()
         place.mkdir(mode=0o700, exist_ok=True)
         if os.access(place, os.W_OK):
+            _delete_damaged(place)
             _prune(own)
+            atexit.register(_add_checksums, place, time.time(), os.getpid())
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
@@ -95,13 +100,49 @@ def _processor() -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def _checksum(program: Path) -> str:
+    """SHA-256 of a program's name and bytes: a program under another one's name is wrong, too."""
+    return hashlib.sha256(program.name.encode() + b"\0" + program.read_bytes()).hexdigest()
+
+
+def _checksum_file(program: Path) -> Path:
+    return program.with_name(program.name + CHECKSUM)
+
+
+def _delete(program: Path) -> None:
+    for path in (program, _checksum_file(program)):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _delete_damaged(place: Path) -> None:
+    """Delete the programs that have changed, and those whose process did not end normally."""
+    for program in place.glob(f"*{PROGRAM}"):
+        try:
+            sound = _checksum(program) == _checksum_file(program).read_text()
+        except (OSError, ValueError):
+            sound = False
+        if not sound:
+            _delete(program)
+
+
+def _add_checksums(place: Path, start: float, process: int) -> None:
+    """Write the checksums of the programs added since ``start``; not in a fork of the ``process``."""
+    if os.getpid() != process:
+        return
+    for program in place.glob(f"*{PROGRAM}"):
+        with contextlib.suppress(OSError):
+            if program.stat().st_mtime >= start - 2 and not _checksum_file(program).exists():
+                _checksum_file(program).write_text(_checksum(program))
+
+
 def _prune(own: Path) -> None:
     """Delete the oldest programs, until the rest has at most ``LIMIT`` bytes."""
     programs = sorted((path.stat().st_mtime, path.stat().st_size, path) for path in own.glob(f"*/*{PROGRAM}"))
     total = sum(size for _, size, _ in programs)
     for _, size, path in programs:
         if total > LIMIT:
-            path.unlink(missing_ok=True)
+            _delete(path)
             total -= size
 
 
@@ -114,5 +155,5 @@ def handle_warning(message: object) -> bool:
     if "reading" in text and home is not None and place.parent == home / NAME:
         for program in place.glob(f"*{PROGRAM}"):
             if f"'{program.name.rsplit('-', 2)[0]}'" in text:
-                program.unlink(missing_ok=True)
+                _delete(program)
     return True
