@@ -281,13 +281,14 @@ def public(trees):
                 if f"{inner}.py" in trees or f"{inner}/__init__.py" in trees:
                     modules.add(inner)
                 else:
-                    names.add(alias.name)
+                    names.add((base, alias.name))
     for file, tree in trees.items():
-        whole = any(file == f"{module}.py" or file.startswith(f"{module}/") for module in modules)
+        module = file.removesuffix(".py").removesuffix("/__init__")
+        whole = any(module == each or module.startswith(f"{each}/") for each in modules)
         for node in tree.body:
             if not isinstance(node, FUNCTIONS | ast.ClassDef) or node.name.startswith("_"):
                 continue
-            if not (whole or node.name in names):
+            if not (whole or (module, node.name) in names):
                 continue
             yield file, node.name, node
             if isinstance(node, ast.ClassDef):
@@ -301,29 +302,36 @@ def public_count(trees):
 
 
 def without_sections(trees):
-    """Public names whose docstring has no sections. A method without a docstring inherits that of its base, as in help()."""
+    """Public functions, classes and methods whose docstring has no sections.
+
+    A method without a docstring inherits that of its base, as in ``help``, or the entry of its name in the base's Attributes. A
+    property is an attribute, and a class with nothing but a docstring (an exception) has nothing to list.
+    """
     known = classes(trees)
 
-    def text(name, node):
-        own, (owner, _, method) = ast.get_docstring(node), name.partition(".")
-        if own is not None or not method or owner not in known:
-            return own or ""
+    def inherited(owner, method):
         for base in map(ast.unparse, known[owner][1].bases):
             base = base.rsplit(".", 1)[-1].partition("[")[0]
-            for inner in known[base][1].body if base in known else ():
-                if isinstance(inner, FUNCTIONS) and inner.name == method:
-                    return text(f"{base}.{method}", inner)
-            if base in known and any(known[base][1].bases):
-                inherited = text(f"{base}.{method}", ast.parse("def _(): pass").body[0])
-                if inherited:
-                    return inherited
+            if base not in known:
+                continue
+            body = known[base][1].body
+            own = [ast.get_docstring(n) for n in body if isinstance(n, FUNCTIONS) and n.name == method]
+            if any(isinstance(n, ast.AnnAssign) and ast.unparse(n.target) == method for n in body):
+                own.append(ast.get_docstring(known[base][1]))
+            text = next((text for text in own if text), None) or inherited(base, method)
+            if text:
+                return text
         return ""
 
-    return [
-        f"{file}:{node.lineno}: {name}"
-        for file, name, node in public(trees)
-        if not SECTIONS.search(text(name, node)) and not (isinstance(node, ast.ClassDef) and len(node.body) == 1)
-    ]
+    def documented(name, node):
+        if isinstance(node, ast.ClassDef):
+            listed = len(node.body) == 1
+        else:
+            listed = any("property" in ast.unparse(each) for each in node.decorator_list)
+        text, (owner, _, method) = ast.get_docstring(node) or "", name.partition(".")
+        return listed or SECTIONS.search(text or (inherited(owner, method) if method else ""))
+
+    return [f"{file}:{node.lineno}: {name}" for file, name, node in public(trees) if not documented(name, node)]
 
 
 def verified_types():

@@ -190,7 +190,8 @@ def products(program: Program, params: Params, x: Any) -> tuple[Product, ...]:
         Those whose factors have at most 4,096 rows.
     """
     uses, sites, _ = analyze(program, params, x)
-    places = [(k, site) for k, (use, site) in enumerate(zip(uses, sites, strict=True)) if use.treatment == "product"]
+    pairs = enumerate(zip(uses, sites, strict=True))
+    places = [(k, site) for k, (use, site) in pairs if site is not None and use.treatment == "product"]
     readers = [slot for step in program.steps for slot in step.inputs] + program.outputs
     made: dict[int, Product] = {}
     for k, site in places:
