@@ -565,7 +565,7 @@ ILL = {
     "CV+ out of order": ("committee", at("calibration", value=cv_plus([[0.2, 0.1]], [[0.3]])), "sorted errors"),
     "CV+ of more targets": ("committee", at("calibration", value=cv_plus([[0.1], [0.1]], [[], []])), "of 1 targets"),
     "CV+ of nothing": ("committee", at("calibration", value=cv_plus([[]], [[]])), "no errors"),
-    "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "the score 'os.system'"),
+    "score os.system": ("tiny", at("calibration", value=conformal(None, score="os.system")), "score='os.system'"),
     "handle_unknown": ("tiny", at("params", "handle_unknown", value="skip"), "handle_unknown"),
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws must be a whole number"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws must be a whole number"),
