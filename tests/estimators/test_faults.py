@@ -743,7 +743,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
     more, targets = np.insert(x, 7, np.nan, axis=0), np.insert(y, 7, np.inf, axis=0)
     found = dubito.fit(model, more, targets, dubito.MAP(epochs=2), key=key, weight=np.insert(np.ones(40), 7, 0.0))
     assert all(map(np.array_equal, jax.tree.leaves(truth.params), jax.tree.leaves(found.params)))
-    with pytest.raises(dubito.DataError, match=r"x holds 2 value.*, in row 7"):
+    with pytest.raises(dubito.DataError, match=r"x contains 2 value.*, in row 7"):
         dubito.fit(model, more, np.insert(y, 7, 0, axis=0), dubito.MAP(epochs=2), key=key)
     for weight in (1e-40, 1e38):
         with pytest.raises(dubito.DataError, match=r"the weights in weight sum to .*Divide the weights by their mean"):
@@ -764,7 +764,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
         ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
         ({"method": dubito.MCDropout(rate="a", epochs=2)}, r"rate must be in \[0, 1\), got 'a'"),
         ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change must be a whole number"),
-        ({"early_stopping": True, "tol": "a"}, "tol is a number"),
+        ({"early_stopping": True, "tol": "a"}, "tol must be a number"),
         ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction must be strictly between"),
     ],
 )

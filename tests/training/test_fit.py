@@ -155,7 +155,7 @@ def test_early_stopping_stops_and_reports(problem, key):
         (np.zeros((3, 2)), np.zeros(4), "same number of rows"),
         (np.zeros(3), np.zeros(3), "rows and columns"),
         (np.full((3, 2), np.nan), np.zeros(3), "6 value"),
-        (np.zeros((3, 2)), np.array([0, np.inf, 0]), "y holds 1 value"),
+        (np.zeros((3, 2)), np.array([0, np.inf, 0]), "y contains 1 value"),
         (np.full((3, 2), 1e300), np.zeros(3), "float32"),
     ],
 )

@@ -233,7 +233,7 @@ LONG = in_parts(*(np.concatenate([a, a]) for a in data()[:2]))
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        (spoiled(75), r"piece 4 \(counted from 0\): x holds 2 value\(s\) that are NaN, .*, in row 4"),
+        (spoiled(75), r"piece 4 \(counted from 0\): x contains 2 value\(s\) that are NaN, .*, in row 4"),
         (lambda: [(np.zeros((9, 2)), np.zeros(9)), (np.zeros((5, 3)), np.zeros(5))], r"piece 1 .*\(3,\).*\(2,\)"),
         (lambda: [(np.zeros((9, 2)), np.zeros(8))], r"piece 0 .*same number of rows; got shapes \(9, 2\) and \(8,\)"),
         (lambda: [(np.zeros((9, 2)), np.zeros(9), -np.ones(9))], "piece 0 .*at least 0"),

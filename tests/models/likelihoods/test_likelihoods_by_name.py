@@ -430,7 +430,7 @@ def test_criterion_predictive_has_only_what_a_cost_implies():
         "log_prob": lambda: answer.log_prob(y),
     }
     for name, ask in asked.items():
-        with pytest.raises(ValueError, match=f"Criterion does not give the predictive its {name.strip()}"):
+        with pytest.raises(ValueError, match=f"Criterion has no {name.strip()}: its predictive has only a mean"):
             ask()
     normal = Predictive(dubito.Criterion(half_square, normalized=True), z, np.zeros(1), np.ones(1))
     exact = special.logsumexp(stats.norm.logpdf(y[:, None], z["f"])[..., 0], axis=0) - np.log(4)
@@ -444,7 +444,7 @@ def test_criterion_predictive_has_only_what_a_cost_implies():
 def test_predict_refuses_other_units_for_counts(key):
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Poisson())
     posterior = dubito.Samples(model, jax.tree.map(lambda leaf: leaf[None], model.init(key)))
-    with pytest.raises(ValueError, match="the targets of Poisson have no other units"):
+    with pytest.raises(ValueError, match="targets of Poisson are not standardized"):
         dubito.predict(posterior, np.zeros((2, 1)), key=key, scale=2.0)
 
 
