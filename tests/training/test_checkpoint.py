@@ -128,7 +128,7 @@ def test_a_model_file_is_no_checkpoint(tmp_path):
     x, y = data()
     path = tmp_path / "model.dubito"
     dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(4,), random_state=0).fit(x, y[:, 0]).save(path)
-    with pytest.raises(dubito.CheckpointError, match="it is no checkpoint"):
+    with pytest.raises(dubito.CheckpointError, match="it is not a checkpoint"):
         dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
 
 
@@ -224,5 +224,5 @@ def test_the_model_is_not_its_own_checkpoint(tmp_path):
     (tmp_path / "m").write_bytes(b"an older model")
     command = [sys.executable, "-m", "dubito", "fit", "t.csv", "--target", "y", "-o", "m"]
     done = subprocess.run([*command, "--checkpoint", "./m"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "--checkpoint m is the same file as --output m" in done.stderr
+    assert done.returncode == 1 and "--checkpoint m is the same file as --output and would overwrite it" in done.stderr
     assert (tmp_path / "m").read_bytes() == b"an older model"
