@@ -171,7 +171,7 @@ def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeyp
     plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
     monkeypatch.setattr(prng, "on_cpu", lambda: False)
     calls, chunk_all = [], chunk.chunk_all
-    monkeypatch.setattr(chunk, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
+    monkeypatch.setattr(fit, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
     options = {"key": key, "early_stopping": True, "n_iter_no_change": 3}
     together = dubito.fit(model, x, y, method, progress=reports.append, **options)
     for a, b in zip(leaves(plain, key, 6), leaves(together, key, 6), strict=True):
