@@ -45,18 +45,34 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 
 autodoc_typehints = "none"
+# Types in docstrings are words for readers ("array of shape (N, D)"), not references.
+napoleon_use_param = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
+nitpick_ignore_regex = [("py:class", ".*")]
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 toc_object_entries_show_parents = "hide"
 add_module_names = False
 
 
+ATTRIBUTE_TYPE = re.compile(r":vartype (.+?): (.*)")
+
+
 def readable(app, what, name, obj, options, lines):
     """Convert docstrings to reStructuredText.
 
-    Escapes |w| and ``Path``s, which are a substitution and an error there.
+    Escapes |w| and ``Path``s, which are a substitution and an error there, and writes the types of attributes in italics.
     """
     del app, what, name, obj, options
+    types = {found[1]: found[2] for line in lines if (found := ATTRIBUTE_TYPE.match(line))}
+    lines[:] = [line for line in lines if not ATTRIBUTE_TYPE.match(line)]
+    for number, line in enumerate(lines):
+        found = re.match(r":ivar (.+?):", line)
+        if found and found[1] in types:
+            lines[number] = f":ivar {found[1]}: *{types[found[1]]}*" + (
+                " --" + line[found.end() :] if line[found.end() :] else ""
+            )
     for number, line in enumerate(lines):
         parts = re.split(r"(``.*?``)", line)  # texts and literals alternate
         texts = [text.replace("|", "\\|") for text in parts[::2]]

@@ -182,7 +182,7 @@ class MonteCarloError:
 
     @property
     def excess(self) -> float:
-        """The largest error over its limit: a tenth of the predictive standard deviation, a hundredth of a nat."""
+        """The largest error divided by its limit, a tenth of the predictive standard deviation or a hundredth of a nat."""
         nats = [self.mean_nll / MAX_NATS] if np.isfinite(self.mean_nll) else []
         return float(np.max([share / MAX_SHARE for share in self.shares] + nats))
 

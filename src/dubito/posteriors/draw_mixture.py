@@ -189,7 +189,7 @@ class DrawMixture(Distribution):
 
     @cached_property
     def columns(self) -> int:
-        """The number of columns of the mean: targets, or classes."""
+        """The number of columns of the mean, one for each target or class."""
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
 
     @cached_property

@@ -140,12 +140,12 @@ class PredictiveDistribution(abc.ABC):
 
     @property
     def discrete(self) -> bool:
-        """Whether y is whole numbers: then quantiles are, too, and densities are probabilities."""
+        """Whether y is a whole number, so that quantiles are whole numbers and densities are probabilities."""
         return self.likelihood.discrete
 
     @property
     def columns(self) -> int:
-        """The number of columns of the mean: K targets, or C classes."""
+        """The number of columns of the mean, one for each of K targets or C classes."""
         return self.mixture.columns
 
     @property
@@ -350,12 +350,12 @@ class PredictiveDistribution(abc.ABC):
 
     @property
     def entropy(self) -> Rows:
-        """H[p̄] in nats: the total uncertainty about the class."""
+        """The total uncertainty about the class, H[p̄], in nats."""
         return -np.sum(self.probs * np.log(np.where(self.probs > 0, self.probs, 1.0)), axis=-1)
 
     @property
     def mutual_information(self) -> Rows:
-        """H[p̄] − (1/S) Σ H[p_s] in nats: the epistemic part, which more data would reduce."""
+        """The epistemic part of the entropy, H[p̄] − (1/S) Σ H[p_s], in nats, which more data would reduce."""
         ((each, _),) = self.mixture.over_draws(draw_mixture.entropies, draw_mixture.MEAN_AND_VARIANCE)
         return np.maximum(self.entropy - each, 0.0)
 

@@ -63,6 +63,9 @@ class Method(ABC):
         check_call(cls, args, settings)
         return object.__new__(cls)
 
+    def __getnewargs_ex__(self) -> tuple[tuple[()], dict[str, Any]]:
+        return (), vars(self)  # for copies and pickles
+
     @abstractmethod
     def check(self, model: Model) -> None:
         """Validate the settings; called once, before a fit.

@@ -70,7 +70,7 @@ class LaplacePosterior(Posterior):
 
     @property
     def point(self) -> Samples:
-        """The network itself with θ*: a posterior of one point."""
+        """The network itself with θ*, a posterior of one point."""
         normal = unwrapped(self.part)  # the posterior of τ is left out
         return Samples(normal.model, jax.tree.map(lambda leaf: leaf[None], normal.mean))
 
