@@ -535,7 +535,7 @@ ILL = {
     "around another network": (
         "laplace",
         at("posterior", "part", "model", "network", "hidden", value=[5]),
-        "stands around another network",
+        "belongs to another network",
     ),
     # the estimator
     "parameter more": ("tiny", at("params", value=lambda old: old | {"callback": 1}), "parameters have other names"),
@@ -741,6 +741,7 @@ def test_load_refuses_malformed_files(verdicts, name):
     assert verdict["seconds"] < 1
     heard = [event for event in verdict["events"] if not event[0].startswith(SILENT)]
     descriptor = [["open", str(number)] for number in range(9)]  # of the file that is open already
+    heard = [event for event in heard if not (event[0] == "open" and event[1].endswith(".py"))]  # sources, for JAX's errors
     assert all(event == ["open", verdict["path"]] or event in descriptor for event in heard)
     assert not os.path.exists(os.path.join(os.path.dirname(verdict["path"]), "run-by-pickle"))
 
