@@ -741,7 +741,9 @@ def test_load_refuses_malformed_files(verdicts, name):
     assert verdict["seconds"] < 1
     heard = [event for event in verdict["events"] if not event[0].startswith(SILENT)]
     descriptor = [["open", str(number)] for number in range(9)]  # of the file that is open already
-    heard = [event for event in heard if not (event[0] == "open" and event[1].endswith(".py"))]  # sources, for JAX's errors
+    heard = [
+        event for event in heard if not (event[0] == "open" and event[1].endswith(".py"))
+    ]  # sources, for JAX's errors
     assert all(event == ["open", verdict["path"]] or event in descriptor for event in heard)
     assert not os.path.exists(os.path.join(os.path.dirname(verdict["path"]), "run-by-pickle"))
 
