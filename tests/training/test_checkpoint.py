@@ -197,6 +197,7 @@ def test_killed_at_random_moments(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_sigterm_leaves_a_checkpoint_and_the_command_goes_on(tmp_path):
     """Exit code 143; the command again ends with the model of one run, and the checkpoint is gone."""
     table = tmp_path / "table.csv"
