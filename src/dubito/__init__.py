@@ -1,4 +1,17 @@
-"""Neural networks that know what they don't know. Names are loaded on first use: importing dubito imports no JAX."""
+"""Neural networks that know what they don't know.
+
+- ``models``: a network, a likelihood and a prior; log p(D, θ) with the scale N/n.
+- ``tables``: from a table to float32 arrays, and back to the target's units.
+- ``posteriors``: draws of functions, and the predictive distribution they make.
+- ``training``: the one loop that drives every method.
+- ``methods``: how to infer: one file, one method, one paper.
+- ``evaluation``: metrics, calibration, conformal intervals, diagnostics, decisions.
+- ``estimators``: scikit-learn estimators and their model files.
+- ``inspection``: graphs, landscapes, learning curves, reports, plots.
+- ``cli``: the command line.
+
+Names are loaded on first use: importing dubito imports no JAX.
+"""
 
 from typing import Any
 

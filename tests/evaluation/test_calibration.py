@@ -498,7 +498,7 @@ def test_cv_plus_member_mean_averages_its_draws():
     twice = cv_plus(committee(several.reshape(6, 7, 1)), np.zeros(7), np.arange(7) % 2)
     once = cv_plus(committee(several.mean(1)), np.zeros(7), np.arange(7) % 2)
     np.testing.assert_allclose(np.concatenate(twice.errors, axis=1), np.concatenate(once.errors, axis=1), rtol=1e-5)
-    with pytest.raises(ValueError, match="equally many draws of each of 2 members"):
+    with pytest.raises(ValueError, match="draws cannot be divided equally among 2 members"):
         twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
     with pytest.raises(ValueError, match="needs the uncalibrated predictive of a Committee"):
         twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
@@ -614,7 +614,7 @@ def test_calibration_rejects_invalid_arguments():
             "unexpected keyword argument 'coverage'",
         ),
         (lambda: cv_plus(numbers, y, np.zeros(30)), "a member's number for each of 30 rows"),
-        (lambda: cv_plus(numbers, y, np.arange(30) % 2), "equally many draws of each of 2 members"),
+        (lambda: cv_plus(numbers, y, np.arange(30) % 2), "draws cannot be divided equally among 2 members"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int), coverage=1.0), "strictly between 0 and 1"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int))(numbers).interval(1.0), "strictly between 0 and 1"),
         (lambda: cv_plus(numbers, y, np.zeros(30, int))(gaussians(*np.ones((2, 1, 3, 2)))), "errors of 2 targets"),

@@ -153,7 +153,7 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         (
             "poisson",
             COUNTS - 1,
-            r"Poisson takes whole numbers of at least 0, at most 7·10¹⁰; y has other values in row\(s\) 1: the first has -1",
+            r"Poisson takes whole numbers from 0 to 7·10¹⁰; y has other values in row\(s\) 1: the first has -1",
         ),
         ("negative-binomial", COUNTS + 0.5 * (COUNTS == 2), r"NegativeBinomial .* in row\(s\) 2, 5: the first has 2.5"),
         ("censored", COUNTS, r"CensoredGaussian .* two columns for each target.* shape \(n, 2\), got \(6, 1\)"),

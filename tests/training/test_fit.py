@@ -10,6 +10,7 @@ import dubito
 from dubito._jax import prng
 from dubito.training import chunk, descent, fit, optimizers, packing
 from dubito.training.data import check_rows
+from dubito.training.early_stopping import Stopping
 from dubito.training.members import Member
 from dubito.training.reports import history as collect_history
 
@@ -86,7 +87,7 @@ def test_a_member_among_others_is_the_member_alone(problem):
     """Side by side on two threads, or one by one: not a bit differs."""
     model, x, y = problem
     rows = check_rows(model, x, y, None)
-    stopping = chunk.Stopping(np.int32(0), np.float32(0))
+    stopping = Stopping(np.int32(0), np.float32(0))
     keys = jax.random.split(prng.fast(jax.random.key(4)), 3)
     members = [Member(k, rows.train, rows.valid) for k in keys]
     method = dubito.BayesByBackprop(epochs=20)
@@ -109,7 +110,7 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     method = dubito.MaximumLikelihood(epochs=1, batch_size=50, learning_rate=rate, optimizer="sgd", schedule="constant")
     rows = check_rows(model, x, y, None)
     member = Member(key, rows.train, rows.valid)
-    stopping = chunk.Stopping(np.int32(0), np.float32(0))
+    stopping = Stopping(np.int32(0), np.float32(0))
     end = fit.train(model, method, members=[member], rows=rows, stopping=stopping).states[0]
     end = packing.unpack(end.params)["network"]
     start = model.init(jax.random.split(key)[0])["network"]

@@ -47,12 +47,12 @@ class Use:
     multiplies : bool
         Whether it is in a matrix product or convolution.
     inputs : int
-        Its axis that is summed over there, from the last: −2 if that cannot be seen (in a loop) or
-        differs between uses.
+        The axis summed over there, counted from the end: −2 if unknown (in a loop) or different
+        between uses.
     incoming : tuple of int
         All axes that are summed over, for a convolution those of its window, too.
     hidden : bool
-        Whether another parameter multiplies what becomes of it.
+        Whether another parameter multiplies its result.
     """
 
     treatment: str

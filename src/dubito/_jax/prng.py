@@ -123,8 +123,8 @@ def _fenced(draw: Callable[[Key], Any], key: Key) -> Any:
     """draw(key) behind a fence that keeps XLA from fusing it with its consumers.
 
     The cond is the fence. Without it, cheap noise would be computed again in each of its consumers
-    and once more in the backward pass. The key is never the sentinel, a counter that ``fast`` keys
-    cannot become by chance more often than 2⁻⁶⁴.
+    and once more in the backward pass. A ``fast`` key equals the
+    sentinel with a probability of at most 2⁻⁶⁴.
     """
     shape = jax.eval_shape(draw, key)
     data = jax.random.key_data(key)

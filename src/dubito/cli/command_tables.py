@@ -100,7 +100,7 @@ def read_to_evaluate(
     target = model.summary_.get("target")
     inputs, y = read_labeled(table, model.schema_, target, model.classes_ if is_classifier(model) else None)
     if y is None and needs_target is not None:
-        name = "whose name only a model of `dubito fit` knows" if target is None else repr(target)
+        name = "whose name only `dubito fit` stores" if target is None else repr(target)
         raise ValueError(f"{needs_target} needs the target's column, {name}, in {table}")
     if y is not None:
         if needs_target is not None and len(y) == 0:

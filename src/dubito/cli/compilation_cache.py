@@ -85,7 +85,7 @@ def _prepare(home: Path, own: Path) -> str | None:
             return f"others can write to {path}. Make it yours alone (chmod 700), or set DUBITO_CACHE to another one."
     if not (own / MARKER).is_file():
         if any(own.iterdir()):
-            return f"{own} holds files of something else. Set DUBITO_CACHE to another folder."
+            return f"{own} contains other files. Set DUBITO_CACHE to another folder."
         (own / MARKER).write_text(SIGNATURE)
     return None
 

@@ -107,7 +107,7 @@ class BayesianEstimator(FittedEstimator):
         ValueError
             For fewer than two classes.
         DivergenceError
-            If training does not converge with smaller steps either.
+            If training diverges even with smaller steps.
         """
         schema, x, weight = Schema.fit_encode(X, sample_weight)
         target, y = self._encoded_target(y, weight)

@@ -212,7 +212,7 @@ class Isotonic(Calibration):
         for p, frequency in _check_knots(self.knots):
             levels = 0, *frequency, 1
             rising = all(a < b for a, b in pairwise(p)) and all(a <= b for a, b in pairwise(levels))
-            _expect(rising and 0 < len(p) == len(frequency), "the knots of an isotonic map rise, frequencies up to 1")
+            _expect(rising and 0 < len(p) == len(frequency), "isotonic knots must increase, with frequencies up to 1")
 
     def __call__(self, predictive: Any) -> PredictiveDistribution:
         _check_fits(self, predictive)
@@ -313,8 +313,8 @@ class Quantiles(Calibration):
         _expect(all(0 < c < math.inf for c in self.factors), f"factors are positive numbers, got {self.factors!r}")
         for u, v in _check_knots(self.knots):
             steps = [b - a for each in (u, v) for a, b in pairwise(each)]
-            _expect(1 < len(u) == len(v) and min(steps) > 0, "the knots of a map of quantiles rise")
-            _expect(max(map(abs, (*u, *v))) < FAR, "the knots of a map of quantiles are normal scores")
+            _expect(1 < len(u) == len(v) and min(steps) > 0, "quantile map knots must increase")
+            _expect(max(map(abs, (*u, *v))) < FAR, "quantile map knots must be normal scores")
 
     def __call__(self, predictive: Any) -> PredictiveDistribution:
         _check_fits(self, predictive)

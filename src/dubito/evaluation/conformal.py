@@ -190,8 +190,8 @@ class Conformal(ConformalRule):
 def cv_plus(predictive: Predictive, y: Any, fold: Any, *, coverage: float = 0.9) -> "CVPlus":
     """CV+ intervals or sets of a committee, from its own rows: each row by the member that was not trained on it.
 
-    They contain y with at least the probability 2 coverage − 1 (less some √(2/n) for folds of many
-    rows), and with about ``coverage`` if one row more or less changes the members little. No row is
+    They contain y with at least the probability 2 coverage − 1 (less about √(2/n) for large folds),
+    and with about ``coverage`` if one row more or less changes the members little. No row is
     held out from training.
 
     Parameters

@@ -235,7 +235,7 @@ def threshold(
     score: UncertaintyScore = None,
     loss: Any = None,
 ) -> float:
-    """The uncertainty up to which to answer, from held-out rows, for a given coverage or risk.
+    """A threshold on the uncertainty, from held-out rows, for a given coverage or risk.
 
     Parameters
     ----------
@@ -332,8 +332,8 @@ def thompson(predictive: PredictiveDistribution, *, key: Key) -> Any:
     Parameters
     ----------
     predictive : PredictiveDistribution
-        With one target, or two classes, rows are the choices; with several targets these are the
-        choices, for each row.
+        With one target or two classes, the choices are the rows; with several targets, the
+        targets of each row.
     key : jax.Array
         Key of the random numbers, another one for each choice, as the function is one of the
         predictive's draws.

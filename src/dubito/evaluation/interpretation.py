@@ -226,7 +226,7 @@ def _confidence_sentence(card: Card) -> str:
     chance, error = math.sqrt(BINS * spread) + NORMAL * math.sqrt(spread), card.get("ece", 0.0)
     if error <= chance:
         return found
-    found += f" But it is too high in some rows and too low in others: ECE {error:.2g}, of which sampling error"
+    found += f" But it is too high in some rows and too low in others: ECE {error:.2g}; sampling error"
     return f"{found} explains at most {chance:.1g}."
 
 
@@ -336,7 +336,7 @@ def percent(share: float) -> str:
     Returns
     -------
     str
-        In whole percent, or with as many decimals as it takes not to read 0 or 100 % unless it is.
+        In whole percent, with more decimals if it would falsely read 0 or 100 %.
     """
     texts = [f"{100 * share:.{places}f}" for places in range(6)]
     return f"{next((text for text in texts if float(text) not in (0, 100) or share in (0, 1)), texts[-1])} %"

@@ -186,8 +186,8 @@ def central_coverage(
 ) -> Float[np.ndarray, " levels"]:
     """Fraction of observations inside the central interval of each probability.
 
-    It equals the probability for a calibrated distribution. A count lies in an interval by the
-    fraction of [F(y − 1), F(y)] that does, the mean of a randomized F(y).
+    It equals the probability for a calibrated distribution. A count contributes the fraction
+    of [F(y − 1), F(y)] that is inside, the mean of a randomized F(y).
 
     Parameters
     ----------

@@ -27,7 +27,7 @@ from dubito.inspection.plots.style import Axes, Figure
 try:
     import jinja2
 except ImportError as error:
-    raise ImportError("dubito.report fills a page with jinja2: pip install 'dubito[plot]'") from error
+    raise ImportError("dubito.report needs jinja2: pip install 'dubito[plot]'") from error
 
 PACKAGES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 Cards: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]  # methods' names and their ``metrics.scorecard``s

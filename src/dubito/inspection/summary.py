@@ -99,7 +99,7 @@ def evidence_lines(posterior: Any, rows: tuple[Any, Any] | None, key: Key) -> li
     """Lines with the evidence, or with its lower bound for encoded ``rows`` (x, y), or none."""
     if posterior.log_evidence is not None:
         value = float(posterior.log_evidence)
-        return ["", f"Evidence of the rows it was fitted to, by Laplace: log p(D) = {value:.1f} nats."]
+        return ["", f"Laplace evidence of the training rows: log p(D) = {value:.1f} nats."]
     if rows is not None and isinstance(unwrapped(posterior), DiagonalNormal | LowRankNormal | FullCovarianceNormal):
         with contextlib.suppress(ValueError):  # an improper prior, or weights that are points
             bound = elbo(posterior, *rows, key=key)

@@ -16,7 +16,7 @@
 - ``default``: the estimators' default method.
 - ``by_name``: the registry of methods, and their settings as text.
 
-A method is a final class of one of the abstract ones in ``training.method``, ``training.descent``
+A method is a final subclass of an abstract class in ``training.method``, ``training.descent``
 or here. To add one: write its file, and add its import and its entry to ``by_name.METHODS``; the
 command line, the model file and the contract test read that table.
 """

@@ -1,7 +1,7 @@
 """The registry of methods: by name, with fields by their path.
 
-``METHODS`` is read by the command line, the model file, the contract test and the documentation. A
-new method is one file beside this one, its import here, and its entry.
+``METHODS`` is read by the command line, the model file, the contract test and the documentation. To
+add a method, write its file, import it here and add its entry.
 """
 
 import ast
@@ -42,7 +42,7 @@ METHODS: dict[str, Method | None] = {
     "sparse-variational-dropout": SparseVariationalDropout(),
     "bayes-by-backprop": BayesByBackprop(),
     "laplace": LaplaceApproximation(),
-    "practical-vi": BayesByBackprop(gradient_estimator="fisher"),  # Graves 2011 but for the prior, which he fits beside
+    "practical-vi": BayesByBackprop(gradient_estimator="fisher"),  # Graves 2011, who also fits the prior
     "natural-gradient-vi": NaturalGradientVI(),
     "variational-gaussian": VariationalGaussian(),
     "ensemble": Ensemble(MAP(), 5),

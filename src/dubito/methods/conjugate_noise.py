@@ -20,7 +20,7 @@ from dubito.training.method import Wrapper
 @register_dataclass
 @dataclass(frozen=True)
 class ConjugateNoise(Wrapper):
-    """Another method's posterior q(θ) beside a distribution of τ, which replaces its own: for each target k
+    """Another method's posterior q(θ), with its τ replaced by a distribution: for each target k
 
         τ_k ~ Gamma(a, b_k),    a = shape + ½ Σ_i w_i,    b_k = rate + ½ Σ_i w_i E_q(y_ik − f_ik)²
 
@@ -29,7 +29,7 @@ class ConjugateNoise(Wrapper):
     predictive of one function is Student's t. E_q is over the posterior's default number of draws:
     all points of an ensemble, 100 of another.
 
-    For methods that have a point for τ, MAP and MC dropout. With MAP it is exactly p(τ | θ_MAP, D),
+    For methods with a point estimate of τ: MAP, MC dropout. With MAP it is exactly p(τ | θ_MAP, D),
     so it has no epistemic uncertainty, and noise that the network has fitted is missing from the
     residuals: τ is too large by about (number of fitted directions)/N. ``CrossFit`` estimates the
     noise without that error, and replaces this method.

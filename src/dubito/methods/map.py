@@ -108,7 +108,7 @@ class MAP(PointEstimate):
     Parameters
     ----------
     epochs : int, optional
-        Passes over the rows. None: 400, or on fewer rows as many as show 400,000 in all.
+        Passes over the rows. None: at least 400, and enough to process 400,000 rows.
     batch_size : int or None
         Rows of a step; None: all.
     learning_rate : float or None

@@ -52,7 +52,7 @@ class SWAG(Descent):
     means at their time. ``Ensemble(SWAG(), 5)`` is MultiSWAG (Wilson & Izmailov 2020).
 
     The spread is that of the stationary distribution of the descent, not of the posterior. With
-    curvature H and gradient covariance C per example and n rows a batch drawn independently,
+    curvature H and gradient covariance C per example and independent batches of n rows,
     HΣ + ΣH = (α/n) C (Mandt, Hoffman & Blei 2017), with momentum 0.9 for ten times the α: where
     C = H that is α/(2n) in all directions, while the posterior's is (NH)⁻¹. An epoch here, as
     usual, takes each row once, so that most of this noise cancels within it, and Σ is narrower
@@ -122,8 +122,7 @@ class SWAG(Descent):
 def collect(state: SWAGState, descent: DescentState, due: Any) -> SWAGState:
     """The state at another point, which counts if it is ``due``.
 
-    Its deviation is written in any case: to the place of the next point, where it stays if no other
-    point comes.
+    Its deviation is always written, to the slot of the next point; a later point overwrites it.
     """
     weight, count = due.astype(jnp.float32), state.count + 1
     place = state.count.astype(jnp.int32) % len(jax.tree.leaves(state.deviations)[0])

@@ -161,7 +161,7 @@ class NoisyStep(NamedTuple):
     noise : NormalNoise or Masked
         The noise, with the scale of the operand.
     waits : bool
-        Whether the output may lack some variance, which is drawn with that of a bias.
+        Whether part of the output's variance may be drawn later, with a bias's noise.
     """
 
     eqn: Any
@@ -239,7 +239,7 @@ def _waiting(program: Program, noisy_leaves: NoisyLeaves, at: dict[int, int]) ->
 
 
 def _at_site(step: NoisyStep, operands: list[Any], variance: Any, supply: Supply) -> tuple[Array, Any]:
-    """The step's output, and the variance that it lacks (None: none); ``variance`` is that which its data lack."""
+    """The step's output, and its variance still to be drawn (None: none); ``variance`` is its input's."""
     eqn, site, treatment, noise, waits = step
     mean, data = operands[site.position], operands[1 - site.position]
 

@@ -26,8 +26,8 @@ class Batch(NamedTuple):
     weight : array of shape (rows,)
         The weight of each row; 0 for padding and for held-out rows.
     scale : float
-        The number of batches in an epoch, so that the mean gradient of an epoch is exactly that of
-        the full batch.
+        N/n: the number of batches in an epoch, so that the mean gradient of an epoch is exactly
+        that of the full batch.
     size : float
         The sum of all weights of the data set.
     """

@@ -77,12 +77,12 @@ def as_network(network: Any) -> AnyNetwork:
     Returns
     -------
     AnyNetwork
-        The object itself, if it has all three and is a pytree.
+        The object, if it is a pytree with all three.
 
     Raises
     ------
     TypeError
-        If it does not have both.
+        Without ``init`` or ``apply``.
     """
     if isinstance(network, AnyNetwork) and not jax.tree_util.all_leaves((network,)):
         return network

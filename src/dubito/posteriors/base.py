@@ -1,6 +1,6 @@
 """The contract of posteriors over a model's parameters, samples, and mixtures of posteriors.
 
-A posterior is drawn from a few draws at a time, so that not all draws need be in memory:
+A posterior is sampled a few draws at a time, so that not all draws need be in memory:
 ``sources(key, n)`` is a list of pairs (posterior, seeds), and ``posterior.draw(seed)`` is one draw.
 """
 
@@ -22,7 +22,7 @@ from dubito._process.archive import expect
 from dubito.models.model import Batch, Model
 from dubito.posteriors.file_layout import FileLayout, check_positive, stacked_shapes
 
-DRAWS = 100  # of a posterior that is not finite, where no number is given
+DRAWS = 100  # by default, of a posterior without a finite set of members
 SCORING_DRAWS = 8  # for a score in training
 
 Seed: TypeAlias = Array  # of one draw: an index, or the data of a key
@@ -245,7 +245,7 @@ class Mixture(Posterior):
         return [source for part, k, n in each if n is None or n > 0 for source in part.sources(k, n)]
 
     def draw(self, seed: Seed) -> Params:
-        raise TypeError("a mixture is drawn from by its parts: use sample, or sources")
+        raise TypeError("a mixture has no draws of its own: use sample or sources")
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:

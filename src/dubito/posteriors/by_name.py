@@ -1,6 +1,6 @@
 """The registry of posteriors: the closed list of classes that a model file may hold.
 
-A new posterior is one file beside this one, its import here, and its entry.
+To add a posterior, write its file, import it here and add its entry.
 """
 
 from dubito.posteriors import base, dropout, laplace, noise, normals

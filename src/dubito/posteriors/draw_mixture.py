@@ -34,9 +34,9 @@ class Reduction(NamedTuple):
     Attributes
     ----------
     map : callable
-        Takes an array (draws, rows, ...) of one group to what is kept of the group.
+        Maps an array (draws, rows, ...) of one group to its contribution.
     combine : callable
-        Takes pairs (number of draws, what was kept) of all groups to the result, rows first.
+        Maps pairs (number of draws, contribution) of all groups to the result, rows first.
     """
 
     map: Callable[[DrawValues], Any]

@@ -22,8 +22,7 @@ class GammaNoisePosterior(Posterior):
     """Draws of another posterior whose noise precision is replaced by τ_k ~ Gamma(shape_k, rate_k).
 
     The predictive distribution of one function is then Student's t. With ``n=None`` each draw of a
-    chain gets one τ, and each of a few points as many as make 100 draws, one point's after
-    another's.
+    chain gets one τ; a few points get several each, for 100 draws in total, point by point.
 
     Parameters
     ----------

@@ -228,7 +228,7 @@ class PredictiveDistribution(abc.ABC):
             If the number of draws is not a multiple of the number of members.
         """
         if len(self.draws) % members:
-            raise ValueError(f"{len(self.draws)} draws are not equally many draws of each of {members} members")
+            raise ValueError(f"{len(self.draws)} draws cannot be divided equally among {members} members")
         each = self.mixture.moments_of_draws()[0]
         parts = each.reshape(len(self), members, len(self.draws) // members, -1).mean(2)
         return self._squeezed(self.shift + self.scale * parts.swapaxes(0, 1))
@@ -375,7 +375,7 @@ class PredictiveDistribution(abc.ABC):
         problem = f"{type(self.likelihood).__name__} has no {name}: its predictive has only a mean and the epistemic "
         problem += "uncertainty. Use a likelihood for a whole distribution; dubito.LIKELIHOODS lists them by name."
         if self.mixture.supports(name):
-            problem = f"recalibrated quantiles of {self.columns} targets have no joint density, only those of one have"
+            problem = f"recalibrated quantiles of {self.columns} targets have no joint density, unlike those of one"
         raise ValueError(problem)
 
 

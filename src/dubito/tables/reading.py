@@ -1,4 +1,4 @@
-"""A whole table from a file or standard input, with inferred types, to fit a model; and the opening of all files of tables."""
+"""A whole table from a file or standard input, with inferred types, to fit a model; and opening of table files."""
 
 import contextlib
 import csv

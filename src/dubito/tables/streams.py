@@ -1,4 +1,4 @@
-"""A Parquet table that need not fit into memory, to fit a model to: its columns learned, and its rows as a stream."""
+"""Parquet tables that need not fit into memory: learning their columns, and streaming their rows to a fit."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeAlias

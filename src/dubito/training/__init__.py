@@ -8,8 +8,9 @@
 - ``optimizers``: gradient descent by name, by optax.
 - ``descent``: the settings and the step that methods of gradient descent share.
 - ``loop_state``: what the loop holds.
+- ``early_stopping``: the decisions at the end of an epoch: best state, early stopping, divergence.
 - ``reports``: the progress of a fit.
-- ``chunk``: some steps as one compiled program.
+- ``chunk``: some steps as one compiled program; each batch with its scale N/n.
 - ``stream``: pieces of rows, for data larger than memory.
 - ``checkpoint``: a fit's progress in a file.
 - ``fit``: the loop.
@@ -28,5 +29,5 @@ What the loop holds::
 
 Words with one meaning each: a *batch* is a step's rows, a *piece* the rows in memory at a time, a *part* a finished share of
 an output file, a *chunk* the compiled steps between two looks of the host, a *block* the rows of one prediction program, an
-*epoch* one pass over the rows, a *fold* one of cross-validation's shares of them.
+*epoch* one pass over the rows, a *fold* a subset of rows in cross-validation.
 """

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito._process import archive
-from dubito.training.chunk import RETRIES
+from dubito.training.early_stopping import RETRIES
 from dubito.training.loop_state import LoopState
 
 ARRAY = re.compile(r"\d{1,9}\.\d{1,9}\.(state|log)")  # run, member, and which of the two

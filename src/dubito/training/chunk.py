@@ -19,11 +19,11 @@ from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key
 from dubito.models.model import Batch
-from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState, Stopping
+from dubito.training.early_stopping import EpochResult, Stopping, choose, decide
+from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.method import Clock
 
 CHUNK_EPOCHS = 50  # at most
-RETRIES = 3
 MOVED_ROWS = 4096  # at a time, by shuffle_rows
 
 
@@ -81,24 +81,6 @@ class Epoch(NamedTuple):
     key: Any
     step: Any
     step_factor: Any
-
-
-class EpochResult(NamedTuple):
-    """The result of an epoch.
-
-    Attributes
-    ----------
-    info : float32 array of shape (2,)
-        Mean likelihood and penalty, in nats per example.
-    scored : bool scalar
-        Whether there is a validation score.
-    score : float32 scalar
-        The validation score, in nats per example.
-    """
-
-    info: Any
-    scored: Any
-    score: Any
 
 
 @programs.jit(static_argnums=(3, 4))
@@ -284,43 +266,3 @@ def validate(run: Run, state: Any, key: Key) -> Any:
 
     sums = jax.lax.fori_loop(0, -(-count // run.batch_rows), add, jnp.zeros(2, jnp.float32))
     return sums[0] / sums[1]
-
-
-def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, first: Any) -> LoopState:
-    """Accept the epoch, or return to the last finite state with half the step size; update best state and patience."""
-    state, (info, scored, score) = at.running, result
-    finite = jnp.all(jnp.isfinite(info)) & all_finite(state) & (~scored | ~jnp.isnan(score))
-    better = finite & (~scored | (score > at.score))
-    gained = finite & scored & (score > at.score + stopping.tol)
-    stale = jnp.where(gained, 0, at.stale + finite.astype(jnp.int32))
-    retries = at.retries + (~finite).astype(jnp.int32)
-    patient = (stopping.patience == 0) | ~scored | (stale < stopping.patience)
-    place = at.epoch - first
-    row = jnp.concatenate([info, score[None]])
-    kept = choose(finite, state, at.state)
-    return LoopState(
-        state=kept,
-        best=choose(better, state, at.best),
-        epoch=at.epoch + finite.astype(jnp.int32),
-        step=at.step + jnp.where(finite, steps, 0),
-        score=jnp.where(better & scored, score, at.score),
-        stale=stale,
-        step_factor=jnp.where(finite, at.step_factor, at.step_factor * 0.5),
-        retries=retries,
-        done=~patient | (retries > RETRIES),
-        log=at.log.at[place].set(jnp.where(finite, row, at.log[place])),
-        running=kept,
-        number=jnp.int32(0),
-        info=jnp.zeros_like(info),
-    )
-
-
-def choose(condition: Any, new: Any, old: Any) -> Any:
-    """``new`` if the condition holds, else ``old``; a cond is one kernel, a select of each leaf one each."""
-    return jax.lax.cond(condition, lambda: new, lambda: old)
-
-
-def all_finite(tree: Any) -> Any:
-    """Whether all floats of a tree are finite."""
-    floats = [leaf.ravel() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.all(jnp.isfinite(jnp.concatenate(floats)))

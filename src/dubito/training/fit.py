@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from dubito._check import check_whole, is_number
 from dubito._jax import prng
 from dubito._jax.types import Key, Params
 from dubito._process import interrupts
@@ -26,9 +25,10 @@ from dubito._process.threads import SEATS, cores, run_concurrently
 from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
-from dubito.training.chunk import RETRIES, Run, begin, begin_all, chunk, chunk_all
+from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
 from dubito.training.data import Rows, check_rows, pad_rows, padded_fraction, padded_size
-from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState, Stopping
+from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
+from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method
 from dubito.training.reports import Report, report_chunk
@@ -166,14 +166,6 @@ def fit(
     )
     members = method.members(rows, key_members)
     return method.finish(model, run(model, method, members=members), key_finish, run)
-
-
-def stopping_rule(n_iter_no_change: int, tol: float) -> Stopping:
-    """The rule for early stopping; ValueError for invalid numbers."""
-    check_whole("n_iter_no_change", n_iter_no_change, 1)
-    if not (is_number(tol) and tol >= 0):
-        raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
-    return Stopping(np.int32(n_iter_no_change), np.float32(tol))
 
 
 def train(

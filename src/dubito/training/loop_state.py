@@ -3,21 +3,6 @@
 from typing import Any, NamedTuple
 
 
-class Stopping(NamedTuple):
-    """When to stop early.
-
-    Attributes
-    ----------
-    patience : int32 scalar
-        Epochs without a gain in the validation score after which a run ends; 0: never.
-    tol : float32 scalar
-        The least gain that counts, in nats per example.
-    """
-
-    patience: Any
-    tol: Any
-
-
 class LoopState(NamedTuple):
     """What the loop carries from step to step, on the device.
 
@@ -39,7 +24,7 @@ class LoopState(NamedTuple):
         Divergences so far.
     done : bool scalar
         Whether patience or retries have run out.
-    log : (CHUNK, 3) float32 array
+    log : (CHUNK_EPOCHS, 3) array
         Likelihood, penalty and score of this chunk's epochs.
     running : pytree
         The state within the epoch.
@@ -80,7 +65,7 @@ class DataPiece(NamedTuple):
     rows : DeviceRows
         Those of weight 0 are left out.
     first, end : int32 scalar
-        They are the epoch's steps ``first`` to ``end`` − 1.
+        The epoch's steps here: ``first`` to ``end`` − 1.
     steps : int32 scalar
         The number of steps of an epoch.
     size : float32 scalar
@@ -95,7 +80,7 @@ class DataPiece(NamedTuple):
 
 
 class ChunkLimits(NamedTuple):
-    """How far a chunk goes at most, beside the end of its piece and ``CHUNK`` epochs.
+    """The limits of a chunk, besides the end of its piece and ``CHUNK_EPOCHS``.
 
     Attributes
     ----------

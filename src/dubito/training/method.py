@@ -115,7 +115,7 @@ class Method(ABC):
 
 
 def check_call(kind: type, args: tuple[Any, ...], settings: dict[str, Any]) -> None:
-    """Raise TypeError that says how to write the settings, where a class cannot be called with these arguments."""
+    """Raise a TypeError that shows the settings, if a class cannot be called with these arguments."""
     signature = inspect.signature(kind.__init__)
     try:
         signature.bind(None, *args, **settings)

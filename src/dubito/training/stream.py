@@ -81,7 +81,7 @@ def check_source(method: Method, source: Any, y: Any, weight: Any, refused: Mapp
             f"got {type(source).__name__}"
         )
     if y is not None or weight is not None:
-        raise ValueError("y and weight must be None where x is a callable: its iterator gives (x, y) or (x, y, weight)")
+        raise ValueError("y and weight must be None if x is a callable: its iterator gives (x, y) or (x, y, weight)")
     wanted, inner = dict(refused), method
     while isinstance(inner, Wrapper):
         wanted[type(inner).__name__] = inner.every_row

@@ -551,7 +551,7 @@ ILL = {
     "calibration that falls": (
         "tiny",
         at("calibration", value=quantiles(v=[1.0, 0.0])),
-        "knots of a map of quantiles rise",
+        "quantile map knots must increase",
     ),
     "calibration of texts": ("tiny", at("calibration", value=quantiles(v=["0", "1"])), "tuples of numbers"),
     "calibration of one knot": ("tiny", at("calibration", value=quantiles(u=[0.0], v=[0.0])), "not a usable"),

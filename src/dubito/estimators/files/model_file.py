@@ -182,7 +182,7 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
     valid = type(version) is int and version == FORMAT and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
-    expect(config["kind"] in kinds, f"it is of kind {config['kind']!r}")
+    expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
     expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior has too many models")
     return posterior_file.expected_arrays(config["posterior"])
 

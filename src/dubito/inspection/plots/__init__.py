@@ -12,6 +12,6 @@ import importlib.util
 import lazy_loader
 
 if importlib.util.find_spec("matplotlib") is None:
-    raise ImportError("dubito.plots draws with matplotlib: pip install 'dubito[plot]'")
+    raise ImportError("dubito.plots needs matplotlib: pip install 'dubito[plot]'")
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -87,8 +87,8 @@ class ConcreteDropout(LearnedRates):
         Σ_i log p(y_i | f_i) − Σ_layers [ℓ²/(2(1 − r)) ‖w‖² − D H(r)] − Σ ℓ²/2 ‖b‖²,    ℓ = 1/(the Normal prior's scale)
 
     D is the number of a layer's inputs and H(r) = −r log r − (1 − r) log(1 − r) the entropy of one
-    mask. In training a mask is relaxed so that r has a gradient,
-    z = 1 − sigmoid((logit r + logit u)/0.1) with u uniform; the posterior drops.
+    mask. Training relaxes the masks to give r a gradient,
+    z = 1 − sigmoid((logit r + logit u)/0.1) with u uniform; posterior masks are 0 or 1.
 
     Rates, and with them epistemic uncertainty, decrease with more data. But whole units vary, so
     all weights of a layer share one level of uncertainty.

@@ -105,7 +105,7 @@ def dropout_posterior(
 
 
 def check_dropout(method: Any, model: Model, interval: str) -> None:
-    """Raise ValueError for settings of a descent or rates that cannot be, or a prior without a length scale."""
+    """Raise ValueError for invalid descent settings or rates, or a prior without a length scale."""
     check_descent(method)
     for rate in method.rate if isinstance(method.rate, tuple) else (method.rate,):
         check_number("rate", rate, interval)

@@ -42,7 +42,7 @@ class CrossFit(Wrapper):
     """Runs of a method, each without one fold of the rows (stratified for classes), as a mixture.
 
     Each member keeps its best epoch on its fold, and its predictions there are out-of-sample, so
-    their residuals r give the noise, y = f + σ(x) t with t of Student's distribution and
+    their residuals r give the noise, y = f + σ(x) t, where t is Student's t and
 
         σ²(x) = s² c² e^2h(x) (1 − 2v̄/c²),   c² = mean r²,   v̄ = the members' mean variance,
 
@@ -155,7 +155,7 @@ class NoiseNetworks(NamedTuple):
 
 
 def combine_folds(parts: list[Any]) -> Samples | Mixture:
-    """The folds' posteriors as one: points become samples; chains stay apart, since those of two folds differ in target."""
+    """The folds' posteriors as one: points become samples; chains stay apart, since each fold has its own target."""
     chains = any(isinstance(part, Samples) and part.by_chains for part in parts)
     return Mixture(parts[0].model, tuple(parts)) if chains else combine(parts)
 

@@ -39,7 +39,7 @@ class RandomizedMAP(Descent):
     anchored ensembles, Pearce et al., AISTATS 2020). Away from the data its members return to draws
     of the prior, which those of a plain ensemble do not.
 
-    A learned τ: f follows ỹ at the present τ, but τ follows the residuals of y itself (those of ỹ
+    If τ is learned, f follows ỹ at the current τ; τ follows the residuals of y itself (those of ỹ
     contain the noise twice, and τ would fall without end); at the end τ is drawn given f,
     Gamma(a, a/τ̂) with a = shape + ½Σw, whose mode in log τ is the optimum τ̂. A likelihood other
     than ``Gaussian`` has no noise to add: its rows get weights from Exp(1) instead (the weighted

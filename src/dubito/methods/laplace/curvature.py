@@ -7,8 +7,8 @@ J_i (K, P) is the derivative of example i's outputs f, and H_i (K, K) is defined
 - "fisher", the empirical Fisher: H = s sᵀ with the score s = ∂ log p/∂f.
 
 Both are given as roots L (K, R), H = L Lᵀ, times √w. So G is a sum of squares, and rounding in
-float32 cannot turn a 0 in it into the rounding error of its largest entry, which a product of
-curvatures summed in float32 would.
+float32 cannot turn a 0 in it into the rounding error of its largest entry, unlike a product of
+curvatures summed in float32.
 """
 
 import math

@@ -132,7 +132,7 @@ class Evidence:
         return 2 * float(np.sum(t * noise.tau * rate - shape))
 
     def log(self, u: float, t: float) -> float:
-        """log p(D | u, t), a learned τ integrated over by the curvature in log τ.
+        """log p(D | u, t), with a learned τ integrated out by Laplace in log τ.
 
         Parameters
         ----------

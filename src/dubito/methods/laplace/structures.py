@@ -1,4 +1,4 @@
-"""The part of a curvature G that is kept beside a Normal prior: Λ = G + S⁻², S the prior's scales, where it is diagonal.
+"""Structures of a curvature G with a Normal prior of scales S: Λ = G + S⁻², in a basis where it is diagonal.
 
 Each structure gives the eigenvalues λ of S G S. They are all that the evidence needs, at any scale
 of the prior and of the noise: log det(S Λ S) = Σ log(1 + λ), tr(G Λ⁻¹) = Σ λ/(1 + λ).

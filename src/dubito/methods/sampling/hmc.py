@@ -32,7 +32,7 @@ class HMC(HamiltonianMethod):
         Draws that each chain stores, draws of adaptation before, and chains.
     trajectory : float
         The length of trajectories in time units (π/2 turns a standard normal into an independent
-        one), drawn anew within a half of it up and down.
+        one), redrawn between 0.5 and 1.5 times it.
     max_steps : int
         The largest number of gradients of all rows in a trajectory.
     acceptance : float

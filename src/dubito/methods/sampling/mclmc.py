@@ -1,6 +1,6 @@
 """Microcanonical Langevin Monte Carlo (Robnik et al., JMLR 2023; Robnik & Seljak 2024), with BlackJAX's kernel and tuning.
 
-For networks from an ensemble of optimized starts, as Sommer et al. do ("Microcanonical Langevin
+Chains start from an ensemble of optimized networks (Sommer et al., "Microcanonical Langevin
 ensembles", ICLR 2025).
 """
 
@@ -31,16 +31,16 @@ class Tuned(NamedTuple):
 @register_dataclass
 @dataclass(frozen=True)
 class MCLMC(MCMC):
-    """Draws from p(θ | D) by motion at a constant speed, whose direction ∇ log p(D, θ) turns and noise scatters:
+    """Draws from p(θ | D) by motion at constant speed, in a direction turned by ∇ log p(D, θ) and by noise:
 
         dθ = u dt,    du = (I − uuᵀ)(∇ log p(D, θ)/(P − 1) dt + √(2/L)-noise),    P parameters
 
-    No step is ever rejected, so each costs two gradients of all rows whatever P is; a finite step
-    size brings a bias, held small by the variance of the energy error. Chains start with
+    No step is rejected, so each costs two gradients of all rows for any P. A finite step size
+    causes a bias, which is limited by the energy error's variance. Chains start with
     ``warm_start_steps`` of Adam, so that they are an ensemble of optimized networks; then they tune
     step size, mass and L.
 
-    Cheaper than NUTS where parameters are many; the draws are not exact, and chains stay in the
+    Cheaper than NUTS for many parameters; the draws are not exact, and chains stay in the
     modes in which they start.
 
     Parameters

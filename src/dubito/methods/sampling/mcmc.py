@@ -254,7 +254,7 @@ def blackjax_parts() -> tuple[Any, Any, Any]:
 
 
 def merge_chains(method: MCMC, model: Model, states: Any, key: Key) -> Samples:
-    """The chains' draws, one chain's after another's; of interrupted chains, equally many of each that has some."""
+    """The chains' draws, chain by chain; if interrupted, equally many from each chain that has any."""
     states = [state for state in states if int(state.count) > 0]
     if not states:
         raise KeyboardInterrupt("stopped before the first draw")

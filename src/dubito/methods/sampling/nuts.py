@@ -13,7 +13,7 @@ from dubito.methods.types import Key, Model
 @register_dataclass
 @dataclass(frozen=True)
 class NUTS(HamiltonianMethod):
-    """HMC whose trajectories end where they turn back, with the draw from among their points.
+    """HMC whose trajectories end when they turn back; the draw is one of their points.
 
     Target, start, adaptation and exactness are those of ``HMC``.
 

@@ -19,22 +19,21 @@ from dubito.training.packing import pack
 @dataclass(frozen=True, kw_only=True)
 class SGHMC(StochasticGradientSampler):
     """Draws by momentum descent with noise, from mini-batches. With ℓ = ``learning_rate``/N, α = ``friction``, T =
-    ``temperature`` (Chen et al., eq. 15, taking the gradients' own noise as none):
+    ``temperature`` (Chen et al., eq. 15, neglecting the gradients' own noise):
 
         v ← (1 − α) v + ℓ ∇ log p̂(D, θ) + N(0, 2αℓT),    θ ← θ + v,    log p̂ in nats, estimated from a batch
 
     This is training with momentum 1 − α and a learning rate per example, and noise; with α = 1 it
-    is SGLD, and the bias and the warning of it are SGLD's. At one rate a direction is forgotten
-    about 1/α times as fast, and the noise of mini-batches, which counts against 2αℓT, is 1/α times
-    as bad; what the momentum gains is in the discretization, whose error grows with ℓΛ and not with
-    ℓΛ/α.
+    is SGLD, and the bias and the warning of it are SGLD's. At the same rate chains mix about
+    1/α times as fast, but the noise of mini-batches, relative to 2αℓT, is 1/α times as large.
+    Momentum improves the discretization, whose error grows with ℓΛ instead of ℓΛ/α.
 
     Parameters
     ----------
     friction : float
         α, 1 − the momentum.
     epochs : int, optional
-        None: 1,000, or on fewer rows as many as show 400,000 in all.
+        None: at least 1,000, and enough to process 400,000 rows.
     draws, burn_in, chains, cycles, temperature, batch_size, learning_rate, schedule
         As in ``SGLD``.
     """

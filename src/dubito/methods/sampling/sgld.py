@@ -181,14 +181,14 @@ class SGLD(StochasticGradientSampler):
     precision Λ, draws of full batches have the covariance (Λ − εΛ²/4)⁻¹, and none if εΛ ≥ 4;
     mini-batches add ε²/4 times their gradients' covariance to the noise ε of a step (Vollmer,
     Zygalakis & Teh 2016). A fit measures both along the direction of largest curvature and gives a
-    ``SamplingWarning`` if the variance there may be twice the posterior's. It is slow: in a
-    direction of precision λ it takes 2/(ελ) steps to forget. Choose it where the data are too many
-    for MCMC with all rows a step.
+    ``SamplingWarning`` if the variance there may be twice the posterior's. It is slow:
+    along a direction of precision λ the autocorrelation time is 2/(ελ) steps. Choose it if the
+    data are too large for full-batch MCMC.
 
     Parameters
     ----------
     draws : int
-        Points that each chain stores, evenly spread over what follows ``burn_in``; fewer where
+        Points that each chain stores, evenly spaced after ``burn_in``; fewer if
         there are fewer steps.
     burn_in : float
         The fraction of the run, or of each cycle, that is left out.
@@ -201,7 +201,7 @@ class SGLD(StochasticGradientSampler):
     temperature : float
         Multiplies the variance of the noise; 1: the posterior.
     epochs : int, optional
-        None: 2,000, or on fewer rows as many as show 400,000 in all.
+        None: at least 2,000, and enough to process 400,000 rows.
     batch_size, learning_rate, schedule
         As in ``MAP``; the schedule is "constant" by default.
     """

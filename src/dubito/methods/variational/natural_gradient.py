@@ -71,8 +71,8 @@ class NaturalGradientVI(ScheduledMethod):
     with α the learning rate (1 is Newton's step) times the schedule. Another likelihood's own
     parameters are among θ. The family is mean-field, so it underestimates epistemic uncertainty
     between clusters of data; and with few rows for the network's size the first steps, scaled by a
-    curvature not yet known, may end at the prior, from which nothing leads back (the likelihood is
-    then that of a constant). Choose it for regression with a τ that is integrated out.
+    curvature not yet known, may end at the prior and stay there (the network then predicts a
+    constant). Choose it for regression with a τ that is integrated out.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class NaturalGradientVI(ScheduledMethod):
 
 
 def gamma(model: Model, state: NaturalGradientState, size: Scalar) -> tuple[Targets, Targets]:
-    """(a, b) of the Gamma of τ, with E τ = 1 before the first step; as they are where there is none."""
+    """(a, b) of the Gamma of τ, with E τ = 1 before the first step; unchanged if no τ is learned."""
     if not learns_precision(model):
         return state.shape, state.rate
     shape = jnp.full_like(state.shape, model.likelihood.shape) + 0.5 * size
@@ -205,7 +205,7 @@ def learns_precision(model: Model) -> bool:
 
 
 def given_precision(model: Model, shape: Any, rate: Any) -> Model:
-    """The model with the noise precision E τ = a/b, which has no parameters for it; other models as they are."""
+    """The model with its noise precision fixed at E τ = a/b; other models unchanged."""
     if not learns_precision(model):
         return model
     return replace(model, likelihood=replace(model.likelihood, precision=shape / rate))

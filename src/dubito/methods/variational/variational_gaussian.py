@@ -139,5 +139,5 @@ class VariationalGaussian(PosteriorDescent):
 
 
 def cholesky(free: Float[Array, "P P"]) -> Float[Array, "P P"]:
-    """The lower triangular factor with a positive diagonal, of a square matrix of any numbers."""
+    """A lower triangular factor with a positive diagonal, from any square matrix."""
     return jnp.tril(free, -1) + jnp.diag(jax.nn.softplus(jnp.diag(free)))

@@ -28,7 +28,7 @@ class CountLikelihood(Likelihood):
     standardizes_targets = False
     discrete = True
     restricts_targets = True
-    target_description = "whole numbers of at least 0, at most 7·10¹⁰"
+    target_description = "whole numbers from 0 to 7·10¹⁰"
 
     @property
     def width(self) -> int:

@@ -1,4 +1,4 @@
-"""Gaussian noise: of one size everywhere, of a size from the network, and of censored values."""
+"""Gaussian noise: constant, input-dependent, and for censored values."""
 
 from dataclasses import dataclass
 
