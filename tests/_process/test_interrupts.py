@@ -101,6 +101,7 @@ def test_in_threads_answers_sigint():
     assert time.perf_counter() - start < 3 and len(begun) < 50
 
 
+@pytest.mark.slow
 def test_predict_answers_sigint():
     x = np.random.default_rng(0).normal(size=(500, 2))
     model = dubito.BayesianRegressor(dubito.MCDropout(epochs=1), hidden=(8,), random_state=0).fit(x, x[:, 0])
@@ -160,6 +161,7 @@ def started(*command, **options):
             child.kill()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("section", ["plain", "deferred", "deferred twice"])
 def test_signal_ends_a_process_that_is_in_c(number, section, tmp_path):

@@ -100,6 +100,7 @@ def test_predict_file_gives_the_same_bits_for_any_block_and_part_size(folder, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
 
 
+@pytest.mark.slow
 def test_predict_file_writes_the_same_values_as_csv_and_parquet(folder, tmp_path, small):
     small(512, 1024)
     table, _, _ = predicted(folder / "kind.dubito", folder / "t.parquet", tmp_path / "out.parquet")

@@ -22,6 +22,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 def test_compare_gives_the_same_scores_for_any_number_of_threads(monkeypatch, compiled):
     runs = []
     for count in (3, 1):

@@ -23,6 +23,7 @@ SMALL = dubito.MAP(epochs=60, batch_size=32, learning_rate=0.03)
 EXCEPTION = {"check_sample_weight_equivalence_on_dense_data": "mini-batches are drawn from other row numbers"}
 
 
+@pytest.mark.slow
 @parametrize_with_checks(
     [dubito.BayesianRegressor(SMALL, hidden=(16,), random_state=0)], expected_failed_checks=lambda estimator: EXCEPTION
 )
@@ -41,6 +42,7 @@ OF_CLASSES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("estimator", "check"), OF_CLASSES)
 @pytest.mark.filterwarnings("ignore::dubito.DataWarning")
 def test_classifier_passes_the_sklearn_checks(estimator, check):

@@ -349,6 +349,7 @@ def test_conformal_intervals_have_exact_coverage(score):
     assert abs(np.mean(hits) - HELD) < GATE * np.std(hits, ddof=1) / np.sqrt(sets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score", ["plain", "adaptive"])
 def test_conformal_sets_have_exact_coverage(score):
     rng = np.random.default_rng(12)

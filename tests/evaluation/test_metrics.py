@@ -75,6 +75,7 @@ CASES += [(metric, classification(count=2)) for metric in CLASSIFICATION]
 # --- values
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [3, 101])
 @pytest.mark.parametrize("exponent", [600, -600])
 @pytest.mark.filterwarnings("error")

@@ -17,6 +17,7 @@ def started(activation, hidden=(20, 10)):
     return model, model.init(jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_health_of_a_healthy_network_equals_numpy():
     model, params = started("relu")
     found = dubito.health(model, params, X, Y)

@@ -133,6 +133,7 @@ def test_project_returns_the_coordinates_of_points_off_the_plane():
     np.testing.assert_allclose(landscape.project(plane, trees), [[0.3, -1.7]], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop, dubito.VariationalDropout])
 def test_descent_path_ends_at_the_fit_bit_for_bit(method, key):
     method = method(epochs=4, batch_size=64)
@@ -146,6 +147,7 @@ def test_descent_path_ends_at_the_fit_bit_for_bit(method, key):
     jax.tree.map(np.testing.assert_array_equal, at(path, -1), end)
 
 
+@pytest.mark.slow
 def test_descent_paths_share_their_start_and_pass_through_shorter_fits(key):
     def adam(epochs):
         return dubito.MAP(epochs=epochs, batch_size=64, schedule="constant")
@@ -171,6 +173,7 @@ def test_descent_path_of_gradient_descent_equals_numpy(key):
         theta = theta - 0.1 * gradient
 
 
+@pytest.mark.slow
 def test_landscape_rejects_invalid_methods_objectives_and_reach(key):
     with pytest.raises(ValueError, match=r"single descent.*Ensemble"):
         landscape.descent_path(MODEL, X, Y, dubito.Ensemble(FULL, 2), key=key)

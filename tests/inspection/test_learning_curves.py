@@ -102,6 +102,7 @@ def fitted(hidden, epochs, n, patience=10**6, **settings):
     return model.fit(*data(n))
 
 
+@pytest.mark.slow
 def test_diagnose_real_fits():
     small = fitted((1,), 5, 400)
     large = diagnose(fitted((100, 100), 200, 100))
@@ -115,6 +116,7 @@ def test_diagnose_real_fits():
     assert short.verdict == "still improving" and short.validation > stopped.best + 0.1
 
 
+@pytest.mark.slow
 def test_trivial_loss_is_the_loss_without_inputs():
     x, y = data(300)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, np.column_stack([y, -y]))

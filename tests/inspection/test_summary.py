@@ -18,6 +18,7 @@ def regressor():
     return dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=20), hidden=(8, 6), random_state=0).fit(x, y), x, y
 
 
+@pytest.mark.slow
 def test_inspect_model_on_its_table(regressor):
     model, x, y = regressor
     text, found = inspect_model(model, x, y)
@@ -33,6 +34,7 @@ def test_inspect_model_on_its_table(regressor):
     assert f"({cost.columns:,} passes)" in text and cost.rows == 1
 
 
+@pytest.mark.slow
 def test_inspect_model_reports_the_evidence_or_its_bound(regressor):
     model, x, y = regressor
     rows = model.schema_.encode(x), model.scaler_.transform(y[:, None])
@@ -69,6 +71,7 @@ def test_inspect_model_of_classifiers(method):
     assert "likelihood" in text and "rms slope" in text
 
 
+@pytest.mark.slow
 def test_inspect_model_of_a_mean_and_noise_network():
     x, y = load_diabetes(return_X_y=True)
     method = dubito.CrossFit(dubito.MAP(epochs=5), 2)

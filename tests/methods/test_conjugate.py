@@ -119,6 +119,7 @@ def test_learned_noise_is_the_variational_optimum_and_near_the_exact_one(problem
     assert abs(mean - exact_mean) < 0.3 * exact_sd and abs(scale / exact_sd - 1) < 0.15
 
 
+@pytest.mark.slow
 def test_conjugate_noise_of_a_mean_field_is_of_its_expected_squares(problem, with_noise):
     """E_q Σ(y − f)² = ‖y − Xμ‖² + tr(XSXᵀ) in closed form, and with it the error of the 100 draws that the method takes: for
     δ ~ N(0, S) and r = y − Xμ the variance of ‖r − Xδ‖² is 4 rᵀXSXᵀr + 2 tr(XSXᵀ)². A point's squares are ten errors less."""

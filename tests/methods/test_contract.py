@@ -74,6 +74,7 @@ def renumbered(method):
     return dataclasses.replace(method, **changed)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dubito.SamplingWarning")  # so short a warmup finds no step size
 @pytest.mark.parametrize("method", [*map(with_marks, METHODS)], ids=lambda m: type(m).__name__)
 def test_every_method_keeps_the_contract(method, key, compiled):

@@ -92,6 +92,7 @@ def test_the_covariance_of_two_layers_tends_to_the_kernel_as_one_over_the_width(
     assert np.all(exact[1:] < 0.5 * exact[:-1])
 
 
+@pytest.mark.slow
 def test_outputs_become_normal_as_one_over_the_width():
     """The excess kurtosis of f(x) is c/width: given the hidden units f is normal, with a variance that varies as 1/width."""
     found = []

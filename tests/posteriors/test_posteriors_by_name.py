@@ -71,6 +71,7 @@ assert np.array_equal(loaded.predict_interval(x), model.predict_interval(x))
 """
 
 
+@pytest.mark.slow
 def test_a_new_posterior_is_one_file_an_import_and_an_entry(tmp_path):
     """Predictions, estimators and the model file know it, though none of them is edited."""
     package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))

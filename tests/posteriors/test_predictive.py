@@ -80,6 +80,7 @@ def hard_answer(likelihood, draws, rows=300):
 PROBABILITIES = np.concatenate([[1e-6, 1e-4], np.linspace(0.01, 0.99, 15), [1 - 1e-4, 1 - 1e-6]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("draws", [1, 2, 8, 30])
 @pytest.mark.parametrize(
     ("likelihood", "truth"),

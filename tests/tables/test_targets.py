@@ -62,6 +62,7 @@ def standard_errors(model, x, y):
     return np.sqrt(np.einsum("nki,ij,nkj->nk", slopes, covariance, slopes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["poisson", "negative-binomial", "laplace", "student-t", "censored", "ordered"])
 def test_regression_recovers_the_conditional_mean(name):
     """A linear model of 1,500 simulated rows: within 4.6 of its own standard errors of the truth, and those are small."""

@@ -51,6 +51,7 @@ class Stop(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_resumed_is_uninterrupted(method, tmp_path):
     """Interrupted again and again after a few reports: the posterior and the history are those of one run."""

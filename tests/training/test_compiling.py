@@ -36,6 +36,7 @@ def changed(method, **fields):
     return replace(method, **{name: value for name, value in fields.items() if name in own})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
 def test_a_second_fit_of_the_same_shape_compiles_nothing(method, compiled):
     def fit(n=120, seed=0, method=method, **options):
@@ -55,6 +56,7 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(method, compiled):
     assert names == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "other"),
     [

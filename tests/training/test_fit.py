@@ -48,6 +48,7 @@ def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
     assert all(same(runs[0], run) for run in runs[1:])
 
 
+@pytest.mark.slow
 def test_epochs_left_open_are_by_the_rows_trained_on(problem):
     """400, or on fewer than 1,000 rows as many as show it 400,000; also of methods inside others, and of rows of weight above 0."""
     model, x, y = problem
@@ -97,6 +98,7 @@ def test_a_member_among_others_is_the_member_alone(problem):
         assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(s)] for s in (alone, together[number])])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 0.5])
 def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, monkeypatch):
     """With steps of rate ~0 the movement of an epoch is the sum of its gradients; half the scale must be caught."""
@@ -165,6 +167,7 @@ def test_bad_rows_are_refused(problem, x, y, message, key):
         dubito.fit(problem[0], x, y, dubito.MAP(), key=key)
 
 
+@pytest.mark.slow
 def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeypatch, tmp_path):
     """The same numbers up to rounding; members stop on their own, and a checkpoint goes on to the same bits."""
     model, x, y = problem

@@ -163,6 +163,7 @@ def test_rows_of_no_weight_are_left_out(small):
     assert same(bits(a), bits(b))
 
 
+@pytest.mark.slow
 def test_it_learns_as_in_memory(small):
     """Pieces change the order of the rows, not what is learned."""
     x, y, _ = data()

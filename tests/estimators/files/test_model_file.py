@@ -721,6 +721,7 @@ def verdicts(fitted, folder):
     return {name: verdict | {"path": jobs["ill"][name]} for name, verdict in found.items()}
 
 
+@pytest.mark.slow
 def test_load_reads_files_packed_by_hand(fitted, folder):
     """So that each ill file is refused for what is ill about it."""
     for case in CASES:
@@ -730,6 +731,7 @@ def test_load_reads_files_packed_by_hand(fitted, folder):
         assert same(answers(dubito.load(path), x), answers(fitted[case], x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*ILL, *SPECIAL, "/dev/zero"])
 def test_load_refuses_malformed_files(verdicts, name):
     wanted = {name: case[-1] for name, case in (ILL | SPECIAL).items()} | {"/dev/zero": "not a regular file"}

@@ -141,6 +141,7 @@ def test_diagram_joins_periodic_features_to_their_columns():
     assert len(weights.get_segments()) == 9 * 4 + 4
 
 
+@pytest.mark.slow
 def test_diagram_of_an_estimator_names_its_columns():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"age": rng.normal(size=60), "sex": rng.choice(["f", "m"], 60)})

@@ -350,6 +350,7 @@ def test_scores_name_every_score_of_a_scorecard():
     assert {key for key in cards if not key.endswith("_se")} - {"n"} == set(predictions.SCORES)
 
 
+@pytest.mark.slow
 def test_plots_accept_a_fitted_estimator():
     rng = np.random.default_rng(0)
     x = rng.uniform(-3, 3, 80)

@@ -81,6 +81,7 @@ def sparse_optimum(least):
     return min((scipy.optimize.minimize(objective, s, method="Nelder-Mead") for s in starts), key=lambda r: r.fun).x
 
 
+@pytest.mark.slow
 def test_sparse_variational_dropout_keeps_weights_that_the_data_determine(rows):
     """Relevant weights at scipy's optimum for each alone; of irrelevant ones most exactly 0, mean and scale."""
     x, y, least = rows

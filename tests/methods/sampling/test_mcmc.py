@@ -237,6 +237,7 @@ def test_an_improper_prior_and_early_stopping_are_refused():
         dubito.fit(linear(dubito.Gaussian()), X, Y, method, key=jax.random.key(0), early_stopping=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [dubito.NUTS(draws=5, warmup=5, chains=1), dubito.MCLMC(draws=5, chains=1)])
 def test_a_diverging_chain_raises_divergence_error(method):
     """The log density of a network whose outputs overflow in float32 is not finite: a message in words, no NaN draws."""

@@ -58,6 +58,7 @@ def test_variance_falls_from_one_draw_to_local(found, part):
         assert more - less > 4.6 * np.hypot(se_more, se_less)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, 1], ids=["means of the first layer", "rhos"])
 def test_only_noise_of_a_rows_own_averages_out(found, part):
     """Each row four times: a quarter of the variance where its noise is its own, all of it where one draw serves all rows."""

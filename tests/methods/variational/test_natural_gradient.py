@@ -54,6 +54,7 @@ def test_natural_gradient_vi_is_the_fixed_point_of_coordinate_ascent(batch_size)
     np.testing.assert_allclose(log_tau, special.digamma(a) - np.log(posterior.rate), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_reported_objective_is_the_elbo():
     """At the end of a fit the mean of the last epochs' reports against the closed form at coordinate ascent's optimum."""
     means, scales, a, b = coordinate_ascent()

@@ -275,6 +275,7 @@ def test_likelihoods_are_finite_and_accurate_for_extreme_outputs():
 # --- samples
 
 
+@pytest.mark.slow
 def test_likelihood_samples_have_their_moments():
     count = 20_000
     f = jnp.float32([[-1.0], [1.2], [5.0]])
@@ -340,6 +341,7 @@ def test_densities_of_mixtures_of_counts_equal_scipy():
     np.testing.assert_allclose(answer.aleatoric, (np.exp(f) + 0.4 * np.exp(2 * f)).mean(0), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [None, 0.4])
 def test_crps_of_counts_equals_the_sum(alpha):
     """Small means exactly, large ones by cells; y inside, far below and far above."""
@@ -387,6 +389,7 @@ REGRESSION = {
 }
 
 
+@pytest.mark.slow
 def test_scorecard_has_the_metrics_that_are_defined():
     answer, _ = count_answer(rows=20)
     y = np.round(answer.mean)

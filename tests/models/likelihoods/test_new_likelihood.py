@@ -76,6 +76,7 @@ assert loaded.posterior_.model.likelihood == likelihood and np.array_equal(loade
 """
 
 
+@pytest.mark.slow
 def test_new_likelihood_is_one_file_and_one_line(tmp_path):
     """The estimators, the table of likelihoods and the model file know it without being edited."""
     package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))
