@@ -730,7 +730,7 @@ def test_committee_has_cv_plus_intervals(tmp_path):
     assert again.calibration_ == model.calibration_
     model.calibrate(x, y, "conformal", coverage=0.8)
     assert isinstance(model.calibration_, Conformal)
-    with pytest.warns(UserWarning, match="not CV.: .* equally many draws of each of 3 members"):
+    with pytest.warns(UserWarning, match="not CV.: .* cannot be divided equally among 3 members"):
         assert model.set_params(draws=31).fit(x, y).calibration_ is None
 
 

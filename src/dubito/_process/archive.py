@@ -64,9 +64,14 @@ def write_archive(path: str | Path, config: Config, arrays: Mapping[str, Any]) -
             f"(at most {HEADER}), the whole file {len(data)} bytes (at most {FILE})."
         )
     _check_finite(arrays)
+    entries = json.loads(data[8 : 8 + header]) | {
+        "__metadata__": metadata
+    }  # safetensors writes these in a random order
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode().ljust(header)
     try:
         with write_atomically(path) as file:
-            file.write(data)
+            file.write(data[:8] + text)
+            file.write(memoryview(data)[8 + header :])
     except (OSError, ValueError) as error:  # ValueError: a path with a null byte, or text that no file name can have
         problem = f"cannot write {str(path)!r}: {reason(error)}. An older file there is unchanged."
         raise ModelFileError(problem) from error

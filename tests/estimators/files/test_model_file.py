@@ -221,6 +221,13 @@ def umask():
     return mask
 
 
+def test_equal_models_have_equal_files(tmp_path):
+    arrays = {"w": np.ones((2, 3), np.float32), "ä": np.zeros(2, np.float32)}
+    for number in range(20):
+        archive.write_archive(tmp_path / str(number), {"b": "é", "a": 1}, arrays)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 @pytest.mark.slow
 def test_model_file_holds_many_numeric_columns(folder):
     """The numeric columns of a network with periodic features are a list of the file that may be long."""
