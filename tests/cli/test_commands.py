@@ -187,6 +187,8 @@ def test_demo_fits_the_given_methods(tmp_path, monkeypatch):
     assert any("90 % intervals are" in line for line in lines) and "0, 1, 2, 3" not in page
     with open(tmp_path / "new" / "predictions.csv") as file:
         means = [float(row["mean"]) for row in csv.DictReader(file)]
+    pictures = sorted(path.name for path in (tmp_path / "new").glob("*.png"))
+    assert pictures == ["diabetes.png", "diabetes_training.png"] and page.count("<img") == len(pictures)
     assert sum(line.split()[:1] == ["nuts"] for line in lines) == 1
     assert len(means) == len(first.test[1]) and np.corrcoef(means, first.test[1])[0, 1] > 0.3
 

@@ -5,6 +5,7 @@ predictions, pictures.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,12 +23,14 @@ from dubito.evaluation import interpretation, metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.inspection import report
 from dubito.inspection.plots import predictions as plots
+from dubito.inspection.plots import style
 from dubito.methods.by_name import METHODS
 from dubito.tables import datasets
 from dubito.training.method import Wrapper, base_method
 
 SEED = 0
 YEAR = 1990  # the CO2 record is used for training up to here
+TRAINING = "Negative log likelihood during training, on the training rows and on a tenth of them held out (median over members)."
 SHOWN = "rmse r2 accuracy confidence nll crps ece coverage_90 mean_width_90".split()  # scores on the terminal
 
 
@@ -43,7 +46,9 @@ class Result:
 
 
 Results: TypeAlias = Mapping[str, Result]  # by the name of the method
-Panel: TypeAlias = Callable[["Job", Result, Any], object]  # draws the predictions of one method on axes
+Draw: TypeAlias = Callable[["Job", Results], Figure]  # the predictions of all methods
+COLORS = (style.BLUE, style.RED, style.GREEN, style.ORANGE, style.SKY, "black", style.GRAY)
+MARKS = "osD^vPX"
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ class Job:
         Epochs of the methods that can stop early.
     train, test : tuple of array
         X and y.
-    panel : callable
-        Draws the predictions of one method on axes.
+    draw : callable
+        Draws the predictions of all methods.
     caption, alt : str
         Caption and alternative text of that picture.
     """
@@ -72,7 +77,7 @@ class Job:
     epochs: int
     train: tuple[Any, Any]
     test: tuple[Any, Any]
-    panel: Panel
+    draw: Draw
     caption: str
     alt: str
 
@@ -84,10 +89,10 @@ def jobs() -> list[Job]:
     diabetes = Job(
         "diabetes",
         "Regression: the disease's progression after one year, from ten measurements (442 patients, a quarter held out).",
-        *(BayesianRegressor, 100, (x, y), (x_test, y_test), draw_coverage),
+        *(BayesianRegressor, 100, (x, y), (x_test, y_test), draw_coverages),
         "Fraction of held-out patients inside central intervals, against the coverage of the intervals. The gray band is the "
         "sampling error of calibrated intervals; below it a method's intervals are too narrow.",
-        "A panel per method: a line, a diagonal for calibrated intervals, and the band of their sampling error",
+        "Line chart with a line per method, a diagonal for calibrated intervals, and the band of their sampling error",
     )
     x, y = datasets.digits()
     x = x[:, np.std(x, axis=0) > 0.1]  # pixels at the border never have ink
@@ -95,10 +100,10 @@ def jobs() -> list[Job]:
     digits = Job(
         "digits",
         "Classification: handwritten digits of 8 × 8 pixels (1,797 images, a quarter held out).",
-        *(BayesianClassifier, 40, (x, y), (x_test, y_test), draw_reliability),
-        "Accuracy on held-out images against the probability of the predicted class. Above the diagonal a method is "
-        "underconfident, below it overconfident.",
-        "A panel per method: accuracy by confidence, and a diagonal where both agree",
+        *(BayesianClassifier, 40, (x, y), (x_test, y_test), draw_reliabilities),
+        "Accuracy on held-out images against the probability of the predicted class, in ten groups of equal size. Above "
+        "the diagonal a method is underconfident, below it overconfident.",
+        "Line chart with a line per method and a diagonal where accuracy and confidence agree",
     )
     x, y = datasets.co2()
     early = x[:, 0] < YEAR
@@ -107,7 +112,7 @@ def jobs() -> list[Job]:
         f"Extrapolation: monthly CO2 at Mauna Loa in ppm, trained up to {YEAR} and predicted to the end of 2001. No method "
         "knows that the trend continues, so good intervals widen with the years. Errors of neighboring months are "
         "correlated, so they carry less information than as many independent rows.",
-        *(BayesianRegressor, 300, (x[early], y[early]), (x[~early], y[~early]), draw_extrapolation),
+        *(BayesianRegressor, 300, (x[early], y[early]), (x[~early], y[~early]), draw_extrapolations),
         f"Predicted mean with 90 % bands; black dots are measurements. Only months before {YEAR} (dotted line) were used for "
         "training. The inner band is epistemic uncertainty, the outer one adds the noise.",
         f"A panel per method: CO2 from {YEAR - 10} to 2001 as dots, the predicted mean and its bands",
@@ -164,9 +169,13 @@ def run(folder: Path, names: Sequence[str], say: Say = print) -> list[str]:
             text = conclusion(job, results)
             lines += ["", job.text, *text_table(cards), text]
             points.append(f"{job.name}: {text}")
-            picture = report.figure_png(draw(job, results))
-            written.append(write(folder / f"{job.name.lower()}.png", picture))
-            pictures = ((job.caption, f"{job.alt}: {interpretation.join_names(list(results))}", picture),)
+            methods = interpretation.join_names(list(results))
+            pictures = (
+                (job.caption, f"{job.alt}: {methods}", report.figure_png(job.draw(job, results))),
+                (TRAINING, f"A panel per method: losses by epoch: {methods}", report.figure_png(draw_losses(results))),
+            )
+            for name, (*_, picture) in zip((job.name, f"{job.name}_training"), pictures, strict=True):
+                written.append(write(folder / f"{name.lower()}.png", picture))
             sections.append(report.Section(job.name, job.text, (report.scorecard_table(cards),), pictures))
             for name, one in results.items():
                 error = monte_carlo(one.answer, one.model.posterior_, job.test[1])
@@ -203,43 +212,80 @@ def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
 
 
-def draw(job: Job, results: Results) -> Figure:
-    """A panel for each method, one below another, as wide as a phone can show legibly, with one
-    legend above them.
-    """
-    height = 1.9 if job.panel is draw_extrapolation else 4
-    figure = Figure(figsize=(5, height * len(results) + 0.6), layout="constrained")
-    axes, named = figure.subplots(len(results), 1, squeeze=False).ravel(), {}
-    for ax, (name, result) in zip(axes, results.items(), strict=True):
-        job.panel(job, result, ax)
-        ax.set_title(name, fontsize="medium", loc="left")
+def panels(count: int, height: float) -> tuple[Figure, Any]:
+    """Panels one below another, each as wide as a phone can show legibly."""
+    figure = style.new_figure((5, height * count + 0.6), layout="constrained")
+    return figure, figure.subplots(count, 1, squeeze=False).ravel()
+
+
+def share_legend(figure: Figure) -> Figure:
+    """Move the legends of all panels above them, each entry once."""
+    named = {}
+    for ax in figure.axes:
         named |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-        if ax.get_legend() is not None:
-            ax.get_legend().remove()
+        legend = ax.get_legend()
+        if legend is not None:
+            legend.remove()
     place = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": "small"}
     figure.legend(named.values(), named.keys(), **place)
     return figure
 
 
-def draw_coverage(job: Job, result: Result, ax: Any) -> None:
-    """Coverage of the intervals of a method."""
-    plots.interval_coverage(result.answer, job.test[1], ax=ax)
+def draw_coverages(job: Job, results: Results) -> Figure:
+    """Coverage of the intervals of all methods on one axes."""
+    figure, (ax,) = panels(1, 5)
+    nominal = np.linspace(0, 1, 101)
+    plots.interval_coverage(next(iter(results.values())).answer, job.test[1], ax=ax)
+    ax.get_lines()[-1].remove()  # the band and the diagonal are the same for all methods
+    for (name, result), color in zip(results.items(), cycle(COLORS), strict=False):
+        ax.plot(nominal, metrics.central_coverage(result.answer, job.test[1], nominal), color=color, lw=2, label=name)
+    return share_legend(figure)
 
 
-def draw_reliability(job: Job, result: Result, ax: Any) -> None:
-    """Accuracy of a method by its confidence."""
-    plots.reliability(result.answer, job.test[1], ax=ax)
+def draw_reliabilities(job: Job, results: Results) -> Figure:
+    """Accuracy against confidence of all methods on one axes, in groups of equally many rows."""
+    figure, (ax,) = panels(1, 5)
+    style.styled_axes(ax).plot((0, 1), (0, 1), color=style.GRAY, lw=1, ls="--", label="calibrated")
+    for (name, result), color, marker in zip(results.items(), cycle(COLORS), cycle(MARKS), strict=False):
+        probs = result.answer.probs
+        correct = probs.argmax(1) == job.test[1]
+        groups = np.array_split(np.argsort(probs.max(1), kind="stable"), 10)
+        points = [(probs[group].max(1).mean(), correct[group].mean()) for group in groups]
+        ax.plot(*zip(*points, strict=True), color=color, marker=marker, lw=1.5, ms=5, label=name, clip_on=False)
+    ax.set(xlabel="confidence: probability of the predicted class", ylabel="fraction of rows predicted correctly")
+    ax.set(xlim=(0.2, 1), ylim=(0.2, 1), aspect="equal")
+    return share_legend(figure)
 
 
-def draw_extrapolation(job: Job, result: Result, ax: Any) -> None:
-    """The bands of a method over the last years of training and the years after."""
+def draw_extrapolations(job: Job, results: Results) -> Figure:
+    """The bands of each method over the last years of training and the years after."""
+    figure, axes = panels(len(results), 1.9)
     recent = job.train[0][:, 0] > YEAR - 10
     x = np.concatenate([job.train[0][recent], job.test[0]])
     y = np.concatenate([job.train[1][recent], job.test[1]])
-    plots.bands(x[:, 0], result.model.predictive(x), ax=ax)
-    ax.plot(x[:, 0], y, ".", color="black", markersize=2, label="measured")
-    ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
-    ax.set(xlabel="", ylabel="CO2 (ppm)", xlim=(YEAR - 10, 2002), ylim=(330, 390), xticks=range(YEAR - 10, 2002, 5))
+    for ax, (name, result) in zip(axes, results.items(), strict=True):
+        plots.bands(x[:, 0], result.model.predictive(x), ax=ax)
+        ax.plot(x[:, 0], y, ".", color="black", markersize=2, label="measured")
+        ax.axvline(YEAR, color="0.5", linestyle=":", linewidth=1)
+        ax.set(xlabel="", ylabel="CO2 (ppm)", xlim=(YEAR - 10, 2002), ylim=(330, 390), xticks=range(YEAR - 10, 2002, 5))
+        ax.set_title(name, fontsize="medium", loc="left")
+    return share_legend(figure)
+
+
+def draw_losses(results: Results) -> Figure:
+    """The loss curves of each method."""
+    figure, axes = panels(len(results), 1.6)
+    for ax, (name, result) in zip(axes, results.items(), strict=True):
+        ax.set_title(name, fontsize="medium", loc="left")
+        if not any(np.any(np.isfinite(member)) for member in result.model.history_):
+            ax.text(0.5, 0.5, "no loss is recorded", ha="center", transform=ax.transAxes)
+            continue
+        plots.loss_curves(result.model.history_, ax=ax)
+        for line in ax.get_lines():
+            line.set_label(str(line.get_label()).removesuffix(", median"))
+        ax.set(xlabel="epoch" if ax is axes[-1] else "", ylabel="")
+    figure.supylabel("nats per row", fontsize="medium")
+    return share_legend(figure)
 
 
 def write(path: Path, data: bytes) -> Path:
