@@ -2,6 +2,9 @@
 
 import difflib
 import math
+import os
+import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
@@ -34,6 +37,22 @@ class DataError(ValueError):
 
 class DataWarning(UserWarning):
     """The data can be used, but is probably not what was intended."""
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called dubito, however deep inside it the warning arises.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    category : type
+        The class of the warning.
+    """
+    frame, level, package = sys._getframe(1), 2, os.path.dirname(__file__) + os.sep
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def list_first(names: Sequence[Any] | np.ndarray) -> str:

@@ -1,7 +1,6 @@
 """Fitting of both estimators: the core, fitted to an encoded table."""
 
 import time
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.utils import check_random_state
 
+from dubito._check import warn
 from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
@@ -216,5 +216,5 @@ class BayesianEstimator(FittedEstimator):
             answer = self._uncalibrated(self._functions(), x).columnwise
             return conformal.cv_plus(answer, truth, interleaved_folds(y, self.method_.folds))
         except ValueError as error:
-            warnings.warn(f"intervals and sets are not CV+: {error}", stacklevel=4)
+            warn(f"intervals and sets are not CV+: {error}")
             return None

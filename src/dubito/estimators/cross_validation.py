@@ -1,7 +1,6 @@
 """Cross-validation of several estimators on the same folds, with paired differences to the best."""
 
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -13,7 +12,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.validation import _num_samples
 
-from dubito._check import DataError, DataWarning, list_first
+from dubito._check import DataError, DataWarning, list_first, warn
 from dubito._process.threads import start_jobs, stop_fit, wait_for
 from dubito._values import Column, Table, as_array
 from dubito.evaluation import metrics
@@ -143,7 +142,7 @@ def compare(
     if not found:
         raise next(iter(refused.values()))
     for name, error in refused.items():
-        warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+        warn(f"{name} is left out: {error}")
     if unknown:
         _warn_of_unknown(unknown)
     best = min((scores["nll"] for scores, *_ in found.values()), key=lambda score: score.value)
@@ -208,7 +207,7 @@ def _warn_of_unknown(unknown: Mapping[tuple[int, str], int]) -> None:
         totals[column] += count
     counts = [f"{totals[column]} of {column!r}" for column in sorted(totals)]
     text = f"categories that the training rows of a fold do not have are encoded as zeros: {list_first(counts)}"
-    warnings.warn(text, DataWarning, stacklevel=3)
+    warn(text, DataWarning)
 
 
 def select_rows(X: Table, rows: np.ndarray) -> Any:

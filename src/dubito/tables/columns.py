@@ -6,7 +6,6 @@ and scaled in float64 first.
 
 import numbers
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from narwhals.exceptions import DuplicateError
 from sklearn.utils.validation import check_array
 
-from dubito._check import SHOWN, DataError, DataWarning, in_rows, list_first
+from dubito._check import SHOWN, DataError, DataWarning, in_rows, list_first, warn
 from dubito._values import Table, is_missing
 
 RowNumbers: TypeAlias = Sequence[int] | np.ndarray  # numbers of rows, (rows,)
@@ -142,7 +141,7 @@ def warn_about_columns(what: str, names: Sequence[str]) -> None:
         The columns.
     """
     if names:
-        warnings.warn(f"{what}: {list_first(names)}.", DataWarning, stacklevel=3)
+        warn(f"{what}: {list_first(names)}.", DataWarning)
 
 
 def as_float64(values: np.ndarray, where: str, rows: RowNumbers | None = None) -> Float[np.ndarray, "*shape"]:

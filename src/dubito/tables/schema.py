@@ -3,14 +3,13 @@
 Scales and categories are learned from rows with a weight above zero and from no others.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from dubito._check import SHOWN, DataError, DataWarning
+from dubito._check import SHOWN, DataError, DataWarning, warn
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, column_values, open_table, read_columns, warn_about_columns
 from dubito.tables.encoding import ColumnEncoding, ColumnStatistics, Encoded
@@ -210,7 +209,7 @@ class Schema:
         if bool(names) != self.named:
             has, was = ("has", "without") if names else ("does not have valid", "with")
             message = f"X {has} feature names, but {owner} was fitted {was} feature names"
-            warnings.warn(message, DataWarning, stacklevel=3)
+            warn(message, DataWarning)
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as plain lists, numbers and strings.

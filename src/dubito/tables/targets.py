@@ -1,7 +1,6 @@
 """The likelihood that an estimator's ``likelihood`` parameter means for a target, and the scaling of the target for it."""
 
 import math
-import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.exceptions import DataConversionWarning
 
-from dubito._check import DataError, DataWarning, list_first
+from dubito._check import DataError, DataWarning, list_first, warn
 from dubito._values import Column
 from dubito.models.likelihoods import by_name, classes, gaussian
 from dubito.models.likelihoods.base import Likelihood
@@ -50,7 +49,7 @@ def regression_target(
     table, flat = check_target(y, len(weight), "regression", rows)
     if table.shape[1] == 1 and not flat:
         message = "A column-vector y was passed when a 1d array was expected; predictions are 1d."
-        warnings.warn(message, DataConversionWarning, stacklevel=4)
+        warn(message, DataConversionWarning)
     chosen = regression_likelihood(likelihood, table.shape[1], noise_after_mean)
     _check_supported(chosen, table, rows)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
@@ -144,7 +143,7 @@ def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:
         raise DataError(f"{type(chosen).__name__} is for {chosen.classes} classes, and y has {count}: {names}.")
     if isinstance(chosen, classes.Ordered) and labels.dtype.kind in "UO":
         message = f"The classes are ordered as texts: {names}. Use numbers for another order."
-        warnings.warn(message, DataWarning, stacklevel=5)
+        warn(message, DataWarning)
     return chosen
 
 

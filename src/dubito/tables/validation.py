@@ -8,10 +8,11 @@ from typing import Any
 import narwhals as nw
 import numpy as np
 from jaxtyping import Float
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from dubito._check import DataError, check_weight_sum, did_you_mean, list_first
+from dubito._check import DataError, check_weight_sum, did_you_mean, list_first, warn
 from dubito._values import Column, Table, as_array, is_missing
 from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers, count_numbers
 
@@ -115,7 +116,9 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
 
 def _labels(y: np.ndarray, rows: RowNumbers) -> np.ndarray:
     """Class labels (n,) of one plain type; warns for a column vector as scikit-learn does."""
-    labels = column_or_1d(y, warn=True)
+    labels = column_or_1d(y)
+    if y.ndim > 1:
+        warn("A column-vector y was passed when a 1d array was expected.", DataConversionWarning)
     if labels.dtype == object:
         present = [None if is_missing(label) else label for label in labels]
         check_complete("y", [ColumnValues("category", present)], ["y"], rows)

@@ -4,7 +4,6 @@ import hashlib
 import re
 import threading
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._check import warn
 from dubito._process import archive
 from dubito.training.early_stopping import RETRIES
 from dubito.training.loop_state import LoopState
@@ -107,7 +107,7 @@ class Checkpoint:
             try:
                 archive.write_archive(self.path, {"checkpoint": 1, "parts": self.parts, "shapes": shapes}, self.arrays)
             except archive.ModelFileError as error:
-                warnings.warn(f"no checkpoint: {error}", CheckpointWarning, stacklevel=2)
+                warn(f"no checkpoint: {error}", CheckpointWarning)
         return time.monotonic() - start
 
 

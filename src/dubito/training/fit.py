@@ -8,7 +8,6 @@ on the thread.
 
 import contextlib
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from dubito._check import warn
 from dubito._jax import prng
 from dubito._jax.types import Key, Params
 from dubito._process import interrupts
@@ -237,9 +237,7 @@ def train(
     if len(lost) == len(members):
         raise divergence_error(model, inner, rows, states[0])
     if lost:
-        warnings.warn(
-            f"{len(lost)} of {len(members)} members diverged and were left out", DivergenceWarning, stacklevel=3
-        )
+        warn(f"{len(lost)} of {len(members)} members diverged and were left out", DivergenceWarning)
     kept = [k for k in range(len(members)) if k not in lost and int(states[k].epoch) > 0]
     if not kept:
         raise KeyboardInterrupt("stopped before the first epoch")

@@ -7,7 +7,6 @@ import json
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, TypeAlias
 import jax
 import numpy as np
 
-from dubito._check import DataError, DataWarning
+from dubito._check import DataError, DataWarning, warn
 from dubito._process import archive
 from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expect
 from dubito.estimators.files import codec, posterior_file
@@ -110,7 +109,7 @@ def check_texts(schema: Schema, classes: np.ndarray | None = None) -> None:
     total = _bytes(schema.to_dict())
     if total > archive.HEADER - TEXTS // 2:
         message = f"{len(schema.columns):,} columns need {total:,} bytes of description, about as many as a model file "
-        warnings.warn(f"{message}can hold ({archive.HEADER:,}): saving this model may fail.", DataWarning, stacklevel=4)
+        warn(f"{message}can hold ({archive.HEADER:,}): saving this model may fail.", DataWarning)
 
 
 def _bytes(value: Any) -> int:

@@ -5,7 +5,6 @@ prior is N(0, 1) in every direction, so that one step size serves all of them be
 been learned. An epoch of the loop is one draw.
 """
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
+from dubito._check import warn
 from dubito._jax import prng, programs
 from dubito._jax.pytree import static
 from dubito.methods.priors import map_prior
@@ -268,7 +268,7 @@ def merge_chains(method: MCMC, model: Model, states: Any, key: Key) -> Samples:
         wrong = f"{still} of {len(chains)} chains never moved, since their steps were too long to be accepted"
     if wrong is not None:
         words = f"{wrong}: {method.cure}, or use shorter steps and a longer warmup"
-        warnings.warn(words, SamplingWarning, stacklevel=3)
+        warn(words, SamplingWarning)
     return Samples(model, to_params(model, np.concatenate(chains), key), len(states))
 
 

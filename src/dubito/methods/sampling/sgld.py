@@ -4,7 +4,6 @@ Also what samplers with stochastic gradients share: storage of draws, merging of
 coarse the steps are.
 """
 
-import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.linalg import solve_discrete_lyapunov
 
+from dubito._check import warn
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.mcmc import SamplingWarning, chain_members
@@ -312,11 +312,10 @@ def warn_if_coarse(method: StochasticGradientSampler, model: Model, trained: Tra
         fine = next((r for r in rate * 0.5 ** np.arange(40) if factor(r) < FINE), rate * 0.5**40)
         given: Any = method.learning_rate
         most = "is unstable" if np.isinf(found) else f"may have {found:.2g} times the posterior's variance"
-        warnings.warn(
+        warn(
             f"the steps of {type(method).__name__} are coarse: the direction of largest curvature {most}. "
             f"Try learning_rate={float(given) * fine / rate:.2g}" + (" or a larger batch_size" if blocks > 1 else ""),
             SamplingWarning,
-            stacklevel=4,
         )
 
 
