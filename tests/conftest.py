@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def forgetful(request):
-    """Frees compiled programs after a module whose tests patch something, which programs may have been traced with, and where
-    they hold many memory mappings, of which a process may have 65,530."""
+    """Clears compiled programs after a module with patches, since programs may have been traced with them, and whenever the
+    process has more than 20,000 memory mappings, of which it may have 65,530."""
     yield
     own = [item for item in request.session.items if item.path == request.path]
     maps = pathlib.Path("/proc/self/maps")

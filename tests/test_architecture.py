@@ -17,15 +17,7 @@ FOLDERS = (
     *("estimators", "inspection", "cli", "__main__"),
 )
 INDEPENDENT = [{"tables", "posteriors", "training"}, {"methods", "evaluation"}]  # do not import from each other
-MAKES_KEYS = {
-    "_jax.prng",
-    "estimators.base",
-    "estimators.fitted",
-    "tables.datasets",
-    "inspection.report",
-    "cli.demo",
-    "cli.commands",
-}
+MAKES_KEYS = {"_jax.prng", "estimators.base", "estimators.fitted"}
 FILE_LINES, FUNCTION_LINES = 400, 65
 BESIDE = 10  # files in the package's own folder
 
@@ -173,13 +165,13 @@ def made_keys(source):
         elif isinstance(node, ast.ImportFrom) and node.module == "jax":
             aliases |= {alias.asname for alias in node.names if alias.name == "random" and alias.asname}
         elif isinstance(node, ast.ImportFrom) and node.module in ("jax.random", "dubito._jax.prng"):
-            lines += [node.lineno for alias in node.names if alias.name in ("key", "PRNGKey")]
+            lines += [node.lineno for alias in node.names if alias.name in ("key", "PRNGKey", "key_from_seed")]
     for node in nodes:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
         owner = node.func.value
         name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else None
-        if node.func.attr == "PRNGKey" or (node.func.attr == "key" and name in aliases):
+        if node.func.attr in ("PRNGKey", "key_from_seed") or (node.func.attr == "key" and name in aliases):
             lines.append(node.lineno)
     return lines
 
@@ -191,6 +183,8 @@ def made_keys(source):
         "import jax.random as jr\n\njr.key(0)",
         "from jax import random\nrandom.PRNGKey(0)",
         "from jax.random import key",
+        "from dubito._jax import prng\nprng.key_from_seed(0)",
+        "from dubito._jax.prng import key_from_seed",
     ],
 )
 def test_made_keys_finds_all_ways_to_create_a_key(source):

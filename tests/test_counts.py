@@ -55,13 +55,11 @@ def test_public_names_are_defined_once(house, trees):
 
 
 def test_public_docstrings_have_sections(house, trees):
+    assert house.public_count(trees) > 300
     assert house.without_sections(trees) == []
 
 
 def test_every_parameter_is_annotated(house, trees):
+    assert house.annotations({"planted.py": ast.parse("def f(x): pass")}) == (0, 1)
     annotated, total = house.annotations(trees)
     assert annotated == total
-
-
-def test_few_files_are_beside_the_packages(house):
-    assert len([path for path in house.PACKAGE.iterdir() if path.is_file()]) <= 10

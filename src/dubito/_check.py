@@ -202,13 +202,24 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def check_coverage(coverage: Any) -> None:
-    """Raise ValueError unless a coverage is a probability strictly between 0 and 1.
+def check_number(name: str, value: Any, interval: str, other: str = "") -> None:
+    """Raise ValueError unless a setting is a finite number in an interval.
 
     Parameters
     ----------
-    coverage : object
+    name : str
+        The setting's name, for the message.
+    value : object
         What was given.
+    interval : str
+        As in mathematics: ``"(0, 1)"``, ``"[0, inf)"``.
+    other : str
+        As for ``check_whole``.
     """
-    if not (is_number(coverage) and 0 < coverage < 1):
-        raise ValueError(f"coverage is a probability strictly between 0 and 1, got {coverage!r}")
+    low, high = map(float, interval[1:-1].split(","))
+    closed = {low} if interval[0] == "[" else set()
+    closed |= {high} if interval[-1] == "]" else set()
+    if not (is_number(value) and (low < value < high or value in closed)):
+        words = {"(0, inf)": "positive", "[0, inf)": "at least 0", "(0, 1)": "strictly between 0 and 1"}
+        bounds = words.get(interval, f"in {interval}")
+        raise ValueError(f"{name} must be {bounds}{f' or {other}' if other else ''}, got {value!r}")

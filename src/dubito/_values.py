@@ -6,7 +6,7 @@ import narwhals as nw
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-Table: TypeAlias = Any  # a frame of pandas, polars or pyarrow, a dictionary of columns, or an array (rows, columns)
+Table: TypeAlias = Any  # a frame of pandas, polars or pyarrow, or an array (rows, columns)
 Column: TypeAlias = Any  # a series of any library, an array (rows,) or (rows, targets), or a list
 
 
@@ -38,7 +38,7 @@ def as_array(values: Column) -> Any:
     -------
     array of shape (rows,) or (rows, columns)
         Of a series or a frame, with None for missing values that are not floating-point numbers.
-        Anything else is returned unchanged.
+        An array of pyarrow becomes a list. Anything else is returned unchanged.
     """
     series = nw.from_native(values, allow_series=True, eager_only=True, pass_through=True)
     if isinstance(series, nw.DataFrame):

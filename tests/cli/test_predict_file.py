@@ -51,7 +51,7 @@ def folder(tmp_path_factory):
     kinds = {"y": dubito.BayesianRegressor, "kind": dubito.BayesianClassifier}
     for name, kind in kinds.items():
         model = kind(method, hidden=(8,), draws=5, random_state=0).fit(table, y[name])
-        model.summary_ |= {"target": "y", "impute": {"a": 0.5, "b": 1.0, "c": 0.5, "city": "Rome"}}
+        model.summary_ |= {"target": "y", "impute": {"a": 0.5, "b": 1.0, "c": 1.0, "city": "Rome"}}
         model.save(folder / f"{name}.dubito")
     whole = frame().assign(y=lambda table: target(table))
     whole.to_parquet(folder / "t.parquet")

@@ -87,10 +87,10 @@ def as_dict(x):
     return {f"x{k}": column for k, column in enumerate(x.T)}
 
 
-@pytest.mark.parametrize("make", ["array", "dict", "pandas", "polars", "pyarrow"])
+@pytest.mark.parametrize("make", ["array", "pandas", "polars", "pyarrow"])
 def test_compare_and_sweep_refuse_a_target_of_another_length(make):
     x = X if make == "array" else as_dict(X)
-    if make not in ("array", "dict"):
+    if make != "array":
         library = pytest.importorskip(make)
         x = library.table(x) if make == "pyarrow" else library.DataFrame(x)
     for y, words in ((Y[:100], "X has 120 rows, but y has 100"), (1.5, "X has 120 rows, but y is 1.5")):
@@ -98,9 +98,3 @@ def test_compare_and_sweep_refuse_a_target_of_another_length(make):
             cross_validation.compare(SMALL, x, y)
         with pytest.raises(dubito.DataError, match=words):
             size_sweep.sweep(SMALL["map"], x, y, [(2,), (4,)])
-
-
-def test_split_inputs_takes_rows_of_dictionaries():
-    inputs, held_out = cross_validation.split_inputs(as_dict(X), np.arange(4), np.arange(4, 120), fill=False)
-    np.testing.assert_array_equal(inputs["x1"], X[:4, 1])
-    np.testing.assert_array_equal(held_out["x2"], X[4:, 2])

@@ -764,7 +764,7 @@ def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
         ({"method": dubito.MAP(epochs=2, learning_rate="a")}, "learning_rate must be positive"),
         ({"method": dubito.MCDropout(rate="a", epochs=2)}, r"rate must be in \[0, 1\), got 'a'"),
         ({"early_stopping": True, "n_iter_no_change": "a"}, "n_iter_no_change must be a whole number"),
-        ({"early_stopping": True, "tol": "a"}, "tol must be a number"),
+        ({"early_stopping": True, "tol": "a"}, "tol must be at least 0"),
         ({"early_stopping": True, "validation_fraction": "a"}, "validation_fraction must be strictly between"),
     ],
 )
@@ -782,7 +782,7 @@ def test_wrong_questions_are_refused_in_words():
         with pytest.raises(ValueError, match="the number of draws of y must be a whole number of at least 1"):
             model.sample_y(X, count)
     for coverage in (0, 1, 90, "a", None):
-        with pytest.raises(ValueError, match="coverage is a probability strictly between 0 and 1"):
+        with pytest.raises(ValueError, match="coverage must be strictly between 0 and 1"):
             model.predict_interval(X, coverage)
     with pytest.raises(ValueError, match=r"the default method has no setting 'epochs': .*method=MAP\(epochs=5\)"):
         dubito.BayesianRegressor().set_params(method__epochs=5)

@@ -547,7 +547,7 @@ def test_scores_reject_other_invalid_arguments():
         (lambda: metrics.rmse(broken, y), "not finite"),
         (lambda: metrics.ece(labeled, labels, 0), "bins"),
         (lambda: metrics.adaptive_ece(labeled, labels, 2.5), "bins"),
-        (lambda: metrics.coverage(predictive, y, 1.0), "coverage is a probability"),
+        (lambda: metrics.coverage(predictive, y, 1.0), "coverage must be strictly between 0 and 1"),
         (lambda: metrics.pinball(predictive, y, 0.0), "quantile needs"),
         (lambda: metrics.ood_auroc([], [1.0]), "at least one number"),
         (lambda: metrics.ood_aupr([np.nan], [1.0]), "no NaN"),

@@ -107,7 +107,7 @@ def test_swag_of_few_points_has_few_directions(key):
     [
         ({"optimizer": "adam"}, "SWAG needs optimizer"),
         ({"rank": 1}, "at least 2"),
-        ({"start": 1.0}, "two epochs"),
+        ({"start": 1.0}, "start must be in"),
         ({"epochs": 3, "start": 0.5}, "two epochs"),
     ],
 )

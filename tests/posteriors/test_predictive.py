@@ -528,3 +528,23 @@ def test_missing_targets_of_regression_are_rejected(make):
             metrics.rmse(answer, y)
     with pytest.raises(ValueError, match="'x' in row 2"):
         metrics.rmse(answer, [1.0, 2.0, "x"])
+
+
+def test_answers_of_the_other_task_are_refused():
+    logits = {"logits": np.zeros((2, 3, 3), np.float32)}
+    classes = Predictive(dubito.Categorical(3), logits, np.zeros(()), np.ones(()))
+    numbers = Predictive(
+        dubito.Gaussian(),
+        {"mean": np.zeros((2, 3, 1), np.float32), "scale": np.ones((2, 3, 1), np.float32)},
+        np.zeros(1),
+        np.ones(1),
+    )
+    sets = conformal.split_conformal(classes, np.array([0, 1, 2]), coverage=0.5)(classes)
+    for answer in (classes, sets):
+        with pytest.raises(ValueError, match=r"classification has no intervals\. Use probs"):
+            answer.interval(0.5)
+    with pytest.raises(ValueError, match=r"classification has no cdf\. Use probs"):
+        classes.cdf(np.zeros(3))
+    for name in ("probs", "entropy", "mutual_information", "variation_ratio"):
+        with pytest.raises(ValueError, match=r"regression has no .*Use mean, std"):
+            getattr(numbers, name)

@@ -24,6 +24,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from dubito._check import DataError, DataWarning
 from dubito.tables import frames, reading, scaling
+from dubito.tables.columns import as_float64
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 from dubito.tables.validation import check_target, check_weight, target_kind
@@ -272,7 +273,7 @@ def test_encode_refuses_or_ignores_unseen_categories(make):
     with pytest.raises(DataError, match=r"Column 't' has the value 'Oslo' \(row 1\).*'x', 'y', 'z'.*handle_unknown"):
         schema.encode(new)
     assert schema.encode(new, handle_unknown="ignore")[:, 3:].tolist() == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
-    with pytest.raises(ValueError, match="handle_unknown is"):
+    with pytest.raises(ValueError, match="handle_unknown='skip' is unknown"):
         schema.encode(new, handle_unknown="skip")
     with pytest.raises(DataError, match="'i' was numeric at fit; now it is text, such as '3' in row 0"):
         schema.encode(make({**MIXED, "i": ["3", "1", "2"]}))
@@ -522,7 +523,7 @@ def test_check_target_reads_numbers_and_names_errors():
     ]:
         with pytest.raises(DataError, match=words):
             check_target(y, 3, "regression")
-    with pytest.raises(ValueError, match="task is"):
+    with pytest.raises(ValueError, match="task='ranking' is unknown"):
         check_target([1, 2, 3], 3, "ranking")
 
 
@@ -874,3 +875,14 @@ def test_read_table_without_pyarrow_names_the_extra(monkeypatch):
 def test_schema_imports_no_jax():
     code = "import sys, dubito.tables.schema; print({'jax', 'polars', 'dubito.training.fit'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_huge_whole_numbers_keep_their_sign():
+    values = as_float64(np.array([-(10**400), 10**400, None], object), "y")
+    np.testing.assert_array_equal(values, [-np.inf, np.inf, np.nan])
+
+
+def test_a_truth_value_is_imputed_by_a_truth_value():
+    """The median of a boolean column may be ½, which no later table could hold."""
+    filled, values, _ = frames.fill_missing(pd.DataFrame({"b": pd.array([True, False, None], "boolean")}))
+    assert values == {"b": 1.0} and filled["b"].tolist() == [True, False, True]

@@ -289,6 +289,11 @@ def test_steps_under_max_norm_by_hand():
     ("method", "message"),
     [
         (dubito.MAP(optimizer="adm"), "did you mean 'adam'"),
+        (dubito.MAP(schedule=3), "schedule=3 is unknown. Choose one of constant, cosine, linear"),
+        (dubito.MAP(epochs=1.5), r"epochs must be a whole number of at least 1 or None \(by rows\)"),
+        (dubito.SGLD(cycles="2"), "cycles must be a whole number of at least 1, got '2'"),
+        (dubito.SWAG(start="a"), r"start must be in \[0, 1\), got 'a'"),
+        (dubito.SWAG(epochs=2), "start must leave two epochs"),
         (dubito.MAP(learning_rate=0.0), "learning_rate must be positive or None"),
         (dubito.MCDropout(max_norm=-1.0), "max_norm must be positive or None"),
         (dubito.MAP(clip=0.0), "clip must be positive or None"),
@@ -299,6 +304,14 @@ def test_numbers_no_descent_can_use_are_refused(method, message, key):
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian())
     with pytest.raises(ValueError, match=message):
         dubito.fit(model, np.zeros((4, 1)), np.arange(4.0), method, key=key)
+
+
+@pytest.mark.parametrize(("method", "clip"), [(dubito.MAP, True), (dubito.SGLD, False)])
+def test_divergence_names_settings_that_the_method_has(method, clip, key):
+    model = dubito.Model(dubito.mlp(1, (3,), 1), dubito.Gaussian())
+    with pytest.raises(dubito.DivergenceError, match="Try learning_rate=") as caught:
+        dubito.fit(model, np.linspace(-1, 1, 8)[:, None], np.arange(8.0), method(learning_rate=1e9), key=key)
+    assert ("clip=" in str(caught.value)) == clip
 
 
 def test_a_diverging_optimizer_of_ones_own_is_told_to_slow_down(key):

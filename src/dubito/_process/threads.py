@@ -86,7 +86,7 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
 
 
 def run_concurrently(
-    one: Callable[[Item, threading.Event], Result], items: Sequence[Item], keep_on_interrupt: bool, threads: int
+    one: Callable[[Item, threading.Event], Result], items: Sequence[Item], keep_on_interrupt: bool, threads: int | None
 ) -> list[Result]:
     """Call ``one(item, stop)`` for each item on host threads.
 
@@ -103,7 +103,7 @@ def run_concurrently(
     keep_on_interrupt : bool
         Whether to return the results after Ctrl-C instead of raising KeyboardInterrupt.
     threads : int
-        Number of threads.
+        Number of threads; None: one for each core.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def run_concurrently(
     """
     check_process()
     stop = threading.Event()
-    with interrupts.sigint_as_flag(), ThreadPoolExecutor(min(threads, len(items))) as pool:
+    with interrupts.sigint_as_flag(), ThreadPoolExecutor(min(threads or cores(), len(items))) as pool:
         futures = []
         try:
             futures += [pool.submit(one, item, stop) for item in items]

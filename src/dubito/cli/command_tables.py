@@ -71,9 +71,14 @@ def load_model(path: str | Path, unknown: str) -> Any:
     """Load an estimator that treats categories not seen in fit as ``unknown`` says: "ignore" or
     "error".
     """
+    return load(path).set_params(handle_unknown=check_unknown(unknown))
+
+
+def check_unknown(unknown: str) -> str:
+    """The value of --unknown; ValueError if it is neither "ignore" nor "error"."""
     if unknown not in ("ignore", "error"):
         raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
-    return load(path).set_params(handle_unknown=unknown)
+    return unknown
 
 
 def read_to_evaluate(

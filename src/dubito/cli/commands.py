@@ -168,10 +168,10 @@ def predict(
 
     Classification: the class, and the probability of each class.
     """
-    from dubito._check import check_coverage
+    from dubito._check import check_number
     from dubito.cli import predict_file
 
-    check_coverage(coverage)
+    check_number("coverage", coverage, "(0, 1)")
     if output is None:
         predict_file.predict_to_stdout(model, table, coverage, say, safe_csv=safe_csv, unknown=unknown)
         return
@@ -193,8 +193,9 @@ def evaluate(model: ModelFile, table: TableFile, unknown: Unknown = "ignore", as
 
     found = load_model(model, unknown)
     inputs, y = read_to_evaluate(found, table, say, "evaluate")
-    unsure = diagnostics.monte_carlo(found.uncalibrated(inputs), found.posterior_, y)
     answer = found.predictive(inputs)
+    raw = answer if found.calibration_ is None else found.uncalibrated(inputs)
+    unsure = diagnostics.monte_carlo(raw, found.posterior_, y)
     card = metrics.scorecard(answer, y) | unsure.to_dict()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
@@ -221,14 +222,15 @@ def calibrate(
     does not change.
     """
     import dubito
-    from dubito.cli.command_tables import load_model, read_to_evaluate
+    from dubito.cli.command_tables import check_unknown, read_to_evaluate
     from dubito.estimators.files.model_file import save_or_fall_back
 
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    found, as_saved = load_model(model, unknown), dubito.load(model)
+    found = dubito.load(model)
+    as_saved, found.handle_unknown = found.handle_unknown, check_unknown(unknown)
     inputs, y = read_to_evaluate(found, table, say, "calibrate")
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
-    found.handle_unknown = as_saved.handle_unknown
+    found.handle_unknown = as_saved
     save_or_fall_back(found, output)
     say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
 

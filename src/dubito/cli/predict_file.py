@@ -131,9 +131,6 @@ def predict_blocks(
         categories.
     """
     values, schema, notes = estimator.summary_.get("impute"), estimator.schema_, []
-    if values is not None:
-        booleans = {column.name for column in schema.columns if column.kind == "boolean"}
-        values = {name: float(value >= 0.5) if name in booleans else value for name, value in values.items()}
 
     def blocks() -> Iterator[tuple[pyarrow.Table, int]]:
         target = estimator.summary_.get("target")

@@ -177,7 +177,7 @@ def check_lengths(X: Table, y: Column) -> np.ndarray:
 
     Parameters
     ----------
-    X : frame, array or dict
+    X : frame or array
         The table.
     y : array
         The target (rows,) or (rows, targets).
@@ -193,7 +193,7 @@ def check_lengths(X: Table, y: Column) -> np.ndarray:
         If the numbers of rows differ.
     """
     y = np.asarray(as_array(y))
-    rows = _num_samples(next(iter(X.values()), [])) if isinstance(X, Mapping) else _num_samples(X)
+    rows = _num_samples(X)
     if y.ndim == 0 or rows != len(y):
         count = f"has {len(y)}" if y.ndim else f"is {y.item()!r}"
         raise DataError(f"X has {rows} rows, but y {count}. Pass one target for each row.")
@@ -210,30 +210,12 @@ def _warn_of_unknown(unknown: Mapping[tuple[int, str], int]) -> None:
     warn(text, DataWarning)
 
 
-def select_rows(X: Table, rows: np.ndarray) -> Any:
-    """Some rows of a table.
-
-    Parameters
-    ----------
-    X : frame, array or dict
-        The table.
-    rows : array
-        Numbers of the rows.
-
-    Returns
-    -------
-    frame, array or dict
-        These rows.
-    """
-    return {name: take_rows(X[name], rows) for name in X} if isinstance(X, Mapping) else take_rows(X, rows)
-
-
 def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:
     """Split a table into training and held-out rows.
 
     Parameters
     ----------
-    X : frame, array or dict
+    X : frame or array
         The table.
     train, test : array
         Numbers of the training and of the held-out rows.
@@ -245,7 +227,7 @@ def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> t
     tuple
         The two tables.
     """
-    inputs, held_out = select_rows(X, train), select_rows(X, test)
+    inputs, held_out = take_rows(X, train), take_rows(X, test)
     if fill:
         inputs, values, _ = fill_missing(inputs)
         held_out = fill_missing(held_out, values)[0]

@@ -168,7 +168,9 @@ class FittedEstimator(BaseEstimator, ABC):
         return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
 
     def _uncalibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:
-        units: tuple[Any, Any] = (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
+        units: tuple[predictive.Unit, predictive.Unit] = (
+            (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
+        )
         return predictive.predict_functions(functions, x, *units, self.description, self._classes)
 
     def _calibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:

@@ -10,8 +10,9 @@ from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
-from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold, select_rows
+from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold
 from dubito.evaluation import metrics
+from dubito.tables.frames import take_rows
 
 
 class SizeResult(NamedTuple):
@@ -97,7 +98,7 @@ def sweep(
             scores, seconds = [], []
             for number, rows in splits:
                 fitted, _, spent = wait_for(fits.popleft())
-                scores.append([metrics.nll(fitted.predictive(select_rows(X, part)), y[part]).value for part in rows])
+                scores.append([metrics.nll(fitted.predictive(take_rows(X, part)), y[part]).value for part in rows])
                 seconds.append(spent)
                 if done is not None:
                     done(widths, number)

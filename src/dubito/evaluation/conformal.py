@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
-from dubito._check import check_choice, check_coverage
+from dubito._check import check_choice, check_number
 from dubito.evaluation.calibrated import ConformalPredictive as ConformalPredictive
 from dubito.evaluation.calibrated import ConformalRule, Sets
 from dubito.evaluation.validation import check_predictive
@@ -124,7 +124,7 @@ class Conformal(ConformalRule):
 
     def check(self, likelihood: Any, columns: int) -> None:
         check_choice(f"{likelihood.task} score", self.score, SCORES[likelihood.task])
-        check_coverage(self.coverage)
+        check_number("coverage", self.coverage, "(0, 1)")
         count = columns if likelihood.task == "regression" else 1
         margins = (0.0,) * count if self.margins is None else self.margins
         if len(margins) != count or not all(map(math.isfinite, margins)):
@@ -277,7 +277,7 @@ class CVPlus(ConformalRule):
     errors: tuple[Any, ...]
 
     def check(self, likelihood: Any, columns: int) -> None:
-        check_coverage(self.coverage)
+        check_number("coverage", self.coverage, "(0, 1)")
         count = columns if likelihood.task == "regression" else 1
         for own in self.errors:
             same = type(own) is tuple and len(own) == count and len({len(each) for each in own}) == 1
@@ -314,7 +314,7 @@ class CVPlus(ConformalRule):
         return predictive.columnwise.means(len(self.errors))
 
     def interval(self, predictive: Any, coverage: float) -> tuple[Values, Values]:
-        check_coverage(coverage)
+        check_number("coverage", coverage, "(0, 1)")
         return self.interval_of_means(self.member_means(predictive), coverage)
 
     def interval_of_means(self, means: MemberMeans, coverage: float) -> tuple[Values, Values]:

@@ -153,7 +153,7 @@ class MonteCarloError:
     draws, runs : int
         How many draws, and how many chains or members; for independent draws their number.
     std : array
-        The predictive standard deviation, (n,) or (n, K).
+        The predictive standard deviation, (n,) or (n, K); without noise its epistemic part.
     mean, sd : array
         Standard errors of the mean and of the standard deviation, (n,) or (n, K).
     nll : array

@@ -1,6 +1,6 @@
 """Scores of a predictive distribution against observed targets, each with its standard error over rows.
 
-Every score is ``(predictive, y, *, weight=None) -> Score``:
+Scores are functions ``(predictive, y, *, weight=None) -> Score``, some with a setting after y:
 
 - ``predictive``: the predictive distribution of n rows;
 - ``y``: their targets, (n,) or (n, K) in the target's units, or codes 0, ..., C − 1 of classes

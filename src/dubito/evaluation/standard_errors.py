@@ -130,6 +130,11 @@ def ood_auroc(in_distribution: Any, out_of_distribution: Any) -> Score:
     -------
     Score
         With DeLong's standard error.
+
+    Raises
+    ------
+    DataError
+        For no rows, for NaN, and for anything but numbers.
     """
     return _ood_score(in_distribution, out_of_distribution, area_under_roc)
 
@@ -140,7 +145,7 @@ def ood_aupr(in_distribution: Any, out_of_distribution: Any) -> Score:
     Parameters
     ----------
     in_distribution, out_of_distribution : array
-        Uncertainty scores of the rows, 1-D, higher for out-of-distribution rows.
+        As for ``ood_auroc``.
 
     Returns
     -------
@@ -160,7 +165,7 @@ def ood_fpr95(in_distribution: Any, out_of_distribution: Any) -> Score:
     Parameters
     ----------
     in_distribution, out_of_distribution : array
-        Uncertainty scores of the rows, 1-D, higher for out-of-distribution rows.
+        As for ``ood_auroc``.
 
     Returns
     -------

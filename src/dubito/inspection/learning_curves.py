@@ -22,7 +22,7 @@ ADVICE = {
     "underfitting": "A larger network, more epochs, a larger learning rate or a weaker prior or dropout help.",
     "still improving": "Train for more epochs, or with a larger learning rate.",
     "fine": "The curves suggest no change.",
-    "unknown": "Hold rows out: early_stopping=True, or another method's validation.",
+    "unknown": "Hold rows out: early_stopping=True.",
 }
 
 

@@ -18,6 +18,7 @@ from dubito._jax.types import ArrayLike
 from dubito._process.output_files import write_atomically
 from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.cross_validation import CrossValidationResult, interpretation
+from dubito.estimators.files.model_file import LIBRARIES
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import interpret_scorecard, join_names
@@ -29,7 +30,6 @@ try:
 except ImportError as error:
     raise ImportError("dubito.report needs jinja2: pip install 'dubito[plot]'") from error
 
-PACKAGES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 Cards: TypeAlias = Sequence[tuple[str, Mapping[str, Any]]]  # methods' names and their ``metrics.scorecard``s
 DPI = 200  # twice what a figure is laid out for, so that pictures stay sharp on dense screens and on paper
 PLUS_MINUS = " ±\u00a0"  # a narrow column breaks the line before it, not after
@@ -339,7 +339,7 @@ def versions() -> dict[str, str]:
     dict
         Versions by name, without paths or host names.
     """
-    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return found | {"Python": platform.python_version(), "machine": platform.machine()}
 
 

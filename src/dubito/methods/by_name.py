@@ -1,6 +1,6 @@
 """The registry of methods: by name, with fields by their path.
 
-``METHODS`` is read by the command line, the model file, the contract test and the documentation. To
+``METHODS`` is read by the command line, the model file and the documentation. To
 add a method, write its file, import it here and add its entry.
 """
 

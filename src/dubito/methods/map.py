@@ -11,11 +11,11 @@ from dubito._jax.pytree import register_dataclass
 from dubito.methods.dropout.mc_dropout import drop_rates
 from dubito.methods.posterior_descent import ObjectiveDescent
 from dubito.methods.priors import check_l1, smooth_log_prior
-from dubito.methods.settings import check_descent
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, RowValues, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.base import Samples
 from dubito.training.descent import DescentState
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import unpack
 
 
@@ -28,7 +28,7 @@ class PointEstimate(ObjectiveDescent):
     epochs : int, optional
         Passes over the rows. The default of 200 is less than that of distributions over weights,
         since the point of a large network eventually fits few rows as if they had no noise.
-        None: 400, or on fewer rows as many as show 400,000 in all.
+        None: at least 400, and enough to process 400,000 rows.
     dropout : float, optional
         The rate at which inputs of the weights after the first are dropped in training, as a
         regularizer only.

@@ -16,7 +16,7 @@ from dubito.training.packing import unpack
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveDescent(Descent):
-    """One descent on penalty − log likelihood. A method gives start, objective, posterior and score.
+    """One descent on penalty − log likelihood. A method defines ``initial``, ``objective``, ``posterior`` and ``score``.
 
     Attributes
     ----------

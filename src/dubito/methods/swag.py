@@ -7,15 +7,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.map import map_objective
 from dubito.methods.priors import l1_strengths
-from dubito.methods.settings import check_descent, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.members import one_member
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import unpack
 
 
@@ -88,10 +90,11 @@ class SWAG(Descent):
         if self.optimizer not in ("sgd", "momentum", "nesterov"):
             raise ValueError(f"SWAG needs optimizer 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
         check_whole("rank", self.rank, 2)
-        if not (0 <= self.start < 1 and (self.epochs or self.least_epochs) * (1 - self.start) >= 2):
+        check_intervals(self, start="[0, 1)")
+        if (self.epochs or self.least_epochs) * (1 - self.start) < 2:
             raise ValueError(
-                f"start must be at least 0 and leave two epochs to collect from: epochs·(1 − start) ≥ 2; got "
-                f"epochs={self.epochs!r}, start={self.start!r}"
+                f"start must leave two epochs to collect from: epochs·(1 − start) ≥ 2; got epochs={self.epochs!r}, "
+                f"start={self.start!r}"
             )
 
     def init(self, model: Model, batch: Batch, key: Key) -> SWAGState:

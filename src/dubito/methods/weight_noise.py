@@ -28,10 +28,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dubito._check import check_choice
 from dubito._jax import prng
 from dubito._jax.jaxpr import Program, Site, Use, analyze, bind, dot_axis, trace_program
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.settings import check_choice
 from dubito.methods.types import Batch, Key, Model, Params, Scalar
 
 PRODUCTS = ("local", "flipout")

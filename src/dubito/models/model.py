@@ -25,10 +25,10 @@ class Batch(NamedTuple):
         The targets, or the class numbers.
     weight : array of shape (rows,)
         The weight of each row; 0 for padding and for held-out rows.
-    scale : float
+    scale : float32 array of shape ()
         N/n: the number of batches in an epoch, so that the mean gradient of an epoch is exactly
         that of the full batch.
-    size : float
+    size : float32 array of shape ()
         The sum of all weights of the data set.
     """
 

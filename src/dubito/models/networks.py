@@ -1,5 +1,6 @@
 """Networks: two pure functions, ``init(key) -> params`` and ``apply(params, x) -> f``, f of shape (rows, outputs)."""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -296,9 +297,9 @@ def mlp(
     (5, 1)
     """
     hidden = tuple(hidden)
-    _check_sizes(inputs=(inputs,), outputs=(outputs,), hidden=hidden)
+    _check_sizes(1, inputs=(inputs,), outputs=(outputs,), hidden=hidden)
+    _check_sizes(0, periodic=(periodic,))
     _check_activation(activation, hidden)
-    check_whole("periodic", periodic, 0)
     if numeric is not None:
         if not all(0 <= column < inputs for column in numeric):
             raise ValueError(f"numeric names columns from 0 to {inputs - 1}, got {numeric!r}")
@@ -341,7 +342,7 @@ def convnet(
         For sizes that leave no pixel, and for an activation that is unknown or cannot be trained.
     """
     image, channels = tuple(image), tuple(channels)
-    _check_sizes(image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
+    _check_sizes(1, image=image, channels=channels, hidden=(hidden,), outputs=(outputs,))
     _check_activation(activation, (hidden,))
     least = 2 ** len(channels)
     if len(image) != 3 or min(image[:2]) < least:
@@ -349,11 +350,11 @@ def convnet(
     return ConvNet(image, channels, hidden, outputs, activation)
 
 
-def _check_sizes(**sizes: Sequence[Any]) -> None:
-    """Raise ValueError unless all sizes are whole numbers of at least 1."""
+def _check_sizes(least: int, **sizes: Sequence[Any]) -> None:
+    """Raise ValueError unless all sizes are whole numbers of at least ``least``."""
     for name, values in sizes.items():
         for size in values:
-            check_whole(name, size, 1)
+            check_whole(name, size, least)
 
 
 def _check_activation(activation: ActivationLike, hidden: Sequence[int]) -> None:
@@ -366,6 +367,7 @@ def _check_activation(activation: ActivationLike, hidden: Sequence[int]) -> None
         raise ValueError(f"activation={activation!r} {FLAT}")
 
 
+@functools.lru_cache(maxsize=64)  # a new jax.jit compiles
 def _is_flat(function: Callable[[Any], Any], width: int) -> bool:
     """Whether a function of (n, ``width``) arrays has derivative 0 at many different points, as a step function has."""
     points, along = 5 * jnp.sin(jnp.arange(2 * 64 * width, dtype=jnp.float32)).reshape(2, 64, width)

@@ -1,6 +1,6 @@
 """The predictive distribution of draws of functions, in the target's own units, and the function that makes it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -12,7 +12,7 @@ from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.function_samples import Functions, draw_functions
 from dubito.posteriors.predictive_base import PredictiveDistribution, Values, equal_tailed
 
-Unit: TypeAlias = float | ArrayLike
+Unit: TypeAlias = float | Sequence[float] | ArrayLike
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,7 +73,7 @@ def predict(
     draws : int, optional
         How many parameters to draw; None enumerates a finite posterior and takes 100 draws of
         another.
-    shift, scale : float or array
+    shift, scale : float, sequence of float or array
         (K,) or numbers: y in the user's units is shift + scale·(y in the model's units).
     description : str
         The method and the model, in words.
@@ -103,7 +103,7 @@ def predict_functions(
         The functions, from ``draw_functions``.
     x : array
         Rows (n, D).
-    shift, scale : float or array
+    shift, scale : float, sequence of float or array
         As for ``predict``.
     description : str
         The method and the model, in words.

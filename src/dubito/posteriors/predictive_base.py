@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from dubito._check import check_coverage, check_whole
+from dubito._check import check_number, check_whole
 from dubito._jax.types import ArrayLike, Key
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.posteriors import draw_mixture
@@ -40,8 +40,7 @@ class PredictiveDistribution(abc.ABC):
     likelihood : Likelihood
         The likelihood of each draw.
     draws : dict of arrays or Draws
-        z of each draw, a tree of arrays (S, n, ·) in the model's units, or ``Draws``, which compute
-        it.
+        z of each draw, arrays (S, n, ·) in the model's units, or ``Draws``, which compute them.
     shift, scale : array
         y in the target's units is shift + scale·(y in the model's units), (K,).
     description : str
@@ -77,8 +76,6 @@ class PredictiveDistribution(abc.ABC):
         lines += [f"method: {self.description}"] if self.description else []
         return "\n  ".join([type(self).__name__, *(textwrap.shorten(line, 100, placeholder=" ...") for line in lines)])
 
-    # --- what a concrete predictive distribution defines
-
     @property
     @abc.abstractmethod
     def mixture(self) -> DrawMixture:
@@ -102,8 +99,6 @@ class PredictiveDistribution(abc.ABC):
     @abc.abstractmethod
     def _interval(self, coverage: float) -> tuple[Values, Values]:
         """(lower, upper) in the target's units."""
-
-    # --- what users ask for
 
     @property
     def columnwise(self) -> Any:
@@ -253,12 +248,11 @@ class PredictiveDistribution(abc.ABC):
             For y that does not fit, and if there is no density.
         """
         self._need("log_prob")
-        if self.task != "regression":
-            return self.mixture.log_densities(
-                draw_mixture.LOG_MEAN_EXP, class_codes(y, len(self), self.columns, self.classes)
-            )
-        columns = self.likelihood.columns
-        return self.distribution.log_density(target_values(y, len(self), self.columns, columns, finite=False))
+        if self.task == "classification":
+            codes = class_codes(y, len(self), self.columns, self.classes)
+            return self.mixture.log_densities(draw_mixture.LOG_MEAN_EXP, codes)
+        values = target_values(y, len(self), self.columns, self.likelihood.columns, finite=False)
+        return self.distribution.log_density(values)
 
     def cdf(self, y: Any) -> Values:
         """The cumulative distribution of each target.
@@ -319,8 +313,9 @@ class PredictiveDistribution(abc.ABC):
         Raises
         ------
         ValueError
-            For a coverage outside (0, 1), or other than that of a conformal calibration.
+            For classes, a coverage outside (0, 1), or other than that of a conformal calibration.
         """
+        self._check_task("intervals", "regression")
         lower, upper = self.columnwise._interval(coverage)
         return self._squeezed(lower), self._squeezed(upper)
 
@@ -346,6 +341,7 @@ class PredictiveDistribution(abc.ABC):
     @property
     def probs(self) -> Float[np.ndarray, "rows classes"]:
         """p̄ = (1/S) Σ p_s; rows sum to 1."""
+        self._check_task("probs", "classification")
         return self.mixture.moments[0]
 
     @property
@@ -362,6 +358,7 @@ class PredictiveDistribution(abc.ABC):
     @property
     def variation_ratio(self) -> Rows:
         """1 − the fraction of draws that vote for the modal class."""
+        self._check_task("variation_ratio", "classification")
         ((shares, _),) = self.mixture.over_draws(draw_mixture.votes, draw_mixture.MEAN_AND_VARIANCE)
         return 1 - shares.max(-1)
 
@@ -372,11 +369,17 @@ class PredictiveDistribution(abc.ABC):
     def _need(self, name: str) -> None:
         if self.supports(name):
             return
-        problem = f"{type(self.likelihood).__name__} has no {name}: its predictive has only a mean and the epistemic "
-        problem += "uncertainty. Use a likelihood for a whole distribution; dubito.LIKELIHOODS lists them by name."
+        self._check_task(name, "regression")
+        problem = f"{type(self.likelihood).__name__} has no {name}, only a mean and the epistemic uncertainty. "
+        problem += "Use a likelihood for a whole distribution; dubito.LIKELIHOODS lists them by name."
         if self.mixture.supports(name):
             problem = f"recalibrated quantiles of {self.columns} targets have no joint density, unlike those of one"
         raise ValueError(problem)
+
+    def _check_task(self, name: str, task: str) -> None:
+        if self.task != task:
+            use = {"regression": "mean, std or quantile", "classification": "probs"}[self.task]
+            raise ValueError(f"{self.task} has no {name}. Use {use}.")
 
 
 def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
@@ -386,7 +389,7 @@ def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
 
 def equal_tailed(predictive: PredictiveDistribution, coverage: float) -> tuple[Values, Values]:
     """The equal-tailed interval (lower, upper). Raises ValueError unless 0 < coverage < 1."""
-    check_coverage(coverage)
+    check_number("coverage", coverage, "(0, 1)")
     lower, upper = predictive.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
     return lower, upper
 

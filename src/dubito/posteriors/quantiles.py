@@ -23,14 +23,14 @@ FINER = 256  # rounding errors around an answer, within which the search continu
 Values: TypeAlias = Float[Array, "rows targets"]
 
 
-def search_bounds(q: Float[np.ndarray, " levels"]) -> list[Float[np.ndarray, " levels"]]:
+def search_bounds(q: Float[np.ndarray, " levels"]) -> tuple[Float[np.ndarray, " levels"], ...]:
     """What the search for quantiles q needs of each level.
 
     These are q, its normal score, and how many standard deviations below and above the mean it can
     be (Cantelli's inequality, for any distribution).
     """
     columns = q, special.ndtri(q), 1.001 * np.sqrt((1 - q) / q), 1.001 * np.sqrt(q / (1 - q))
-    return [np.asarray(column, np.float32) for column in columns]
+    return tuple(np.asarray(column, np.float32) for column in columns)
 
 
 def mixture_quantiles(

@@ -1,4 +1,4 @@
-"""From a table to float32 arrays and back to the target's units; no JAX.
+"""From a table to float32 arrays and back to the target's units; no JAX, except in ``targets``.
 
 - ``columns``: the values of a table's columns, read from any frame or array; texts that mean numbers or nothing.
 - ``validation``: checks of sample weights, targets and their task.

@@ -184,7 +184,7 @@ def as_float64(values: np.ndarray, where: str, rows: RowNumbers | None = None) -
         try:
             out[place] = np.nan if is_missing(value) else float(value)
         except OverflowError:
-            out[place] = np.inf
+            out[place] = np.inf if value > 0 else -np.inf  # pyright: ignore[reportOperatorIssue] (Real has no order in typeshed)
     return out
 
 

@@ -51,7 +51,8 @@ def read_blocks(
     Yields
     ------
     tuple
-        A pyarrow Table and the number of its first row; at least one.
+        A pyarrow Table and the number of its first row; at least one, unless ``skip`` leaves out all
+        rows.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def read_blocks(
         def block(table: Any) -> Any:
             if target in table.column_names:
                 table = table.drop_columns(target)
-            table = reading.encode_categories(table, categorical)
+            table = reading.encode_categories(source, table, categorical)
             return table if is_parquet else _with_types(source, table, schema, start)
 
         start, waiting = skip, []

@@ -113,8 +113,11 @@ def fill_missing(
         if name not in given:
             if missing.all():
                 raise DataError(f"Column {name!r} has no value at all: leave it out.")
-            category = column.kind == "category"
-            given[name] = "missing" if category else float(np.median(column.values[~missing]))
+            if column.kind == "category":
+                given[name] = "missing"
+            else:
+                median = float(np.median(column.values[~missing]))
+                given[name] = float(median >= 0.5) if column.kind == "boolean" else median
         if not missing.any():
             continue
         counts[name] = int(missing.sum())

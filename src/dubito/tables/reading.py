@@ -62,8 +62,7 @@ def read_table(source: Source, categorical: Collection[str] = (), target: str | 
     check_unique_names(source, names)
     if not parquet_file and binary() in table.schema.types:
         raise DataError(f"{source}: column {names[table.schema.types.index(binary())]!r} is not UTF-8 text.")
-    check_names_exist(categorical, names, f"{source} has no column")
-    table = encode_categories(table, categorical)
+    table = encode_categories(source, table, categorical)
     for place, name in enumerate(names):
         if name not in categorical and name != target:
             table = table.set_column(place, name, parse_missing_spellings(table[name]))
@@ -152,11 +151,13 @@ def open_csv(source: Source) -> Iterator[tuple["io.BufferedReader[Any]", str]]:
             raise checked.error
 
 
-def encode_categories(table: Any, names: Collection[str]) -> Any:
+def encode_categories(source: Source, table: Any, names: Collection[str]) -> Any:
     """A pyarrow Table with some columns as categories.
 
     Parameters
     ----------
+    source : str or Path
+        Where the table is from, for the message.
     table : pyarrow.Table
         The table.
     names : collection of str
@@ -166,7 +167,13 @@ def encode_categories(table: Any, names: Collection[str]) -> Any:
     -------
     pyarrow.Table
         The table with dictionary-encoded columns.
+
+    Raises
+    ------
+    DataError
+        For a name that no column has.
     """
+    check_names_exist(names, table.column_names, f"{source} has no column")
     for name in names:
         column = table[name].combine_chunks().dictionary_encode()
         table = table.set_column(table.column_names.index(name), name, column)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dubito._check import SHOWN, DataError, DataWarning, warn
+from dubito._check import SHOWN, DataError, DataWarning, check_choice, warn
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, column_values, open_table, read_columns, warn_about_columns
 from dubito.tables.encoding import ColumnEncoding, ColumnStatistics, Encoded
@@ -156,8 +156,7 @@ class Schema:
         DataError
             For other columns than in fit, missing values, and unseen categories.
         """
-        if handle_unknown not in ("error", "ignore"):
-            raise ValueError(f"handle_unknown is 'error' or 'ignore', not {handle_unknown!r}")
+        check_choice("handle_unknown", handle_unknown, ("error", "ignore"))
         names, table = open_table(X, least=0)
         count = table.shape[0]
         self._match(names, table.shape[1], owner)

@@ -15,7 +15,7 @@ from dubito.tables.frames import drop_missing_target, split_target
 from dubito.tables.reading import Source, open_local, reading_errors, table_format
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
-from dubito.tables.validation import check_names_exist, check_target, integer_target_kind, target_kind
+from dubito.tables.validation import FEW_CLASSES, check_names_exist, check_target, integer_target_kind, target_kind
 
 Pieces: TypeAlias = Callable[[], Iterator[tuple[np.ndarray, ...]]]  # a stream of rows, which can be read again
 
@@ -72,7 +72,7 @@ def learn_table(
     if missing and not drop_missing:
         where = in_rows(np.ones(len(missing), bool), missing)
         what = f"{len(missing)} values of the target {target!r} are missing, {where}."
-        raise DataError(what, "Leave these rows out.")
+        raise DataError(what, "Leave these rows out, or set drop_missing=True.")
     if count < 2:
         raise DataError(f"{path} has {count} rows with a target; at least two are needed to fit.")
     schema = Schema.of([*statistics.values()])
@@ -107,13 +107,13 @@ def target_kind_of_file(path: Source, target: str) -> str:
     _check_parquet(path)
     codes, count = set(), 0
     for table, _ in read_blocks(path, None, rows=PIECE_ROWS):
-        split_target(table, target)
+        check_names_exist([target], table.column_names, "There is no column")
         column = table.column(target)
         if not types.is_integer(column.type):
             return target_kind(table, target)
         codes.update(column.drop_null().unique().to_pylist())
         count += len(column) - column.null_count
-        if len(codes) > 10:
+        if len(codes) > FEW_CLASSES:
             return "regression"
     return integer_target_kind(sorted(codes), count)
 

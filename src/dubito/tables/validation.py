@@ -12,7 +12,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from dubito._check import DataError, check_weight_sum, did_you_mean, list_first, warn
+from dubito._check import DataError, check_choice, check_weight_sum, did_you_mean, list_first, warn
 from dubito._values import Column, Table, as_array, is_missing
 from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers, count_numbers
 
@@ -88,8 +88,7 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
         For missing, infinite and non-numeric values, labels of mixed types, and another number of
         rows.
     """
-    if task not in ("regression", "classification"):
-        raise ValueError(f"task is 'regression' or 'classification', not {task!r}")
+    check_choice("task", task, ("regression", "classification"))
     if y is None:
         raise DataError("This estimator requires y to be passed, but the target y is None.")
     y = as_array(y)
@@ -188,7 +187,7 @@ def integer_target_kind(codes: Sequence[int], count: int) -> str:
     str
         ``"regression"`` or ``"classification"``.
     """
-    run = 0 < len(codes) <= 10 and codes[0] in (0, 1) and codes[-1] - codes[0] == len(codes) - 1
+    run = 0 < len(codes) <= FEW_CLASSES and codes[0] in (0, 1) and codes[-1] - codes[0] == len(codes) - 1
     return "classification" if (run or len(codes) == 2) and count >= 2 * len(codes) else "regression"
 
 

@@ -180,7 +180,7 @@ def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: 
 
 @programs.jit(donate_argnums=(3, 4))
 def chunk_all(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState, order: DeviceRows) -> Any:
-    """``chunk`` for several members: all but the model, method, inputs and limits have a leading axis."""
+    """``chunk`` for several members: all but the model, method, inputs, stopping and limits have a leading axis."""
 
     def one(held: DeviceRows, key: Key, piece: DataPiece, loop_state: LoopState, order: DeviceRows) -> Any:
         return chunk(replace(run, held=held, key=key), piece, limits, loop_state, order)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dubito._check import check_whole, is_number
+from dubito._check import check_number, check_whole
 from dubito.training.loop_state import LoopState
 
 RETRIES = 3
@@ -30,8 +30,7 @@ class Stopping(NamedTuple):
 def stopping_rule(n_iter_no_change: int, tol: float) -> Stopping:
     """The rule for early stopping; ValueError for invalid numbers."""
     check_whole("n_iter_no_change", n_iter_no_change, 1)
-    if not (is_number(tol) and tol >= 0):
-        raise ValueError(f"tol must be a number of at least 0, got {tol!r}")
+    check_number("tol", tol, "[0, inf)")
     return Stopping(np.int32(n_iter_no_change), np.float32(tol))
 
 

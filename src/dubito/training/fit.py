@@ -21,12 +21,13 @@ from dubito._check import warn
 from dubito._jax import prng
 from dubito._jax.types import Key, Params
 from dubito._process import interrupts
-from dubito._process.threads import SEATS, cores, run_concurrently
+from dubito._process.threads import SEATS, run_concurrently
 from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
 from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
 from dubito.training.data import Rows, check_rows, pad_rows, padded_fraction, padded_size
+from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained
@@ -231,7 +232,7 @@ def train(
     alone = prng.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
     with interrupts.deferred_exit(checkpoint is not None):
-        found = run_concurrently(one, groups, keep_on_interrupt, 1 if mesh is not None else cores())
+        found = run_concurrently(one, groups, keep_on_interrupt, None if mesh is None else 1)
     states = [state for group in found for state in group]
     lost = [k for k, state in enumerate(states) if int(state.retries) > RETRIES]
     if len(lost) == len(members):
@@ -334,7 +335,7 @@ def divergence_error(model: Any, method: LoopMethod, rows: Rows, loop_state: Loo
             if rate is None
             else f"the learning rate is {float(rate):g}. Try learning_rate={float(rate) / 10:g}"
         )
-        cure += ", or clip the gradient norm (clip=1.0)."
+        cure += ", or clip the gradient norm (clip=1.0)." if isinstance(method, Descent) else "."
     else:
         cure = "the log density is not finite there. Standardize inputs and targets, or choose a narrower prior."
     message = (

@@ -29,9 +29,9 @@ class LoopState(NamedTuple):
     running : pytree
         The state within the epoch.
     number : int32 scalar
-        The epoch's steps that it has taken.
+        The number of steps taken in the current epoch.
     info : (2,) float32 array
-        The sums of their likelihoods and penalties.
+        The sums of likelihood and penalty over these steps, in nats per example.
     """
 
     state: Any
@@ -85,7 +85,7 @@ class ChunkLimits(NamedTuple):
     Attributes
     ----------
     steps : int32 scalar
-        Its number of steps.
+        The largest number of steps.
     epochs : int32 scalar
         The number of epochs of the fit.
     fresh : bool scalar

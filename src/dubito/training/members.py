@@ -15,7 +15,7 @@ class Member(NamedTuple):
     Attributes
     ----------
     key : Key
-        Of the start, the order of the rows and the noise of the steps.
+        Determines the start, the order of the rows and the noise of the steps.
     train, valid : array of shape (N,)
         Weights of the training and of the validation rows; 0 leaves a row out.
     y : array of shape (N, ...), optional

@@ -5,7 +5,6 @@ another learning rate needs no compilation, and the loop can halve the step of a
 user's optax transformation includes the learning rate; only schedule and step factor multiply it.
 """
 
-import difflib
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dubito._check import is_number, is_whole
+from dubito._check import check_choice, check_number, check_whole
 from dubito._jax import jaxpr
 from dubito._jax.types import Params
 from dubito.models.model import Model
@@ -86,27 +85,18 @@ SCHEDULES = {
 
 def check_descent(method: ScheduledMethod) -> None:
     """Raise ValueError if a setting of a descent is invalid. Called once, before a fit."""
-    for name, value, table in (
-        ("optimizer", method.optimizer, OPTIMIZERS),
-        ("schedule", method.schedule, SCHEDULES),
-    ):
-        if isinstance(value, str) and value not in table:
-            near = difflib.get_close_matches(value, table, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name}={value!r} is unknown{hint or '.'} Choose one of {', '.join(table)}.")
-    if method.learning_rate is not None and not (is_number(method.learning_rate) and method.learning_rate > 0):
-        raise ValueError(
-            f"learning_rate must be positive or None (the optimizer's default), got {method.learning_rate!r}"
-        )
+    if isinstance(method.optimizer, str):
+        check_choice("optimizer", method.optimizer, OPTIMIZERS)
+    check_choice("schedule", method.schedule, SCHEDULES)
+    if method.learning_rate is not None:
+        check_number("learning_rate", method.learning_rate, "(0, inf)", other="None (the optimizer's default)")
     for name, limit in (("clip", method.clip), ("max_norm", method.max_norm)):
-        if limit is not None and not (is_number(limit) and limit > 0):
-            raise ValueError(f"{name} must be positive or None (no limit), got {limit!r}")
-    if method.epochs is not None and not is_whole(method.epochs, 1):
-        raise ValueError(f"epochs must be a whole number of at least 1 or None (by rows), got {method.epochs!r}")
-    if method.batch_size is not None and not is_whole(method.batch_size, 1):
-        raise ValueError(
-            f"batch_size must be a whole number of at least 1 or None (all rows), got {method.batch_size!r}"
-        )
+        if limit is not None:
+            check_number(name, limit, "(0, inf)", other="None (no limit)")
+    if method.epochs is not None:
+        check_whole("epochs", method.epochs, 1, other="None (by rows)")
+    if method.batch_size is not None:
+        check_whole("batch_size", method.batch_size, 1, other="None (all rows)")
 
 
 def with_epochs(method: LoopMethod, rows: int) -> Any:

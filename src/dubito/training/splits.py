@@ -3,15 +3,14 @@
 import numpy as np
 from jaxtyping import Int
 
-from dubito._check import is_number
+from dubito._check import check_number
 from dubito._jax.types import Key
 from dubito.training.data import Rows, permutation
 
 
 def hold_out(rows: Rows, fraction: float, key: Key) -> Rows:
     """Move a random ``fraction`` of the rows (stratified for classes) from training to validation."""
-    if not (is_number(fraction) and 0 < fraction < 1):
-        raise ValueError(f"validation_fraction must be strictly between 0 and 1, got {fraction!r}")
+    check_number("validation_fraction", fraction, "(0, 1)")
     used = np.flatnonzero(rows.train > 0)
     order = used[permutation(key, len(used))]
     if rows.y.ndim == 1:

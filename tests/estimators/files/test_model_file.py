@@ -1063,6 +1063,7 @@ def broken(estimator):
     return jax.tree.map(lambda leaf: leaf * np.float32(np.nan), estimator.posterior_.params)
 
 
+@pytest.mark.slow
 def test_pickled_estimators_of_all_kinds_predict_the_same(fitted):
     for name in CASES:
         estimator = fitted[name]

@@ -99,3 +99,8 @@ def test_gaussian_criterion_is_the_squared_error(tau):
     criterion = 0.5 * tau * np.sum((y.astype(float) - f) ** 2, axis=1)
     found = -np.asarray(likelihood.log_prob(likelihood.join(f, {}), y), float) + np.log(tau) - np.log(2 * np.pi)
     np.testing.assert_allclose(found, criterion, rtol=2e-6, atol=2e-6)
+
+
+def test_heteroscedastic_gaussian_refuses_another_link():
+    with pytest.raises(ValueError, match=r"link='log' is unknown\. Choose one of softplus, exp"):
+        HeteroscedasticGaussian(link="log")

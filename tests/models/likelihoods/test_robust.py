@@ -30,3 +30,9 @@ def test_student_t_equals_scipy(df):
     drawn = np.asarray(likelihood.sample(jax.random.key(3), many), float)
     assert min(stats.kstest((column - 3) / 0.5, "t", (df,)).pvalue for column in drawn.T) > 4e-6
     assert stats.spearmanr(*drawn.T).pvalue > 4e-6
+
+
+@pytest.mark.parametrize("df", [3, 5, 2, 4.0, "4"])
+def test_student_t_refuses_degrees_of_freedom_without_an_algebraic_cdf(df):
+    with pytest.raises(ValueError, match="df must be an even whole number of at least 4"):
+        StudentT(df)

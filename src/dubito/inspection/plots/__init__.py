@@ -1,10 +1,10 @@
 """Plots on Matplotlib axes. Names are loaded on first use.
 
 - ``style``: axes, legends and colors of all plots.
-- ``predictions``: bands, calibration, comparisons.
+- ``predictions``: bands, calibration, loss curves, comparisons.
 - ``activation_curves``: the activation functions and their derivatives.
 - ``diagram``: a network as circles and lines.
-- ``training``: loss curves, loss landscapes, network sizes, weights.
+- ``training``: loss landscapes, paths of optimizers, network sizes, weights.
 """
 
 import importlib.util

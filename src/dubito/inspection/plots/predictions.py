@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
 from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
@@ -77,7 +76,8 @@ def bands(
     if (x_train is None) != (y_train is None):
         raise ValueError("x_train and y_train must be given together or not at all")
     order = np.argsort(x, kind="stable")
-    draws = np.sort(_means(predictive), axis=0)
+    means = predictive.means(len(predictive.draws)).reshape(-1, len(predictive))  # E[y | θ] of each draw
+    draws = np.sort(means, axis=0)
     outside = max(math.ceil(0.5 * (1 - coverage) * len(draws) - 1e-9) - 1, 0)  # draws left out at each end
     columns = (*predictive.interval(coverage), draws[outside], draws[-1 - outside], predictive.mean)
     x, (lower, upper, low, high, mean) = x[order], (np.reshape(column, len(order))[order] for column in columns)
@@ -366,12 +366,6 @@ def comparison(rows: Sequence[tuple[str, Any]], key: str, *, ax: Axes | None = N
     ax.set(xlabel=f"{name}\n{', '.join(notes)}".strip(), ylim=(len(rows) - 0.5, -0.5))
     ax.set_yticks(place, [str(method) for method, _ in rows], parse_math=False)
     return ax
-
-
-def _means(predictive: Any) -> Float[np.ndarray, "draws rows"]:
-    """E[y | θ] of every draw, in the target's units."""
-    means = jax.vmap(predictive.likelihood.mean)(predictive.z)
-    return (predictive.shift + predictive.scale * np.asarray(means, float))[..., 0]
 
 
 def _check_one_target(predictive: Any) -> None:

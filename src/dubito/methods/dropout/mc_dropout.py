@@ -8,14 +8,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dubito._check import check_choice, check_number
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_choice, check_descent, check_normal_prior, check_number
+from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.dropout import DropoutPosterior
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack_like, unpack
 
 Rates: TypeAlias = float | tuple[float, ...]  # of all masked weights, or of each in the order of the parameters

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from dubito._check import check_whole
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.ensembles.ensemble import finish_runs
-from dubito.methods.settings import check_whole
 from dubito.methods.types import Key, Member, Model, Rows, Trained
 from dubito.posteriors.base import Mixture
 from dubito.training.members import split_runs

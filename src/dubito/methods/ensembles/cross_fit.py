@@ -9,12 +9,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from dubito._check import is_whole
+from dubito._check import check_choice, check_whole
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.ensembles.ensemble import combine, finish_runs
 from dubito.methods.map import MAP
-from dubito.methods.settings import check_choice, check_whole
 from dubito.methods.types import Key, Member, Model, Params, Rows, Trained
 from dubito.models.likelihoods.classes import Bernoulli, Categorical
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
@@ -76,8 +75,8 @@ class CrossFit(Wrapper):
     def check(self, model: Model) -> None:
         check_whole("folds", self.folds, 2)
         check_choice("noise", self.noise, ("input", "constant"))
-        if self.df is not None and not (is_whole(self.df, 4) and self.df % 2 == 0):
-            raise ValueError(f"df is an even whole number of at least 4, or None for Gaussian noise; got {self.df!r}")
+        if self.df is not None:
+            StudentT(self.df)  # raises ValueError
         self.method.check(model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import jax
 import numpy as np
 
+from dubito._check import check_whole
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.settings import check_whole
 from dubito.methods.types import Key, Member, Model, Rows, Trained
 from dubito.posteriors.base import Mixture, Samples
 from dubito.training.members import split_runs

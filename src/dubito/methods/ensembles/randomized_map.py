@@ -10,13 +10,14 @@ from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.map import one_sample, point_score
-from dubito.methods.settings import check_descent, check_proper
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Objective, Params, Rows, RowValues, Scalar, Trained
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.models.likelihoods.gaussian import Gaussian, gaussian_log_prob
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training.data import padded_size
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import unpack
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dubito._check import check_choice, check_whole
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
 from dubito._process.archive import expect
@@ -16,14 +17,15 @@ from dubito.methods.laplace import curvature
 from dubito.methods.laplace.curvature import Data
 from dubito.methods.laplace.evidence import Evidence, Noise
 from dubito.methods.laplace.structures import LARGEST_DENSE, STRUCTURES, EigenCurvature, LaplaceProblem
-from dubito.methods.map import MAP, MaximumLikelihood
+from dubito.methods.map import MAP, MaximumLikelihood, one_sample
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_choice, check_normal_prior, check_proper, check_whole
+from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Key, Member, Model, Params, Rows, Trained
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.likelihoods.robust import LaplaceNoise
 from dubito.models.linearized import Linearized, inner_params
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Posterior, Samples, Seed, Source, unwrapped
 from dubito.posteriors.file_layout import FileLayout, float32_shape
 from dubito.posteriors.noise import GammaNoisePosterior
@@ -72,7 +74,7 @@ class LaplacePosterior(Posterior):
     def point(self) -> Samples:
         """The network itself with θ*, a posterior of one point."""
         normal = unwrapped(self.part)  # the posterior of τ is left out
-        return Samples(normal.model, jax.tree.map(lambda leaf: leaf[None], normal.mean))
+        return one_sample(normal.model, normal.mean)
 
     @classmethod
     def file_layout(cls, params: Params, parts: list[Params], values: dict[str, Any]) -> FileLayout:

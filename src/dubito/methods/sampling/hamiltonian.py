@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from dubito._check import check_choice, check_whole
 from dubito._jax.pytree import static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.mcmc import Chain, Density, Mass, Vector
-from dubito.methods.settings import check_choice, check_intervals, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Key, Model, Scalar
 
 FIRST_STEP = 0.1  # the first step size, in prior standard deviations

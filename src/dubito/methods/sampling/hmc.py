@@ -7,10 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
 from dubito.methods.sampling.mcmc import Density, Mass
-from dubito.methods.settings import check_intervals, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Key, Model
 
 

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling import mcmc
 from dubito.methods.sampling.mcmc import MCMC, Chain, Density, Vector
-from dubito.methods.settings import check_intervals, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Key, Model, Scalar
 
 

@@ -2,7 +2,7 @@
 
 A chain moves in one vector u of all parameters, θ = s ∘ u with s the prior's scales: there the
 prior is N(0, 1) in every direction, so that one step size serves all of them before anything has
-been learned. An epoch of the loop is one draw.
+been learned. An epoch of the loop is one transition (``MCLMC``: ``thin`` steps).
 """
 
 from abc import abstractmethod
@@ -17,13 +17,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Int
 
-from dubito._check import warn
+from dubito._check import check_whole, warn
 from dubito._jax import prng, programs
 from dubito._jax.pytree import static
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_proper, check_whole
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
-from dubito.models.priors import Laplace, Normal
+from dubito.models.priors import Laplace, Normal, check_proper
 from dubito.posteriors.base import Samples
 from dubito.training.method import LoopMethod
 
@@ -80,7 +79,7 @@ class Coordinates(NamedTuple):
 
 @dataclass(frozen=True)
 class MCMC(LoopMethod):
-    """Chains in whitened coordinates, on all rows, from an Adam warm start. An epoch is one draw, or 25 steps of Adam.
+    """Chains in whitened coordinates, on all rows, from an Adam warm start. An epoch is one transition, or 25 steps of Adam.
 
     Parameters
     ----------

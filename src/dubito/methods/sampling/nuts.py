@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
+from dubito._check import check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.hamiltonian import HamiltonianMethod, check_hamiltonian
 from dubito.methods.sampling.mcmc import Density, Mass
-from dubito.methods.settings import check_whole
 from dubito.methods.types import Key, Model
 
 

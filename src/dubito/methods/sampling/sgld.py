@@ -14,16 +14,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.linalg import solve_discrete_lyapunov
 
-from dubito._check import warn
+from dubito._check import check_whole, warn
 from dubito._jax import prng, programs
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.sampling.mcmc import SamplingWarning, chain_members
-from dubito.methods.settings import check_descent, check_intervals, check_proper, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows, Scalar, Trained
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import pad_rows, padded_size
 from dubito.training.method import ScheduledMethod
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack, unpack
 
 COARSE = 2.0  # a warning is given where draws have this many times the posterior's variance
@@ -59,7 +61,7 @@ class SGLDState(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """Of a step: the learning rate, whether points are stored now, and in which place."""
+    """The learning rate of a step, whether its point is stored, and in which place."""
 
     rate: Scalar
     late: Bool[Array, ""]
@@ -230,10 +232,8 @@ def check_sampler(method: StochasticGradientSampler, model: Model) -> None:
     """Raise ValueError for settings or a prior with which no chain can run."""
     check_descent(method)
     check_intervals(method, learning_rate="(0, inf)", burn_in="[0, 1)", temperature="(0, inf)")  # no rate is usual here
-    for name in ("chains", "draws"):
+    for name in ("chains", "draws", "cycles"):
         check_whole(name, vars(method)[name], 1)
-    if method.cycles < 1 or method.cycles != round(method.cycles):
-        raise ValueError(f"cycles must be a whole number of at least 1, got {method.cycles!r}")
     if method.draws % method.cycles != 0:
         raise ValueError(f"draws must be a multiple of cycles={method.cycles!r}, got {method.draws!r}")
     check_proper(method, model)

@@ -9,17 +9,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from dubito._check import check_choice, check_whole
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito._process.threads import check_process
 from dubito.methods import weight_noise
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_choice, check_descent, check_intervals, check_proper, check_whole
+from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.models.likelihoods.base import LOG_2PI
-from dubito.models.priors import Normal
+from dubito.models.priors import Normal, check_proper
 from dubito.posteriors.normals import DiagonalNormal
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack_like, unpack
 
 GRADIENT_ESTIMATORS = (*weight_noise.PRODUCTS, "draw", "fisher")

@@ -8,19 +8,22 @@ import jax.numpy as jnp
 from jax.scipy import special
 from jaxtyping import Array, Float
 
+from dubito._check import check_whole
 from dubito._jax.prng import normal_like
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.priors import map_prior
-from dubito.methods.settings import check_descent, check_intervals, check_normal_prior, check_proper, check_whole
+from dubito.methods.settings import check_intervals, check_normal_prior
 from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
 from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
+from dubito.models.priors import check_proper
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
 from dubito.training.members import one_member
 from dubito.training.method import ScheduledMethod
+from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack, unpack
 
 Targets: TypeAlias = Float[Array, "*targets"]

@@ -8,14 +8,17 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from dubito._check import check_choice, check_whole
 from dubito._jax.prng import normals
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods import settings
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
+from dubito.methods.settings import check_intervals, check_normal_prior
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.models.likelihoods.base import LOG_2PI
+from dubito.models.priors import check_proper
 from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
+from dubito.training.optimizers import check_descent
 
 COVARIANCES = ("full", "low-rank")
 LARGEST_FULL = 2000  # parameters of a full covariance: 4 million numbers, and as many for each moment of the optimizer
@@ -55,13 +58,13 @@ class VariationalGaussian(PosteriorDescent):
     flat: ClassVar[bool] = False  # its objective makes one vector of all parameters itself
 
     def check(self, model: Model) -> None:
-        settings.check_descent(self)
-        settings.check_choice("covariance", self.covariance, COVARIANCES)
-        settings.check_intervals(self, initial_scale="(0, inf)")
+        check_descent(self)
+        check_choice("covariance", self.covariance, COVARIANCES)
+        check_intervals(self, initial_scale="(0, inf)")
         for name, value in (("draws", self.draws), ("rank", self.rank)):
-            settings.check_whole(name, value, 1)
-        settings.check_normal_prior(self, model)
-        settings.check_proper(self, model)
+            check_whole(name, value, 1)
+        check_normal_prior(self, model)
+        check_proper(self, model)
 
     def initial(self, model: Model, batch: Batch, key: Key) -> Params:
         key_mean, key_directions = jax.random.split(key)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.scipy import special
 from jaxtyping import Array, Bool, Float
 
+from dubito._check import check_choice
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.models.likelihoods import base
@@ -86,11 +87,19 @@ class HeteroscedasticGaussian(base.WithoutParameters, GaussianNoise):
         K, the number of targets.
     link : str
         ``"softplus"``: σ = softplus(ρ) + floor; ``"exp"``: σ = e^ρ + floor.
+
+    Raises
+    ------
+    ValueError
+        For another ``link``.
     """
 
     floor: float = 1e-3
     targets: int = static(default=1)
     link: str = static(default="softplus")
+
+    def __post_init__(self) -> None:
+        check_choice("link", self.link, ("softplus", "exp"))
 
     @property
     def width(self) -> int:

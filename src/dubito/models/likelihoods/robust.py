@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from dubito._check import is_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.models.likelihoods.base import Entry, FixedOrLearned, LocationScale, OutcomeParams, WithoutParameters
@@ -27,10 +28,19 @@ class StudentT(WithoutParameters, LocationScale):
         algebraic.
     targets : int
         K, the number of targets.
+
+    Raises
+    ------
+    ValueError
+        For another ``df``.
     """
 
     df: int = static(default=4)
     targets: int = static(default=1)
+
+    def __post_init__(self) -> None:
+        if not (is_whole(self.df, 4) and self.df % 2 == 0):
+            raise ValueError(f"df must be an even whole number of at least 4, got {self.df!r}")
 
     @property
     def width(self) -> int:
