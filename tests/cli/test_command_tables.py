@@ -10,7 +10,6 @@ import pytest
 from command_line import SMALL, run
 
 import dubito
-from dubito import cross_validation
 
 TRAIN = ("--method", "map", "--set", "epochs=200", "--hidden", "8")
 
@@ -23,7 +22,7 @@ def write(path, **columns):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """y = 3x + noise of sd 0.3, in 300 rows of which 116 have no y; a model of it, fitted with --impute."""
+    """y = 3x + noise of sd 0.3, in 300 rows of which 116 have no y; a model of it."""
     folder = tmp_path_factory.mktemp("tables")
     rng = np.random.default_rng(0)
     x = rng.normal(size=300)
@@ -37,15 +36,15 @@ def folder(tmp_path_factory):
     write(folder / "whole.csv", x=[f"{v:.4f}" for v in x[whole]], town=town[whole], y=texts[whole])
     fresh = rng.normal(size=400)
     write(folder / "fresh.csv", x=fresh, town=["Bern"] * 400, y=3 * fresh + 0.3 * rng.normal(size=400))
-    _, said = run("fit", folder / "holes.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "m.dubito")
-    assert "Left out 116 of 300 rows" in said and "Imputed" not in said
+    _, said = run("fit", folder / "holes.csv", "-t", "y", *TRAIN, "-o", folder / "m.dubito")
+    assert "Left out 116 of 300 rows" in said and "Missing" not in said
     return folder
 
 
 def test_fit_never_fills_the_target(folder):
     out, _ = run("evaluate", folder / "m.dubito", folder / "fresh.csv", "--json")
     assert json.loads(out)["rmse"] < 0.4  # 1.1 with the median in place of the missing targets
-    run("fit", folder / "whole.csv", "-t", "y", *TRAIN, "--impute", "-o", folder / "whole.dubito")
+    run("fit", folder / "whole.csv", "-t", "y", *TRAIN, "-o", folder / "whole.dubito")
     found, whole = (dubito.load(folder / name) for name in ("m.dubito", "whole.dubito"))
     inputs = pyarrow.table({"x": [0.5, -1.0], "town": ["Bern", "Rome"]})
     assert np.array_equal(found.predict(inputs), whole.predict(inputs))
@@ -60,7 +59,7 @@ def test_evaluate_and_calibrate_leave_out_rows_without_a_target(folder, tmp_path
     assert scores[0] == scores[1] and scores[0]["n"] == 184
     _, said = run("calibrate", folder / "m.dubito", folder / "holes.csv", "-o", tmp_path / "c.dubito")
     assert "Left out 116 of 300" in said and "Calibrated on 184 rows" in said
-    assert dubito.load(tmp_path / "c.dubito").handle_unknown == "error"  # what a command was asked for is not saved
+    assert dubito.load(tmp_path / "c.dubito").handle_unknown == "ignore"  # as fit saved it
 
 
 def test_compare_leaves_out_rows_without_a_target(folder):
@@ -70,10 +69,17 @@ def test_compare_leaves_out_rows_without_a_target(folder):
     assert "Left out 116 of 300" in outs[0][1] and scores[0] == scores[1]
 
 
-def test_compare_imputes_with_values_from_the_training_rows_of_a_fold():
-    X = pyarrow.table({"x": [1.0, 2.0, 3.0, None, 100.0, 100.0, None]})
-    train, test = cross_validation.split_inputs(X, np.arange(4), np.arange(4, 7), fill=True)
-    assert train["x"].to_pylist() == [1, 2, 3, 2] and test["x"].to_pylist() == [100, 100, 2]
+def test_compare_scores_held_out_rows_with_missing_values(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=120)
+    y = np.where(np.arange(120) % 4 == 0, 2.0, x)  # what is missing, and that it is, both tell y
+    path = write(tmp_path / "t.csv", x=["" if row % 4 == 0 else f"{v:.4f}" for row, v in enumerate(x)], y=y)
+    out, said = run("compare", path, "-t", "y", "--methods", "map", "--folds", "3", "--hidden", "8", "--json")
+    assert (
+        json.loads(out)["map"]["rmse"] < 0.2 and "Missing inputs, marked by a column of their own: 30 of 'x'." in said
+    )
+    _, said = run("compare", path, "-t", "y", "--methods", "map", "--missing", "error", code=1)
+    assert "column 'x': " in said and "leave out --missing error" in said
 
 
 def test_a_missing_target_of_a_stream_is_left_out(folder, tmp_path):
@@ -113,21 +119,24 @@ def test_fit_names_the_text_among_numbers(folder, tmp_path, text):
     _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert f"{text!r} in row 17 is not a plain number" in said and "--categorical z" in said
     run("fit", path, "-t", "y", *SMALL, "--categorical", "z", "-o", tmp_path / "m.dubito")
-    assert len(dubito.load(tmp_path / "m.dubito").schema_.columns[0].categories) == 60
+    (column,) = dubito.load(tmp_path / "m.dubito").schema_.columns
+    assert len(column.categories) == 50 and column.pooled
 
 
 @pytest.mark.parametrize("text", ["?", "unknown", "n.a.", "NA"])
 def test_a_spelling_of_missing_is_missing_in_fit_and_predict(tmp_path, text):
     values = [*(f"{value:.2f}" for value in np.linspace(0, 9, 61)), text]
     path = write(tmp_path / "t.csv", z=values, y=np.linspace(0, 1, 62))
-    _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
-    assert "column 'z': 1 missing, 0 infinite, in row 61" in said and "--impute" in said
-    _, said = run("fit", path, "-t", "y", *SMALL, "--impute", "-o", tmp_path / "m.dubito")
-    assert "Imputed: 1 of 'z'." in said
+    _, said = run("fit", path, "-t", "y", *SMALL, "--missing", "error", "-o", tmp_path / "m.dubito", code=1)
+    assert "column 'z': 1 missing, 0 infinite, in row 61" in said and "leave out --missing error" in said
+    _, said = run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito")
+    assert "Missing inputs, marked by a column of their own: 1 of 'z'." in said
+    model = dubito.load(tmp_path / "m.dubito")
     out, said = run("predict", tmp_path / "m.dubito", path)
     means = [float(row["mean"]) for row in csv.DictReader(out.splitlines())]
-    assert "Imputed: 1 of 'z'." in said and len(means) == 62
-    assert means[61] == means[30]  # of the median
+    assert "Missing" not in said and len(means) == 62  # there were some in fit
+    z = [*(float(value) for value in values[:-1]), None]
+    assert means == model.predict(pyarrow.table({"z": z})).tolist()
 
 
 def test_fit_refuses_classes_that_are_numbers_as_text(tmp_path):

@@ -317,16 +317,16 @@ def test_debug_lets_the_error_through(folder):
 
 
 @pytest.mark.slow
-def test_fit_names_missing_values_and_imputes_them_quietly(folder):
+def test_fit_marks_missing_values_quietly(folder):
     rows = (folder / "diabetes.csv").read_text().splitlines()
     rows[1] = "," + rows[1].split(",", 1)[1]
     (folder / "holes.csv").write_text("\n".join(rows))
     arguments = ("fit", folder / "holes.csv", "--target", "progression", *SMALL, "-o", folder / "h.dubito")
-    _, text = run(*arguments, code=1)
+    _, text = run(*arguments, "--missing", "error", code=1)
     assert "'a'" in text and "1 missing" in text
-    _, text = run(*arguments, "--impute")
+    _, text = run(*arguments)
     assert "1 of 'a'" in text
-    _, text = run("--quiet", *arguments, "--impute")
+    _, text = run("--quiet", *arguments)
     assert text == ""
     out, _ = run("predict", folder / "h.dubito", folder / "holes.csv")
     assert len(out.splitlines()) == 443

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import dubito
 from dubito._process import threads
 from dubito.cli import compilation_cache, output_parts, predict_file
 from dubito.tables import files
+from dubito.tables.schema import FILLED
 
 ROWS = 3000
 CITIES = ("Oslo", "Rome", "007")
@@ -42,7 +44,7 @@ def target(table):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Models that know what to fill in, and tables as Parquet and CSV that hold the target, too."""
+    """Models, and tables as Parquet and CSV that hold the target, too."""
     folder = tmp_path_factory.mktemp("streaming")
     table = frame(200, seed=1)
     table.loc[::3, "city"] = "Rome"
@@ -51,7 +53,7 @@ def folder(tmp_path_factory):
     kinds = {"y": dubito.BayesianRegressor, "kind": dubito.BayesianClassifier}
     for name, kind in kinds.items():
         model = kind(method, hidden=(8,), draws=5, random_state=0).fit(table, y[name])
-        model.summary_ |= {"target": "y", "impute": {"a": 0.5, "b": 1.0, "c": 1.0, "city": "Rome"}}
+        model.summary_ |= {"target": "y"}
         model.save(folder / f"{name}.dubito")
     whole = frame().assign(y=lambda table: target(table))
     whole.to_parquet(folder / "t.parquet")
@@ -61,8 +63,8 @@ def folder(tmp_path_factory):
 
 def predicted(model, table, output, **cut):
     said = []
-    coverage, unknown = cut.get("coverage", 0.9), cut.get("unknown", "ignore")
-    rows = predict_file.predict_file(model, table, output, coverage, said.append, unknown=unknown)
+    policies = {"unknown": cut.get("unknown", "ignore"), "missing": cut.get("missing")}
+    rows = predict_file.predict_file(model, table, output, cut.get("coverage", 0.9), said.append, **policies)
     return parquet.read_table(output) if output.suffix == ".parquet" else csv.read_csv(output), rows, said
 
 
@@ -194,31 +196,29 @@ def test_read_blocks_says_what_is_wrong_with_a_table(tmp_path, schema, name, dat
 )
 def test_errors_name_the_row_of_the_whole_table(folder, tmp_path, small, column, value, words):
     small(1024, 1024)
-    model = dubito.load(folder / "y.dubito")
-    del model.summary_["impute"]
-    model.save(tmp_path / "m.dubito")
+    shutil.copy(folder / "y.dubito", tmp_path / "m.dubito")
     table = frame().astype({"c": float})
     table.loc[2500, column] = value
     for name, write in (("t.parquet", table.to_parquet), ("t.csv", lambda path: table.to_csv(path, index=False))):
         write(tmp_path / name)
         with pytest.raises(dubito.DataError, match=words):
-            predicted(tmp_path / "m.dubito", tmp_path / name, tmp_path / "out.csv", unknown="error")
+            predicted(tmp_path / "m.dubito", tmp_path / name, tmp_path / "out.csv", unknown="error", missing="error")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.dubito", "t.csv", "t.parquet"]
 
 
-def test_predict_file_imputes_blocks_without_any_value(folder, tmp_path, small):
+def test_predict_file_fills_blocks_without_any_value(folder, tmp_path, small):
     """Also where a whole block of truth values or texts is missing, which then have another type."""
-    table, filled = frame(), frame()
-    for column, value in {"a": 0.5, "b": 1, "c": True, "city": "Rome"}.items():
+    table, columns = frame(), ("a", "b", "c", "city")
+    for column in columns:
         table[column] = table[column].astype(object)
         table.loc[1024:2100, column] = None
-        filled.loc[1024:2100, column] = value
     table.to_csv(tmp_path / "t.csv", index=False)
-    filled.to_csv(tmp_path / "filled.csv", index=False)
     small(512, 512)
     found, _, said = predicted(folder / "y.dubito", tmp_path / "t.csv", tmp_path / "out.csv")
-    assert said == ["Imputed: 1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'."]
-    assert found == predicted(folder / "y.dubito", tmp_path / "filled.csv", tmp_path / "out.csv")[0]
+    assert said == [f"{FILLED}: {', '.join(f'1077 of {column!r}' for column in columns)}."]
+    model = dubito.load(folder / "y.dubito")
+    with pytest.warns(dubito.DataWarning, match="1077 of 'a', 1077 of 'b', 1077 of 'c', 1077 of 'city'"):
+        assert found["mean"].to_pylist() == model.predict(table[list(model.schema_.names)]).tolist()
 
 
 # --- parts

@@ -289,12 +289,14 @@ def test_encode_refuses_other_columns(make):
     for names, words in [
         ("tbfi", "Feature names must be in the same order as they were in fit.\n"),
         ("ifb", "Feature names seen at fit time, yet now missing:\n- t\n"),
-        ("ifbtn", "Feature names unseen at fit time:\n- n\n"),
         ("ifbn", "Feature names unseen at fit time:\n- n\nFeature names seen at fit time, yet now missing:\n- t\n"),
     ]:
         with pytest.raises(DataError) as caught:
             schema.encode(make({name: MIXED.get(name, DAYS[:1].tolist() * 3) for name in names}))
         assert str(caught.value) == head + words
+    with pytest.warns(DataWarning, match="Ignored columns that there were not in fit: 'n'"):
+        x = schema.encode(make({name: MIXED.get(name, DAYS[:1].tolist() * 3) for name in ("n", *MIXED)}))
+    assert np.array_equal(x, schema.encode(make(MIXED)))
     assert schema.encode(make(MIXED)[:0] if make is not FRAMES["pyarrow"] else make(MIXED).slice(0, 0)).shape == (0, 6)
     assert schema.encode(make({name: [] for name in MIXED})).shape == (0, 6)
 
@@ -332,14 +334,15 @@ def test_schema_names_missing_values_of_arrays(value):
     missing, infinite = (2, 0) if np.isnan(value) else (0, 2)
     words = "NaN" if missing else r"infinity or a value too large for dtype\('float64'\)"
     where = f"Input X contains {words}.\ncolumn 1: {missing} missing, {infinite} infinite, in rows 4, 7"
-    for call in (Schema.fit, schema.encode, lambda x: Schema.fit(x, np.arange(9) > 2)):
+    given = {"missing": "error"} if missing else {}
+    for call in (Schema.fit, schema.encode, lambda x, **given: Schema.fit(x, np.arange(9) > 2, **given)):
         with pytest.raises(DataError, match=where):
-            call(x)
-    assert Schema.fit(x, np.arange(9) < 3) == Schema.fit(x[:3])
+            call(x, **given)
+    assert Schema.fit(x, np.arange(9) < 3, missing="error") == Schema.fit(x[:3])
     with pytest.raises(DataError, match=f"Input y contains {words}.\ntarget 1: {missing} missing"):
         check_target(x, 9, "regression")
     with pytest.raises(DataError, match="Input X contains NaN"):
-        Schema.fit(np.array([[1, None], [2, 3]], object))
+        Schema.fit(np.array([[1, None], [2, 3]], object), missing="error")
 
 
 @pytest.mark.parametrize(
@@ -370,12 +373,12 @@ def test_schema_names_missing_values_of_frames(frame, count, row):
     with pytest.raises(
         DataError, match=f"Input X contains NaN.\ncolumn 'a': {count} missing, 0 inf.*in rows? {row}[.,]"
     ):
-        Schema.fit(frame)
+        Schema.fit(frame, missing="error")
 
 
 def test_message_about_many_columns_is_short():
     with pytest.raises(DataError, match=r"column 9: 2 missing.*\nand 90 more columns\. Fill"):
-        Schema.fit(np.full((2, 100), np.nan))
+        Schema.fit(np.full((2, 100), np.nan), missing="error")
 
 
 @pytest.mark.parametrize(
@@ -428,20 +431,16 @@ def test_schema_refuses_sparse_matrices():
 @pytest.mark.parametrize(
     ("frame", "words"),
     [
-        (pd.DataFrame({"a": DAYS}), r"Column 'a' has the dtype datetime64\[.s\]: convert"),
-        (pd.DataFrame({"a": DAYS - DAYS[0]}), r"Column 'a' has the dtype timedelta64\[.s\]"),
         (pd.DataFrame({"a": [1j, 2j]}), "Column 'a' has the dtype complex128"),
         (pd.DataFrame({"a": pd.arrays.SparseArray([0, 1])}), "Column 'a' has the dtype Sparse"),
         (pd.DataFrame({"a": pd.cut([1, 2], 2)}), "Column 'a' has categories of type Interval"),
         (pd.DataFrame({"a": pd.Categorical([1.5, 2.5])}), "Column 'a' has categories of type float"),
         (pd.DataFrame({"a": [b"x", b"y"]}), "Column 'a' has the text b'x'"),
-        (pl.DataFrame({"a": [datetime.date(2020, 1, 1)] * 2}), "Column 'a' has the dtype Date"),
-        (pl.DataFrame({"a": [datetime.timedelta(1)] * 2}), "Column 'a' has the dtype Duration"),
+        (pl.DataFrame({"a": [datetime.time(1)] * 2}), "Column 'a' has the dtype Time"),
         (pl.DataFrame({"a": [[1], [2]]}), r"Column 'a' has the dtype List\(Int64\)"),
         (pl.DataFrame({"a": [b"x", b"y"]}), "Column 'a' has the dtype Binary"),
-        (pa.table({"a": [datetime.datetime(2020, 1, 1)] * 2}), "Column 'a' has the dtype timestamp"),
         (pa.table({"a": [{"b": 1}] * 2}), "Column 'a' has the dtype struct"),
-        (pa.table({"a": [str(i) for i in range(10_001)]}), "Column 'a' has 10001 different texts"),
+        (pa.table({"a": [f"t{i}" for i in range(10_001)]}), "No column can be used.*'a' .nearly every row has another"),
     ],
 )
 def test_schema_refuses_columns_of_other_types(frame, words):
@@ -674,7 +673,7 @@ def test_schema_reads_spellings_of_missing_in_a_column_of_numbers(text):
     with pytest.raises(DataError, match=rf"{re.escape(repr(text))} in row 30 stands for a missing value"):
         Schema.fit(pd.DataFrame({"a": values}))
     with pytest.raises(DataError, match="column 'a': 1 missing, 0 infinite, in row 30"):
-        Schema.fit(pd.DataFrame({"a": [*map(float, NUMBERS), text]}))
+        Schema.fit(pd.DataFrame({"a": [*map(float, NUMBERS), text]}), missing="error")
     found = reading.parse_missing_spellings(pa.chunked_array([values]))
     assert found.type == pa.float64() and found.to_pylist() == [*map(float, NUMBERS), None]
 
@@ -726,37 +725,6 @@ def test_split_target_keeps_the_library(make):
     assert target.tolist() == ["y", "x", "z"]
     with pytest.raises(DataError, match=r"no column 'tt'; did you mean 't'\? The columns are 'i', 'f', 'b', 't'\."):
         frames.split_target(make(MIXED), "tt")
-
-
-@pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
-def test_fill_missing_imputes_medians_and_a_category(make):
-    holes = {"n": [1, None, 5, 7], "f": [0.5, 1.5, None, None], "t": ["x", None, None, "y"], "k": [1, 2, 3, 4]}
-    filled, values, counts = frames.fill_missing(make(holes))
-    assert values == {"n": 5, "f": 1, "t": "missing", "k": 2.5}
-    again = frames.fill_missing(make(holes | {"n": [9, None, 9, 9]}), values)[0]
-    assert list(again["n"])[1] in (5, pa.scalar(5.0))
-    assert counts == {"n": 1, "f": 2, "t": 2} and type(filled) is type(make(holes))
-    rows = (
-        filled.to_pylist()
-        if make is pa.table
-        else filled.to_dict("records")
-        if make is pd.DataFrame
-        else filled.to_dicts()
-    )
-    whole = {"n": [1, 5, 5, 7], "f": [0.5, 1.5, 1, 1], "t": ["x", "missing", "missing", "y"], "k": [1, 2, 3, 4]}
-    assert {name: [row[name] for row in rows] for name in whole} == whole
-    assert Schema.fit(filled).width == 6
-    assert frames.fill_missing(filled)[2] == {}
-    with pytest.raises(DataError, match="Column 'a' has no value at all"):
-        frames.fill_missing(make({"a": [None, None]}))
-
-
-def test_fill_missing_keeps_types():
-    frame = pl.DataFrame({"b": [True, None, True, False], "c": pl.Series(["x", None, "x", "y"], dtype=pl.Categorical)})
-    filled, _, _ = frames.fill_missing(frame)
-    assert filled["b"].to_list() == [True, True, True, False] and filled["c"].to_list() == ["x", "missing", "x", "y"]
-    late = frames.fill_missing(pd.DataFrame({"a": [1.0, np.nan, 3.0]}, index=[5, 5, 9]))[0]
-    assert late["a"].tolist() == [1, 2, 3] and late.index.tolist() == [5, 5, 9]
 
 
 def test_schema_round_trips_through_json():
@@ -880,9 +848,3 @@ def test_schema_imports_no_jax():
 def test_huge_whole_numbers_keep_their_sign():
     values = as_float64(np.array([-(10**400), 10**400, None], object), "y")
     np.testing.assert_array_equal(values, [-np.inf, np.inf, np.nan])
-
-
-def test_a_truth_value_is_imputed_by_a_truth_value():
-    """The median of a boolean column may be ½, which no later table could hold."""
-    filled, values, _ = frames.fill_missing(pd.DataFrame({"b": pd.array([True, False, None], "boolean")}))
-    assert values == {"b": 1.0} and filled["b"].tolist() == [True, False, True]

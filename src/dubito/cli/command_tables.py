@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pyarrow import compute
 from sklearn.base import is_classifier
 
 from dubito._check import DataError, list_first
@@ -14,11 +15,12 @@ from dubito._values import is_missing_in
 from dubito.cli.terminal import Say
 from dubito.estimators.loading import load
 from dubito.tables.files import read_labeled
-from dubito.tables.frames import drop_missing_target, fill_missing, split_target
+from dubito.tables.frames import drop_missing_target, split_target
 from dubito.tables.reading import read_table
+from dubito.tables.schema import UNKNOWN
 from dubito.tables.validation import target_kind
 
-FILLED, UNKNOWN = "Imputed", "Categories not seen in fit, encoded as zeros"
+MISSING = "Missing inputs, marked by a column of their own"
 
 
 def read_to_fit(
@@ -54,6 +56,7 @@ def read_to_fit(
     frame, missing = drop_missing_target(frame, target)
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
+    say_counts({MISSING: count_missing(inputs)}, say)
     if task == "classification":
         classes = np.unique(y).tolist()
         say(f"Classification: {target!r} has {len(classes)} classes: {list_first(classes)}.")
@@ -67,18 +70,31 @@ def check_task(task: str) -> str:
     return task
 
 
-def load_model(path: str | Path, unknown: str) -> Any:
-    """Load an estimator that treats categories not seen in fit as ``unknown`` says: "ignore" or
-    "error".
+def load_model(path: str | Path, unknown: str | None, missing: str | None) -> Any:
+    """Load an estimator.
+
+    Parameters
+    ----------
+    path : str or Path
+        The model file.
+    unknown, missing : str, optional
+        The options --unknown and --missing; by default as in fit.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+        The estimator.
     """
-    return load(path).set_params(handle_unknown=check_unknown(unknown))
+    return load(path).set_params(**given_policies(unknown, missing))
 
 
-def check_unknown(unknown: str) -> str:
-    """The value of --unknown; ValueError if it is neither "ignore" nor "error"."""
-    if unknown not in ("ignore", "error"):
-        raise ValueError(f"--unknown must be ignore or error, got {unknown!r}")
-    return unknown
+def given_policies(unknown: str | None, missing: str | None) -> dict[str, str]:
+    """The parameters of an estimator that the options --unknown and --missing set; ValueError for other values."""
+    given = {"handle_unknown": (unknown, "--unknown", "ignore"), "missing": (missing, "--missing", "fill")}
+    for value, option, other in given.values():
+        if value not in (None, "error", other):
+            raise ValueError(f"{option} must be {other} or error, got {value!r}")
+    return {name: value for name, (value, *_) in given.items() if value is not None}
 
 
 def read_to_evaluate(
@@ -113,11 +129,17 @@ def read_to_evaluate(
         missing = is_missing_in(y)
         _say_missing_targets(int(missing.sum()), len(y), target, say)
         inputs, y = inputs.filter(~missing), y[~missing]
-    if "impute" in model.summary_:
-        inputs, _ = fill_inputs(inputs, say, model.summary_["impute"])
     if model.handle_unknown == "ignore":
-        say_counts({UNKNOWN: model.schema_.count_unknown(inputs)}, say)
+        _, changes = model.schema_.encode_and_count(inputs, "ignore", model.missing)
+        say_counts({UNKNOWN: changes[UNKNOWN]}, say)
     return inputs, y
+
+
+def count_missing(inputs: Any) -> dict[str, int]:
+    """The number of missing values of each column of a pyarrow Table that has some."""
+    pairs = zip(inputs.column_names, inputs.columns, strict=True)
+    counts = {name: compute.sum(column.is_null(nan_is_null=True)).as_py() or 0 for name, column in pairs}  # type: ignore[attr-defined]
+    return {name: count for name, count in counts.items() if count}
 
 
 def _say_missing_targets(missing: int, rows: int, target: str, say: Say) -> None:
@@ -125,17 +147,6 @@ def _say_missing_targets(missing: int, rows: int, target: str, say: Say) -> None
         raise DataError(f"No row has a value of the target {target!r}.")
     if missing:
         say(f"Left out {missing} of {rows} rows, which have no value of the target {target!r}.")
-
-
-def fill_inputs(
-    inputs: Any, say: Say, values: Mapping[str, float | str] | None = None
-) -> tuple[Any, dict[str, float | str]]:
-    """The inputs with their missing values imputed, and the value for each column; see
-    ``fill_missing``.
-    """
-    inputs, values, counts = fill_missing(inputs, values)
-    say_counts({FILLED: counts}, say)
-    return inputs, values
 
 
 def say_counts(notes: Mapping[str, Mapping[str, int]], say: Say) -> None:

@@ -39,9 +39,13 @@ Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as 
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
-Impute = Annotated[bool, Option("--impute", help="Impute missing inputs: numbers by medians, texts as a new category.")]
 Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
-Unknown = Annotated[str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")]
+FitUnknown = Annotated[
+    str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")
+]
+FitMissing = Annotated[str, Option(metavar="WHAT", help="Missing inputs: fill (encode and mark them) or error.")]
+Unknown = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
+Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -109,8 +113,9 @@ def fit(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    impute: Impute = False,
     categorical: Categorical = None,
+    unknown: FitUnknown = "ignore",
+    missing: FitMissing = "fill",
     draws: Annotated[int | None, Option(min=1, help="Draws of the weights in prediction; by default 100.")] = None,
     checkpoint: Annotated[Path | None, Option(help="A file for progress; the same command resumes from it.")] = None,
     stream: Annotated[bool, Option("--stream", help="Read a .parquet TABLE piece by piece; needs --method.")] = False,
@@ -120,26 +125,25 @@ def fit(
     With --stream, TABLE may be larger than memory. Its rows must not be sorted: they are shuffled within pieces only.
     """
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
-    from dubito.cli.command_tables import check_task, fill_inputs, read_to_fit
+    from dubito.cli.command_tables import check_task, given_policies, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
     summary: dict[str, Any] = {"target": target}
     task = task or task_of_likelihood(likelihood)
-    make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed)
+    policies = given_policies(unknown, missing)
+    make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed, **policies)
     if stream:
         from dubito.tables.streams import target_kind_of_file
 
-        if impute or method == "auto":
-            problem = "--stream does not support --method auto, which needs all rows in memory, nor --impute."
-            raise ValueError(f"{problem} Choose a --method, and leave out --impute.")
+        if method == "auto":
+            problem = "--stream does not support --method auto, which needs all rows in memory."
+            raise ValueError(f"{problem} Choose a --method.")
         task = check_task(task or target_kind_of_file(table, target))
         model = make(task, method, settings or (), rows=None)
         run = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
     else:
         inputs, y, task = read_to_fit(table, target, task, categorical, say)
-        if impute:
-            inputs, summary["impute"] = fill_inputs(inputs, say)
         model = make(task, method, settings or (), rows=len(y))
         run = partial(model.fit, inputs, y)
     with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
@@ -159,7 +163,8 @@ def predict(
     output: Annotated[Path | None, Option("-o", "--output", help="A .csv or .parquet file; by default stdout.")] = None,
     coverage: Annotated[float, Option(help="Coverage of the interval from lower to upper.")] = 0.9,
     safe_csv: Annotated[bool, Option("--safe-csv", help="In CSV, put ' before texts that look like formulas.")] = False,
-    unknown: Unknown = "ignore",
+    unknown: Unknown = None,
+    missing: Missing = None,
 ) -> None:
     """Predict every row of TABLE, which may be of any size. After an interruption the same command
     resumes.
@@ -173,7 +178,7 @@ def predict(
 
     check_number("coverage", coverage, "(0, 1)")
     if output is None:
-        predict_file.predict_to_stdout(model, table, coverage, say, safe_csv=safe_csv, unknown=unknown)
+        predict_file.predict_to_stdout(model, table, coverage, say, safe_csv=safe_csv, unknown=unknown, missing=missing)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output must be a .csv or .parquet file")
@@ -181,17 +186,21 @@ def predict(
         problem = f"--safe-csv applies to .csv outputs only, not to {output}."
         raise ValueError(f"{problem} Leave it out; texts in Parquet are never run as formulas.")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    rows = predict_file.predict_file(model, table, output, coverage, say, safe_csv=safe_csv, unknown=unknown)
+    rows = predict_file.predict_file(
+        model, table, output, coverage, say, safe_csv=safe_csv, unknown=unknown, missing=missing
+    )
     say(f"Wrote {output} ({rows} rows)")
 
 
 @app.command()
-def evaluate(model: ModelFile, table: TableFile, unknown: Unknown = "ignore", as_json: Json = False) -> None:
+def evaluate(
+    model: ModelFile, table: TableFile, unknown: Unknown = None, missing: Missing = None, as_json: Json = False
+) -> None:
     """Score a model on TABLE, which must contain the target's column."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
     from dubito.evaluation import conformal, diagnostics, interpretation, metrics
 
-    found = load_model(model, unknown)
+    found = load_model(model, unknown, missing)
     inputs, y = read_to_evaluate(found, table, say, "evaluate")
     answer = found.predictive(inputs)
     raw = answer if found.calibration_ is None else found.uncalibrated(inputs)
@@ -216,21 +225,23 @@ def calibrate(
         str | None, Option(help="temperature, isotonic (classes), quantiles (numbers), conformal")
     ] = None,
     coverage: Annotated[float | None, Option(help="Coverage of conformal intervals or sets; by default 0.9.")] = None,
-    unknown: Unknown = "ignore",
+    unknown: Unknown = None,
+    missing: Missing = None,
 ) -> None:
     """Calibrate a model on TABLE: rows that were not used in fit, with the target's column. MODEL
     does not change.
     """
     import dubito
-    from dubito.cli.command_tables import check_unknown, read_to_evaluate
+    from dubito.cli.command_tables import given_policies, read_to_evaluate
     from dubito.estimators.files.model_file import save_or_fall_back
 
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found = dubito.load(model)
-    as_saved, found.handle_unknown = found.handle_unknown, check_unknown(unknown)
+    as_saved = {"handle_unknown": found.handle_unknown, "missing": found.missing}
+    found.set_params(**given_policies(unknown, missing))
     inputs, y = read_to_evaluate(found, table, say, "calibrate")
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
-    found.handle_unknown = as_saved
+    found.set_params(**as_saved)
     save_or_fall_back(found, output)
     say(f"Calibrated on {len(inputs)} rows: {type(found.calibration_).__name__}\nWrote {output}")
 
@@ -243,7 +254,8 @@ def inspect(
     ] = None,
     unfold: Annotated[list[str] | None, Option(help="A scope of the graph to open, such as layer_1; or all.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="A .svg or .dot picture of the graph.")] = None,
-    unknown: Unknown = "ignore",
+    unknown: Unknown = None,
+    missing: Missing = None,
 ) -> None:
     """Show a model's parameters and computation graph, and with TABLE the health of its gradients."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
@@ -252,7 +264,7 @@ def inspect(
     if output is not None and output.suffix not in (".svg", ".dot"):
         raise ValueError(f"{output}: the picture must be a .svg or .dot file")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    found = load_model(model, unknown)
+    found = load_model(model, unknown, missing)
     inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
     text, graph = inspect_model(found, inputs, y, unfold or ())
     print(escape_control(text))
@@ -273,8 +285,8 @@ def compare(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    impute: Impute = False,
     categorical: Categorical = None,
+    missing: FitMissing = "fill",
     as_json: Json = False,
     report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
 ) -> None:
@@ -282,13 +294,14 @@ def compare(
     the best.
     """
     output_files.check_outputs({"TABLE": table}, {"--report": report})
-    from dubito.cli.command_tables import read_to_fit
+    from dubito.cli.command_tables import given_policies, read_to_fit
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
     inputs, y, task = read_to_fit(table, target, task or task_of_likelihood(likelihood), categorical, say)
     names = by_name.parse_names(methods)
-    make = partial(estimator, task, rows=len(y), hidden=hidden, likelihood=likelihood, random_state=seed)
+    options = {"likelihood": likelihood, "random_state": seed, **given_policies(None, missing)}
+    make = partial(estimator, task, rows=len(y), hidden=hidden, **options)
     chosen = {name: make(name) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
@@ -297,7 +310,7 @@ def compare(
             if status is not None:
                 status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
 
-        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, fill=impute)
+        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done)
     if as_json:
         print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,19 +20,18 @@ from pyarrow import compute, csv, parquet
 
 from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
-from dubito.cli.command_tables import FILLED, UNKNOWN, load_model, say_counts
+from dubito.cli.command_tables import load_model, say_counts
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
 from dubito.cli.terminal import Say
 from dubito.estimators.checks import check_predictions
 from dubito.evaluation.conformal import ConformalPredictive
 from dubito.tables.files import read_blocks
-from dubito.tables.frames import fill_missing
 
 FORMULA = r"^[=+\-@\t\r]"
 
 
 def predict_file(
-    model: Path, table: str, output: Path, coverage: float, say: Say, *, safe_csv: bool = False, unknown: str = "ignore"
+    model: Path, table: str, output: Path, coverage: float, say: Say, *, safe_csv: bool = False, **policies: str | None
 ) -> int:
     """Predict the rows of a table's file. The same call resumes an interrupted run.
 
@@ -48,8 +47,8 @@ def predict_file(
         Prints a note.
     safe_csv : bool
         Whether to keep spreadsheets from reading texts as formulas, see ``with_safe_texts``.
-    unknown : {"ignore", "error"}
-        As for ``command_tables.load_model``.
+    **policies : str, optional
+        ``unknown`` and ``missing`` of ``command_tables.load_model``.
 
     Returns
     -------
@@ -61,8 +60,8 @@ def predict_file(
     DataError, ModelFileError, OSError
         For a table or a model that cannot be used, and an output that cannot be written.
     """
-    estimator = load_model(model, unknown)
-    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, unknown), say) as parts:
+    estimator = load_model(model, **policies)
+    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, policies), say) as parts:
         for answer, notes in predict_blocks(estimator, table, coverage, skip=parts.rows):
             parts.add(answer, notes)
         say_counts(parts.notes, say)
@@ -72,7 +71,7 @@ def predict_file(
 
 
 def predict_to_stdout(
-    model: Path, table: str, coverage: float, say: Say, *, safe_csv: bool = False, unknown: str = "ignore"
+    model: Path, table: str, coverage: float, say: Say, *, safe_csv: bool = False, **policies: str | None
 ) -> None:
     """Write the predictions as CSV to standard output, as they are computed; a closed pipe is no
     error.
@@ -82,7 +81,7 @@ def predict_to_stdout(
     total: Counts = {}
 
     def tables() -> Iterator[pyarrow.Table]:
-        for answer, notes in predict_blocks(load_model(model, unknown), table, coverage):
+        for answer, notes in predict_blocks(load_model(model, **policies), table, coverage):
             add_counts(total, notes)
             yield answer
 
@@ -94,7 +93,7 @@ def predict_to_stdout(
     say_counts(total, say)
 
 
-def task_of(model: Path, table: str, coverage: float, unknown: str) -> dict[str, Any]:
+def task_of(model: Path, table: str, coverage: float, policies: Mapping[str, str | None]) -> dict[str, Any]:
     """What the predictions depend on, as plain values; the table is None if it cannot be read
     again.
     """
@@ -104,7 +103,7 @@ def task_of(model: Path, table: str, coverage: float, unknown: str) -> dict[str,
         "model": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
         "table": found and {"name": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns},
         "coverage": coverage,
-        "unknown": unknown,
+        **policies,
     }
 
 
@@ -124,29 +123,20 @@ def predict_blocks(
     skip : int
         Number of rows to leave out at the beginning.
 
-    Yields
-    ------
-    tuple
-        The predictions, and {what: {column: count}} of values that were imputed and unknown
-        categories.
+    Returns
+    -------
+    iterator of tuple
+        The predictions, and the counts of ``Schema.encode_and_count``, for each block.
     """
-    values, schema, notes = estimator.summary_.get("impute"), estimator.schema_, []
-
-    def blocks() -> Iterator[tuple[pyarrow.Table, int]]:
-        target = estimator.summary_.get("target")
-        for block, start in read_blocks(table, schema, target, estimator.block_rows, skip):
-            block, _, filled = (block, None, {}) if values is None else fill_missing(block, values)
-            unknown = schema.count_unknown(block) if estimator.handle_unknown == "ignore" else {}
-            notes.append({FILLED: filled, UNKNOWN: unknown})
-            yield block, start
+    target = estimator.summary_.get("target")
+    blocks = read_blocks(table, estimator.schema_, target, estimator.block_rows, skip)
 
     def reading(answer: Any) -> pyarrow.Table:
         if answer.task == "classification":
             return pyarrow.table(class_columns(estimator.classes_, answer))
         return pyarrow.table(regression_columns(answer, coverage))
 
-    for place, answer in enumerate(estimator.stream(blocks(), reading)):
-        yield answer, notes[place]
+    return estimator.stream(blocks, reading)
 
 
 def regression_columns(answer: Any, coverage: float) -> dict[str, np.ndarray]:

@@ -109,7 +109,7 @@ class BayesianEstimator(FittedEstimator):
         DivergenceError
             If training diverges even with smaller steps.
         """
-        schema, x, weight = Schema.fit_encode(X, sample_weight)
+        schema, x, weight = Schema.fit_encode(X, sample_weight, self.missing)
         target, y = self._encoded_target(y, weight)
         used = weight[weight > 0]
         return self._fit(schema, Rows(x, y, used, np.zeros_like(used)), len(x), target, progress, checkpoint)
@@ -156,7 +156,7 @@ class BayesianEstimator(FittedEstimator):
         """
         if self.method is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
-        schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing)
+        schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing, self.missing)
         found = self._streamed_target(known)
         pieces = table_pieces(path, target, schema, known if found.scaler is None else found.scaler, categorical)
         return self._fit(schema, pieces, rows, found, progress, checkpoint)

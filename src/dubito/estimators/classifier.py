@@ -25,7 +25,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
     ----------
     method, hidden, activation, periodic, likelihood, prior, draws, random_state : object
         As in ``BayesianRegressor``.
-    early_stopping, validation_fraction, n_iter_no_change, tol, handle_unknown : object
+    early_stopping, validation_fraction, n_iter_no_change, tol, handle_unknown, missing : object
         As in ``BayesianRegressor``.
 
     Attributes

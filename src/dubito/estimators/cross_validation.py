@@ -19,7 +19,8 @@ from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
 from dubito.evaluation.metrics import Score
-from dubito.tables.frames import fill_missing, take_rows
+from dubito.tables.frames import take_rows
+from dubito.tables.schema import UNKNOWN
 
 Metrics: TypeAlias = Mapping[str, Callable[..., Score]]
 Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # numbers of the training and of the held-out rows
@@ -85,7 +86,6 @@ def compare(
     folds: int = 5,
     seed: int = 0,
     done: Callable[[str, int], Any] | None = None,
-    fill: bool = False,
 ) -> list[CrossValidationResult]:
     """Score several estimators on the same folds.
 
@@ -107,8 +107,6 @@ def compare(
         Seed of the random folds.
     done : callable, optional
         Called with the name and the number of the fold after each fit.
-    fill : bool
-        Whether to impute missing inputs, with values from the training rows of each fold.
 
     Returns
     -------
@@ -129,7 +127,7 @@ def compare(
     targets, wanted = [y[test] for _, test in splits], CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
     chosen = [(each, split) for each in estimators.values() for split in splits]
-    jobs = [(clone_with(each, handle_unknown="ignore"), X, y, split, fill) for each, split in chosen]
+    jobs = [(clone_with(each, handle_unknown="ignore"), X, y, split) for each, split in chosen]
     with start_jobs(fit_fold, jobs) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
@@ -210,30 +208,6 @@ def _warn_of_unknown(unknown: Mapping[tuple[int, str], int]) -> None:
     warn(text, DataWarning)
 
 
-def split_inputs(X: Table, train: np.ndarray, test: np.ndarray, fill: bool) -> tuple[Any, Any]:
-    """Split a table into training and held-out rows.
-
-    Parameters
-    ----------
-    X : frame or array
-        The table.
-    train, test : array
-        Numbers of the training and of the held-out rows.
-    fill : bool
-        Whether to impute missing values, with values from the training rows.
-
-    Returns
-    -------
-    tuple
-        The two tables.
-    """
-    inputs, held_out = take_rows(X, train), take_rows(X, test)
-    if fill:
-        inputs, values, _ = fill_missing(inputs)
-        held_out = fill_missing(held_out, values)[0]
-    return inputs, held_out
-
-
 def interpretation(rows: Sequence[CrossValidationResult]) -> str:
     """Sentences that interpret the results of ``compare``.
 
@@ -281,7 +255,8 @@ def score_fits(
     parts, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], False
     for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
         fitted, inputs, spent = wait_for(fit)
-        unknown |= {(number, column): count for column, count in fitted.schema_.count_unknown(inputs).items()}
+        _, changes = fitted.schema_.encode_and_count(inputs, "ignore", fitted.missing)
+        unknown |= {(number, column): count for column, count in changes[UNKNOWN].items()}
         answer = fitted.predictive(inputs)
         for key, score in wanted.items():
             parts[key].append(score(answer, y))
@@ -299,7 +274,7 @@ def score_fits(
     return pooled, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
-def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, fill: bool = False) -> Fit:
+def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split) -> Fit:
     """Fit an estimator to the training rows of a split.
 
     Rows are selected here, so that memory holds those of running fits only.
@@ -314,8 +289,6 @@ def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, f
         All rows.
     split : tuple of array
         Numbers of the training and of the held-out rows.
-    fill : bool
-        Whether to impute missing inputs.
 
     Returns
     -------
@@ -323,7 +296,7 @@ def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, f
         The fitted estimator, the held-out inputs, and the seconds of the fit.
     """
     train, test = split
-    inputs, held_out = split_inputs(X, train, test, fill)
+    inputs, held_out = take_rows(X, train), take_rows(X, test)
     start = time.perf_counter()
     fitted = estimator.fit(inputs, y[train], progress=stop_fit(stop))
     return fitted, held_out, time.perf_counter() - start

@@ -25,9 +25,10 @@ from dubito.methods.by_name import method_params, with_setting
 from dubito.posteriors import predictive
 from dubito.posteriors.blocks import PIECE_ROWS
 from dubito.posteriors.function_samples import draw_functions
+from dubito.tables.encoding import Encoded
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
-from dubito.tables.schema import Schema
+from dubito.tables.schema import Changes, Schema, sum_changes, warn_of_filled
 
 Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
 
@@ -65,6 +66,7 @@ class FittedEstimator(BaseEstimator, ABC):
         n_iter_no_change: int = 10,
         tol: float = 1e-4,
         handle_unknown: str = "error",
+        missing: str = "fill",
         random_state: Any = None,
     ) -> None:
         self.method = method
@@ -79,6 +81,7 @@ class FittedEstimator(BaseEstimator, ABC):
         self.n_iter_no_change = n_iter_no_change
         self.tol = tol
         self.handle_unknown = handle_unknown
+        self.missing = missing
         self.random_state = random_state
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -164,8 +167,13 @@ class FittedEstimator(BaseEstimator, ABC):
         check_is_fitted(self, "posterior_")
         return draw_functions(self.posterior_, prng.fast(self.key_), self.draws)
 
-    def _encoded(self, X: Table, start: int = 0) -> Float[np.ndarray, "rows width"]:
-        return self.schema_.encode(X, self.handle_unknown, type(self).__name__, start)
+    def _encode_and_count(self, X: Table, start: int = 0) -> tuple[Encoded, Changes]:
+        return self.schema_.encode_and_count(X, self.handle_unknown, self.missing, type(self).__name__, start)
+
+    def _encoded(self, X: Table) -> Encoded:
+        x, changes = self._encode_and_count(X)
+        warn_of_filled(changes)
+        return x
 
     def _uncalibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:
         units: tuple[predictive.Unit, predictive.Unit] = (
@@ -214,7 +222,7 @@ class FittedEstimator(BaseEstimator, ABC):
         """Number of rows to predict at a time, so that memory is bounded."""
         return PIECE_ROWS * max(1, min(16, 1600 // len(self._functions())))
 
-    def stream(self, blocks: Iterable[tuple[Table, int]], reading: Reading) -> Iterator[Any]:
+    def stream(self, blocks: Iterable[tuple[Table, int]], reading: Reading) -> Iterator[tuple[Any, Changes]]:
         """Predict blocks of rows on all cores.
 
         Parameters
@@ -226,15 +234,16 @@ class FittedEstimator(BaseEstimator, ABC):
 
         Yields
         ------
-        object
-            The value of ``reading`` for each block, in order.
+        tuple
+            The value of ``reading`` for each block, in order, and the counts of
+            ``Schema.encode_and_count``.
         """
         functions = self._functions()
 
-        def one(block: tuple[Table, int]) -> Any:
-            x, start = self._encoded(*block), block[1]
+        def one(block: tuple[Table, int]) -> tuple[Any, Changes]:
+            (x, changes), start = self._encode_and_count(*block), block[1]
             try:
-                return reading(self._calibrated(functions, x))
+                return reading(self._calibrated(functions, x)), changes
             except PredictionError as error:
                 raise PredictionError(start + error.row) from None
 
@@ -268,7 +277,8 @@ class FittedEstimator(BaseEstimator, ABC):
         except DataError:
             self._encoded(X)  # raises the error with the count over all rows
             raise
-        return [np.concatenate(arrays) for arrays in zip(*found, strict=True)]
+        warn_of_filled(sum_changes(changes for _, changes in found))
+        return [np.concatenate(arrays) for arrays in zip(*(arrays for arrays, _ in found), strict=True)]
 
     def sample_y(self, X: Table, n_samples: int = 1, random_state: Any = 0) -> np.ndarray:
         """Draw targets from the predictive distribution.
@@ -315,5 +325,6 @@ class FittedEstimator(BaseEstimator, ABC):
     def __sklearn_tags__(self) -> Tags:
         tags = BaseEstimator.__sklearn_tags__(self)
         tags.input_tags.string = True
+        tags.input_tags.allow_nan = self.missing == "fill"
         tags.non_deterministic = False
         return tags

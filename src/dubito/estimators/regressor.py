@@ -49,7 +49,11 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     tol : float
         Smallest change of the score, in nats per row, that is an improvement.
     handle_unknown : {"error", "ignore"}
-        How to treat categories not seen in ``fit``.
+        How to treat categories not seen in ``fit``: refuse them, or encode them as none of the
+        known.
+    missing : {"fill", "error"}
+        How to treat missing inputs: encode them, with a column that marks them where there were
+        some in ``fit``, or refuse them.
     random_state : int, RandomState or None
         Seed; the same number gives the same predictions.
 

@@ -252,7 +252,7 @@ def encode_rows(estimator: Any, X: Table, y: Column | None = None) -> Any:
     DataError
         For no rows, and for targets that the likelihood does not support.
     """
-    x = estimator.schema_.encode(X, estimator.handle_unknown, type(estimator).__name__)
+    x = estimator.schema_.encode(X, estimator.handle_unknown, estimator.missing, type(estimator).__name__)
     if len(x) == 0:
         raise DataError("The table has no rows.", "Give at least one.")
     if y is None:

@@ -1,11 +1,13 @@
 """From a table to float32 arrays and back to the target's units; no JAX, except in ``targets``.
 
-- ``columns``: the values of a table's columns, read from any frame or array; texts that mean numbers or nothing.
+- ``texts``: texts that stand for numbers or for missing values.
+- ``dates``: dates and times as numbers, and their phases.
+- ``columns``: the values of a table's columns, read from any frame or array.
 - ``validation``: checks of sample weights, targets and their task.
 - ``scaling``: moments of columns, and the standardization that they define.
 - ``encoding``: the encoding of a column, and the statistics that determine it.
 - ``schema``: the columns of a table: learned, matched, encoded.
-- ``frames``: rows and columns of frames; imputation of missing values.
+- ``frames``: rows and columns of frames: chosen and split off.
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
 - ``reading``: a whole table from a file, with inferred types; opening files.
 - ``files``: a table's file some rows at a time.

@@ -5,31 +5,23 @@ and scaled in float64 first.
 """
 
 import numbers
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from datetime import date
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
 import narwhals as nw
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from narwhals.exceptions import DuplicateError
 from sklearn.utils.validation import check_array
 
 from dubito._check import SHOWN, DataError, DataWarning, in_rows, list_first, warn
 from dubito._values import Table, is_missing
+from dubito.tables.dates import seconds_of
+from dubito.tables.texts import is_plain_number, means_missing
 
 RowNumbers: TypeAlias = Sequence[int] | np.ndarray  # numbers of rows, (rows,)
-
-# In a column of numbers these mean a missing value, in any case. In a column of texts they are categories like any other.
-MISSING = frozenset(
-    "- -- . ? na n/a n.a. #na #n/a <na> nan -nan none null nil missing unknown -1.#ind 1.#ind -1.#qnan 1.#qnan".split()
-) | {"", "#n/a n/a"}
-PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
-# Grouped thousands, a decimal comma, a currency or a percent sign: numbers to a reader, texts to a parser.
-_DIGITS = r"(?:\d{1,3}(?:[,.' \u00a0]\d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d*)?|[.,]\d+)"
-_UNIT = r"(?:[$€£¥]|USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|BRL|MXN|KRW|ZAR)"
-FORMATTED_NUMBER = re.compile(rf"[+-]?\s*{_UNIT}?\s*[+-]?{_DIGITS}\s*(?:%|‰|{_UNIT})?")
 
 
 class ColumnValues(NamedTuple):
@@ -38,9 +30,10 @@ class ColumnValues(NamedTuple):
     Attributes
     ----------
     kind : str
-        "numeric", "boolean" or "category".
+        "numeric", "boolean", "time" or "category".
     values : float64 array of shape (rows,), or list
-        NaN where a value is missing; the list of a category has None there.
+        NaN where a value is missing; the list of a category has None there. Times are seconds since
+        1970 in UTC.
     declared : tuple or None
         The categories of a categorical type, empty where the type does not list them; None for
         texts.
@@ -49,85 +42,6 @@ class ColumnValues(NamedTuple):
     kind: str
     values: Any
     declared: tuple[Any, ...] | None = None
-
-
-class TextNumbers(NamedTuple):
-    """How many cells of a column of texts look like numbers.
-
-    Attributes
-    ----------
-    numbers, total : int
-        The cells that look like numbers, and the cells that are not missing.
-    other, row : str and int, or None
-        The first cell that is not a plain number, and its row; a spelling of a missing value only
-        if there is nothing else.
-    """
-
-    numbers: int
-    total: int
-    other: str | None
-    row: int | None
-
-    @property
-    def mostly_numbers(self) -> bool:
-        """Whether more than half of the cells look like numbers."""
-        return 2 * self.numbers > self.total
-
-
-def is_plain_number(text: str) -> bool:
-    """Whether a text is a plain number, as Python and CSV files write it.
-
-    Parameters
-    ----------
-    text : str
-        With or without surrounding spaces.
-
-    Returns
-    -------
-    bool
-        False for formatted numbers such as "1,000" and "5 %".
-    """
-    return PLAIN_NUMBER.fullmatch(text.strip()) is not None
-
-
-def means_missing(text: str) -> bool:
-    """Whether a text is a common spelling of a missing value.
-
-    Parameters
-    ----------
-    text : str
-        With or without surrounding spaces, in any case.
-
-    Returns
-    -------
-    bool
-        True for "", "NA", "?" and the like.
-    """
-    return text.strip().lower() in MISSING
-
-
-def count_numbers(counts: Mapping[Any, int], first: Mapping[Any, int]) -> TextNumbers:
-    """Count the texts of a column that look like numbers.
-
-    Parameters
-    ----------
-    counts : mapping
-        The number of rows of each value.
-    first : mapping
-        The first row of each value.
-
-    Returns
-    -------
-    TextNumbers
-        Of the values that are texts.
-    """
-    texts = [text for text in counts if isinstance(text, str)]
-    present = [text for text in texts if not means_missing(text)]
-    numeric = (text for text in present if is_plain_number(text) or FORMATTED_NUMBER.fullmatch(text.strip()))
-    others = [text for text in present if not is_plain_number(text)] or [*{*texts} - {*present}]
-    other = min(others, key=first.__getitem__) if others else None
-    numbers, total = (sum(counts[text] for text in group) for group in (numeric, present))
-    return TextNumbers(numbers, total, other, None if other is None else first[other])
 
 
 def warn_about_columns(what: str, names: Sequence[str]) -> None:
@@ -238,9 +152,13 @@ def check_numbers(values: Any, name: str, **limits: Any) -> Float[np.ndarray, "*
 
 
 def check_complete(
-    name: str, columns: Sequence[ColumnValues], labels: Sequence[str], rows: RowNumbers, option: str = ""
+    name: str,
+    columns: Sequence[ColumnValues],
+    labels: Sequence[str],
+    rows: RowNumbers,
+    missing: str = "error",
 ) -> None:
-    """Check that no value is missing or infinite.
+    """Check that no value is infinite, and that none is missing.
 
     Parameters
     ----------
@@ -252,8 +170,8 @@ def check_complete(
         What the message calls each.
     rows : sequence of int
         The numbers of the rows for the message.
-    option : str
-        What to do about missing values on the command line.
+    missing : str
+        "fill" allows missing values.
 
     Raises
     ------
@@ -262,19 +180,42 @@ def check_complete(
     """
     found, any_missing = [], False
     for column, label in zip(columns, labels, strict=True):
-        texts = column.kind == "category"
-        bad = np.array([value is None for value in column.values], bool) if texts else ~np.isfinite(column.values)
+        absent = is_missing_in_column(column)
+        infinite = np.zeros(len(absent), bool) if column.kind == "category" else np.isinf(column.values)
+        bad = infinite if missing == "fill" else absent | infinite
         if bad.any():
-            infinite = 0 if texts else int(np.isinf(column.values).sum())
-            missing = int(bad.sum()) - infinite
-            any_missing |= missing > 0
-            found.append(f"{label}: {missing} missing, {infinite} infinite, {in_rows(bad, rows)}")
+            any_missing |= bool(absent.any())
+            counts = f"{absent.sum()} missing, {infinite.sum()} infinite"
+            found.append(f"{label}: {counts}, {in_rows(bad, rows)}")
     if found:
         what = "NaN" if any_missing else "infinity or a value too large for dtype('float64')"
         more = [f"and {len(found) - SHOWN} more columns"] if len(found) > SHOWN else []
         lines = "\n".join([f"Input {name} contains {what}.", *found[:SHOWN], *more])
         remedy = "Fill the values in, or leave out these rows or columns."
-        raise DataError(f"{lines}.", remedy, option if any_missing else "")
+        filled = any_missing and name == "X" and missing == "error"
+        raise DataError(
+            f"{lines}.",
+            f"{remedy[:-1]}, or set missing='fill'." if filled else remedy,
+            f"{remedy[:-1]} (--drop), or leave out --missing error." if filled else "",
+        )
+
+
+def is_missing_in_column(column: ColumnValues) -> Bool[np.ndarray, " rows"]:
+    """Which values of a column are missing.
+
+    Parameters
+    ----------
+    column : ColumnValues
+        The column.
+
+    Returns
+    -------
+    bool array of shape (rows,)
+        True for missing values.
+    """
+    if column.kind == "category":
+        return np.array([value is None for value in column.values], bool)
+    return np.isnan(column.values)
 
 
 def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnValues:
@@ -306,8 +247,15 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         if dtype == nw.Object:
             spelled = [isinstance(value, str) and means_missing(value) for value in values]
             values = np.where(spelled, np.array(None), values)
+            if all(is_missing(value) or isinstance(value, date) for value in values):
+                seconds = [np.nan if is_missing(value) else seconds_of(value) for value in values]
+                return ColumnValues("time", np.array(seconds))
         kind = "boolean" if dtype == nw.Boolean else "numeric"
         return ColumnValues(kind, as_float64(values, f"Column {series.name!r}", rows))
+    if dtype in (nw.Date, nw.Datetime):
+        return ColumnValues("time", _with_nan(series.dt.timestamp("us"), missing) / 1e6)
+    if dtype == nw.Duration:
+        return ColumnValues("numeric", _with_nan(series.dt.total_microseconds(), missing) / 1e6)
     if dtype in (nw.String, nw.Categorical, nw.Enum):
         pandas = dtype == nw.Categorical and series.implementation.is_pandas_like()
         declared = native.cat.categories.tolist() if pandas else dtype.categories if isinstance(dtype, nw.Enum) else ()
@@ -315,6 +263,11 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         return ColumnValues("category", values, None if dtype == nw.String else tuple(declared))
     found = native.type if series.implementation.is_pyarrow() else native.dtype
     raise DataError(f"Column {series.name!r} has the dtype {found}: convert it to numbers or text, or leave it out.")
+
+
+def _with_nan(series: nw.Series, missing: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:
+    """Integers as float64, with NaN where they are missing."""
+    return np.where(missing, np.nan, series.fill_null(0).to_numpy()).astype(np.float64)
 
 
 def open_table(X: Table, least: int) -> tuple[Any, Any]:
@@ -358,8 +311,10 @@ def open_table(X: Table, least: int) -> tuple[Any, Any]:
     return None, check_numbers(X, "X", **limits)
 
 
-def read_columns(names: tuple[str, ...] | None, table: Any, rows: RowNumbers, option: str = "") -> list[ColumnValues]:
-    """Read all columns of an opened table, and check that they are complete and finite.
+def read_columns(
+    names: tuple[str, ...] | None, table: Any, rows: RowNumbers, missing: str = "error"
+) -> list[ColumnValues]:
+    """Read all columns of an opened table, and check their values; see ``check_complete``.
 
     Parameters
     ----------
@@ -367,8 +322,8 @@ def read_columns(names: tuple[str, ...] | None, table: Any, rows: RowNumbers, op
         As returned by ``open_table``.
     rows : sequence of int
         The numbers of the rows for messages.
-    option : str
-        What to do about missing values on the command line.
+    missing : str
+        "fill" allows missing values.
 
     Returns
     -------
@@ -378,7 +333,7 @@ def read_columns(names: tuple[str, ...] | None, table: Any, rows: RowNumbers, op
     Raises
     ------
     DataError
-        For missing and infinite values, and for columns of other types.
+        For infinite values, for missing ones unless they are allowed, and for columns of other types.
     """
     if names is None:
         columns = [ColumnValues("numeric", column) for column in table.T]
@@ -386,5 +341,5 @@ def read_columns(names: tuple[str, ...] | None, table: Any, rows: RowNumbers, op
     else:
         columns = [column_values(table[name], rows) for name in names]
         labels = [f"column {name!r}" for name in names]
-    check_complete("X", columns, labels, rows, option)
+    check_complete("X", columns, labels, rows, missing)
     return columns

@@ -1,34 +1,67 @@
 """The encoding of a column, and the statistics that determine it, collected at once or piece by piece."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dubito._check import DataError, list_first
-from dubito.tables.columns import ColumnValues, RowNumbers, count_numbers, is_plain_number, means_missing
+from dubito.tables.columns import ColumnValues, RowNumbers, is_missing_in_column
+from dubito.tables.dates import CYCLES, LEAST_PHASES, parse_time, parse_times, phases, waves
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
+from dubito.tables.texts import count_numbers, is_plain_number, means_missing
 
 Encoded: TypeAlias = Float[np.ndarray, "rows width"]
-MOST_CATEGORIES = 10_000  # more in one column is an id, not a category; one-hot encoding would fill the memory
+
+MOST_CATEGORIES = 50  # of a column that have an encoded column each; the others share one
+FEW_TEXTS = 20  # so many different texts can be categories of any number of rows
+MOST_TEXTS = 100_000  # more different texts in one column are held by no memory and learned by no network
+
+
+class EncodedColumn(NamedTuple):
+    """The encoded values of one column.
+
+    Attributes
+    ----------
+    values : float32 array of shape (rows, width)
+    missing : int
+        How many missing values were filled although there were none in fit.
+    unknown : int
+        How many values are categories that there were not in fit.
+    """
+
+    values: Encoded
+    missing: int = 0
+    unknown: int = 0
 
 
 @dataclass(frozen=True)
 class ColumnEncoding:
-    """The encoding of a column: numbers become (x − shift) / scale, booleans ±1, each category a 0/1 column.
+    """The encoding of a column.
+
+    Numbers become (x − shift) / scale, booleans ±1, each category a 0/1 column, and times seconds
+    scaled like numbers, with two columns for each cycle (see ``dates``). A missing value becomes the
+    mean of numbers and times, 0 of booleans, and no category.
 
     Parameters
     ----------
     name : str
         The column's name.
     kind : str
-        "numeric", "boolean" or "category".
+        "numeric", "boolean", "time", "category" or "left out".
     shift, scale : float
-        Of numbers, in the column's units.
+        Of numbers, in the column's units, and of times, in seconds.
     categories : tuple
         Sorted by type and value.
+    pooled : bool
+        Whether a last 0/1 column stands for all other categories, those not seen in fit included.
+    cycles : tuple of str
+        Of times: "day", "week", "year".
+    missing : bool
+        Whether another 0/1 column, after all these, marks missing values: there were some in fit.
     """
 
     name: str
@@ -36,19 +69,33 @@ class ColumnEncoding:
     shift: float = 0.0
     scale: float = 1.0
     categories: tuple[Any, ...] = ()
+    pooled: bool = False
+    cycles: tuple[str, ...] = ()
+    missing: bool = False
 
     @property
     def width(self) -> int:
         """The number of encoded columns."""
-        return len(self.categories) if self.kind == "category" else 1
+        values = {"category": len(self.categories) + self.pooled, "left out": 0}
+        return values.get(self.kind, 1 + 2 * len(self.cycles)) + self.missing
 
-    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> Encoded:
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the encoded columns."""
+        if self.kind == "left out":
+            return ()
+        names = [f"{self.name}={category}" for category in self.categories] or [self.name]
+        names += [f"{self.name}=others"] * self.pooled
+        names += [f"{wave} of the {cycle} of {self.name}" for cycle in self.cycles for wave in ("sin", "cos")]
+        return (*names, *[f"{self.name} missing"] * self.missing)
+
+    def encode(self, column: ColumnValues, handle_unknown: str, start: int = 0) -> EncodedColumn:
         """Encode values as float32.
 
         Parameters
         ----------
         column : ColumnValues
-            Without missing values.
+            The values.
         handle_unknown : str
             "error", or "ignore" to encode categories not seen in fit as zeros.
         start : int
@@ -56,7 +103,7 @@ class ColumnEncoding:
 
         Returns
         -------
-        float32 array of shape (rows, width)
+        EncodedColumn
             The encoded columns.
 
         Raises
@@ -64,28 +111,63 @@ class ColumnEncoding:
         DataError
             For values of another kind, and for unseen categories.
         """
-        values, where = column.values, f"Column {self.name!r} was {self.kind} at fit; now"
+        missing = is_missing_in_column(column)
         if self.kind == "category":
-            return self._one_hot(values if column.kind == "category" else values.tolist(), handle_unknown, start)
-        if column.kind == "category":
-            row = next((row for row, value in enumerate(values) if not is_plain_number(str(value))), 0)
-            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
-        if self.kind == "boolean" and not np.isin(values, (0, 1)).all():
-            row = np.isin(values, (0, 1)).argmin()
-            raise DataError(f"{where} row {start + row} has the value {values[row]}.")
-        return standardize(values, self.shift, self.scale)[:, None]
+            values, unknown = self._one_hot(column, missing, handle_unknown, start)
+        else:
+            numbers, unknown = self._numbers(column, missing, start), 0
+            values = standardize(numbers, self.shift, self.scale)[:, None]
+            cycles = [waves(numbers, cycle) for cycle in self.cycles]
+            values = np.where(missing[:, None], 0, np.concatenate([values, *cycles], axis=1)).astype(np.float32)
+        if not self.missing:
+            return EncodedColumn(values, int(missing.sum()), unknown)
+        return EncodedColumn(np.concatenate([values, missing[:, None].astype(np.float32)], axis=1), 0, unknown)
 
-    def _one_hot(self, values: list[Any], handle_unknown: str, start: int) -> Encoded:
+    def _numbers(self, column: ColumnValues, missing: Bool[np.ndarray, " rows"], start: int) -> np.ndarray:
+        """The values as float64 of this column's kind; NaN where they are missing."""
+        values, where = column.values, f"Column {self.name!r} was {self.kind} at fit; now"
+        if missing.all():
+            return np.full(len(values), np.nan)
+        if self.kind == "time" and column.kind == "category":
+            seconds = parse_times(values)
+            if seconds is not None:
+                return seconds
+            row = next(row for row, value in enumerate(values) if value is not None and not _is_time(value))
+            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
+        if column.kind == "category":
+            present = [row for row, value in enumerate(values) if value is not None]
+            row = next((row for row in present if not is_plain_number(str(values[row]))), present[0])
+            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
+        if (self.kind == "time") != (column.kind == "time"):
+            raise DataError(f"{where} it is {column.kind}.")
+        if self.kind == "boolean" and not (good := missing | np.isin(values, (0, 1))).all():
+            row = good.argmin()
+            raise DataError(f"{where} row {start + row} has the value {values[row]}.")
+        return values
+
+    def _one_hot(
+        self, column: ColumnValues, missing: Bool[np.ndarray, " rows"], handle_unknown: str, start: int
+    ) -> tuple[Encoded, int]:
+        """(the 0/1 columns, how many values are unseen categories)."""
+        values = column.values if column.kind == "category" else column.values.tolist()
         places = {value: place for place, value in enumerate(self.categories)}
-        found = np.array([places.get(value, -1) for value in values], dtype=np.int64)
-        if handle_unknown == "error" and (found < 0).any():
-            row, known = int((found < 0).argmax()), list_first([repr(value) for value in self.categories])
+        other = len(places) if self.pooled else -1
+        found = np.array([places.get(value, other) for value in values], dtype=np.int64)
+        found[missing] = -1
+        unknown = (found < 0) & ~missing
+        if handle_unknown == "error" and unknown.any():
+            row, known = int(unknown.argmax()), list_first([repr(value) for value in self.categories])
             what = (
                 f"Column {self.name!r} has the value {values[row]!r} (row {start + row}), which it did not have at fit"
             )
             remedy = "Replace it, or set handle_unknown='ignore'."
             raise DataError(f"{what}; it had {known}.", remedy, "Replace it, or leave out --unknown error.")
-        return (found[:, None] == np.arange(self.width)).astype(np.float32)
+        width = len(places) + self.pooled
+        return (found[:, None] == np.arange(width)).astype(np.float32), int(unknown.sum())
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, str) and parse_time(value) is not None
 
 
 class ColumnStatistics:
@@ -98,16 +180,26 @@ class ColumnStatistics:
 
     Attributes
     ----------
+    kind : str or None
+        As of ``ColumnValues``, "time" for texts that are all times; None without any value.
     moments : ColumnMoments or None
-        Of numbers and truth values.
+        Of numbers, truth values and times.
+    left_out : str
+        Why the column is left out; empty if it is not.
     """
 
     def __init__(self, name: str) -> None:
-        self.name, self.kind = name, "numeric"
+        self.name = name
+        self.kind: str | None = None
         self.moments: ColumnMoments | None = None
         self.declared: tuple[Any, ...] | None = None
         self.counts: Counter[Any] = Counter()  # number of rows of each category
+        self.weights: Counter[Any] = Counter()  # sum of their weights
         self.first: dict[Any, int] = {}  # first row of each category
+        self.missing = 0
+        self.ranges: list[tuple[float, float]] = []  # of seconds, and of the phases of each cycle
+        self.counter: tuple[float, float] | None = (np.inf, -np.inf)  # its ends, if it may count rows
+        self.left_out = ""
 
     def add(self, column: ColumnValues, weight: Float[np.ndarray, " rows"], rows: RowNumbers) -> None:
         """Add some rows.
@@ -115,29 +207,81 @@ class ColumnStatistics:
         Parameters
         ----------
         column : ColumnValues
-            Their values, none missing.
+            Their values.
         weight : array of shape (rows,)
             Their weights, all above zero.
         rows : sequence of int
             Their numbers.
+
+        Raises
+        ------
+        DataError
+            For texts after rows of numbers or dates.
         """
-        if len(weight) == 0:
+        absent = is_missing_in_column(column)
+        self.missing += int(absent.sum())
+        if absent.all() or self.left_out:
             return
+        if absent.any():
+            used, some = np.flatnonzero(~absent), np.asarray(rows)
+            values = [column.values[row] for row in used] if column.kind == "category" else column.values[used]
+            column, weight, rows = column._replace(values=values), weight[used], some[used]
+        if column.kind == "category" and column.declared is None and self.kind in (None, "time"):
+            seconds = parse_times(column.values)
+            if seconds is not None and not np.isnan(seconds).all():
+                good = ~np.isnan(seconds)
+                self.missing += int((~good).sum())
+                column, weight, rows = ColumnValues("time", seconds[good]), weight[good], np.asarray(rows)[good]
+        if self.kind not in (None, column.kind) and {self.kind, column.kind} != {"numeric", "boolean"}:
+            what = f"Column {self.name!r} is {self.kind} before row {rows[0]}, and {column.kind} from there on."
+            raise DataError(what, "Convert it to one type.")
         self.kind = column.kind
         if column.kind == "category":
-            self.declared = column.declared
-            self.counts.update(column.values)
-            self.first = dict(zip(reversed(column.values), reversed(rows), strict=True)) | self.first
-            self._check_number_of_categories(len(self.counts))
-        else:
-            found = column_moments(column.values, weight, rows)
-            self.moments = found if self.moments is None else merge_moments(self.moments, found)
+            self._add_categories(column, weight, rows)
+            return
+        found = column_moments(column.values, weight, rows)
+        self.moments = found if self.moments is None else merge_moments(self.moments, found)
+        self._add_order(column.values)
+        if column.kind == "time":
+            parts = [column.values, *(phases(column.values, cycle) for cycle in CYCLES)]
+            new = [(float(part.min()), float(part.max())) for part in parts]
+            old = self.ranges or new
+            self.ranges = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(old, new, strict=True)]
 
-    def _check_number_of_categories(self, count: int) -> None:
-        if count > MOST_CATEGORIES:
+    def _add_categories(self, column: ColumnValues, weight: np.ndarray, rows: RowNumbers) -> None:
+        self.declared = column.declared
+        self.counts.update(column.values)
+        for value, one in zip(column.values, weight.tolist(), strict=True):
+            self.weights[value] += one
+        self.first = dict(zip(reversed(column.values), reversed(rows), strict=True)) | self.first
+        if len(self.counts) > MOST_TEXTS and self.declared is None:
             self._check_not_numbers()
-            what = f"has {count} different texts, more than {MOST_CATEGORIES}"
-            raise DataError(f"Column {self.name!r} {what}: leave it out.")
+            self.left_out = f"more than {MOST_TEXTS:,} different texts"
+            self.counts, self.weights, self.first = Counter(), Counter(), {}
+
+    def _add_order(self, values: Float[np.ndarray, " rows"]) -> None:
+        """Follow whether the column counts rows."""
+        if self.counter is not None:
+            first, last = self.counter
+            ordered = values[0] > last and np.all(values[1:] > values[:-1]) and np.all(values == np.rint(values))
+            self.counter = (min(first, float(values[0])), float(values[-1])) if ordered else None
+
+    def counts_rows(self, most: float = np.inf) -> bool:
+        """Whether the column counts rows, as the index of a frame does.
+
+        Parameters
+        ----------
+        most : float
+            The largest difference between its values.
+
+        Returns
+        -------
+        bool
+            True for whole numbers that increase from row to row, none missing.
+        """
+        if self.kind != "numeric" or self.counter is None or self.missing:
+            return False
+        return 0 < self.counter[1] - self.counter[0] < most
 
     def _check_not_numbers(self) -> None:
         """Raise DataError for a column of numbers that a few texts have made a column of texts."""
@@ -153,7 +297,11 @@ class ColumnStatistics:
         )
 
     def encoding(self) -> ColumnEncoding:
-        """Determine the column's encoding; its categories are the declared ones, otherwise those seen, sorted.
+        """Determine the column's encoding.
+
+        Its categories are the declared ones, otherwise those seen. Beyond 50 only those with the
+        most weight get a column of their own. A column without any value, and a column of texts of
+        which most occur only once, are left out.
 
         Returns
         -------
@@ -163,19 +311,47 @@ class ColumnStatistics:
         Raises
         ------
         DataError
-            For too many categories, categories of other types, and numbers that are written as text.
+            For categories of other types, and numbers that are written as text.
         """
-        if self.moments is not None:
-            if self.kind == "boolean":
-                return ColumnEncoding(self.name, self.kind, 0.5, 0.5)
-            least = 1.0 if self.moments.constant else 0.0  # huge values may differ by rounding
-            return ColumnEncoding(self.name, self.kind, self.moments.mean, max(least, self.moments.sd))
-        self._check_not_numbers()
+        if self.kind is None:
+            self.left_out = self.left_out or "no value at all"
+        if self.kind == "category" and not self.left_out:
+            self._check_not_numbers()
+            count, rows = len(self.counts), self.counts.total()
+            if self.declared is None and count > FEW_TEXTS and 2 * count > rows:
+                self.left_out = "nearly every row has another text"
+        if self.left_out:
+            return ColumnEncoding(self.name, "left out")
+        if self.moments is None:
+            categories, pooled = self._categories()
+            return ColumnEncoding(self.name, "category", categories=categories, pooled=pooled, missing=self.missing > 0)
+        if self.kind == "boolean":
+            return ColumnEncoding(self.name, self.kind, 0.5, 0.5, missing=self.missing > 0)
+        least = 1.0 if self.moments.constant else 0.0  # huge values may differ by rounding
+        shift, scale = self.moments.mean, max(least, self.moments.sd)
+        return ColumnEncoding(self.name, str(self.kind), shift, scale, cycles=self._cycles(), missing=self.missing > 0)
+
+    def _cycles(self) -> tuple[str, ...]:
+        """The cycles that the times cover at least once, in more than one phase."""
+        if not self.ranges:
+            return ()
+        (first, last), *spreads = self.ranges
+        covered = zip(CYCLES.items(), spreads, strict=True)
+        return tuple(
+            name for (name, length), (low, high) in covered if last - first >= length and high - low > LEAST_PHASES
+        )
+
+    def _categories(self) -> tuple[tuple[Any, ...], bool]:
+        """(those with a column of their own, whether there are others)."""
         values = set(self.declared or self.counts)
         others = sorted({type(value).__name__ for value in values if not isinstance(value, str | bool | int)})
         if others:
             what = f"has categories of type {list_first(others)}"
             raise DataError(f"Column {self.name!r} {what}: convert them to text or integers.")
-        self._check_number_of_categories(len(values))
-        categories = tuple(sorted(values, key=lambda value: (type(value).__name__, value)))
-        return ColumnEncoding(self.name, "category", categories=categories)
+        ordered = _sorted(values)
+        commonest = sorted(ordered, key=lambda value: -self.weights[value])[:MOST_CATEGORIES]
+        return tuple(_sorted(commonest)), len(values) > MOST_CATEGORIES
+
+
+def _sorted(values: Sequence[Any] | set[Any]) -> list[Any]:
+    return sorted(values, key=lambda value: (type(value).__name__, value))

@@ -68,7 +68,8 @@ def read_blocks(
             if target in table.column_names:
                 table = table.drop_columns(target)
             table = reading.encode_categories(source, table, categorical)
-            return table if is_parquet else _with_types(source, table, schema, start)
+            table = table if is_parquet else _with_types(source, table, schema, start)
+            return table if schema is None else _in_order(table, schema)
 
         start, waiting = skip, []
         for table in read_parquet(source, rows) if is_parquet else _read_csv(source):
@@ -196,11 +197,17 @@ def _with_types(source: Source, table: Any, schema: Schema | None, start: int) -
     return table
 
 
+def _in_order(table: Any, schema: Schema) -> Any:
+    """A table with the columns of the fit first, in its order: in a file their order has no meaning."""
+    names = [name for name in schema.names or () if name in table.column_names]
+    return table.select([*names, *(name for name in table.column_names if name not in names)])
+
+
 def _with_type(texts: Any, column: ColumnEncoding, start: int) -> Any:
-    """Texts of one column as numbers or truth values, unless its categories are texts."""
+    """Texts of one column as numbers or truth values, unless its categories are texts, or it was times or left out."""
     import pyarrow
 
-    if any(isinstance(value, str) for value in column.categories):
+    if column.kind in ("time", "left out") or any(isinstance(value, str) for value in column.categories):
         return texts
     present = reading.without_missing_spellings(texts)
     kinds = [pyarrow.float64()] if column.kind == "numeric" else [pyarrow.bool_(), pyarrow.float64()]
@@ -213,6 +220,6 @@ def _with_type(texts: Any, column: ColumnEncoding, start: int) -> Any:
             was = "of numbers" if column.kind == "category" else column.kind
             raise DataError(
                 f"Column {column.name!r} was {was} at fit; now row {start + row} has {text.as_py()!r}. Correct the cell, or "
-                "leave it empty and fit with --impute."
+                "leave it empty."
             )
     raise DataError(f"Column {column.name!r} was {column.kind} at fit; now it has both truth values and numbers.")

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 
 from dubito._check import DataError, list_first
 from dubito._process.output_files import is_address
-from dubito.tables.columns import MISSING
 from dubito.tables.csv_quotes import CheckedFile
+from dubito.tables.texts import MISSING
 from dubito.tables.validation import check_names_exist
 
 Source: TypeAlias = str | Path  # of a table: a file, or "-" for CSV on standard input

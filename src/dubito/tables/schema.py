@@ -3,18 +3,60 @@
 Scales and categories are learned from rows with a weight above zero and from no others.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from dubito._check import SHOWN, DataError, DataWarning, check_choice, warn
+from dubito._check import SHOWN, DataError, DataWarning, check_choice, list_first, warn
 from dubito._values import Table
-from dubito.tables.columns import ColumnValues, column_values, open_table, read_columns, warn_about_columns
-from dubito.tables.encoding import ColumnEncoding, ColumnStatistics, Encoded
+from dubito.tables.columns import ColumnValues, open_table, read_columns, warn_about_columns
+from dubito.tables.dates import CYCLES
+from dubito.tables.encoding import MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
+
+Changes: TypeAlias = dict[str, dict[str, int]]  # {what was done: {column: number of values}}
+
+FILLED = "Missing values of columns that had none in fit, encoded as their means or as no category"
+UNKNOWN = "Categories not seen in fit, encoded as zeros"
+LEAST_COUNTED = 10  # fewer rows may increase by chance
+UNNAMED = ("", "Unnamed: 0")  # the index of a frame, as pandas writes and reads it
+
+
+def sum_changes(found: Iterable[Changes]) -> Changes:
+    """The sum of several counts.
+
+    Parameters
+    ----------
+    found : iterable of Changes
+        Counts of ``Schema.encode_and_count``.
+
+    Returns
+    -------
+    Changes
+        What was done in any of them.
+    """
+    total: Changes = {}
+    for changes in found:
+        for what, counts in changes.items():
+            mine = total.setdefault(what, {})
+            for name, count in counts.items():
+                mine[name] = mine.get(name, 0) + count
+    return total
+
+
+def warn_of_filled(changes: Changes) -> None:
+    """Warn of missing values in columns that had none in fit (DataWarning).
+
+    Parameters
+    ----------
+    changes : Changes
+        Counts of ``Schema.encode_and_count``.
+    """
+    counts = changes.get(FILLED, {})
+    warn_about_columns(FILLED, [f"{count} of {name!r}" for name, count in counts.items()])
 
 
 @dataclass(frozen=True)
@@ -33,12 +75,12 @@ class Schema:
     named: bool
 
     @classmethod
-    def fit(cls, X: Table, weight: Any = None) -> "Schema":
+    def fit(cls, X: Table, weight: Any = None, missing: str = "fill") -> "Schema":
         """Learn the schema of a table from its rows; see ``fit_encode``.
 
         Parameters
         ----------
-        X, weight
+        X, weight, missing
             As in ``fit_encode``.
 
         Returns
@@ -46,13 +88,14 @@ class Schema:
         Schema
             The schema.
         """
-        return cls._learn(X, weight)[0]
+        return cls._learn(X, weight, missing)[0]
 
     @classmethod
-    def fit_encode(cls, X: Table, weight: Any = None) -> tuple["Schema", np.ndarray, np.ndarray]:
+    def fit_encode(cls, X: Table, weight: Any = None, missing: str = "fill") -> tuple["Schema", np.ndarray, np.ndarray]:
         """Learn the schema of a table and encode its rows, reading the table once.
 
-        Warns once for all constant columns and once for all absurd outliers (DataWarning).
+        Warns once for all columns with the same peculiarity (DataWarning): those that are constant,
+        left out, pool their rarer categories, count the rows, or have one absurd outlier.
 
         Parameters
         ----------
@@ -60,6 +103,8 @@ class Schema:
             The table.
         weight : array of shape (rows,), float or None
             Sample weights. Rows of weight zero may contain anything and are left out.
+        missing : str
+            "fill" encodes missing values, see ``ColumnEncoding``; "error" refuses them.
 
         Returns
         -------
@@ -70,30 +115,30 @@ class Schema:
         Raises
         ------
         DataError, TypeError
-            For anything but a table of complete, finite numbers, truth values and categories with at
+            For anything but a table of finite numbers, times, truth values and categories with at
             least two rows.
         """
-        schema, columns, weight = cls._learn(X, weight)
-        return schema, schema._encode(columns, int(np.count_nonzero(weight)), "ignore", 0), weight
+        schema, columns, weight = cls._learn(X, weight, missing)
+        return schema, schema._encode(columns, int(np.count_nonzero(weight)), "ignore", 0)[0], weight
 
     @classmethod
-    def _learn(cls, X: Table, weight: Any) -> tuple["Schema", list[ColumnValues], np.ndarray]:
+    def _learn(cls, X: Table, weight: Any, missing: str) -> tuple["Schema", list[ColumnValues], np.ndarray]:
         """(schema, the values of the used rows, the weights of all rows)."""
+        check_choice("missing", missing, ("fill", "error"))
         names, table = open_table(X, least=1)
         weight = check_weight(weight, table.shape[0])
         rows = np.flatnonzero(weight)
         used = table if len(rows) == table.shape[0] else table[rows]
-        option = "Fill them in with --impute, or leave out these rows or columns."
-        columns = read_columns(names, used, rows, option)
+        columns = read_columns(names, used, rows, missing)
         if len(rows) < 2:
             raise DataError("n_samples = 1: at least two rows (with a weight above zero) are needed to fit.")
         statistics = [ColumnStatistics(name) for name in names or [f"x{i}" for i in range(len(columns))]]
         for column, values in zip(statistics, columns, strict=True):
             column.add(values, weight[rows].astype(np.float64), rows)
-        return cls.of(statistics, names is not None), columns, weight
+        return cls.of(statistics, names is not None, len(rows)), columns, weight
 
     @classmethod
-    def of(cls, statistics: Sequence[ColumnStatistics], named: bool = True) -> "Schema":
+    def of(cls, statistics: Sequence[ColumnStatistics], named: bool, rows: int) -> "Schema":
         """The schema of columns with these statistics.
 
         Parameters
@@ -102,16 +147,37 @@ class Schema:
             In the table's order.
         named : bool
             Whether the columns have names.
+        rows : int
+            The number of rows.
 
         Returns
         -------
         Schema
             The schema.
+
+        Raises
+        ------
+        DataError
+            If all columns are left out, and as ``ColumnStatistics.encoding`` does.
         """
+        for column in statistics:
+            if column.name in UNNAMED and column.counts_rows():
+                column.left_out = "an unnamed column that counts the rows"
+        columns = tuple(column.encoding() for column in statistics)
+        left = [f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out]
+        if len(left) == len(columns):
+            raise DataError(f"No column can be used. Left out: {list_first(left)}.")
+        warn_about_columns("Left out of the inputs", left)
+        pooled = [repr(column.name) for column in columns if column.pooled]
+        warn_about_columns(
+            f"The {MOST_CATEGORIES} commonest categories have a column each, all others share one", pooled
+        )
+        most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
+        counters = [repr(column.name) for column in statistics if not column.left_out and column.counts_rows(most)]
+        warn_about_columns("The values increase with the row, as row numbers do, which are no input", counters)
         constant = [repr(c.name) for c in statistics if (c.moments.constant if c.moments else len(c.counts) == 1)]
         moments = ((c.name, c.moments.outlier) for c in statistics if c.moments)
         far = [f"{name!r} (row {row})" for name, row in moments if row is not None]
-        columns = tuple(column.encoding() for column in statistics)
         warn_about_columns(f"Constant columns (sd ≤ {CONSTANT:.0e} of the largest value) are uninformative", constant)
         warn_about_columns(f"One value is over {OUTLIER:.0e} sd from all others, which become nearly equal", far)
         return cls(columns, named)
@@ -123,24 +189,34 @@ class Schema:
 
     @property
     def numeric(self) -> tuple[int, ...]:
-        """The indices of the encoded columns that are numbers (neither booleans nor categories)."""
+        """The indices of the encoded columns that are numbers or the seconds of times."""
         starts = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
-        return tuple(start for start, column in zip(starts, self.columns, strict=False) if column.kind == "numeric")
+        numbers = ("numeric", "time")
+        return tuple(start for start, column in zip(starts, self.columns, strict=False) if column.kind in numbers)
 
     @property
     def names(self) -> tuple[str, ...] | None:
         """The columns' names, or None for arrays."""
         return tuple(column.name for column in self.columns) if self.named else None
 
-    def encode(self, X: Table, handle_unknown: str = "error", owner: str = "Schema", start: int = 0) -> Encoded:
+    def encode(
+        self,
+        X: Table,
+        handle_unknown: str = "error",
+        missing: str = "fill",
+        owner: str = "Schema",
+        start: int = 0,
+    ) -> Encoded:
         """Encode rows, each independently: the same numbers in any order or slice.
 
         Parameters
         ----------
         X : frame, or array of shape (rows, columns)
-            The table; it may have no rows.
+            The table; it may have no rows. Other columns of a frame are ignored.
         handle_unknown : str
             "error", or "ignore" to encode categories not seen in fit as zeros.
+        missing : str
+            "error", or "fill" to encode missing values, see ``ColumnEncoding``.
         owner : str
             The name of the estimator, for messages.
         start : int
@@ -156,54 +232,64 @@ class Schema:
         DataError
             For other columns than in fit, missing values, and unseen categories.
         """
-        check_choice("handle_unknown", handle_unknown, ("error", "ignore"))
-        names, table = open_table(X, least=0)
-        count = table.shape[0]
-        self._match(names, table.shape[1], owner)
-        option = "Fill them in, or fit the model with --impute, which fills them in here too."
-        columns = read_columns(names, table, range(start, start + count), option)
-        return self._encode(columns, count, handle_unknown, start)
+        return self.encode_and_count(X, handle_unknown, missing, owner, start)[0]
 
-    def _encode(self, columns: Sequence[ColumnValues], count: int, handle_unknown: str, start: int) -> Encoded:
-        """Encode columns that are those of the schema, each with ``count`` rows."""
-        out, place = np.empty((count, self.width), np.float32), 0
-        for column, values in zip(self.columns, columns, strict=True):
-            out[:, place : place + column.width] = column.encode(values, handle_unknown, start)
-            place += column.width
-        return out
-
-    def count_unknown(self, X: Table) -> dict[str, int]:
-        """Count the values of a frame's category columns that were not seen in fit.
+    def encode_and_count(
+        self, X: Table, handle_unknown: str, missing: str, owner: str = "Schema", start: int = 0
+    ) -> tuple[Encoded, Changes]:
+        """Encode rows, and count the values that are encoded although there were no such values in fit.
 
         Parameters
         ----------
-        X : frame of any library
-            The table.
+        X, handle_unknown, missing, owner, start
+            As for ``encode``.
 
         Returns
         -------
-        dict
-            {name: count} of the columns that have some.
+        tuple
+            The encoded rows, and {what was done: {column: number of values}} of the columns with
+            missing values or categories that there were not in fit.
         """
+        check_choice("handle_unknown", handle_unknown, ("error", "ignore"))
+        check_choice("missing", missing, ("fill", "error"))
         names, table = open_table(X, least=0)
-        counts = {}
-        for column in self.columns:
-            if column.kind == "category" and column.name in (names or ()):
-                known = {None, *column.categories}
-                if set(table[column.name].unique().to_list()) - known:
-                    values = column_values(table[column.name]).values
-                    counts[column.name] = sum(value not in known for value in values)
-        return {name: count for name, count in counts.items() if count}
+        count = table.shape[0]
+        self._match(names, table.shape[1], owner)
+        keys = [column.name for column in self.columns if not (names and self.named and column.kind == "left out")]
+        read = None if names is None else tuple(keys) if self.named else names
+        found = dict(zip(keys, read_columns(read, table, range(start, start + count), missing), strict=True))
+        return self._encode([found.get(column.name) for column in self.columns], count, handle_unknown, start)
+
+    def _encode(
+        self, columns: Sequence[ColumnValues | None], count: int, handle_unknown: str, start: int
+    ) -> tuple[Encoded, Changes]:
+        """Encode columns that are those of the schema, each with ``count`` rows; None for one that is left out."""
+        out, place = np.empty((count, self.width), np.float32), 0
+        changes: Changes = {FILLED: {}, UNKNOWN: {}}
+        for column, values in zip(self.columns, columns, strict=True):
+            if values is None or column.kind == "left out":
+                continue
+            found = column.encode(values, handle_unknown, start)
+            out[:, place : place + column.width] = found.values
+            place += column.width
+            for what, changed in ((FILLED, found.missing), (UNKNOWN, found.unknown)):
+                if changed:
+                    changes[what][column.name] = changed
+        return out, changes
 
     def _match(self, names: tuple[str, ...] | None, count: int, owner: str) -> None:
-        """Raise DataError, in scikit-learn's words, unless these are the columns of the fit, in their order."""
-        if names and self.named and names != self.names:
-            mine = {column.name for column in self.columns}
-            why = _listed("Feature names unseen at fit time", set(names) - mine)
-            why += _listed("Feature names seen at fit time, yet now missing", mine - set(names))
-            why = why or "Feature names must be in the same order as they were in fit.\n"
-            raise DataError(f"The feature names should match those that were passed during fit.\n{why}")
-        if count != len(self.columns):
+        """Raise DataError, in scikit-learn's words, unless the columns of the fit are here, in their order."""
+        if names and self.named:
+            needed = [column.name for column in self.columns if column.kind != "left out"]
+            known = {column.name for column in self.columns}
+            others = [name for name in names if name not in known]
+            if [name for name in names if name in set(needed)] != needed:
+                why = _listed("Feature names unseen at fit time", others)
+                why += _listed("Feature names seen at fit time, yet now missing", {*needed} - {*names})
+                why = why or "Feature names must be in the same order as they were in fit.\n"
+                raise DataError(f"The feature names should match those that were passed during fit.\n{why}")
+            warn_about_columns("Ignored columns that there were not in fit", [repr(name) for name in others])
+        elif count != len(self.columns):
             raise DataError(f"X has {count} features, but {owner} is expecting {len(self.columns)} features as input.")
         if bool(names) != self.named:
             has, was = ("has", "without") if names else ("does not have valid", "with")
@@ -218,7 +304,12 @@ class Schema:
         dict
             As JSON can represent it.
         """
-        return {"named": self.named, "columns": [{**asdict(c), "categories": list(c.categories)} for c in self.columns]}
+        return {
+            "named": self.named,
+            "columns": [
+                {**asdict(c), "categories": list(c.categories), "cycles": list(c.cycles)} for c in self.columns
+            ],
+        }
 
     @classmethod
     def from_dict(cls, d: dict[str, Any]) -> "Schema":
@@ -240,7 +331,10 @@ class Schema:
             For anything that ``to_dict`` would not have written.
         """
         try:
-            columns = (ColumnEncoding(**{**each, "categories": tuple(each["categories"])}) for each in d["columns"])
+            columns = (
+                ColumnEncoding(**each | {name: tuple(each[name]) for name in ("categories", "cycles")})
+                for each in d["columns"]
+            )
             schema = cls(tuple(columns), d["named"])
             if schema.to_dict() == d and type(schema.named) is bool and schema._could_be_fitted():
                 return schema
@@ -250,17 +344,27 @@ class Schema:
 
     def _could_be_fitted(self) -> bool:
         """Whether columns made of untrusted values could have come from a fit."""
-        for column in self.columns:
-            finite = all(type(number) is float and abs(number) < np.inf for number in (column.shift, column.scale))
-            plain = all(type(value) in (str, bool, int) for value in column.categories)
-            differ = len(set(column.categories)) == len(column.categories)
-            kinds = ("category",) if column.categories else ("numeric", "boolean")
-            if not (
-                finite and column.scale > 0 and plain and differ and type(column.name) is str and column.kind in kinds
-            ):
-                return False
-        return 0 < len(self.columns) == len({column.name for column in self.columns})
+        if not all(_could_be_encoding(column) for column in self.columns):
+            return False
+        return self.width > 0 and len(self.columns) == len({column.name for column in self.columns})
 
 
-def _listed(title: str, names: set[str]) -> str:
+def _could_be_encoding(column: ColumnEncoding) -> bool:
+    """Whether an encoding made of untrusted values could have come from a fit."""
+    finite = all(type(number) is float and abs(number) < np.inf for number in (column.shift, column.scale))
+    plain = all(type(value) in (str, bool, int) for value in column.categories)
+    differ = len(set(column.categories)) == len(column.categories)
+    flags = type(column.pooled) is bool and type(column.missing) is bool
+    if not (finite and column.scale > 0 and plain and differ and flags and type(column.name) is str):
+        return False
+    if column.kind == "category":
+        full = len(column.categories) == MOST_CATEGORIES or not column.pooled and column.categories
+        return bool(full) and len(column.categories) <= MOST_CATEGORIES and not column.cycles
+    cycles = column.cycles == tuple(name for name in CYCLES if name in column.cycles)
+    if column.categories or column.pooled or not cycles or (column.cycles and column.kind != "time"):
+        return False
+    return column.kind in ("numeric", "boolean", "time") or (column.kind == "left out" and not column.missing)
+
+
+def _listed(title: str, names: Collection[str]) -> str:
     return f"{title}:\n" + "".join(f"- {name}\n" for name in sorted(names)[:SHOWN]) if names else ""

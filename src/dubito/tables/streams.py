@@ -23,7 +23,12 @@ PIECE_ROWS = 2**16  # rows in memory at a time
 
 
 def learn_table(
-    path: Source, target: str, task: str, categorical: Collection[str] = (), drop_missing: bool = False
+    path: Source,
+    target: str,
+    task: str,
+    categorical: Collection[str] = (),
+    drop_missing: bool = False,
+    missing: str = "fill",
 ) -> tuple[Schema, Any, int]:
     """Learn the columns and the target of a Parquet table, in one reading.
 
@@ -42,6 +47,8 @@ def learn_table(
         Columns that become categories, whatever they contain.
     drop_missing : bool
         Leave out the rows without a value of the target, which are an error otherwise.
+    missing : str
+        As for ``Schema.fit``.
 
     Returns
     -------
@@ -55,27 +62,27 @@ def learn_table(
     """
     _check_parquet(path)
     statistics: dict[str, ColumnStatistics] = {}
-    of_target, labels, count, missing = ColumnStatistics(target), [], 0, []
+    of_target, labels, count, targetless = ColumnStatistics(target), [], 0, []
     for table, start in read_blocks(path, None, rows=PIECE_ROWS, categorical=categorical):
         inputs, y = split_target(table, target)
         absent = is_missing_in(y)
-        missing += (start + np.flatnonzero(absent)).tolist()
+        targetless += (start + np.flatnonzero(absent)).tolist()
         used = np.flatnonzero(~absent)
         count, rows, weight = count + len(used), start + used, np.ones(len(used))
         names, frame = open_table(inputs, least=0)
-        for name, column in zip(names, read_columns(names, frame[used], rows), strict=True):
+        for name, column in zip(names, read_columns(names, frame[used], rows, missing), strict=True):
             statistics.setdefault(name, ColumnStatistics(name)).add(column, weight, rows)
         if task == "classification":
             labels = np.unique(np.concatenate([labels, y[used]]) if len(labels) else y[used])
         elif len(used):
             of_target.add(ColumnValues("numeric", check_target(y, len(y), task, used)[0][:, 0]), weight, rows)
-    if missing and not drop_missing:
-        where = in_rows(np.ones(len(missing), bool), missing)
-        what = f"{len(missing)} values of the target {target!r} are missing, {where}."
+    if targetless and not drop_missing:
+        where = in_rows(np.ones(len(targetless), bool), targetless)
+        what = f"{len(targetless)} values of the target {target!r} are missing, {where}."
         raise DataError(what, "Leave these rows out, or set drop_missing=True.")
     if count < 2:
         raise DataError(f"{path} has {count} rows with a target; at least two are needed to fit.")
-    schema = Schema.of([*statistics.values()])
+    schema = Schema.of([*statistics.values()], True, count)
     if of_target.moments is not None:
         return schema, TargetScaler.of([of_target.moments]), count
     classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few

@@ -14,7 +14,8 @@ from sklearn.utils.validation import column_or_1d
 
 from dubito._check import DataError, check_choice, check_weight_sum, did_you_mean, list_first, warn
 from dubito._values import Column, Table, as_array, is_missing
-from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers, count_numbers
+from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers
+from dubito.tables.texts import count_numbers
 
 FEW_CLASSES = 10  # so many different texts or codes can be classes of any number of rows
 

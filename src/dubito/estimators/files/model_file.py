@@ -28,7 +28,7 @@ from dubito.tables.schema import Schema
 
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
-FORMAT = 1
+FORMAT = 2
 KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
@@ -179,6 +179,7 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     """The dtypes and shapes of the arrays of a configuration."""
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
+    expect(version != 1, "an older dubito wrote it (format 1): fit the model again")
     valid = type(version) is int and version == FORMAT and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
@@ -195,6 +196,7 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     params = {name: decode(value) for name, value in config["params"].items()}
     expect(set(params) == set(estimator.get_params(deep=False)), "its parameters have other names")
     expect(params["handle_unknown"] in ("error", "ignore"), "invalid parameter handle_unknown")
+    expect(params["missing"] in ("fill", "error"), "invalid parameter missing")
     check_draws(params["draws"])
     method.check(posterior.model)
     regression = estimator.task == "regression"

@@ -174,11 +174,7 @@ def _column_names(network: Any) -> tuple[str, ...]:
     """The names of an estimator's encoded columns, if its table had names."""
     if not isinstance(network, BayesianEstimator) or not network.schema_.named:
         return ()
-    return tuple(
-        name
-        for column in network.schema_.columns
-        for name in ([f"{column.name}={c}" for c in column.categories] if column.categories else [str(column.name)])
-    )
+    return tuple(name for column in network.schema_.columns for name in column.labels)
 
 
 def _draw(d: Drawing, ax: Axes | None) -> Axes:

@@ -1,0 +1,124 @@
+"""Dates and times as numbers: seconds since 1970 in UTC, and phases of the day, the week and the year.
+
+A time is encoded as its standardized seconds, which let a network follow a trend, and for each cycle
+that the training rows cover as √2 sin φ and √2 cos φ of its phase φ, which let it follow a season
+beyond the last row. (Years are 365.2425 days long and may begin a day late: no network sees that.)
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dubito.tables.texts import means_missing
+
+CYCLES = {"day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}  # lengths in seconds
+LEAST_PHASES = 0.04  # of a cycle: an hour of a day, two weeks of a year; rows within less have no season
+
+ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?")
+DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day first, wherever dots are written
+
+
+def seconds_of(moment: date) -> float:
+    """Seconds since 1970 in UTC.
+
+    Parameters
+    ----------
+    moment : date or datetime
+        Without a time zone, it is in UTC.
+
+    Returns
+    -------
+    float
+        The seconds.
+    """
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def parse_time(text: str) -> float | None:
+    """The time that a text states in an unambiguous notation.
+
+    Parameters
+    ----------
+    text : str
+        As in ISO 8601, such as 2024-01-31 or 2024-01-31T12:00Z, or 31.1.2024.
+
+    Returns
+    -------
+    float or None
+        Seconds since 1970 in UTC, NaN for a spelling of a missing value; None for any other text.
+    """
+    text = text.strip()
+    if found := DOTTED.fullmatch(text):
+        text = f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}"
+    if ISO.fullmatch(text):
+        try:
+            return seconds_of(datetime.fromisoformat(text))
+        except (ValueError, OverflowError):
+            return None
+    return float("nan") if means_missing(text) else None
+
+
+def parse_times(texts: Sequence[Any]) -> Float[np.ndarray, " rows"] | None:
+    """Times of texts; see ``parse_time``.
+
+    Parameters
+    ----------
+    texts : sequence of str or None
+        None where a value is missing.
+
+    Returns
+    -------
+    float64 array or None
+        Seconds since 1970 in UTC, NaN where a value is missing; None if a text is no time.
+    """
+    seconds = np.full(len(texts), np.nan)
+    for row, text in enumerate(texts):
+        if text is not None:
+            found = parse_time(text) if isinstance(text, str) else None
+            if found is None:
+                return None
+            seconds[row] = found
+    return seconds
+
+
+def phases(seconds: Float[np.ndarray, " rows"], cycle: str) -> Float[np.ndarray, " rows"]:
+    """The phases of times in a cycle.
+
+    Parameters
+    ----------
+    seconds : float64 array
+        Since 1970 in UTC.
+    cycle : str
+        "day", "week" or "year".
+
+    Returns
+    -------
+    float64 array
+        Fractions of the cycle, in [0, 1).
+    """
+    return np.mod(seconds / CYCLES[cycle], 1.0)
+
+
+def waves(seconds: Float[np.ndarray, " rows"], cycle: str) -> Float[np.ndarray, "rows 2"]:
+    """√2 sin φ and √2 cos φ of the phases φ, which have mean square 1 over a whole cycle.
+
+    Parameters
+    ----------
+    seconds : float64 array
+        Since 1970 in UTC.
+    cycle : str
+        "day", "week" or "year".
+
+    Returns
+    -------
+    float64 array
+        The encoded columns (rows, 2).
+    """
+    angle = 2 * np.pi * phases(seconds, cycle)
+    return np.sqrt(2) * np.stack([np.sin(angle), np.cos(angle)], axis=1)
