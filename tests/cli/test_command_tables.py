@@ -4,7 +4,9 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pyarrow
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 from command_line import SMALL, run
@@ -211,3 +213,80 @@ def test_header_only_and_target_only_tables_are_errors(folder, tmp_path):
     assert "head.csv has a header but no rows" in said
     _, said = run("fit", tmp_path / "only.csv", "-t", "y", *SMALL, "-o", tmp_path / "m.dubito", code=1)
     assert "only.csv has no column beside the target 'y'" in said
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory):
+    """A table with an index, ids, dates, holes, truth values and many categories; a model of it; new rows of it."""
+    folder = tmp_path_factory.mktemp("messy")
+    rng = np.random.default_rng(0)
+    n = 240
+    frame = pd.DataFrame(
+        {
+            "customer": [f"K-{k:05d}" for k in range(n)],
+            "since": pd.date_range("2021-03-01", periods=n, freq="53h"),
+            "income": np.where(rng.random(n) < 0.2, np.nan, rng.normal(3, 1, n).round(2)),
+            "owner": np.where(rng.random(n) < 0.1, None, rng.random(n) < 0.5),
+            "town": rng.choice(["Bern", "Rome", "Oslo"], n),
+            "code": [f"c{int(k)}" for k in rng.integers(0, 70, n)],
+        }
+    )
+    frame["y"] = frame.income.fillna(0) + (frame.town == "Rome") + 0.1 * rng.normal(size=n)
+    new = frame[::3].copy()
+    new.loc[new.index[:5], "town"] = ["Paris", "Paris", "Lima", None, None]
+    new.loc[new.index[7], "code"] = "never"
+    new.loc[new.index[9], "since"] = pd.NaT
+    frame.to_csv(folder / "t.csv")
+    new.to_csv(folder / "new.csv")
+    _, said = run("fit", folder / "t.csv", "-t", "y", *TRAIN, "-o", folder / "m.dubito")
+    return folder, said
+
+
+def test_fit_notes_what_it_made_of_the_columns(messy):
+    folder, said = messy
+    for words in (
+        "Left out of the inputs: '' (an unnamed column that counts the rows), 'customer' (nearly every row has another text).",
+        "The 50 commonest categories have a column each, all others share one: 'code'.",
+        "Missing inputs, marked by a column of their own: 49 of 'income', 18 of 'owner'.",
+    ):
+        assert words in said
+    kinds = {column.name: column.kind for column in dubito.load(folder / "m.dubito").schema_.columns}
+    assert list(kinds.values()) == ["left out", "left out", "time", "numeric", "boolean", "category", "category"]
+
+
+def test_predict_and_estimators_answer_alike(messy, tmp_path):
+    folder, _ = messy
+    out, said = run("predict", folder / "m.dubito", folder / "new.csv")
+    assert "Categories not seen in fit, encoded as zeros: 3 of 'town'." in said
+    assert "encoded as their means or as no category: 1 of 'since', 2 of 'town'." in said
+    means = [float(row["mean"]) for row in csv.DictReader(out.splitlines())]
+    model = dubito.load(folder / "m.dubito")
+    frame = pd.read_csv(folder / "new.csv", dtype={"customer": str})
+    table = pyarrow.csv.read_csv(
+        folder / "new.csv", convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True)
+    )
+    for inputs in (frame.drop(columns="y").rename(columns={"Unnamed: 0": ""}), table.drop_columns("y")):
+        with pytest.warns(dubito.DataWarning, match="1 of 'since', 2 of 'town'"):
+            assert model.predict(inputs).tolist() == means
+    reordered = frame[["y", "town", "code", "owner", "since", "income"]].assign(extra="new")
+    reordered.to_csv(tmp_path / "r.csv", index=False)
+    out, said = run("predict", folder / "m.dubito", tmp_path / "r.csv")
+    assert [float(row["mean"]) for row in csv.DictReader(out.splitlines())] == means
+    assert "Ignored columns that there were not in fit: 'extra'." in said
+    frame.drop(columns="town").to_csv(tmp_path / "gone.csv", index=False)
+    _, said = run("predict", folder / "m.dubito", tmp_path / "gone.csv", code=1)
+    assert "yet now missing:\n- town" in said
+
+
+def test_every_command_takes_the_messy_table(messy, tmp_path):
+    folder, _ = messy
+    out, said = run("evaluate", folder / "m.dubito", folder / "new.csv", "--json")
+    assert json.loads(out)["n"] == 80 and "3 of 'town'" in said and "1 of 'since', 2 of 'town'" in said
+    _, said = run("calibrate", folder / "m.dubito", folder / "new.csv", "-o", tmp_path / "c.dubito")
+    assert "Calibrated on 80 rows" in said
+    out, _ = run("inspect", folder / "m.dubito", folder / "new.csv")
+    assert "parameters" in out
+    out, said = run(
+        "compare", folder / "t.csv", "-t", "y", "--methods", "map", "--folds", "2", "--hidden", "8", "--json"
+    )
+    assert json.loads(out)["map"]["rmse"] < 1 and "'customer'" in said

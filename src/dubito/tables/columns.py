@@ -250,7 +250,8 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
             if all(is_missing(value) or isinstance(value, date) for value in values):
                 seconds = [np.nan if is_missing(value) else seconds_of(value) for value in values]
                 return ColumnValues("time", np.array(seconds))
-        kind = "boolean" if dtype == nw.Boolean else "numeric"
+        truth = dtype == nw.Object and all(is_missing(value) or isinstance(value, bool | np.bool_) for value in values)
+        kind = "boolean" if dtype == nw.Boolean or truth else "numeric"
         return ColumnValues(kind, as_float64(values, f"Column {series.name!r}", rows))
     if dtype in (nw.Date, nw.Datetime):
         return ColumnValues("time", _with_nan(series.dt.timestamp("us"), missing) / 1e6)

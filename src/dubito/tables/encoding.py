@@ -116,6 +116,7 @@ class ColumnEncoding:
             values, unknown = self._one_hot(column, missing, handle_unknown, start)
         else:
             numbers, unknown = self._numbers(column, missing, start), 0
+            missing = np.isnan(numbers)  # also texts that spell it among times
             values = standardize(numbers, self.shift, self.scale)[:, None]
             cycles = [waves(numbers, cycle) for cycle in self.cycles]
             values = np.where(missing[:, None], 0, np.concatenate([values, *cycles], axis=1)).astype(np.float32)
