@@ -194,7 +194,7 @@ def test_pickled_estimators_predict_the_same(fitted, diabetes):
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_fit_reads_every_column_once(monkeypatch, weighted):
-    frame = pd.DataFrame({"a": np.arange(40.0), "b": ["u", "v"] * 20})
+    frame = pd.DataFrame({"a": np.arange(40.0) ** 2, "b": ["u", "v"] * 20})
     weight = np.r_[0.0, np.ones(39)] if weighted else None
     read = []
 

@@ -2,6 +2,7 @@
 
 import _thread
 import concurrent.futures
+import copy
 import multiprocessing
 import operator
 import os
@@ -318,9 +319,18 @@ def test_other_types_than_at_fit():
 def test_missing_at_predict(plain, value):
     x = X.copy()
     x[3, 1] = value
-    for call in (plain.predict, plain.predict_interval, plain.predictive, plain.sample_y):
-        with pytest.raises(dubito.DataError, match=r"column 1.*, in row 3\."):
-            call(x)
+    strict = copy.copy(plain).set_params(missing="error")
+    for name in ("predict", "predict_interval", "predictive", "sample_y"):
+        with pytest.raises(dubito.DataError, match=r"column 1.*, in row 3[.,]"):
+            getattr(strict, name)(x)
+        if np.isnan(value):
+            with pytest.warns(dubito.DataWarning, match="columns that had none in fit.*: 1 of 'x1'"):
+                getattr(plain, name)(x)
+    if np.isnan(value):
+        mean = X.copy()
+        mean[3, 1] = plain.schema_.columns[1].shift
+        with pytest.warns(dubito.DataWarning):
+            assert np.array_equal(answers(plain, x), answers(plain, mean))
 
 
 def test_other_columns_at_predict(plain):
@@ -731,7 +741,7 @@ def test_rows_of_weight_0_may_hold_anything_and_change_nothing(kind):
     weight = np.insert(np.ones(60), [3, 20], 0.0)
     assert np.array_equal(model.fit(more, targets, sample_weight=weight).predictive(X[:5]).mean, truth)
     with pytest.raises(dubito.DataError, match=r"column 0: 1 missing, 0 infinite, in row 3\n"):
-        model.fit(more, targets, sample_weight=np.where(np.arange(62) == 3, 1.0, weight))
+        model.set_params(missing="error").fit(more, targets, sample_weight=np.where(np.arange(62) == 3, 1.0, weight))
 
 
 def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():

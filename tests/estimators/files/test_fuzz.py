@@ -171,11 +171,11 @@ def test_fit_refuses_texts_that_no_model_file_holds(tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "HEADER", 40_000)
     monkeypatch.setattr(model_file, "TEXTS", 20_000)
     steps = []
-    for count in (40, 120):
-        texts = [f"{'x' * 200}{k}" for k in range(count)]
-        table = pd.DataFrame({"a": np.arange(count) * 1.0, "long": texts})
+    for count in (30, 120):
+        texts = [f"{'x' * 500}{k}" for k in range(count)]
+        table = pd.DataFrame({"a": np.arange(count) ** 2.0, "long": pd.Categorical(texts)})
         estimator = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,))
-        if count == 40:
+        if count == 30:
             estimator.fit(table, table["a"]).save(tmp_path / "m")
             continue
         with pytest.raises(dubito.DataError, match=r"Most of them belong to column 'long': 2\d,\d+ bytes"):
