@@ -47,8 +47,8 @@ def log_likelihood(w):
     return -0.5 * TAU * np.sum((Y - network(w, X)) ** 2, axis=-1)
 
 
-def best(cost, size=3, starts=8):
-    """The lowest of several minima of ``cost``, found by SciPy from random starts."""
+def best(cost, size=3, starts=3):
+    """The lowest of several minima of ``cost``, found by SciPy from random starts. All of three find the lowest of eight."""
     rng = np.random.default_rng(0)
     found = [scipy.optimize.minimize(cost, rng.normal(size=size), method="BFGS") for _ in range(starts)]
     return min(found, key=lambda one: one.fun).x
@@ -198,9 +198,10 @@ def perturbed():
         anchor, y = rng.normal(size=3), Y + rng.normal(size=14) / np.sqrt(TAU)
 
         def cost(w, anchor=anchor, y=y):
-            return 0.5 * np.sum((w - anchor) ** 2) + 0.5 * TAU * np.sum((y - network(w, X)) ** 2)
+            off, error = w - anchor, y - network(w, X)
+            return 0.5 * off @ off + 0.5 * TAU * error @ error, off - TAU * error @ slopes(w, X)
 
-        found.append(scipy.optimize.minimize(cost, rng.normal(size=3), method="BFGS").x)
+        found.append(scipy.optimize.minimize(cost, rng.normal(size=3), method="BFGS", jac=True).x)
     return moments(network(np.array(found), NEW), np.full(len(found), 1 / len(found)))
 
 
@@ -278,9 +279,10 @@ def far(f, mean, sd, chains):
     return (values.mean((1, 2)) - np.stack([mean, sd**2])) / np.stack(errors)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "mclmc" else pytest.mark.optimized) for name in RIGHT]
+)
 def test_sampler_draws_have_the_moments_by_quadrature(name, truth):
     """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal. A prior 25 % wider is seen by the first three
     (and by all approximations above), a τ 30 % smaller by the others too."""

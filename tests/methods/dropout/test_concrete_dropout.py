@@ -91,7 +91,7 @@ def test_concrete_dropout_without_noise_is_map():
 def test_rates_and_epistemic_variance_fall_with_data():
     """y = 2x + 8 + ε, the paper's synthetic data: paired over sets of data, from 30 rows to 1,000."""
     model = dubito.Model(dubito.mlp(1, (20, 20)), dubito.Gaussian(), dubito.Normal(by_network=True))
-    method = ConcreteDropout(epochs=600, batch_size=None, learning_rate=0.02)
+    method = ConcreteDropout(epochs=300, batch_size=None, learning_rate=0.03)
     rates, epistemic = np.empty((6, 2)), np.empty((6, 2))
     for seed in range(6):
         rng = np.random.default_rng(seed)
