@@ -233,7 +233,7 @@ COMMANDS = {
     "fit": "fit t.csv --target y --method map --set epochs=1000000 -o {out}/model",
     "predict": "predict m.dubito long.csv -o {out}/answer.csv",
     "compare": "compare t.csv --target y --report {out}/report.html",
-    "calibrate": "calibrate m.dubito t.csv -o {out}/model",
+    "calibrate": "calibrate m.dubito long.csv -o {out}/model",
     "demo": "demo --output {out}/demo",
 }
 

@@ -206,7 +206,7 @@ def perturbed():
 
 
 def long(kind, **fields):
-    return kind(**{"epochs": 4000, "batch_size": None, "learning_rate": 0.02} | fields)
+    return kind(**{"epochs": 2000, "batch_size": None, "learning_rate": 0.02} | fields)
 
 
 LEAST = dubito.MaximumLikelihood(epochs=3000, batch_size=None, learning_rate=0.1)

@@ -134,7 +134,7 @@ SAMPLERS = {
     "nuts": dubito.NUTS(draws=31, warmup=100, thin=6, chains=1, warm_start_steps=0, max_depth=4, acceptance=0.9),
     # At a step that gives all directions nearly their variance, so many that draws are nearly independent; SGLD is the same with
     # friction=1, and needs ten times as many.
-    "sghmc": dubito.SGHMC(draws=31, epochs=20_000, learning_rate=2e-3, burn_in=0.1, chains=1),
+    "sghmc": dubito.SGHMC(draws=31, epochs=10_000, learning_rate=2e-3, burn_in=0.1, chains=1),
 }
 
 

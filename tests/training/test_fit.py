@@ -32,22 +32,20 @@ def same(a, b):
 
 
 @pytest.mark.optimized
-def test_chunks_do_not_change_a_bit(problem, key, retraced, monkeypatch):
-    """Chunks of many epochs, of 7, and of single steps, until early stopping."""
+@pytest.mark.parametrize("patience", [2, 60])
+def test_chunks_do_not_change_a_bit(problem, key, patience, monkeypatch):
+    """Chunks of up to 50 epochs and of single steps, until early stopping, and until the last of 60 epochs."""
     model, x, y = problem
-    method = dubito.BayesByBackprop(epochs=40, batch_size=16)
-    stopping = {"early_stopping": True, "n_iter_no_change": 2}
+    method = dubito.BayesByBackprop(epochs=60, batch_size=48)
+    stopping = {"early_stopping": True, "n_iter_no_change": patience}
     runs = []
-    for length, seconds in ((chunk.CHUNK_EPOCHS, 1e9), (chunk.CHUNK_EPOCHS, 0.0), (7, 1e9)):
+    for seconds in (1e9, 0.0):
         monkeypatch.setattr(fit, "CHUNK_SECONDS", seconds)
-        if length != chunk.CHUNK_EPOCHS:
-            monkeypatch.setattr(chunk, "CHUNK_EPOCHS", length)
-            jax.clear_caches()
         reports = []
         posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), progress=reports.append, **stopping)
         runs.append([*leaves(posterior, key, 3), *collect_history(reports)])
-    assert all(same(runs[0], run) for run in runs[1:])
-    assert 7 < len(runs[0][-1]) < 40
+    assert same(*runs)
+    assert (len(runs[0][-1]) < 20) == (patience == 2) and chunk.CHUNK_EPOCHS == 50
 
 
 @pytest.mark.slow
