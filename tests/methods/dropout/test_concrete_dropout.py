@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_the_objective():
 
 
 def test_the_rate_is_the_objectives_optimum():
-    method = ConcreteDropout(input_rate=0.2, epochs=1500, batch_size=None, learning_rate=0.02)
+    method = ConcreteDropout(input_rate=0.2, epochs=800, batch_size=None, learning_rate=0.02)
     posterior = dubito.fit(
         MODEL, np.tile(X, (8, 1)), np.tile(Y, (8, 1)), method, key=jax.random.key(0), weight=[1 / 8] * 8 * N
     )

@@ -178,7 +178,7 @@ def test_several_targets_each_get_their_noise(key):
     x = rng.normal(size=(800, 2))
     y = x @ np.array([[1.0, 0.0], [0.0, 1.0]]) + np.array([0.1, 0.6]) * rng.normal(size=(800, 2))
     model = dubito.Model(dubito.mlp(2, (16,), 2), dubito.Gaussian(precision=1.0, targets=2), None)
-    method = dubito.CrossFit(dubito.MaximumLikelihood(epochs=60), 4, df=None)
+    method = dubito.CrossFit(dubito.MaximumLikelihood(epochs=30), 4, df=None)
     answer = dubito.predict(dubito.fit(model, x, y, method, key=key), x, key=key)
     np.testing.assert_allclose(np.sqrt(answer.aleatoric.mean(0)), [0.1, 0.6], rtol=0.1)
 
