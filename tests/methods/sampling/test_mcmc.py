@@ -59,7 +59,7 @@ def test_mean_and_covariance_of_the_conjugate_posterior(name):
     assert np.all(np.abs(z_scores(products, 2, covariance.ravel())) < 4.6)
 
 
-MICROCANONICAL = dubito.MCLMC(draws=10_000, warmup=1000, chains=2, thin=5, warm_start_steps=0)
+MICROCANONICAL = dubito.MCLMC(draws=4000, warmup=1000, chains=2, thin=5, warm_start_steps=0)
 LEARNING = {"hmc": METHODS["hmc"], "nuts": METHODS["nuts"], "mclmc": MICROCANONICAL}
 
 
