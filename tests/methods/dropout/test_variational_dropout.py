@@ -85,7 +85,7 @@ def sparse_optimum(least):
 def test_sparse_variational_dropout_keeps_weights_that_the_data_determine(rows):
     """Relevant weights at scipy's optimum for each alone; of irrelevant ones most exactly 0, mean and scale."""
     x, y, least = rows
-    method = dubito.SparseVariationalDropout(epochs=1200, batch_size=None, learning_rate=0.02, draws=4)
+    method = dubito.SparseVariationalDropout(epochs=4000, batch_size=None, learning_rate=0.02)
     posterior = dubito.fit(MODEL, x, y, method, key=jax.random.key(0))
     mean, scale = (np.asarray(part["network"]["w"], float)[:, 0] for part in (posterior.mean, posterior.scale))
     for number in range(3):
