@@ -45,16 +45,21 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forgetful(request):
-    """Clears compiled programs after a module with patches, since programs may have been traced with them, and whenever the
-    process has more than 20,000 memory mappings, of which it may have 65,530."""
+def forgetful():
+    """Clears compiled programs whenever the process has more than 20,000 memory mappings, of which it may have 65,530."""
     yield
-    own = [item for item in request.session.items if item.path == request.path]
     maps = pathlib.Path("/proc/self/maps")
-    many = not maps.exists() or maps.read_bytes().count(b"\n") > 20_000
-    if many or any("monkeypatch" in item.fixturenames for item in own):
+    if not maps.exists() or maps.read_bytes().count(b"\n") > 20_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def retraced():
+    """Clears compiled programs before and after a test that patches what programs are traced from."""
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,15 +1,17 @@
 """Compiled programs are bounded: the last used ones stay, and only this library's are dropped."""
 
-import subprocess
-import sys
 import threading
+from collections import OrderedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import dubito
 from dubito._jax import programs
+from dubito.posteriors import function_samples
+from dubito.training import chunk
 
 
 def doubled(x, power):
@@ -78,22 +80,18 @@ def test_jit_is_safe_with_threads(small):
     assert wrong == [] and len(small.programs) == 2
 
 
-MANY_WIDTHS = """
-import jax, numpy as np
-import dubito
-from dubito.posteriors import function_samples
-from dubito.training import chunk
-x = np.random.default_rng(0).normal(size=(40, 2))
-chunk.chunk.kept = function_samples.evaluate_draws.kept = 2
-for width in (3, 4, 5):
-    dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(width,), random_state=0).fit(x, x[:, 0]).predict(x)
-live = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
-assert live.count("jit_chunk") <= 2 and live.count("jit_evaluate_draws") <= 2, live
-"""
-
-
 @pytest.mark.slow
-def test_fits_of_many_widths_keep_a_bounded_number_of_programs():
-    """In a process of its own, where no other test has compiled programs."""
-    done = subprocess.run([sys.executable, "-c", MANY_WIDTHS], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_fits_of_many_widths_keep_a_bounded_number_of_programs(retraced, monkeypatch):
+    functions = {"jit_chunk": chunk.chunk, "jit_evaluate_draws": function_samples.evaluate_draws}
+    for function in functions.values():
+        monkeypatch.setattr(function, "programs", OrderedDict())
+        monkeypatch.setattr(function, "kept", 2)
+
+    def live():
+        names = [one.hlo_modules()[0].name for one in jax.devices()[0].client.live_executables()]
+        return np.array([names.count(name) for name in functions])
+
+    before, x = live(), np.random.default_rng(0).normal(size=(40, 2))
+    for width in (3, 4, 5):
+        dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(width,), random_state=0).fit(x, x[:, 0]).predict(x)
+    np.testing.assert_array_equal(live() - before, 2)

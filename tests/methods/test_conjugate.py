@@ -31,7 +31,7 @@ def test_map_and_its_ensemble_are_the_posterior_mean(problem, method):
 @pytest.mark.parametrize("estimator", ["local", "draw"])
 def test_bayes_by_backprop_is_the_mean_field_optimum(problem, estimator):
     method = dubito.BayesByBackprop(
-        epochs=2000, batch_size=None, learning_rate=0.02, gradient_estimator=estimator, draws=32
+        epochs=8000, batch_size=None, learning_rate=0.01, gradient_estimator=estimator, draws=2
     )
     found = dubito.fit(problem.model, problem.x, problem.y, method, key=jax.random.key(0))
     scale = 1 / np.sqrt(np.diag(problem.precision))
@@ -92,7 +92,7 @@ def test_laplace_prior_gives_exact_zeros_where_lasso_does():
         np.testing.assert_array_equal(found == 0, exact == 0)
 
 
-LEARNING = dubito.BayesByBackprop(epochs=2000, batch_size=None, learning_rate=0.02, draws=16)
+LEARNING = dubito.BayesByBackprop(epochs=8000, batch_size=None, learning_rate=0.01, draws=2)
 
 
 @pytest.mark.slow

@@ -47,8 +47,8 @@ def log_likelihood(w):
     return -0.5 * TAU * np.sum((Y - network(w, X)) ** 2, axis=-1)
 
 
-def best(cost, size=3, starts=8):
-    """The lowest of several minima of ``cost``, found by SciPy from random starts."""
+def best(cost, size=3, starts=3):
+    """The lowest of several minima of ``cost``, found by SciPy from random starts. All of three find the lowest of eight."""
     rng = np.random.default_rng(0)
     found = [scipy.optimize.minimize(cost, rng.normal(size=size), method="BFGS") for _ in range(starts)]
     return min(found, key=lambda one: one.fun).x
@@ -198,14 +198,15 @@ def perturbed():
         anchor, y = rng.normal(size=3), Y + rng.normal(size=14) / np.sqrt(TAU)
 
         def cost(w, anchor=anchor, y=y):
-            return 0.5 * np.sum((w - anchor) ** 2) + 0.5 * TAU * np.sum((y - network(w, X)) ** 2)
+            off, error = w - anchor, y - network(w, X)
+            return 0.5 * off @ off + 0.5 * TAU * error @ error, off - TAU * error @ slopes(w, X)
 
-        found.append(scipy.optimize.minimize(cost, rng.normal(size=3), method="BFGS").x)
+        found.append(scipy.optimize.minimize(cost, rng.normal(size=3), method="BFGS", jac=True).x)
     return moments(network(np.array(found), NEW), np.full(len(found), 1 / len(found)))
 
 
 def long(kind, **fields):
-    return kind(**{"epochs": 4000, "batch_size": None, "learning_rate": 0.02} | fields)
+    return kind(**{"epochs": 2000, "batch_size": None, "learning_rate": 0.02} | fields)
 
 
 LEAST = dubito.MaximumLikelihood(epochs=3000, batch_size=None, learning_rate=0.1)
@@ -216,9 +217,17 @@ WRONG = {
     "map": (MODE, lambda: point(1.0), 0.02),
     "ensemble": (dubito.Ensemble(MODE, 3), lambda: point(1.0), 0.02),
     "swag without mini-batches": (long(dubito.SWAG, learning_rate=0.05), lambda: point(1.0), 0.1),
-    "mean field": (long(dubito.BayesByBackprop, draws=4), lambda: variational(full=False), 0.06),
+    "mean field": (
+        long(dubito.BayesByBackprop, epochs=8000, learning_rate=0.01),
+        lambda: variational(full=False),
+        0.06,
+    ),
     "natural gradient": (long(dubito.NaturalGradientVI, draws=4), lambda: variational(full=False), 0.06),
-    "practical vi": (long(dubito.BayesByBackprop, draws=8, gradient_estimator="fisher"), practical, 0.06),
+    "practical vi": (
+        long(dubito.BayesByBackprop, epochs=8000, learning_rate=0.01, gradient_estimator="fisher"),
+        practical,
+        0.06,
+    ),
     "full covariance": (long(dubito.VariationalGaussian, covariance="full"), lambda: variational(full=True), 0.06),
     "low rank": (long(dubito.VariationalGaussian, rank=1, draws=16), lambda: variational(full=True), 0.06),
     "laplace": (dubito.LaplaceApproximation(MODE, structure="dense"), laplace, 0.05),
@@ -266,7 +275,7 @@ def test_approximation_has_its_known_moments(name, truth):
 def test_concrete_dropout_has_its_known_value(truth):
     mean, sd = concrete_dropout()
     model = replace(MODEL, likelihood=dubito.Gaussian(precision=QUIET))
-    f, _ = predicted(long(dubito.ConcreteDropout), 20_000, model)
+    f, _ = predicted(long(dubito.ConcreteDropout, epochs=4000), 20_000, model)
     assert np.all(np.abs(f.mean(0) - mean) < 0.06 * truth[1])
     np.testing.assert_allclose(f.std(0), sd, rtol=0.06)
 
@@ -278,9 +287,10 @@ def far(f, mean, sd, chains):
     return (values.mean((1, 2)) - np.stack([mean, sd**2])) / np.stack(errors)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "mclmc" else pytest.mark.optimized) for name in RIGHT]
+)
 def test_sampler_draws_have_the_moments_by_quadrature(name, truth):
     """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal. A prior 25 % wider is seen by the first three
     (and by all approximations above), a τ 30 % smaller by the others too."""

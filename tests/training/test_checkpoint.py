@@ -9,6 +9,7 @@ import warnings
 import jax
 import numpy as np
 import pytest
+from command_line import SMALL, run
 
 import dubito
 from dubito._process import archive
@@ -23,10 +24,10 @@ METHODS = [
 ]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)  # chunks of a step: a run ends within epochs
+    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)  # chunks of one step: a run ends within epochs
 
 
 def data(rows=100):
@@ -53,7 +54,7 @@ class Stop(Exception):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
-def test_resumed_is_uninterrupted(method, tmp_path):
+def test_resumed_is_uninterrupted(method, often, tmp_path):
     """Interrupted again and again after a few reports: the posterior and the history are those of one run."""
     x, y = data()
     key, reports = jax.random.key(1), []
@@ -153,16 +154,21 @@ def test_functions_of_the_users_own_count_by_name():
     assert checkpoint.fingerprint(network) != checkpoint.fingerprint(dubito.Network(data, bits))
 
 
-SCRIPT = """
-import sys, jax, numpy as np, dubito
+FIT = """
+import numpy as np, dubito
+def fit_and_save(checkpoint, output):
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    model = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=400), 2), hidden=(8,), random_state=0)
+    model.fit(X, X[:, 0] * X[:, 1], checkpoint=checkpoint)
+    model.summary_.pop("seconds")
+    model.save(output)
+"""
+SCRIPT = f"""{FIT}
+import sys
 from dubito.training import checkpoint, fit
 checkpoint.WRITE_INTERVAL, fit.CHUNK_SECONDS = 0.0, 0.002
-X = np.random.default_rng(0).normal(size=(200, 2))
-model = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=400), 2), hidden=(8,), random_state=0)
 print("go", flush=True)
-model.fit(X, X[:, 0] * X[:, 1], checkpoint=sys.argv[1] if sys.argv[1] != "none" else None)
-model.summary_.pop("seconds")
-model.save(sys.argv[2])
+fit_and_save(*sys.argv[1:])
 """
 
 
@@ -183,7 +189,9 @@ def wait_for(path, process):
 def test_killed_at_random_moments(tmp_path):
     """kill -9 while it fits and writes: what is there is a whole checkpoint, and the end is that of one run."""
     rng = np.random.default_rng(0)
-    assert started("none", tmp_path / "whole").wait() == 0
+    names = {}
+    exec(FIT, names)
+    names["fit_and_save"](None, tmp_path / "whole")
     path = tmp_path / "fit.checkpoint"
     killed = 0
     for _ in range(2):
@@ -197,34 +205,42 @@ def test_killed_at_random_moments(tmp_path):
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "resumed").read_bytes()
 
 
+EAGER = """
+from dubito import __main__
+from dubito.training import checkpoint
+checkpoint.WRITE_INTERVAL = 0.0
+__main__.main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.optimized
 def test_sigterm_leaves_a_checkpoint_and_the_command_goes_on(tmp_path):
     """Exit code 143; the command again ends with the model of one run, and the checkpoint is gone."""
     table = tmp_path / "table.csv"
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 2))
+    x = rng.normal(size=(100, 2))
     np.savetxt(table, np.c_[x, x[:, 0] * x[:, 1]], delimiter=",", header="a,b,y", comments="")
-    command = [sys.executable, "-m", "dubito", "fit", str(table), "--target", "y"]
-    command += ["--method", "map", "--set", "epochs=30000", "--checkpoint", str(tmp_path / "c"), "-o"]
-    process = subprocess.Popen([*command, str(tmp_path / "resumed")], stderr=subprocess.DEVNULL)
+    command = ["fit", str(table), "--target", "y", *SMALL[:2], "--set", "epochs=15000", *SMALL[-2:], "--checkpoint"]
+    command += [str(tmp_path / "c"), "-o", str(tmp_path / "resumed")]
+    process = subprocess.Popen([sys.executable, "-c", EAGER, *command], stderr=subprocess.DEVNULL)
     wait_for(tmp_path / "c", process)
     process.send_signal(signal.SIGTERM)
     process.wait()
     assert process.returncode == 143
     assert (tmp_path / "c").exists()
-    subprocess.run([*command, str(tmp_path / "resumed")], check=True)
+    run(*command)
     assert not (tmp_path / "c").exists()
-    subprocess.run([*command[:-3], "-o", str(tmp_path / "whole")], check=True)
+    run(*command[:-4], "-o", tmp_path / "whole")
     a, b = (dubito.load(tmp_path / name) for name in ("whole", "resumed"))
     assert same(*[[np.asarray(leaf) for leaf in jax.tree.leaves(m.posterior_)] for m in (a, b)])
 
 
-def test_the_model_is_not_its_own_checkpoint(tmp_path):
+def test_the_model_is_not_its_own_checkpoint(tmp_path, monkeypatch):
     """The checkpoint is removed at the end: the same name for both would lose the model."""
     (tmp_path / "t.csv").write_text("a,y\n1,2\n2,3\n3,5\n")
     (tmp_path / "m").write_bytes(b"an older model")
-    command = [sys.executable, "-m", "dubito", "fit", "t.csv", "--target", "y", "-o", "m"]
-    done = subprocess.run([*command, "--checkpoint", "./m"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 1 and "--checkpoint m is the same file as --output and would overwrite it" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    _, error = run("fit", "t.csv", "--target", "y", "-o", "m", "--checkpoint", "./m", code=1)
+    assert "--checkpoint m is the same file as --output and would overwrite it" in error
     assert (tmp_path / "m").read_bytes() == b"an older model"

@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import dubito
 from dubito._jax import prng
+from dubito.estimators import base
 from dubito.training.data import permutation
 
 
@@ -75,10 +76,13 @@ def test_another_number_of_members_compiles_nothing(method, other, compiled):
     assert names == []
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 3])
-def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled):
+def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled, monkeypatch):
+    """The default method with few epochs, which are the same programs, as is tested above."""
+    default = base.default_method
+    monkeypatch.setattr(base, "default_method", lambda *given: changed(default(*given), epochs=20))
+
     def fit(n, seed=0, weight=None):
         x, y = table(n, seed)
         kind = dubito.BayesianClassifier if classes else dubito.BayesianRegressor

@@ -32,20 +32,20 @@ def same(a, b):
 
 
 @pytest.mark.optimized
-def test_chunks_do_not_change_a_bit(problem, key, monkeypatch):
-    """Chunks of 40 and of 7 epochs, and of single steps, early stopping included."""
+@pytest.mark.parametrize("patience", [2, 60])
+def test_chunks_do_not_change_a_bit(problem, key, patience, monkeypatch):
+    """Chunks of up to 50 epochs and of single steps, until early stopping, and until the last of 60 epochs."""
     model, x, y = problem
-    method = dubito.BayesByBackprop(epochs=40, batch_size=16)
+    method = dubito.BayesByBackprop(epochs=60, batch_size=48)
+    stopping = {"early_stopping": True, "n_iter_no_change": patience}
     runs = []
-    for length, seconds in ((40, 1e9), (40, 0.0), (7, 1e9)):
+    for seconds in (1e9, 0.0):
         monkeypatch.setattr(fit, "CHUNK_SECONDS", seconds)
-        if length != chunk.CHUNK_EPOCHS:
-            monkeypatch.setattr(chunk, "CHUNK_EPOCHS", length)
-            jax.clear_caches()
         reports = []
-        posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), early_stopping=True, progress=reports.append)
+        posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), progress=reports.append, **stopping)
         runs.append([*leaves(posterior, key, 3), *collect_history(reports)])
-    assert all(same(runs[0], run) for run in runs[1:])
+    assert same(*runs)
+    assert (len(runs[0][-1]) < 20) == (patience == 2) and chunk.CHUNK_EPOCHS == 50
 
 
 @pytest.mark.slow
@@ -100,14 +100,14 @@ def test_a_member_among_others_is_the_member_alone(problem):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0, 0.5])
-def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, monkeypatch):
+def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, request, monkeypatch):
     """With steps of rate ~0 the movement of an epoch is the sum of its gradients; half the scale must be caught."""
     model, x, y = problem
     model = dubito.Model(model.network, dubito.Gaussian(precision=1.0), None)
     if factor != 1.0:
+        request.getfixturevalue("retraced")
         plain = dubito.Model.weighted_sum
         monkeypatch.setattr(dubito.Model, "weighted_sum", lambda self, lp, batch: plain(self, lp, batch) * factor)
-    jax.clear_caches()
     rate = 1e-3
     method = dubito.MaximumLikelihood(epochs=1, batch_size=50, learning_rate=rate, optimizer="sgd", schedule="constant")
     rows = check_rows(model, x, y, None)
@@ -121,7 +121,6 @@ def test_an_epochs_gradients_average_to_the_full_batch(problem, key, factor, mon
     error = sum(float(jnp.sum((m - t) ** 2)) for m, t in zip(*map(jax.tree.leaves, (moved, target)), strict=True))
     size = sum(float(jnp.sum(t**2)) for t in jax.tree.leaves(target))
     assert (np.sqrt(error / size) < 0.01) == (factor == 1.0)
-    jax.clear_caches()
 
 
 def test_zero_weights_are_removed_rows(problem, key):
@@ -168,7 +167,7 @@ def test_bad_rows_are_refused(problem, x, y, message, key):
 
 
 @pytest.mark.slow
-def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, monkeypatch, tmp_path):
+def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, retraced, monkeypatch, tmp_path):
     """The same numbers up to rounding; members stop on their own, and a checkpoint goes on to the same bits."""
     model, x, y = problem
     method = dubito.CrossFit(dubito.MCDropout(epochs=12), 3)

@@ -60,7 +60,7 @@ def test_the_gradient_is_that_of_the_objective():
 
 
 def test_the_rate_is_the_objectives_optimum():
-    method = ConcreteDropout(input_rate=0.2, epochs=1500, batch_size=None, learning_rate=0.02)
+    method = ConcreteDropout(input_rate=0.2, epochs=800, batch_size=None, learning_rate=0.02)
     posterior = dubito.fit(
         MODEL, np.tile(X, (8, 1)), np.tile(Y, (8, 1)), method, key=jax.random.key(0), weight=[1 / 8] * 8 * N
     )
@@ -91,7 +91,7 @@ def test_concrete_dropout_without_noise_is_map():
 def test_rates_and_epistemic_variance_fall_with_data():
     """y = 2x + 8 + ε, the paper's synthetic data: paired over sets of data, from 30 rows to 1,000."""
     model = dubito.Model(dubito.mlp(1, (20, 20)), dubito.Gaussian(), dubito.Normal(by_network=True))
-    method = ConcreteDropout(epochs=600, batch_size=None, learning_rate=0.02)
+    method = ConcreteDropout(epochs=300, batch_size=None, learning_rate=0.03)
     rates, epistemic = np.empty((6, 2)), np.empty((6, 2))
     for seed in range(6):
         rng = np.random.default_rng(seed)

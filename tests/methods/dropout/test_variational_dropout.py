@@ -52,7 +52,7 @@ def kl(log_alpha):
 def test_variational_dropout_is_the_optimum_of_its_objective(rows):
     """½τN Σ [(w − ŵ)² + α w²] + D k(log α): α by scipy, and the posterior's draws have these masks' moments."""
     x, y, least = rows
-    method = dubito.VariationalDropout(input_rate=0.3, epochs=1500, batch_size=None, learning_rate=0.02)
+    method = dubito.VariationalDropout(input_rate=0.3, epochs=800, batch_size=None, learning_rate=0.02)
     weight = np.full(8 * N, 1 / 8)  # each row eight times with noise of its own: less noise in the gradient
     posterior = dubito.fit(MODEL, np.tile(x, (8, 1)), np.tile(y, (8, 1)), method, key=jax.random.key(0), weight=weight)
 
@@ -85,7 +85,7 @@ def sparse_optimum(least):
 def test_sparse_variational_dropout_keeps_weights_that_the_data_determine(rows):
     """Relevant weights at scipy's optimum for each alone; of irrelevant ones most exactly 0, mean and scale."""
     x, y, least = rows
-    method = dubito.SparseVariationalDropout(epochs=2000, batch_size=None, learning_rate=0.02, draws=4)
+    method = dubito.SparseVariationalDropout(epochs=4000, batch_size=None, learning_rate=0.02)
     posterior = dubito.fit(MODEL, x, y, method, key=jax.random.key(0))
     mean, scale = (np.asarray(part["network"]["w"], float)[:, 0] for part in (posterior.mean, posterior.scale))
     for number in range(3):

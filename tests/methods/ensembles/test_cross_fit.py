@@ -79,7 +79,6 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
     np.testing.assert_allclose(np.exp(2 * level[0, 0]), c - 2 * np.mean(means.var(0, ddof=1)), rtol=1e-4)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_noise_that_depends_on_the_input_is_found():
     """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have, within a tenth."""
@@ -88,7 +87,7 @@ def test_noise_that_depends_on_the_input_is_found():
     truth = np.where(x > 0, 0.5, 0.1)
     y = x + truth * rng.normal(size=(1500, 1))
     model = dubito.Model(dubito.mlp(1, (16,)), dubito.Gaussian(precision=1.0), None)
-    base = dubito.MaximumLikelihood(epochs=40, batch_size=64)
+    base = dubito.MaximumLikelihood(epochs=15, batch_size=64)
     for noise, df in (("input", None), ("input", 4), ("constant", None)):
         posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 5, noise=noise, df=df), key=jax.random.key(0))
         answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
@@ -179,7 +178,7 @@ def test_several_targets_each_get_their_noise(key):
     x = rng.normal(size=(800, 2))
     y = x @ np.array([[1.0, 0.0], [0.0, 1.0]]) + np.array([0.1, 0.6]) * rng.normal(size=(800, 2))
     model = dubito.Model(dubito.mlp(2, (16,), 2), dubito.Gaussian(precision=1.0, targets=2), None)
-    method = dubito.CrossFit(dubito.MaximumLikelihood(epochs=60), 4, df=None)
+    method = dubito.CrossFit(dubito.MaximumLikelihood(epochs=30), 4, df=None)
     answer = dubito.predict(dubito.fit(model, x, y, method, key=key), x, key=key)
     np.testing.assert_allclose(np.sqrt(answer.aleatoric.mean(0)), [0.1, 0.6], rtol=0.1)
 

@@ -139,7 +139,7 @@ def test_laplace_draws_have_the_covariance_of_their_structure(structure):
     assert jax.tree.all(jax.tree.map(np.array_equal, offset, sample["offset"]))
 
 
-def test_weights_are_rows_so_many_times_and_blocks_do_not_matter(monkeypatch):
+def test_weights_are_rows_so_many_times_and_blocks_do_not_matter(retraced, monkeypatch):
     weight = np.arange(N) % 3
     a = fitted(LINEAR, np.repeat(X, weight, axis=0), np.repeat(Y, weight, axis=0))
     b = fitted(LINEAR, X, Y, weight=weight)
@@ -340,7 +340,7 @@ def test_other_parameters_of_a_likelihood_have_their_own_curvature():
 # Why predictions are linearized
 
 
-def hmc(log_density, start, key, steps=1500, leaps=50, size=0.004):
+def hmc(log_density, start, key, steps=1000, leaps=50, size=0.004):
     """Hamiltonian Monte Carlo: draws, and the share accepted."""
 
     def step(theta, key):
@@ -363,10 +363,9 @@ def hmc(log_density, start, key, steps=1500, leaps=50, size=0.004):
     return drawn[steps // 5 :], jnp.mean(accepted.astype(jnp.float32))
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_draws_through_the_network_itself_have_a_hundred_times_too_much_variance():
-    """Against the exact posterior by Hamiltonian Monte Carlo, whose own error here is about 2 %."""
+    """Against the exact posterior by Hamiltonian Monte Carlo, whose own error here is below 3 %."""
     rng = np.random.default_rng(0)
     x = np.sort(rng.uniform(-2, 2, size=(40, 1)), axis=0)
     y = np.sin(2 * x) + 0.1 * rng.normal(size=(40, 1))

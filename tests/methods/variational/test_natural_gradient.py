@@ -38,7 +38,7 @@ def coordinate_ascent(sweeps=200):
 def test_natural_gradient_vi_is_the_fixed_point_of_coordinate_ascent(batch_size):
     means, scales, a, b = coordinate_ascent()
     method = dubito.NaturalGradientVI(
-        epochs=1500 if batch_size is None else 800,
+        epochs=1000 if batch_size is None else 500,
         batch_size=batch_size,
         draws=16,
         hessian_decay=0.995,
@@ -59,7 +59,7 @@ def test_the_reported_objective_is_the_elbo():
     """At the end of a fit the mean of the last epochs' reports against the closed form at coordinate ascent's optimum."""
     means, scales, a, b = coordinate_ascent()
     reports = []
-    method = dubito.NaturalGradientVI(epochs=1500, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
+    method = dubito.NaturalGradientVI(epochs=1000, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
     dubito.fit(MODEL, X, Y, method, key=jax.random.key(1), progress=reports.append)
     history = collect_history(reports)[0][-200:]
     log_tau = special.digamma(a) - np.log(b)
@@ -82,7 +82,7 @@ def test_the_gammas_kl_is_the_integral():
 def test_natural_gradient_vi_with_known_precision_is_the_mean_field_optimum():
     """σ_i² = 1/Λ_ii with Λ of the given τ; the posterior is one of independent normals."""
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=4.0, targets=2), dubito.Normal(PRIOR))
-    method = dubito.NaturalGradientVI(epochs=1500, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
+    method = dubito.NaturalGradientVI(epochs=1000, batch_size=None, draws=16, hessian_decay=0.995, learning_rate=0.05)
     posterior = dubito.fit(model, X, Y, method, key=jax.random.key(0))
     precision = np.eye(D) / PRIOR**2 + 4.0 * X.T @ X
     assert isinstance(posterior, dubito.DiagonalNormal)
