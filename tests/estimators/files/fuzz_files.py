@@ -59,7 +59,10 @@ def labels():
 
 def estimators():
     """Fitted estimators by name; each is of another kind of posterior or calibration."""
-    (x, y), small = table(), {"hidden": (4,), "random_state": 0}  # shapes of test_model_file.py, whose programs are these
+    (x, y), small = (
+        table(),
+        {"hidden": (4,), "random_state": 0},
+    )  # shapes of test_model_file.py, whose programs are these
     member = dubito.MaximumLikelihood(epochs=3, batch_size=16)
 
     def regressor(method, **settings):
