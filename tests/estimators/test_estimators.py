@@ -68,6 +68,7 @@ def test_default_method_passes_the_sklearn_checks(estimator, check, monkeypatch)
 
 
 @pytest.mark.slow
+@pytest.mark.optimized
 def test_default_method_fits_and_predicts():
     X, y = (part[:64] for part in load_diabetes(return_X_y=True))  # a batch in each epoch
     model = dubito.BayesianRegressor(random_state=0).fit(X, y)
