@@ -32,9 +32,12 @@ def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
 PROGRAM = f"""#!{sys.executable}
 import sys
 sys.path.append({str(ROOT / "tests")!r})
+import dubito
 from dubito.estimators import base
+from dubito.methods import by_name
 from short_default import short_default
 base.default_method = short_default
+by_name.METHODS["mc-dropout"] = dubito.MCDropout(epochs=20)
 from dubito.__main__ import main
 main()
 """
