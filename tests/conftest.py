@@ -9,9 +9,8 @@ import shutil
 import signal
 import tempfile
 
-if (
-    "PYTEST_XDIST_WORKER" not in os.environ
-):  # programs are compiled once for all workers, test files and processes of a run
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Programs are compiled once for all workers, test files and processes of a run; .ci/run has a folder for the documentation, too.
     folder = tempfile.mkdtemp(prefix="dubito-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder

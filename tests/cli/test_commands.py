@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -341,24 +340,34 @@ def test_a_closed_pipe_is_no_error(folder):
     assert done.stdout.startswith('"mean"') and "Traceback" not in done.stderr and done.returncode == 0
 
 
+ENDLESS = """
+import contextlib
+from dubito.cli import progress
+bar = progress.progress_bar
+@contextlib.contextmanager
+def reporting(console):
+    with bar(console) as report:
+        def tell(one):
+            print(one.epoch, flush=True)
+            if report is not None:
+                report(one)
+        yield tell
+progress.progress_bar = reporting
+from dubito.__main__ import main
+main()
+"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_end_a_fit_soon_and_leave_nothing(folder, number, code):
     output = folder / "never.dubito"
-    arguments = [
-        "fit",
-        folder / "diabetes.csv",
-        "--target",
-        "progression",
-        "--set",
-        "epochs=1000000",
-        "--method",
-        "map",
-    ]
-    program = [sys.executable, "-m", "dubito", *map(str, [*arguments, "-o", output])]
-    with subprocess.Popen(program, stderr=subprocess.PIPE) as process:
+    arguments = ["fit", folder / "diabetes.csv", "--target", "progression", *SMALL, "--set", "epochs=1000000"]
+    program = [sys.executable, "-c", ENDLESS, *map(str, [*arguments, "-o", output])]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
-            time.sleep(15)
+            while int(process.stdout.readline()) < 100:  # in the middle of the training
+                pass
             process.send_signal(number)
             assert process.wait(timeout=20) == code  # two seconds on an idle machine
         finally:

@@ -56,7 +56,6 @@ def test_fit_verdicts_need_more_than_the_variation_over_seeds():
     assert fit_verdicts(rows[::-1]) == ["overfitting", "fine", "fine", "underfitting"]
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_fit_verdicts_find_underfitting_and_overfitting_in_real_fits():
     rng = np.random.default_rng(0)

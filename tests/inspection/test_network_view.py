@@ -116,7 +116,6 @@ def t(values):
     return values.mean() / (values.std(ddof=1) / np.sqrt(len(values))) / stats.t.isf(1e-3, len(values) - 1)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_dropout_lowers_correlation_of_units_with_equal_start_or_a_prior():
     alike, usual = Alike(10, (20,), 1, "tanh"), dubito.mlp(10, (30, 30))
@@ -125,7 +124,6 @@ def test_dropout_lowers_correlation_of_units_with_equal_start_or_a_prior():
     assert t(np.log(parted(usual, 1, 0.5) / parted(usual, 1, None))) > 1
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_dropout_raises_correlation_without_a_prior():
     usual, kind = dubito.mlp(10, (30, 30)), dubito.MaximumLikelihood

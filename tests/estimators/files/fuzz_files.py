@@ -11,6 +11,7 @@ import argparse
 import collections
 import copy
 import faulthandler
+import itertools
 import json
 import linecache
 import pathlib
@@ -58,7 +59,10 @@ def labels():
 
 def estimators():
     """Fitted estimators by name; each is of another kind of posterior or calibration."""
-    (x, y), small = table(), {"hidden": (3,), "random_state": 0}
+    (x, y), small = (
+        table(),
+        {"hidden": (4,), "random_state": 0},
+    )  # shapes of test_model_file.py, whose programs are these
     member = dubito.MaximumLikelihood(epochs=3, batch_size=16)
 
     def regressor(method, **settings):
@@ -68,11 +72,11 @@ def estimators():
         return dubito.BayesianClassifier(method, **small, **settings).fit(x, labels())
 
     laplace = dubito.LaplaceApproximation(dubito.MAP(epochs=3))
-    yield "default", regressor(dubito.CrossFit(member, 2), activation="silu", periodic=2)
+    yield "default", regressor(dubito.CrossFit(member, 3), activation="silu", periodic=2)
     yield "dropout", regressor(dubito.MCDropout(epochs=3), draws=5)
     yield "laplace", regressor(laplace, draws=5)
     yield "heteroscedastic", regressor(member, likelihood="heteroscedastic")
-    yield "classes", classifier(dubito.CrossFit(member, 2))
+    yield "classes", classifier(dubito.CrossFit(member, 3))
     yield "quantiles", regressor(dubito.MAP(epochs=3)).calibrate(x, y)
     yield "conformal", regressor(dubito.BayesByBackprop(epochs=3), draws=5).calibrate(x, y, "conformal", coverage=0.8)
     yield "temperature", classifier(dubito.MAP(epochs=3)).calibrate(x, labels(), "temperature")
@@ -297,8 +301,8 @@ def alarm(*_):
     raise HangError
 
 
-def fuzz(seconds, seed, folder, say=lambda line: None):
-    """Counts of what mutants came to, and the findings, each a dict with the mutant's seed and the error."""
+def fuzz(numbers, seed, folder, say=lambda line: None):
+    """Counts of what the mutants of these numbers came to, and the findings, each a dict with the mutant's seed and the error."""
     files = [(name, path) for name, path in checkpoints(folder)]
     for name, estimator in estimators():
         estimator.save(folder / name)
@@ -311,9 +315,7 @@ def fuzz(seconds, seed, folder, say=lambda line: None):
         assert result == "answered", (name, result)
     counts, findings = collections.Counter(), []
     signal.signal(signal.SIGALRM, alarm)
-    end, number = time.monotonic() + seconds, 0
-    while time.monotonic() < end:
-        number += 1
+    for number in numbers:
         if number % 300 == 0:  # compiled programs hold mappings of memory, of which a process may have 65,530
             jax.clear_caches()
         name = list(bases)[number % len(bases)]
@@ -349,9 +351,19 @@ def finding(name, number, error, folder, data, say):
     return found
 
 
+def numbers_of(options):
+    """The numbers of the mutants, from 1."""
+    if options.mutants is not None:
+        yield from range(1, options.mutants + 1)
+        return
+    end = time.monotonic() + options.seconds
+    yield from itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(1))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--mutants", type=int, help="this many, however long they take")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=pathlib.Path, help="keeps the files of findings")
     options = parser.parse_args()
@@ -360,7 +372,7 @@ def main():
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or pathlib.Path(name)
         folder.mkdir(exist_ok=True)
-        counts, findings = fuzz(options.seconds, options.seed, folder, lambda line: print(line, flush=True))
+        counts, findings = fuzz(numbers_of(options), options.seed, folder, lambda line: print(line, flush=True))
     print(json.dumps({"counts": counts, "findings": findings}))
 
 

@@ -150,10 +150,11 @@ QUICK = {"default", "dropout", "laplace", "targets", "frame", "classes", "tiny"}
 @pytest.mark.parametrize(
     "case", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in CASES]
 )
-def test_load_gives_the_same_predictions(fitted, folder, case):
+def test_load_and_pickle_give_the_same_predictions(fitted, folder, case):
     x, estimator = CASES[case][1][0], fitted[case]
-    again = dubito.load(folder / case)
-    assert same(answers(estimator, x), answers(again, x))
+    again, whole = dubito.load(folder / case), answers(estimator, x)
+    assert same(whole, answers(again, x))
+    assert same(whole, answers(pickle.loads(pickle.dumps(estimator)), x))
     learned = {name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")}
     assert learned <= set(vars(again)) and type(again) is type(estimator)
     assert again.schema_ == estimator.schema_ and again.method_ == estimator.method_
@@ -1062,11 +1063,3 @@ def test_save_writes_nothing_that_cannot_be_read(fitted, tmp_path):
 
 def broken(estimator):
     return jax.tree.map(lambda leaf: leaf * np.float32(np.nan), estimator.posterior_.params)
-
-
-@pytest.mark.slow
-def test_pickled_estimators_of_all_kinds_predict_the_same(fitted):
-    for name in CASES:
-        estimator = fitted[name]
-        x = CASES[name][1][0]
-        assert same(answers(pickle.loads(pickle.dumps(estimator)), x), answers(estimator, x))
