@@ -7,6 +7,9 @@ from .estimators.checks import PredictionError as PredictionError
 from .estimators.classifier import BayesianClassifier as BayesianClassifier
 from .estimators.loading import load as load
 from .estimators.regressor import BayesianRegressor as BayesianRegressor
+from .estimators.scorers import crps_scorer as crps_scorer
+from .estimators.scorers import nll_scorer as nll_scorer
+from .estimators.scorers import predictive_of as predictive_of
 from .evaluation import calibration as calibration
 from .evaluation import conformal as conformal
 from .evaluation import decisions as decisions
@@ -23,6 +26,7 @@ from .inspection import report as report
 from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
+from .methods.by_name import METHODS as METHODS
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.default import default_method as default_method
 from .methods.dropout.concrete_dropout import ConcreteDropout as ConcreteDropout

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import dubito
@@ -810,3 +811,42 @@ def test_wrong_questions_are_refused_in_words():
             model.predict_interval(X, coverage)
     with pytest.raises(ValueError, match=r"the default method has no setting 'epochs': .*method=MAP\(epochs=5\)"):
         dubito.BayesianRegressor().set_params(method__epochs=5)
+
+
+def test_a_method_may_be_a_name_or_a_class(tmp_path):
+    wanted = dubito.BayesianRegressor(dubito.MAP(epochs=3), hidden=(4,), random_state=0).fit(X, Y).predict(X)
+    for method in ("map", dubito.MAP):
+        model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).set_params(method__epochs=3).fit(X, Y)
+        assert model.method_ == dubito.MAP(epochs=3) and np.array_equal(model.predict(X), wanted)
+    for method in ("maximum-likelihood", dubito.MaximumLikelihood):
+        model = dubito.BayesianRegressor(method, hidden=(2,), random_state=0).fit(X[:20], Y[:20])
+        model.save(tmp_path / "m")
+        assert np.array_equal(dubito.load(tmp_path / "m").predict(X), model.predict(X))
+        assert clone(model).method == method
+    assert dubito.BayesianRegressor("auto")._resolved_method() is None
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("mc-droput", "method='mc-droput' is unknown; did you mean 'mc-dropout'"),
+        (
+            dubito.Ensemble,
+            r"method=Ensemble is a class, and needs method\. Pass an object, such as Ensemble\(method=MAP",
+        ),
+        (3, "method must be a method such as MAP"),
+    ],
+)
+def test_what_is_no_method_is_refused_in_words(method, words):
+    with pytest.raises(ValueError, match=words):
+        dubito.BayesianRegressor(method).fit(X, Y)
+
+
+def test_estimators_name_parameters_that_they_do_not_have():
+    with pytest.raises(
+        TypeError,
+        match=r"BayesianRegressor has no parameter 'epochs', which is a setting of methods: write method=MAP\(epochs=5",
+    ):
+        dubito.BayesianRegressor(epochs=5)
+    with pytest.raises(TypeError, match="BayesianClassifier has no setting 'hiden'; did you mean 'hidden'"):
+        dubito.BayesianClassifier(hiden=5)

@@ -423,9 +423,14 @@ def test_schema_refuses_other_objects(value):
         Schema.fit(pd.DataFrame({"a": [1, 2.5, "x"]}))
 
 
-def test_schema_refuses_sparse_matrices():
-    with pytest.raises(TypeError, match=r"Sparse data was passed.*toarray"):
-        Schema.fit(scipy.sparse.csr_matrix(np.eye(3)))
+def test_schema_takes_sparse_matrices_that_fit_into_memory():
+    x = np.random.default_rng(0).normal(size=(12, 3)) * [1, 0.5, 2]
+    for sparse in (scipy.sparse.csr_matrix, scipy.sparse.coo_array, scipy.sparse.csc_matrix):
+        schema = Schema.fit(sparse(x))
+        assert schema == Schema.fit(x) and np.array_equal(schema.encode(sparse(x)), schema.encode(x))
+        assert np.array_equal(frames.take_rows(sparse(x), [2, 5]).toarray(), x[[2, 5]])
+    with pytest.raises(DataError, match=r"X is sparse, with 10,000 × 10,000 values.*TruncatedSVD"):
+        Schema.fit(scipy.sparse.eye(10_000))
 
 
 @pytest.mark.parametrize(

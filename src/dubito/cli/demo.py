@@ -15,7 +15,6 @@ from sklearn.model_selection import train_test_split
 
 from dubito._process import threads
 from dubito._process.output_files import write_atomically
-from dubito.cli.predict_file import regression_columns
 from dubito.cli.terminal import Say
 from dubito.estimators.classifier import BayesianClassifier
 from dubito.estimators.regressor import BayesianRegressor
@@ -25,6 +24,7 @@ from dubito.inspection import report
 from dubito.inspection.plots import predictions as plots
 from dubito.inspection.plots import style
 from dubito.methods.by_name import METHODS
+from dubito.posteriors.readings import prediction_columns
 from dubito.tables import datasets
 from dubito.training.method import Wrapper, base_method
 
@@ -297,6 +297,6 @@ def write(path: Path, data: bytes) -> Path:
 
 def write_predictions(path: Path, job: Job, answer: Any) -> None:
     """Write the held-out targets of a regression with their predictions."""
-    columns = {"actual": job.test[1]} | regression_columns(answer, 0.9)
+    columns = {"actual": job.test[1]} | prediction_columns(answer)
     with write_atomically(path) as file:
         np.savetxt(file, np.stack(list(columns.values()), 1), "%.6g", ",", header=",".join(columns), comments="")

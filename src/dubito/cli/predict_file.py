@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import pyarrow
 from pyarrow import compute, csv, parquet
 
@@ -25,6 +24,7 @@ from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
 from dubito.cli.terminal import Say
 from dubito.estimators.checks import check_predictions
 from dubito.evaluation.conformal import ConformalPredictive
+from dubito.posteriors.readings import prediction_columns
 from dubito.tables.files import read_blocks
 
 FORMULA = r"^[=+\-@\t\r]"
@@ -131,35 +131,16 @@ def predict_blocks(
     target = estimator.summary_.get("target")
     blocks = read_blocks(table, estimator.schema_, target, estimator.block_rows, skip)
 
-    def reading(answer: Any) -> pyarrow.Table:
-        if answer.task == "classification":
-            return pyarrow.table(class_columns(estimator.classes_, answer))
-        return pyarrow.table(regression_columns(answer, coverage))
-
-    return estimator.stream(blocks, reading)
+    return estimator.stream(blocks, lambda answer: table_of(answer, coverage))
 
 
-def regression_columns(answer: Any, coverage: float) -> dict[str, np.ndarray]:
-    """A regressor's predictions by column; with several targets the names end in _0, _1, ..."""
-    answer = answer.columnwise
-    names = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
-    values = (answer.mean, answer.std, answer.epistemic_std, answer.aleatoric_std, *answer.interval(coverage))
-    found = {name: check_predictions(value) for name, value in zip(names, values, strict=True)}
-    count = answer.mean.shape[1]
-    endings = [""] if count == 1 else [f"_{k}" for k in range(count)]
-    return {f"{name}{ending}": value[:, k] for k, ending in enumerate(endings) for name, value in found.items()}
-
-
-def class_columns(classes: np.ndarray, answer: Any) -> dict[str, Any]:
-    """A classifier's predictions by column."""
-    probs = check_predictions(answer.probs)
-    prediction = pyarrow.array(classes).take(pyarrow.array(probs.argmax(1)))
-    columns = {"prediction": prediction} | {f"p_{label}": probs[:, place] for place, label in enumerate(classes)}
-    columns["entropy"] = check_predictions(answer.entropy)
-    columns["mutual_information"] = check_predictions(answer.mutual_information)
-    if isinstance(answer, ConformalPredictive):
-        columns |= {f"set_{label}": answer.sets[:, place] for place, label in enumerate(classes)}
-    return columns
+def table_of(answer: Any, coverage: float) -> pyarrow.Table:
+    """The predictions of some rows as a table; conformal sets of classes are further columns."""
+    found: dict[str, Any] = prediction_columns(answer, coverage)
+    columns = {name: value if name == "prediction" else check_predictions(value) for name, value in found.items()}
+    if isinstance(answer, ConformalPredictive) and answer.task == "classification":
+        columns |= {f"set_{label}": answer.sets[:, place] for place, label in enumerate(answer.classes)}
+    return pyarrow.table(columns)
 
 
 def with_safe_texts(table: pyarrow.Table) -> pyarrow.Table:

@@ -8,6 +8,7 @@
 - ``regressor``: BayesianRegressor.
 - ``classifier``: BayesianClassifier.
 - ``loading``: estimators read from files.
+- ``scorers``: scores of whole distributions, and predictive distributions through pipelines.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.
 """

@@ -58,7 +58,6 @@ class Target(NamedTuple):
 class BayesianEstimator(FittedEstimator):
     """Base of the estimators: ``fit`` to a table in memory or in a file."""
 
-    task: str
     _default_network: DefaultNetwork  # beside the default method
 
     @abstractmethod
@@ -154,7 +153,7 @@ class BayesianEstimator(FittedEstimator):
         ValueError
             For the default method, and for settings that need all rows in memory.
         """
-        if self.method is None:
+        if self._resolved_method() is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
         schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing, self.missing)
         found = self._streamed_target(known)
@@ -177,8 +176,9 @@ class BayesianEstimator(FittedEstimator):
             raise ValueError(f"prior must be None or a prior such as dubito.Normal(scale=1.0), got {self.prior!r}")
         likelihood = target.likelihood
         check_texts(schema, target.classes)
-        method = default_method(rows, likelihood.task, self.likelihood) if self.method is None else self.method
-        default = self._default_network if self.method is None else None
+        chosen = self._resolved_method()
+        method = default_method(rows, likelihood.task, self.likelihood) if chosen is None else chosen
+        default = self._default_network if chosen is None else None
         network = table_network(schema, likelihood.width, default, self.hidden, self.activation, self.periodic)
         model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
         seed = check_random_state(self.random_state).randint(2**31 - 1)

@@ -81,6 +81,22 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
         """
         return self.in_blocks(X, lambda answer: answer.probs)[0]
 
+    def predict_log_proba(self, X: Table) -> Float[np.ndarray, "rows classes"]:
+        """The logarithms of the class probabilities.
+
+        Parameters
+        ----------
+        X : frame or array
+            Inputs (rows, columns).
+
+        Returns
+        -------
+        array
+            log p (rows, classes), −∞ where p is 0 in float64.
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
     def predict_set(self, X: Table) -> Bool[np.ndarray, "rows classes"]:
         """The conformal set of each row.
 

@@ -4,7 +4,7 @@ calibration, saving.
 
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -21,7 +21,7 @@ from dubito._values import Column, Table
 from dubito.estimators.checks import PredictionError, check_predictions
 from dubito.estimators.files import model_file
 from dubito.evaluation import calibration
-from dubito.methods.by_name import method_params, with_setting
+from dubito.methods.by_name import method_classes, method_params, resolve_method, with_setting
 from dubito.posteriors import predictive
 from dubito.posteriors.blocks import PIECE_ROWS
 from dubito.posteriors.function_samples import draw_functions
@@ -29,6 +29,7 @@ from dubito.tables.encoding import Encoded
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Changes, Schema, sum_changes, warn_of_filled
+from dubito.training.method import check_call
 
 Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
 
@@ -38,6 +39,7 @@ class FittedEstimator(BaseEstimator, ABC):
     attributes.
     """
 
+    task: str
     _classes: np.ndarray | None  # ``classes_`` of a classifier
 
     schema_: Schema
@@ -50,6 +52,18 @@ class FittedEstimator(BaseEstimator, ABC):
     summary_: dict[str, Any]
     n_features_in_: int
     feature_names_in_: np.ndarray
+
+    def __new__(cls, *args: Any, **params: Any) -> Self:
+        try:
+            check_call(cls, args, params)
+        except TypeError:
+            settings = {field.name for method in method_classes() for field in fields(method)}  # type: ignore[arg-type]
+            for name in params:
+                if name in settings and name not in cls._get_param_names():
+                    what = f"{cls.__name__} has no parameter {name!r}, which is a setting of methods"
+                    raise TypeError(f"{what}: write method=MAP({name}={params[name]!r}).") from None
+            raise
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -118,8 +132,12 @@ class FittedEstimator(BaseEstimator, ABC):
         nested = {name: params.pop(name) for name in list(params) if name.startswith("method__")}
         BaseEstimator.set_params(self, **params)
         for name, value in nested.items():
-            self.method = with_setting(self.method, name.split("__")[1:], value)
+            self.method = with_setting(self._resolved_method(), name.split("__")[1:], value)
         return self
+
+    def _resolved_method(self) -> Any:
+        """The method itself of a name or a class; None is the default."""
+        return resolve_method(self.method, self.task)
 
     def _set_fitted(self, schema: Schema, classes: np.ndarray | None, **attributes: Any) -> None:
         """Set the fitted attributes, in place of those of an earlier fit."""
@@ -325,6 +343,7 @@ class FittedEstimator(BaseEstimator, ABC):
     def __sklearn_tags__(self) -> Tags:
         tags = BaseEstimator.__sklearn_tags__(self)
         tags.input_tags.string = True
+        tags.input_tags.sparse = True
         tags.input_tags.allow_nan = self.missing == "fill"
         tags.non_deterministic = False
         return tags

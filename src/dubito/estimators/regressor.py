@@ -21,8 +21,9 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
 
     Parameters
     ----------
-    method : Method, optional
-        How to infer, e.g. ``MCDropout(rate=0.05)``. The default is a cross-fitted ensemble of
+    method : Method or str, optional
+        How to infer, e.g. ``MCDropout(rate=0.05)``, or a name in ``dubito.METHODS``, such as
+        "mc-dropout". The default is a cross-fitted ensemble of
         networks with periodic features, whose noise is estimated from held-out residuals.
     hidden : int or sequence of int, optional
         Widths of the hidden layers, or the width of the only one. The default is (128, 128), for
@@ -135,7 +136,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         return both[:, 0], both[:, 1]
 
     def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:
-        default = self.method is None
+        default = self._resolved_method() is None
         likelihood, scaler, scaled = targets.regression_target(self.likelihood, y, weight, noise_after_mean=default)
         return Target(likelihood, scaler, None), scaled
 

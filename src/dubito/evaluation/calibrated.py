@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -12,7 +12,8 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from dubito._jax.types import Key
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture, Values
-from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed, shared_fields
+from dubito.posteriors.predictive_base import PredictiveDistribution
+from dubito.posteriors.readings import equal_tailed
 
 Sets: TypeAlias = Bool[np.ndarray, "rows classes"]
 
@@ -23,6 +24,11 @@ SHARES = np.exp(-0.5 * NODES**2)
 SHARES[[0, -1]] = np.sum(SHARES[1:-1] * (1 - NODES[1:-1] ** 2)) / 30
 SHARES /= SHARES.sum()
 FINE = np.linspace(-4, 4, 161)  # normal scores between which draws are moved along straight lines
+
+
+def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
+    """The fields that all predictive distributions have, by name, to wrap ``predictive`` in another."""
+    return {field.name: vars(predictive)[field.name] for field in fields(PredictiveDistribution)}
 
 
 class Calibration(abc.ABC):

@@ -27,13 +27,13 @@ from sklearn.isotonic import IsotonicRegression
 from dubito._check import check_choice, check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores
+from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores, shared_fields
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.validation import check_predictive
 from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
 from dubito.posteriors.predictive import Predictive
-from dubito.posteriors.predictive_base import PredictiveDistribution, Rows, shared_fields
+from dubito.posteriors.predictive_base import PredictiveDistribution, Rows
 from dubito.posteriors.temperature import best_temperature
 
 FAR = 1e3  # normal scores: where the outer straight lines end

@@ -6,10 +6,10 @@ add a method, write its file, import it here and add its entry.
 
 import ast
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from typing import Any
 
-from dubito._check import check_choice
+from dubito._check import check_choice, list_first
 from dubito.methods.conjugate_noise import ConjugateNoise
 from dubito.methods.default import default_method
 from dubito.methods.dropout.concrete_dropout import ConcreteDropout
@@ -135,6 +135,41 @@ def get_method(name: str, settings: Sequence[str] = (), *, size: int = 1000, tas
             raise ValueError(f"{path} is a number, such as {usual!r}; got {text!r}")
         method = with_setting(method, names, given)
     return method
+
+
+def resolve_method(method: Any, task: str) -> Method | None:
+    """The method that a user named.
+
+    Parameters
+    ----------
+    method : Method, type, str or None
+        A method, its class if it needs no settings, or a name of ``METHODS``.
+    task : str
+        "regression" or "classification".
+
+    Returns
+    -------
+    Method or None
+        None for the estimators' default, ``"auto"``.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if isinstance(method, str):
+        return get_method(method, task=task)
+    if isinstance(method, type) and issubclass(method, Method):
+        needed = [field.name for field in fields(method) if field.default is field.default_factory is MISSING]  # type: ignore[arg-type]
+        if needed:
+            raise ValueError(
+                f"method={method.__name__} is a class, and needs {list_first(needed)}. "
+                f"Pass an object, such as {method.__name__}({needed[0]}=MAP())."
+            )
+        return method()
+    if method is None or isinstance(method, Method):
+        return method
+    raise ValueError(f"method must be a method such as MAP(), a name of dubito.METHODS, or None; got {method!r}")
 
 
 def parse_names(text: str) -> list[str]:

@@ -14,6 +14,7 @@
 - ``draw_mixture``: moments, densities, quantiles and samples of a mixture over draws.
 - ``outcomes``: input validation of targets: numbers, labels and class codes.
 - ``temperature``: the temperature of class probabilities.
+- ``readings``: equal-tailed intervals, and the columns of a table of predictions.
 - ``predictive_base``: mean, standard deviations, intervals, ... of predictive distributions, in the target's units.
 - ``predictive``: the predictive distribution of a posterior.
 """

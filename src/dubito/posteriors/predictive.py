@@ -10,7 +10,8 @@ import numpy as np
 from dubito._jax.types import ArrayLike, Key
 from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.function_samples import Functions, draw_functions
-from dubito.posteriors.predictive_base import PredictiveDistribution, Values, equal_tailed
+from dubito.posteriors.predictive_base import PredictiveDistribution, Values
+from dubito.posteriors.readings import equal_tailed
 
 Unit: TypeAlias = float | Sequence[float] | ArrayLike
 

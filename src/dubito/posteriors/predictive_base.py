@@ -3,20 +3,21 @@
 import abc
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from dubito._check import check_number, check_whole
+from dubito._check import check_whole
 from dubito._jax.types import ArrayLike, Key
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.posteriors import draw_mixture
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture
 from dubito.posteriors.function_samples import Draws, draws_of_arrays
 from dubito.posteriors.outcomes import class_codes, target_values
+from dubito.posteriors.readings import prediction_columns, square
 
 Rows: TypeAlias = Float[np.ndarray, " rows"]
 Values: TypeAlias = Float[np.ndarray, "rows *targets"]
@@ -156,12 +157,12 @@ class PredictiveDistribution(abc.ABC):
     @property
     def aleatoric(self) -> Values:
         """E_θ[Var[y | θ]], the noise in the data, (n,) or (n, K), in squared units of the target."""
-        return _square(self.aleatoric_std)
+        return square(self.aleatoric_std)
 
     @property
     def epistemic(self) -> Values:
         """Var_θ[E[y | θ]], the uncertainty about the weights, (n,) or (n, K), in squared units of the target."""
-        return _square(self.epistemic_std)
+        return square(self.epistemic_std)
 
     @property
     def variance(self) -> Values:
@@ -338,6 +339,23 @@ class PredictiveDistribution(abc.ABC):
         check_whole("the number of draws of y", n, 1)
         return self._squeezed(self.distribution.sample(key, n))
 
+    def to_pandas(self, coverage: float = 0.9) -> Any:
+        """The predictions as a table.
+
+        Parameters
+        ----------
+        coverage : float
+            The coverage of the interval of a regression.
+
+        Returns
+        -------
+        pandas.DataFrame
+            With the columns that ``dubito predict`` writes; see ``readings.prediction_columns``.
+        """
+        import pandas
+
+        return pandas.DataFrame(prediction_columns(self, coverage))
+
     @property
     def probs(self) -> Float[np.ndarray, "rows classes"]:
         """p̄ = (1/S) Σ p_s; rows sum to 1."""
@@ -380,21 +398,3 @@ class PredictiveDistribution(abc.ABC):
         if self.task != task:
             use = {"regression": "mean, std or quantile", "classification": "probs"}[self.task]
             raise ValueError(f"{self.task} has no {name}. Use {use}.")
-
-
-def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
-    """The fields that all predictive distributions have, by name, to wrap ``predictive`` in another."""
-    return {field.name: vars(predictive)[field.name] for field in fields(PredictiveDistribution)}
-
-
-def equal_tailed(predictive: PredictiveDistribution, coverage: float) -> tuple[Values, Values]:
-    """The equal-tailed interval (lower, upper). Raises ValueError unless 0 < coverage < 1."""
-    check_number("coverage", coverage, "(0, 1)")
-    lower, upper = predictive.quantile([(1 - coverage) / 2, (1 + coverage) / 2])
-    return lower, upper
-
-
-def _square(sd: np.ndarray) -> np.ndarray:
-    """sd², ∞ where it overflows without a warning; 0 stays 0."""
-    with np.errstate(over="ignore", under="ignore"):
-        return sd**2

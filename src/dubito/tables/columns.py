@@ -4,6 +4,7 @@ Without this, JAX would turn an identifier of 2⁴⁰ into 0 and 1e300 into infi
 and scaled in float64 first.
 """
 
+import math
 import numbers
 from collections.abc import Sequence
 from datetime import date
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import narwhals as nw
 import numpy as np
+import scipy.sparse
 from jaxtyping import Bool, Float
 from narwhals.exceptions import DuplicateError
 from sklearn.utils.validation import check_array
@@ -20,6 +22,8 @@ from dubito._check import SHOWN, DataError, DataWarning, in_rows, list_first, wa
 from dubito._values import Table, is_missing
 from dubito.tables.dates import seconds_of
 from dubito.tables.texts import is_plain_number, means_missing
+
+DENSE_NUMBERS = 2**26  # of a sparse matrix, at most: 512 MB
 
 RowNumbers: TypeAlias = Sequence[int] | np.ndarray  # numbers of rows, (rows,)
 
@@ -271,6 +275,18 @@ def _with_nan(series: nw.Series, missing: Bool[np.ndarray, " rows"]) -> Float[np
     return np.where(missing, np.nan, series.fill_null(0).to_numpy()).astype(np.float64)
 
 
+def _as_dense(X: Any) -> np.ndarray:
+    """A sparse matrix as an array, if that fits into memory."""
+    numbers = math.prod(X.shape)
+    if numbers > DENSE_NUMBERS:
+        raise DataError(
+            f"X is sparse, with {X.shape[0]:,} × {X.shape[1]:,} values: networks need them all, and more than "
+            f"{DENSE_NUMBERS:,} are not made dense by themselves.",
+            "Reduce its columns, such as with sklearn.decomposition.TruncatedSVD, or pass X.toarray().",
+        )
+    return X.toarray()
+
+
 def open_table(X: Table, least: int) -> tuple[Any, Any]:
     """A table's column names and its rows, whose values are not checked yet.
 
@@ -292,6 +308,8 @@ def open_table(X: Table, least: int) -> tuple[Any, Any]:
         In scikit-learn's words, for an input without rows and columns.
     """
     limits = {"ensure_min_samples": least, "ensure_min_features": least}
+    if scipy.sparse.issparse(X):
+        X = _as_dense(X)
     try:
         frame = nw.from_native(X, pass_through=True)
     except DuplicateError as error:

@@ -19,6 +19,7 @@ CYCLES = {"day": 86_400.0, "week": 604_800.0, "year": 31_556_952.0}  # lengths i
 LEAST_PHASES = 0.04  # of a cycle: an hour of a day, two weeks of a year; rows within less have no season
 
 ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?")
+SLASHED = re.compile(r"^(\d{4})/(\d\d)/(\d\d)")
 DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day first, wherever dots are written
 
 
@@ -46,14 +47,14 @@ def parse_time(text: str) -> float | None:
     Parameters
     ----------
     text : str
-        As in ISO 8601, such as 2024-01-31 or 2024-01-31T12:00Z, or 31.1.2024.
+        As in ISO 8601, such as 2024-01-31 or 2024-01-31T12:00Z, or 2024/01/31, or 31.1.2024.
 
     Returns
     -------
     float or None
         Seconds since 1970 in UTC, NaN for a spelling of a missing value; None for any other text.
     """
-    text = text.strip()
+    text = SLASHED.sub(r"\1-\2-\3", text.strip(), count=1)
     if found := DOTTED.fullmatch(text):
         text = f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}"
     if ISO.fullmatch(text):

@@ -4,6 +4,7 @@ from typing import Any
 
 import narwhals as nw
 import numpy as np
+import scipy.sparse
 
 from dubito._values import Table, as_array, is_missing_in
 from dubito.tables.columns import RowNumbers
@@ -22,9 +23,11 @@ def take_rows(X: Table, rows: RowNumbers | slice) -> Any:
 
     Returns
     -------
-    frame or array
+    frame, array or sparse matrix
         Of the same library.
     """
+    if scipy.sparse.issparse(X):
+        return X.tocsr()[rows]
     frame = nw.from_native(X, eager_only=True, pass_through=True)
     return frame[rows].to_native() if isinstance(frame, nw.DataFrame) else np.asarray(X)[rows]
 

@@ -57,6 +57,8 @@ def save(estimator: Any, path: str | Path) -> None:
     params = estimator.get_params(deep=False)
     if not isinstance(params["random_state"], int | np.integer | None):
         params["random_state"] = None
+    if isinstance(params["method"], type):
+        params["method"] = estimator.method_
     config = {
         "format": FORMAT,
         "kind": kind.__name__,
