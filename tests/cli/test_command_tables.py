@@ -246,7 +246,7 @@ def test_fit_notes_what_it_made_of_the_columns(messy):
     folder, said = messy
     for words in (
         "Left out of the inputs: '' (an unnamed column that counts the rows), 'customer' (nearly every row has another text).",
-        "The 50 commonest categories have a column each, all others share one: 'code'.",
+        "The commonest categories have a column each, all rarer ones share one: 'code'.",
         "Missing inputs, marked by a column of their own: 49 of 'income', 18 of 'owner'.",
     ):
         assert words in said

@@ -114,19 +114,26 @@ def test_texts_of_few_or_repeated_values_are_categories():
 
 def test_rarer_categories_share_a_column():
     values = [f"c{k}" for k in range(80) for _ in range(2 + k // 30)]
-    with pytest.warns(DataWarning, match="50 commonest categories have a column each, all others share one: 'c'"):
+    with pytest.warns(DataWarning, match="commonest categories have a column each, all rarer ones share one: 'c'"):
         schema = Schema.fit(pd.DataFrame({"c": values}))
     (column,) = schema.columns
-    wanted = {f"c{k}" for k in range(60, 80)} | {f"c{k}" for k in range(30, 60)}  # the most rows
-    assert set(column.categories) == wanted and column.pooled and column.width == 51
+    assert set(column.categories) == {f"c{k}" for k in range(30, 80)} and column.pooled and column.width == 51
     x = schema.encode(pd.DataFrame({"c": ["c0", "c79", "never seen"]}), handle_unknown="error")
     assert x[:, -1].tolist() == [1, 0, 1] and x.sum(1).tolist() == [1, 1, 1]
+    each = sorted(set(values))
     with pytest.warns(DataWarning):
-        by_weight = Schema.fit(
-            pd.DataFrame({"c": sorted(set(values))}, dtype="category"),
-            [2 + int(v[1:]) // 30 for v in sorted(set(values))],
-        )
-    assert by_weight.columns == schema.columns  # weights are repeated rows
+        weighted = Schema.fit(pd.DataFrame({"c": pd.Categorical(each)}), [values.count(value) for value in each])
+    assert weighted.columns == schema.columns  # weights are repeated rows
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(9, 50), (10, 200)])
+def test_categories_of_ten_rows_have_a_column_up_to_a_limit(rows, columns):
+    values = [f"c{k}" for k in range(210)] * rows
+    with pytest.warns(DataWarning, match="rarer ones share one"):
+        (column,) = Schema.fit(pd.DataFrame({"c": values})).columns
+    assert len(column.categories) == columns and column.pooled
+    (column,) = Schema.fit(pd.DataFrame({"c": [f"c{k}" for k in range(200)] * 10})).columns
+    assert len(column.categories) == 200 and not column.pooled
 
 
 def test_a_column_that_counts_rows_is_noted():
@@ -177,7 +184,7 @@ def test_a_schema_survives_json_and_refuses_what_fit_would_not_make():
         (1, {"cycles": ["year", "day"]}),
         (1, {"cycles": ["hour"]}),
         (2, {"pooled": True}),
-        (2, {"categories": [f"c{k}" for k in range(51)]}),
+        (2, {"categories": [f"c{k}" for k in range(201)]}),
         (2, {"categories": []}),
     ]:
         other = json.loads(json.dumps(plain))

@@ -16,7 +16,8 @@ from dubito.tables.texts import count_numbers, is_plain_number, means_missing
 
 Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 
-MOST_CATEGORIES = 50  # of a column that have an encoded column each; the others share one
+FEW_CATEGORIES, MOST_CATEGORIES = 50, 200  # of a column that have an encoded column each; the others share one
+COMMON = 10  # rows of a category beyond the 50 commonest that has a column: from fewer nothing is learned
 FEW_TEXTS = 20  # so many different texts can be categories of any number of rows
 MOST_TEXTS = 100_000  # more different texts in one column are held by no memory and learned by no network
 
@@ -300,8 +301,8 @@ class ColumnStatistics:
     def encoding(self) -> ColumnEncoding:
         """Determine the column's encoding.
 
-        Its categories are the declared ones, otherwise those seen. Beyond 50 only those with the
-        most weight get a column of their own. A column without any value, and a column of texts of
+        Its categories are the declared ones, otherwise those seen. Beyond the 50 with the most
+        weight only those with a weight of 10 rows get a column of their own, 200 at most. A column without any value, and a column of texts of
         which most occur only once, are left out.
 
         Returns
@@ -351,7 +352,9 @@ class ColumnStatistics:
             raise DataError(f"Column {self.name!r} {what}: convert them to text or integers.")
         ordered = _sorted(values)
         commonest = sorted(ordered, key=lambda value: -self.weights[value])[:MOST_CATEGORIES]
-        return tuple(_sorted(commonest)), len(values) > MOST_CATEGORIES
+        rarer = [value for value in commonest[FEW_CATEGORIES:] if self.weights[value] >= COMMON]
+        chosen = commonest[:FEW_CATEGORIES] + rarer
+        return tuple(_sorted(chosen)), len(values) > len(chosen)
 
 
 def _sorted(values: Sequence[Any] | set[Any]) -> list[Any]:

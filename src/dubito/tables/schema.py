@@ -13,7 +13,7 @@ from dubito._check import SHOWN, DataError, DataWarning, check_choice, list_firs
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, open_table, read_columns, warn_about_columns
 from dubito.tables.dates import CYCLES
-from dubito.tables.encoding import MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
+from dubito.tables.encoding import FEW_CATEGORIES, MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
 
@@ -169,9 +169,7 @@ class Schema:
             raise DataError(f"No column can be used. Left out: {list_first(left)}.")
         warn_about_columns("Left out of the inputs", left)
         pooled = [repr(column.name) for column in columns if column.pooled]
-        warn_about_columns(
-            f"The {MOST_CATEGORIES} commonest categories have a column each, all others share one", pooled
-        )
+        warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
         counters = [repr(column.name) for column in statistics if not column.left_out and column.counts_rows(most)]
         warn_about_columns("The values increase with the row, as row numbers do, which are no input", counters)
@@ -358,7 +356,7 @@ def _could_be_encoding(column: ColumnEncoding) -> bool:
     if not (finite and column.scale > 0 and plain and differ and flags and type(column.name) is str):
         return False
     if column.kind == "category":
-        full = len(column.categories) == MOST_CATEGORIES or not column.pooled and column.categories
+        full = len(column.categories) >= FEW_CATEGORIES or not column.pooled and column.categories
         return bool(full) and len(column.categories) <= MOST_CATEGORIES and not column.cycles
     cycles = column.cycles == tuple(name for name in CYCLES if name in column.cycles)
     if column.categories or column.pooled or not cycles or (column.cycles and column.kind != "time"):
