@@ -195,7 +195,9 @@ def read_cv(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[S
     """
     if hasattr(cv, "split"):
         flat = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        found = list(cv.split(np.zeros((count, 1)), flat, group))
+        with warnings.catch_warnings():  # that a splitter ignores groups, which are checked below
+            warnings.filterwarnings("ignore", "The groups parameter is ignored")
+            found = list(cv.split(np.zeros((count, 1)), flat, group))
     elif isinstance(cv, Iterable) and not isinstance(cv, str | bytes | dict):
         found = list(cv)
     else:
