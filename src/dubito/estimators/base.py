@@ -149,9 +149,10 @@ class BayesianEstimator(FittedEstimator):
         """The rows of a fit, followed by the user's validation rows."""
         x, changes = schema.encode_and_count(X_val, self.handle_unknown, self.missing, type(self).__name__)
         warn_of_filled(changes)
-        if target.scaler is None:
+        if target.classes is not None:
             y = label_codes(y_val, target.classes).astype(np.int32)
         else:
+            assert target.scaler is not None  # of a regression
             y = scaled_target(target.likelihood, target.scaler, y_val, len(x), rows.y.shape[1])
         if len(x) == 0 or len(x) != len(y):
             raise DataError(

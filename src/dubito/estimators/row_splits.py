@@ -2,11 +2,12 @@
 
 import warnings
 from collections.abc import Iterable
+from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float, Int
-from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit
+from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 
 from dubito._check import DataError, DataWarning, warn
 from dubito._values import Table
@@ -193,16 +194,11 @@ def read_cv(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[S
     DataError
         For anything else, and if a row is held out twice: its errors would count twice.
     """
-    if hasattr(cv, "split"):
-        flat = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
-        with warnings.catch_warnings():  # that a splitter ignores groups, which are checked below
-            warnings.filterwarnings("ignore", "The groups parameter is ignored")
-            found = list(cv.split(np.zeros((count, 1)), flat, group))
-    elif isinstance(cv, Iterable) and not isinstance(cv, str | bytes | dict):
-        found = list(cv)
-    else:
-        remedy = "For another number of folds, set it in the method or as folds."
-        raise DataError(f"cv must be a scikit-learn splitter or an iterable of (train, test), got {cv!r}.", remedy)
+    found = (
+        list(cv)
+        if isinstance(cv, Iterable) and not isinstance(cv, str | dict)
+        else _splitter_folds(cv, count, y, group)
+    )
     if not found:
         raise DataError("cv has no folds.")
     splits, times = [], np.zeros(count, int)
@@ -226,6 +222,21 @@ def read_cv(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[S
         problem = f"cv holds {np.sum(times > 1)} row(s) out more than once, the first is row {np.argmax(times > 1)}."
         raise DataError(problem, "Use folds that hold each row out at most once, such as KFold.")
     return splits
+
+
+def _splitter_folds(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[Any]:
+    """The folds of a splitter of scikit-learn; DataError for another object."""
+    try:
+        splitter: Any = check_cv(None if isinstance(cv, Number | str | dict) else cv)
+    except ValueError:
+        splitter = None
+    if splitter is not cv:
+        problem = f"cv must be a scikit-learn splitter or an iterable of (train, test), got {cv!r:.50}."
+        raise DataError(problem, "A number of folds is a setting of the method, or folds= of a comparison.")
+    flat = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+    with warnings.catch_warnings():  # that a splitter ignores groups, which the caller checks
+        warnings.filterwarnings("ignore", "The groups parameter is ignored")
+        return list(splitter.split(np.zeros((count, 1)), flat, group))
 
 
 def _row_numbers(part: Any, count: int, where: str) -> Numbers:
