@@ -97,6 +97,21 @@ def given_policies(unknown: str | None, missing: str | None) -> dict[str, str]:
     return {name: value for name, (value, *_) in given.items() if value is not None}
 
 
+def given_splits(groups: str | None, no_groups: bool, time: str | None, stream: bool = False) -> dict[str, Any]:
+    """The arguments of ``fit`` that --groups, --no-groups and --time set; ValueError if they do not go together.
+
+    ``stream`` is whether the rows are read piece by piece.
+    """
+    given = [name for name, value in (("--groups", groups), ("--no-groups", no_groups), ("--time", time)) if value]
+    if stream and given:
+        raise ValueError(
+            f"--stream does not support {given[0]}, since rows of a stream are never held out. Leave it out."
+        )
+    if len(given) > 1 and given != ["--no-groups", "--time"]:
+        raise ValueError(f"{given[0]} and {given[1]} exclude one another. Leave one out.")
+    return {"groups": False if no_groups else groups, "times": time}
+
+
 def read_to_evaluate(
     model: Any, table: str, say: Say, needs_target: str | None = None
 ) -> tuple[Any, np.ndarray | None]:

@@ -46,6 +46,11 @@ FitUnknown = Annotated[
 FitMissing = Annotated[str, Option(metavar="WHAT", help="Missing inputs: fill (encode and mark them) or error.")]
 Unknown = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
 Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
+Groups = Annotated[
+    str | None, Option(metavar="COLUMN", help="Rows with the same value are never separated; the column is no input.")
+]
+NoGroups = Annotated[bool, Option("--no-groups", help="Let folds separate rows that repeat one another.")]
+Time = Annotated[str | None, Option(metavar="COLUMN", help="Hold later rows out from earlier ones, by this column.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -114,6 +119,9 @@ def fit(
     seed: Seed = 0,
     task: Task = None,
     categorical: Categorical = None,
+    groups: Groups = None,
+    no_groups: NoGroups = False,
+    time: Time = None,
     unknown: FitUnknown = "ignore",
     missing: FitMissing = "fill",
     draws: Annotated[int | None, Option(min=1, help="Draws of the weights in prediction; by default 100.")] = None,
@@ -125,13 +133,13 @@ def fit(
     With --stream, TABLE may be larger than memory. Its rows must not be sorted: they are shuffled within pieces only.
     """
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
-    from dubito.cli.command_tables import check_task, given_policies, read_to_fit
+    from dubito.cli.command_tables import check_task, given_policies, given_splits, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
     summary: dict[str, Any] = {"target": target}
     task = task or task_of_likelihood(likelihood)
-    policies = given_policies(unknown, missing)
+    policies, splits = given_policies(unknown, missing), given_splits(groups, no_groups, time, stream)
     make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed, **policies)
     if stream:
         from dubito.tables.streams import target_kind_of_file
@@ -145,7 +153,7 @@ def fit(
     else:
         inputs, y, task = read_to_fit(table, target, task, categorical, say)
         model = make(task, method, settings or (), rows=len(y))
-        run = partial(model.fit, inputs, y)
+        run = partial(model.fit, inputs, y, **splits)
     with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
         run(progress=report, checkpoint=checkpoint)
     model.summary_ |= summary
@@ -286,6 +294,9 @@ def compare(
     seed: Seed = 0,
     task: Task = None,
     categorical: Categorical = None,
+    groups: Groups = None,
+    no_groups: NoGroups = False,
+    time: Time = None,
     missing: FitMissing = "fill",
     as_json: Json = False,
     report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
@@ -294,10 +305,11 @@ def compare(
     the best.
     """
     output_files.check_outputs({"TABLE": table}, {"--report": report})
-    from dubito.cli.command_tables import given_policies, read_to_fit
+    from dubito.cli.command_tables import given_policies, given_splits, read_to_fit
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
+    splits = given_splits(groups, no_groups, time)
     inputs, y, task = read_to_fit(table, target, task or task_of_likelihood(likelihood), categorical, say)
     names = by_name.parse_names(methods)
     options = {"likelihood": likelihood, "random_state": seed, **given_policies(None, missing)}
@@ -310,7 +322,7 @@ def compare(
             if status is not None:
                 status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
 
-        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done)
+        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, **splits)
     if as_json:
         print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:

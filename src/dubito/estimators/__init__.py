@@ -4,6 +4,7 @@
 - ``files``: fitted estimators as one safe file.
 - ``table_network``: the network for a table.
 - ``fitted``: what both estimators share, apart from fitting.
+- ``row_splits``: which rows a fit or a comparison may hold out from which.
 - ``base``: the fit of both.
 - ``regressor``: BayesianRegressor.
 - ``classifier``: BayesianClassifier.

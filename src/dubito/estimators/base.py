@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.utils import check_random_state
 
-from dubito._check import warn
+from dubito._check import DataError, warn
 from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
+from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import DefaultNetwork, table_network
 from dubito.evaluation import conformal
 from dubito.methods.default import default_method
@@ -24,13 +25,15 @@ from dubito.models.likelihoods.base import Likelihood
 from dubito.models.model import Model
 from dubito.models.priors import Normal, Prior
 from dubito.posteriors.function_samples import check_draws
+from dubito.posteriors.outcomes import label_codes
 from dubito.tables.scaling import TargetScaler
-from dubito.tables.schema import Schema
+from dubito.tables.schema import Schema, warn_of_filled
 from dubito.tables.streams import learn_table, table_pieces
+from dubito.tables.targets import scaled_target
 from dubito.training.data import Rows
 from dubito.training.fit import fit
 from dubito.training.reports import Report, history
-from dubito.training.splits import interleaved_folds
+from dubito.training.splits import member_folds
 
 Progress: TypeAlias = Callable[[Report], None] | None
 
@@ -74,10 +77,18 @@ class BayesianEstimator(FittedEstimator):
         y: Column,
         sample_weight: Any = None,
         *,
+        groups: Any = None,
+        times: Any = None,
+        cv: Any = None,
+        X_val: Table = None,
+        y_val: Column = None,
         progress: Progress = None,
         checkpoint: str | Path | None = None,
     ) -> Self:
         """Fit the posterior to a table.
+
+        The arguments from ``groups`` to ``y_val`` say which rows may be held out from which: by early
+        stopping, by the default method and by a ``Committee``. Other fits hold no rows out.
 
         Parameters
         ----------
@@ -88,6 +99,20 @@ class BayesianEstimator(FittedEstimator):
             one type: texts, integers or booleans.
         sample_weight : array, optional
             Weights (rows,); a row of weight zero is left out.
+        groups : array, str or False, optional
+            A label of each row: rows with the same one, such as those of one patient, are never
+            separated. A name is that of a column of X, which is no input then. By default, rows that
+            repeat another row in all inputs and the target are kept together, and a DataWarning
+            counts them; False turns this off.
+        times : array or str, optional
+            A number, date or time of each row: later rows are held out from earlier ones, the last
+            ``validation_fraction`` by early stopping, blocks of the later half by folds. A name is
+            that of a column of X, which stays an input.
+        cv : splitter or iterable, optional
+            The folds of the default method, of CrossFit or of a Committee: a splitter of
+            scikit-learn, or pairs (train, test) of row numbers. No row may be held out twice.
+        X_val, y_val : frame or array, array
+            Rows for early stopping, in place of a part of the rows.
         progress : callable, optional
             Called with a ``Report`` several times per second.
         checkpoint : str or Path, optional
@@ -104,14 +129,37 @@ class BayesianEstimator(FittedEstimator):
         DataError
             For values that cannot be used; the message names rows and columns.
         ValueError
-            For fewer than two classes.
+            For fewer than two classes or groups, and for arguments that exclude one another.
         DivergenceError
             If training diverges even with smaller steps.
         """
-        schema, x, weight = Schema.fit_encode(X, sample_weight, self.missing)
-        target, y = self._encoded_target(y, weight)
+        options = SplitOptions(groups, times, cv, X_val, y_val)
+        options.check(self.method, self.early_stopping)
+        schema, x, weight = Schema.fit_encode(X, sample_weight, self.missing, options.left_out)
+        target, encoded = self._encoded_target(y, weight)
         used = weight[weight > 0]
-        return self._fit(schema, Rows(x, y, used, np.zeros_like(used)), len(x), target, progress, checkpoint)
+        divides = has_folds(self.method) or self.early_stopping
+        rows = options.divide(X, Rows(x, encoded, used, np.zeros_like(used)), weight, divides)
+        if X_val is not None:
+            rows = self._with_validation(rows, schema, target, X_val, y_val)
+        return self._fit(schema, rows, len(x), target, progress, checkpoint)
+
+    def _with_validation(self, rows: Rows, schema: Schema, target: Target, X_val: Table, y_val: Column) -> Rows:
+        """The rows of a fit, followed by the user's validation rows."""
+        x, changes = schema.encode_and_count(X_val, self.handle_unknown, self.missing, type(self).__name__)
+        warn_of_filled(changes)
+        if target.classes is not None:
+            y = label_codes(y_val, target.classes).astype(np.int32)
+        else:
+            assert target.scaler is not None  # of a regression
+            y = scaled_target(target.likelihood, target.scaler, y_val, len(x), rows.y.shape[1])
+        if len(x) == 0 or len(x) != len(y):
+            raise DataError(
+                f"X_val has {len(x)} rows, and y_val has {len(y)}: pass at least one, and a target for each."
+            )
+        none, every = np.zeros(len(x), np.float32), np.ones(len(x), np.float32)
+        pairs = zip(rows[:4], (x, y, none, every), strict=True)
+        return Rows(*(np.concatenate(pair) for pair in pairs))
 
     def fit_file(
         self,
@@ -204,17 +252,20 @@ class BayesianEstimator(FittedEstimator):
             summary_={"rows": rows, "seconds": time.perf_counter() - start},
         )
         if isinstance(method, Committee):
-            self.calibration_ = self._cv_plus(x.x, x.y)
+            self.calibration_ = self._cv_plus(x)
         return self
 
-    def _cv_plus(self, x: np.ndarray, y: np.ndarray) -> conformal.CVPlus | None:
-        """The CV+ of a committee's errors on its training rows; None, with a warning, if that is
-        impossible.
+    def _cv_plus(self, rows: Rows) -> conformal.CVPlus | None:
+        """The CV+ of a committee's errors on the rows that its members held out; None, with a warning,
+        if that is impossible.
         """
+        held_out = np.stack([fold.held_out for fold in member_folds(rows, self.method_.folds)])
+        chosen = held_out.any(axis=0)
+        x, y = (rows.x, rows.y) if chosen.all() else (rows.x[chosen], rows.y[chosen])
         truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
         try:
             answer = self._uncalibrated(self._functions(), x).columnwise
-            return conformal.cv_plus(answer, truth, interleaved_folds(y, self.method_.folds))
+            return conformal.cv_plus(answer, truth, held_out[:, chosen].argmax(axis=0))
         except ValueError as error:
             warn(f"intervals and sets are not CV+: {error}")
             return None

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.utils.validation import _num_samples
 
 from dubito._check import DataError, DataWarning, list_first, warn
 from dubito._process.threads import start_jobs, stop_fit, wait_for
 from dubito._values import Column, Table, as_array
+from dubito.estimators.row_splits import Split, table_splits
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
 from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
@@ -23,7 +23,6 @@ from dubito.tables.frames import take_rows
 from dubito.tables.schema import UNKNOWN
 
 Metrics: TypeAlias = Mapping[str, Callable[..., Score]]
-Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # numbers of the training and of the held-out rows
 Fit: TypeAlias = tuple[Any, Any, float]  # the fitted estimator, the held-out inputs, the seconds of the fit
 
 REGRESSION: Metrics = {score.__name__: score for score in (metrics.rmse, metrics.mae, metrics.nll, metrics.crps)}
@@ -85,6 +84,9 @@ def compare(
     *,
     folds: int = 5,
     seed: int = 0,
+    groups: Any = None,
+    times: Any = None,
+    cv: Any = None,
     done: Callable[[str, int], Any] | None = None,
 ) -> list[CrossValidationResult]:
     """Score several estimators on the same folds.
@@ -105,6 +107,13 @@ def compare(
         Number of folds.
     seed : int
         Seed of the random folds.
+    groups, times : array, str, False, optional
+        As in ``fit`` of the estimators: no fold separates rows of one group, or rows that repeat one
+        another; with times, each fold is a block of the later half of the rows, and the rows before
+        it are its training rows. The fits hold rows out likewise.
+    cv : splitter or iterable, optional
+        A splitter of scikit-learn, or pairs (train, test) of row numbers, in place of ``folds`` and
+        ``seed``. No row may be held out twice.
     done : callable, optional
         Called with the name and the number of the fold after each fit.
 
@@ -116,18 +125,22 @@ def compare(
     Raises
     ------
     DataError
-        If X and y have different numbers of rows.
+        If X and y have different numbers of rows, and for groups, times and folds that do not fit
+        them.
     ValueError, ImportError
         That of the first estimator, if none can be fitted.
     """
     y = check_lengths(X, y)
     classes = all(is_classifier(estimator) for estimator in estimators.values())
-    splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
-    splits = list(splitter.split(np.zeros(len(y)), y))
+    table = table_splits(X, y, groups, times, cv)
+    splits = table.folds(y, classes, folds, seed, cv)
     targets, wanted = [y[test] for _, test in splits], CLASSIFICATION if classes else REGRESSION
     found, refused, unknown = {}, {}, {}
     chosen = [(each, split) for each in estimators.values() for split in splits]
-    jobs = [(clone_with(each, handle_unknown="ignore"), X, y, split) for each, split in chosen]
+    jobs = [
+        (clone_with(each, handle_unknown="ignore"), table.X, y, split, table.fit_options(each, split[0]))
+        for each, split in chosen
+    ]
     with start_jobs(fit_fold, jobs) as fits:
         for name in estimators:
             own = [fits.popleft() for _ in splits]
@@ -274,7 +287,7 @@ def score_fits(
     return pooled, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
-def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split) -> Fit:
+def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, options: Mapping[str, Any]) -> Fit:
     """Fit an estimator to the training rows of a split.
 
     Rows are selected here, so that memory holds those of running fits only.
@@ -289,6 +302,8 @@ def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split) -
         All rows.
     split : tuple of array
         Numbers of the training and of the held-out rows.
+    options : mapping
+        Further arguments of ``fit``.
 
     Returns
     -------
@@ -298,7 +313,7 @@ def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split) -
     train, test = split
     inputs, held_out = take_rows(X, train), take_rows(X, test)
     start = time.perf_counter()
-    fitted = estimator.fit(inputs, y[train], progress=stop_fit(stop))
+    fitted = estimator.fit(inputs, y[train], progress=stop_fit(stop), **options)
     return fitted, held_out, time.perf_counter() - start
 
 

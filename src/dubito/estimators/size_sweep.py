@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 from sklearn.base import is_classifier
-from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 
 from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
 from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold
+from dubito.estimators.row_splits import table_splits
 from dubito.evaluation import metrics
 from dubito.tables.frames import take_rows
 
@@ -44,6 +44,7 @@ def sweep(
     seeds: int = 3,
     validation_fraction: float = 0.25,
     seed: int = 0,
+    groups: Any = None,
     done: Callable[[tuple[int, ...], int], Any] | None = None,
 ) -> list[SizeResult]:
     """Fit an estimator with networks of several sizes. As many fits as there are cores run at once.
@@ -65,6 +66,9 @@ def sweep(
         Fraction of the rows to hold out.
     seed : int
         The first seed.
+    groups : array, str or False, optional
+        As in ``fit`` of the estimators: no split separates rows of one group, or rows that repeat
+        one another.
     done : callable, optional
         Called with the size and the number of the seed after each fit.
 
@@ -84,11 +88,17 @@ def sweep(
     if len(sizes) < 2 or seeds < 2:
         raise ValueError(f"a sweep needs at least 2 sizes and 2 seeds, got {len(sizes)} and {seeds!r}")
     y = check_lengths(X, y)
-    kind = StratifiedShuffleSplit if is_classifier(estimator) else ShuffleSplit
-    splitter = kind(seeds, test_size=validation_fraction, random_state=seed)
-    splits = list(enumerate(splitter.split(np.zeros(len(y)), y)))
+    table = table_splits(X, y, groups)
+    splits = list(enumerate(table.random_splits(y, is_classifier(estimator), validation_fraction, seeds, seed)))
+    X = table.X
     jobs = [
-        (clone_with(estimator, hidden=widths, random_state=seed + number), X, y, rows)
+        (
+            clone_with(estimator, hidden=widths, random_state=seed + number),
+            X,
+            y,
+            rows,
+            table.fit_options(estimator, rows[0]),
+        )
         for widths in sizes
         for number, rows in splits
     ]

@@ -8,6 +8,7 @@
 - ``encoding``: the encoding of a column, and the statistics that determine it.
 - ``schema``: the columns of a table: learned, matched, encoded.
 - ``frames``: rows and columns of frames: chosen and split off.
+- ``row_labels``: groups and times of rows, which say how the rows may be split.
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
 - ``reading``: a whole table from a file, with inferred types; opening files.
 - ``files``: a table's file some rows at a time.

@@ -57,6 +57,24 @@ def split_target(table: Table, target: str) -> tuple[Any, np.ndarray]:
     return frame.drop(target).to_native(), as_array(frame[target].to_native())
 
 
+def drop_column(X: Table, name: str) -> Any:
+    """A frame without a column.
+
+    Parameters
+    ----------
+    X : frame of any library
+        The table.
+    name : str
+        The name of the column.
+
+    Returns
+    -------
+    frame
+        Of the same library.
+    """
+    return nw.from_native(X, eager_only=True).drop(name).to_native()
+
+
 def drop_missing_target(table: Table, target: str) -> tuple[Any, int]:
     """Drop the rows of a frame without a value in a column.
 

@@ -22,6 +22,7 @@ Changes: TypeAlias = dict[str, dict[str, int]]  # {what was done: {column: numbe
 FILLED = "Missing values of columns that had none in fit, encoded as their means or as no category"
 UNKNOWN = "Categories not seen in fit, encoded as zeros"
 LEAST_COUNTED = 10  # fewer rows may increase by chance
+BY_REQUEST = "by request"  # why a column is left out
 UNNAMED = ("", "Unnamed: 0")  # the index of a frame, as pandas writes and reads it
 
 
@@ -91,7 +92,9 @@ class Schema:
         return cls._learn(X, weight, missing)[0]
 
     @classmethod
-    def fit_encode(cls, X: Table, weight: Any = None, missing: str = "fill") -> tuple["Schema", np.ndarray, np.ndarray]:
+    def fit_encode(
+        cls, X: Table, weight: Any = None, missing: str = "fill", left_out: Collection[str] = ()
+    ) -> tuple["Schema", np.ndarray, np.ndarray]:
         """Learn the schema of a table and encode its rows, reading the table once.
 
         Warns once for all columns with the same peculiarity (DataWarning): those that are constant,
@@ -105,6 +108,8 @@ class Schema:
             Sample weights. Rows of weight zero may contain anything and are left out.
         missing : str
             "fill" encodes missing values, see ``ColumnEncoding``; "error" refuses them.
+        left_out : collection of str
+            Columns that are no inputs.
 
         Returns
         -------
@@ -118,23 +123,32 @@ class Schema:
             For anything but a table of finite numbers, times, truth values and categories with at
             least two rows.
         """
-        schema, columns, weight = cls._learn(X, weight, missing)
+        schema, columns, weight = cls._learn(X, weight, missing, left_out)
         return schema, schema._encode(columns, int(np.count_nonzero(weight)), "ignore", 0)[0], weight
 
     @classmethod
-    def _learn(cls, X: Table, weight: Any, missing: str) -> tuple["Schema", list[ColumnValues], np.ndarray]:
-        """(schema, the values of the used rows, the weights of all rows)."""
+    def _learn(
+        cls, X: Table, weight: Any, missing: str, left_out: Collection[str] = ()
+    ) -> tuple["Schema", list[ColumnValues | None], np.ndarray]:
+        """(schema, the values of the used rows or None for columns ``left_out``, the weights of all rows)."""
         check_choice("missing", missing, ("fill", "error"))
         names, table = open_table(X, least=1)
         weight = check_weight(weight, table.shape[0])
         rows = np.flatnonzero(weight)
         used = table if len(rows) == table.shape[0] else table[rows]
-        columns = read_columns(names, used, rows, missing)
+        read = None if names is None else tuple(name for name in names if name not in left_out)
+        columns: Any = read_columns(read, used, rows, missing)
+        if names is not None:
+            found = dict(zip(read or (), columns, strict=True))
+            columns = [found.get(name) for name in names]
         if len(rows) < 2:
             raise DataError("n_samples = 1: at least two rows (with a weight above zero) are needed to fit.")
         statistics = [ColumnStatistics(name) for name in names or [f"x{i}" for i in range(len(columns))]]
         for column, values in zip(statistics, columns, strict=True):
-            column.add(values, weight[rows].astype(np.float64), rows)
+            if values is None:
+                column.left_out = BY_REQUEST
+            else:
+                column.add(values, weight[rows].astype(np.float64), rows)
         return cls.of(statistics, names is not None, len(rows)), columns, weight
 
     @classmethod
@@ -167,7 +181,10 @@ class Schema:
         left = [f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out]
         if len(left) == len(columns):
             raise DataError(f"No column can be used. Left out: {list_first(left)}.")
-        warn_about_columns("Left out of the inputs", left)
+        unasked = [
+            f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out not in ("", BY_REQUEST)
+        ]
+        warn_about_columns("Left out of the inputs", unasked)
         pooled = [repr(column.name) for column in columns if column.pooled]
         warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0

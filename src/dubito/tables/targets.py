@@ -59,6 +59,39 @@ def regression_target(
     return chosen, scaler, scaled
 
 
+def scaled_target(
+    likelihood: Likelihood, scaler: TargetScaler, y: Column, rows: int, columns: int
+) -> Float[np.ndarray, "rows columns"]:
+    """The target of other rows than those that determined its scale.
+
+    Parameters
+    ----------
+    likelihood, scaler : Likelihood, TargetScaler
+        As ``regression_target`` returns them.
+    y : array of shape (rows,) or (rows, columns)
+        The target.
+    rows, columns : int
+        Their numbers.
+
+    Returns
+    -------
+    float32 array of shape (rows, columns)
+        The scaled target.
+
+    Raises
+    ------
+    DataError
+        For another shape, and for values that are not targets of the likelihood.
+    """
+    table, _ = check_target(y, rows, "regression")
+    if table.shape[1] != columns:
+        raise DataError(f"y_val has {table.shape[1]} column(s), and y has {columns}.")
+    scaled = scaler.transform(table)
+    for values in (table, scaled):
+        _check_supported(likelihood, values, np.arange(rows))
+    return scaled
+
+
 def _check_supported(likelihood: Likelihood, table: Float[np.ndarray, "used columns"], rows: np.ndarray) -> None:
     problem = by_name.target_error(likelihood, table, rows)
     if problem is not None:

@@ -23,12 +23,21 @@ class Rows(NamedTuple):
         Targets, or class indices.
     train, valid : float32 array of shape (N,)
         Weights for training and validation; 0 leaves a row out.
+    group : int array of shape (N,), optional
+        Rows with the same number belong together: no split separates them.
+    time : int array of shape (N,), optional
+        Numbers in the order of time: later rows validate.
+    folds : int8 array of shape (folds, N), optional
+        The user's folds: in each, 1 for training rows, −1 for held-out rows, 0 for others.
     """
 
     x: np.ndarray
     y: np.ndarray
     train: np.ndarray
     valid: np.ndarray
+    group: np.ndarray | None = None
+    time: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
 
 def check_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:

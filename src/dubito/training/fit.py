@@ -148,7 +148,7 @@ def fit(
             f"{type(base_method(method)).__name__} does not support early stopping, since it runs its whole schedule. "
             "Leave out early_stopping."
         )
-    if early_stopping and not method.validates:
+    if early_stopping and not method.validates and not rows.valid.any():
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
     method.check(model)

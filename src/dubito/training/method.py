@@ -54,10 +54,13 @@ class Method(ABC):
         Whether all rows must be in memory, so that streams are refused.
     validates : bool
         Whether ``members`` chooses validation rows, so that ``fit`` does not.
+    has_folds : bool
+        Whether ``members`` divides the rows by ``splits.member_folds``.
     """
 
     every_row: ClassVar[bool] = False
     validates: ClassVar[bool] = False
+    has_folds: ClassVar[bool] = False
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         check_call(cls, args, settings)

@@ -157,7 +157,7 @@ class Stream:
         self.first: Any = None
         digest = hashlib.sha256()
         for rows in self.pieces():
-            self.first = Rows(*map(np.array, rows)) if self.first is None else self.first
+            self.first = Rows(*map(np.array, rows[:4])) if self.first is None else self.first
             self.count += len(rows.x)
             self.size += float(np.sum(rows.train, dtype=np.float64))
             for array in rows[:3] if identified else ():
@@ -214,8 +214,8 @@ class Stream:
             count += len(rows.x)
             while count >= length:
                 whole = concatenate_rows(waiting)
-                yield Rows(*(array[:length] for array in whole))
-                waiting, count = [Rows(*(array[length:] for array in whole))], count - length
+                yield Rows(*(array[:length] for array in whole[:4]))
+                waiting, count = [Rows(*(array[length:] for array in whole[:4]))], count - length
         if count:
             yield concatenate_rows(waiting)
 
@@ -256,7 +256,7 @@ class Stream:
 
 def concatenate_rows(parts: list[Rows]) -> Rows:
     """Concatenate ``Rows``."""
-    return parts[0] if len(parts) == 1 else Rows(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return parts[0] if len(parts) == 1 else Rows(*map(np.concatenate, zip(*(part[:4] for part in parts), strict=True)))
 
 
 def prefetch(items: Generator[DataPiece]) -> Generator[DataPiece]:

@@ -13,7 +13,7 @@ from dubito.methods.types import Key, Member, Model, Rows, Trained
 from dubito.posteriors.base import Mixture
 from dubito.training.members import split_runs
 from dubito.training.method import Wrapper
-from dubito.training.splits import interleaved_folds
+from dubito.training.splits import member_folds
 
 
 @register_dataclass
@@ -24,7 +24,7 @@ class Committee(Wrapper):
     No member is trained or early-stopped on its own fold, so its errors there are out-of-sample
     errors, from which CV+ makes intervals and sets (``conformal.cv_plus``). Members keep the noise
     that they learned; that of ``CrossFit``, which stops on the folds, is better. The folds are
-    ``splits.interleaved_folds``, without randomness.
+    ``splits.member_folds``, without randomness.
 
     Parameters
     ----------
@@ -37,6 +37,7 @@ class Committee(Wrapper):
     folds: int = static(default=10)
 
     every_row: ClassVar[bool] = True
+    has_folds: ClassVar[bool] = True
     runs_field: ClassVar[str | None] = "folds"
 
     def check(self, model: Model) -> None:
@@ -47,6 +48,11 @@ class Committee(Wrapper):
         parts = self.without_folds(rows)
         if not all(part.train.any() for part in parts):
             raise ValueError(f"a committee needs rows of a weight above 0 in at least 2 of {self.folds} folds")
+        if rows.valid.any() and not all(part.valid.any() for part in parts):
+            problem = (
+                "the rows held out for early stopping are all in one fold of the committee, whose member needs others."
+            )
+            raise ValueError(f"{problem} Increase validation_fraction, or leave out early_stopping.")
         each = zip(parts, prng.keys(key, len(parts)), strict=True)
         return [member for part, k in each for member in self.method.members(part, k)]
 
@@ -76,8 +82,10 @@ class Committee(Wrapper):
         list of Rows
             With weight 0 on one fold each, for training and validation.
         """
-        fold = interleaved_folds(rows.y, self.folds)
-        outs = [fold == number for number in range(min(self.folds, len(fold)))]
-        trains = [np.where(out, 0, rows.train).astype(np.float32) for out in outs]
-        valids = [np.where(out, 0, rows.valid) for out in outs]
-        return [rows._replace(train=t, valid=v) for t, v in zip(trains, valids, strict=True)]
+        seen = [fold.train for fold in member_folds(rows, self.folds)]
+        return [
+            rows._replace(
+                train=np.where(each, rows.train, np.float32(0)), valid=np.where(each, rows.valid, np.float32(0))
+            )
+            for each in seen
+        ]

@@ -29,7 +29,7 @@ from dubito.training.data import pad_rows, padded_size
 from dubito.training.members import split_runs
 from dubito.training.method import Wrapper
 from dubito.training.packing import unpack
-from dubito.training.splits import random_folds
+from dubito.training.splits import fold_count, member_folds
 
 LEAST_NOISE = 0.05  # of c²: how much noise is left at least after subtraction of the members' spread
 NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
@@ -40,7 +40,7 @@ NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant"
 class CrossFit(Wrapper):
     """Runs of a method, each without one fold of the rows (stratified for classes), as a mixture.
 
-    Each member keeps its best epoch on its fold, and its predictions there are out-of-sample, so
+    The folds are ``splits.member_folds``. Each member keeps its best epoch on its fold, and its predictions there are out-of-sample, so
     their residuals r give the noise, y = f + σ(x) t, where t is Student's t and
 
         σ²(x) = s² c² e^2h(x) (1 − 2v̄/c²),   c² = mean r²,   v̄ = the members' mean variance,
@@ -71,6 +71,7 @@ class CrossFit(Wrapper):
     every_row: ClassVar[bool] = True
     runs_field: ClassVar[str | None] = "folds"
     validates: ClassVar[bool] = True  # each member stops on its fold
+    has_folds: ClassVar[bool] = True
 
     def check(self, model: Model) -> None:
         check_whole("folds", self.folds, 2)
@@ -80,16 +81,15 @@ class CrossFit(Wrapper):
         self.method.check(model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:
-        key_folds, *keys = prng.keys(key, self.folds + 1)
-        fold, found = random_folds(rows, self.folds, key_folds), []
-        for number in range(fold.max() + 1):
-            out = fold == number
-            part = rows._replace(train=np.where(out, 0, rows.train), valid=np.where(out, rows.train, 0))
-            found += self.method.members(part, keys[number])
+        key_folds, *keys = prng.keys(key, max(self.folds, fold_count(rows, self.folds)) + 1)
+        found = []
+        for fold, key_run in zip(member_folds(rows, self.folds, key_folds), keys, strict=False):
+            train, valid = (np.where(chosen, rows.train, 0) for chosen in fold)
+            found += self.method.members(rows._replace(train=train, valid=valid), key_run)
         return found
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Samples | Mixture:
-        runs = split_runs(trained, min(self.folds, int(np.sum(trained.rows.train > 0))))
+        runs = split_runs(trained, fold_count(trained.rows, self.folds))
         key_parts, key_predict, key_noise = jax.random.split(key, 3)
         parts = finish_runs(self.method, model, runs, key_parts, run)
         folds = np.stack([one.members[0].valid for one in runs])
@@ -100,7 +100,7 @@ class CrossFit(Wrapper):
         means = np.stack([predict(part, trained.rows.x, key=key_predict).columnwise.mean for part in parts])
         residuals, targets = Residuals(trained.rows, folds, means), means.shape[-1]
         noise, networks = None, NoiseNetworks(list(range(len(parts))), [{}] * len(parts), np.zeros(means.shape))
-        if self.noise == "input":
+        if self.noise == "input" and len(parts) > 1:
             noise = mlp(trained.rows.x.shape[1], (32,), targets, "tanh", last_variance=0.0)
             networks = noise_networks(noise, residuals, key_noise, run)
         level = noise_level(residuals, networks, self.df)
