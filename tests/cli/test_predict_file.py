@@ -173,7 +173,11 @@ def test_predict_file_of_no_rows_has_all_columns(tmp_path, folder, schema):
         ("t.parquet", b"PAR1", "t.parquet cannot be read"),
         ("t.csv", b"a,b\n1,2,3\n", "Expected 2 columns, got 3"),
         ("t.csv", b"a,a\n1,2\n", "several columns are named a"),
-        ("t.csv", "é,b\n1,\n".encode() + b"2,\xe9\n", "byte 0xe9 at position 10 is not UTF-8, as the text before it is"),
+        (
+            "t.csv",
+            "é,b\n1,\n".encode() + b"2,\xe9\n",
+            "byte 0xe9 at position 10 is not UTF-8, as the text before it is",
+        ),
         ("t.csv", b"a,b\n1,2\n1,2\n3,1e\n", r"'b' was numeric at fit; now row 2 has '1e'"),
         ("t.csv", b"a,c\n1,true\n1,2\n2,no\n", "'c' was boolean at fit; now row 2 has 'no'"),
         ("t.xls", b"", "only .csv, .tsv, .txt, .xlsx and .parquet"),

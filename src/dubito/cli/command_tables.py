@@ -68,12 +68,15 @@ def read_to_fit(
     chosen = source.choose_inputs(frame.column_names, target, table)
     if not chosen:
         raise DataError(f"--drop and --inputs leave no column of {table} beside the target {target!r}.")
+    found = source.dialect.found
+    if task is None and found.get("separator", ",") != ",":  # commas between digits are no separators
+        check_decimals(table, frame.select([target]), found["decimal"])
     task = check_task(target_kind(frame, target) if task is None else task)
     frame, missing = drop_missing_target(frame, target)
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
     inputs = inputs.select(chosen)
-    check_decimals(table, inputs, source.dialect.found.get("decimal", "."))
+    check_decimals(table, inputs, found.get("decimal", "."))
     say_counts({MISSING: count_missing(inputs)}, say)
     if task == "classification":
         classes = np.unique(y).tolist()

@@ -268,4 +268,4 @@ def ambiguous_number(cells: Sequence[str | None], decimal: str) -> int | None:
         return None
     if decimal == "." and any("." in cell for _, cell in present):
         return None
-    return next((row for row, cell in present if other in cell), None)
+    return next((row for row, cell in present if other in cell and (decimal == "." or GROUPED.fullmatch(cell))), None)

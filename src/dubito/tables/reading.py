@@ -56,8 +56,8 @@ def read_table(
     table = encode_categories(source, table, categorical)
     decimal = "." if parquet_file else dialect.found["decimal"]
     for place, name in enumerate(names):
-        if name not in categorical and name != target:
-            table = table.set_column(place, name, parse_missing_spellings(table[name], decimal))
+        if name not in categorical:
+            table = table.set_column(place, name, _parse_texts(table[name], decimal, name == target))
     return table
 
 
@@ -188,26 +188,17 @@ def encode_categories(source: Source, table: Any, names: Collection[str]) -> Any
     return table
 
 
-def parse_missing_spellings(column: Any, decimal: str = ".") -> Any:
+def _parse_texts(column: Any, decimal: str, is_target: bool) -> Any:
     """A column of texts as numbers, if its cells are numbers and at least one spelling of a missing value.
 
-    Parameters
-    ----------
-    column : pyarrow.ChunkedArray
-        A column of any type.
-    decimal : str
-        The decimal separator. If it is a comma, numbers with a dot, such as 0.5, are read too.
-
-    Returns
-    -------
-    pyarrow.ChunkedArray
-        float64, or the column unchanged.
+    Where the decimal separator is a comma, no such spelling is needed, since pyarrow takes numbers such as 0.5 for texts. In
+    the target, spellings are texts. Any other column is returned unchanged.
     """
     from pyarrow import types
 
-    if not (types.is_string(column.type) or types.is_large_string(column.type)):
+    if not (types.is_string(column.type) or types.is_large_string(column.type)) or is_target and decimal == ".":
         return column
-    present = without_missing_spellings(column)
+    present = column if is_target else without_missing_spellings(column)
     same = () if decimal == "," else (column.null_count,)
     numbers = None if present.null_count in (*same, len(column)) else parse_numbers(present, decimal)
     return column if numbers is None else numbers
