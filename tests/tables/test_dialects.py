@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import warnings
+import zipfile
 from types import SimpleNamespace
 
 import pyarrow as pa
@@ -299,3 +300,49 @@ def test_options_that_do_not_apply_are_refused(tmp_path):
     (tmp_path / "wrong.csv").write_bytes(parquet.read_bytes())
     with pytest.raises(DataError, match="is a Parquet file"):
         reading.read_table(tmp_path / "wrong.csv")
+
+
+def test_a_real_sheet_is_read_as_a_table(tmp_path):
+    pytest.importorskip("python_calamine")
+    main, office = (
+        "http://schemas.openxmlformats.org/spreadsheetml/2006/main",
+        "http://schemas.openxmlformats.org/officeDocument/2006",
+    )
+    package = "http://schemas.openxmlformats.org/package/2006"
+    kind = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+
+    def cell(place, value):
+        return (
+            f'<c r="{place}" t="inlineStr"><is><t>{value}</t></is></c>'
+            if isinstance(value, str)
+            else f'<c r="{place}"><v>{value}</v></c>'
+        )
+
+    grid = [["x", "town"], [0.5, "Bern, CH"], [2, "007"]]
+    rows = "".join(
+        f'<row r="{r}">{"".join(cell("AB"[c] + str(r), value) for c, value in enumerate(row))}</row>'
+        for r, row in enumerate(grid, 1)
+    )
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Default Extension="rels" '
+        f'ContentType="application/vnd.openxmlformats-package.relationships+xml"/><Override PartName="/xl/workbook.xml" '
+        f'ContentType="{kind}.sheet.main+xml"/><Override PartName="/xl/worksheets/sheet1.xml" '
+        f'ContentType="{kind}.worksheet+xml"/></Types>',
+        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+        f'Type="{office}/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}/relationships"><sheets>'
+        f'<sheet name="one" sheetId="1" r:id="r1"/></sheets></workbook>',
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
+        f'Type="{office}/relationships/worksheet" Target="worksheets/sheet1.xml"/></Relationships>',
+        "xl/worksheets/sheet1.xml": f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>',
+    }
+    path = tmp_path / "t.xlsx"
+    with zipfile.ZipFile(path, "w") as book:
+        for name, part in parts.items():
+            book.writestr(name, '<?xml version="1.0" encoding="UTF-8"?>' + part)
+    assert reading.read_table(path).to_pydict() == {"x": [0.5, 2], "town": ["Bern, CH", "007"]}
+    with pytest.raises(DataError, match="The sheets are 'one'"):
+        reading.read_table(path, dialect=Dialect(sheet="two"))
+    path.write_bytes(b"PK\x03\x04 damaged")
+    with pytest.raises(DataError, match="cannot be read"):
+        reading.read_table(path)

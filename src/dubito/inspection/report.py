@@ -20,6 +20,7 @@ from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.cross_validation import CrossValidationResult, interpretation
 from dubito.estimators.files.model_file import LIBRARIES
 from dubito.evaluation import metrics
+from dubito.evaluation.conformal import ConformalPredictive
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import interpret_scorecard, join_names
 from dubito.inspection.plots import predictions
@@ -158,7 +159,9 @@ def data_section(
     Section
         The section.
     """
-    read = interpret_scorecard(metrics.scorecard(predictive, y), discrete=predictive.discrete)
+    coverage = predictive.conformal.coverage if isinstance(predictive, ConformalPredictive) else None
+    card = metrics.scorecard(predictive, y)
+    read = interpret_scorecard(card, discrete=predictive.discrete, conformal=coverage)
     paragraphs = [text, f"{name}: {read}" if read else ""]
     if posterior is not None:
         paragraphs.append(draws_text([(name, monte_carlo(predictive, posterior, y))]))

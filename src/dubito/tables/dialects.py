@@ -6,7 +6,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -247,25 +247,30 @@ def read_cells(text: str | Iterable[str], separator: str) -> Iterator[list[str]]
         return
 
 
-def ambiguous_number(cells: Sequence[str | None], decimal: str) -> int | None:
+def ambiguous_number(cells: Iterable[str | None], decimal: str) -> tuple[int, str] | None:
     """The first number that a table's decimal separator leaves open, in a column that has only numbers.
 
     Parameters
     ----------
-    cells : sequence of str or None
+    cells : iterable of str or None
         The column.
     decimal : str
         "." or ",".
 
     Returns
     -------
-    int or None
-        The row of a cell such as 1,234 (or 1.234, if the decimal separator is a comma).
+    tuple or None
+        The row, and a cell such as 1,234 (or 1.234, if the decimal separator is a comma).
     """
-    other = {".": ",", ",": "."}[decimal]
-    present = [(row, cell.strip()) for row, cell in enumerate(cells) if cell is not None and not means_missing(cell)]
-    if not all(COMMA_NUMBER.fullmatch(c) or is_plain_number(c) or GROUPED.fullmatch(c) for _, c in present):
-        return None
-    if decimal == "." and any("." in cell for _, cell in present):
-        return None
-    return next((row for row, cell in present if other in cell and (decimal == "." or GROUPED.fullmatch(cell))), None)
+    other, found = {".": ",", ",": "."}[decimal], None
+    for row, cell in enumerate(cells):
+        if cell is None or means_missing(cell):
+            continue
+        cell = cell.strip()
+        if not (COMMA_NUMBER.fullmatch(cell) or is_plain_number(cell) or GROUPED.fullmatch(cell)):
+            return None
+        if decimal == "." and "." in cell:
+            return None
+        if found is None and other in cell and (decimal == "." or GROUPED.fullmatch(cell)):
+            found = row, cell
+    return found

@@ -103,11 +103,11 @@ def check_decimals(source: Source, table: Any, decimal: str) -> None:
     other = {".": ",", ",": "."}[decimal]
     for name in table.column_names:
         if types.is_string(table[name].type):
-            cells = table[name].to_pylist()
-            row = ambiguous_number(cells, decimal)
-            if row is not None:
+            cells = (cell.as_py() for cell in table[name])  # most columns of texts are left at their first cell
+            if found := ambiguous_number(cells, decimal):
+                row, cell = found
                 raise DataError(
-                    f"{source}: column {name!r} has only numbers, but {cells[row]!r} in row {row} may have thousands or "
+                    f"{source}: column {name!r} has only numbers, but {cell!r} in row {row} may have thousands or "
                     f"decimals. If {other!r} separates decimals, use --decimal {other}; otherwise remove it from the "
                     f"numbers, or name the column with --categorical {name}."
                 )

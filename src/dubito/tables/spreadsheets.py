@@ -36,7 +36,7 @@ def sheet_as_csv(data: bytes, source: object, sheet: str | None) -> bytes:
         Without python-calamine.
     """
     try:
-        import python_calamine as calamine
+        import python_calamine as calamine  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError(INSTALL) from error
     try:

@@ -36,7 +36,7 @@ MARKS = {
 GZIP, ZIP, PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
 LEGACY = "cp1252"
 # What browsers read as latin-1: the five bytes without a character in cp1252 are those of latin-1.
-LEGACY_TABLE = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in range(256))
+LEGACY_TABLE = {byte: ord(bytes([byte]).decode("cp1252", "ignore") or chr(byte)) for byte in range(256)}
 
 
 class TextTable(NamedTuple):
