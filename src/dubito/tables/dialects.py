@@ -247,30 +247,35 @@ def read_cells(text: str | Iterable[str], separator: str) -> Iterator[list[str]]
         return
 
 
-def ambiguous_number(cells: Iterable[str | None], decimal: str) -> tuple[int, str] | None:
-    """The first number that a table's decimal separator leaves open, in a column that has only numbers.
+def odd_number(cells: Iterable[str | None], decimal: str) -> tuple[int, str] | None:
+    """The first cell that keeps a column of text from being numbers, if most of its cells are numbers.
 
     Parameters
     ----------
     cells : iterable of str or None
         The column.
     decimal : str
-        "." or ",".
+        The decimal separator of the table. If it is a dot, only columns of nothing but numbers with
+        commas are judged.
 
     Returns
     -------
     tuple or None
-        The row, and a cell such as 1,234 (or 1.234, if the decimal separator is a comma).
+        The row and the cell; one that matches ``GROUPED`` may have thousands or decimals.
     """
-    other, found = {".": ",", ",": "."}[decimal], None
+    found, numbers, total = None, 0, 0
     for row, cell in enumerate(cells):
         if cell is None or means_missing(cell):
             continue
-        cell = cell.strip()
-        if not (COMMA_NUMBER.fullmatch(cell) or is_plain_number(cell) or GROUPED.fullmatch(cell)):
-            return None
-        if decimal == "." and "." in cell:
-            return None
-        if found is None and other in cell and (decimal == "." or GROUPED.fullmatch(cell)):
+        cell, total = cell.strip(), total + 1
+        grouped = GROUPED.fullmatch(cell) is not None
+        if decimal == ".":
+            if not (COMMA_NUMBER.fullmatch(cell) or grouped) or "." in cell:
+                return None
+            odd = "," in cell
+        else:
+            odd = not (COMMA_NUMBER.fullmatch(cell) or is_plain_number(cell) and not grouped)
+        numbers += grouped or not odd or decimal == "."
+        if odd and found is None:
             found = row, cell
-    return found
+    return found if 2 * numbers > total else None

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dubito._check import DataError, list_first
-from dubito.tables.dialects import GROUPED_BY_DOTS, Dialect, ambiguous_number
+from dubito.tables.dialects import GROUPED, GROUPED_BY_DOTS, Dialect, odd_number
 from dubito.tables.text_files import Source, check_no_text_options, open_text, table_format
 from dubito.tables.texts import MISSING
 from dubito.tables.validation import check_names_exist
@@ -82,7 +82,7 @@ def _read_text(source: Source, categorical: Collection[str], dialect: Dialect) -
 
 
 def check_decimals(source: Source, table: Any, decimal: str) -> None:
-    """Raise DataError for numbers such as 1,234 that may have thousands or three decimals.
+    """Raise DataError for a cell that keeps a column of numbers from being read with the table's decimal separator.
 
     Parameters
     ----------
@@ -96,21 +96,26 @@ def check_decimals(source: Source, table: Any, decimal: str) -> None:
     Raises
     ------
     DataError
-        Names the column, the cell and its row.
+        Names the column, the cell and its row: one such as 1,234, which may have thousands or
+        decimals, or one among numbers with decimal commas.
     """
     from pyarrow import types
 
     other = {".": ",", ",": "."}[decimal]
     for name in table.column_names:
         if types.is_string(table[name].type):
-            cells = (cell.as_py() for cell in table[name])  # most columns of texts are left at their first cell
-            if found := ambiguous_number(cells, decimal):
-                row, cell = found
-                raise DataError(
-                    f"{source}: column {name!r} has only numbers, but {cell!r} in row {row} may have thousands or "
-                    f"decimals. If {other!r} separates decimals, use --decimal {other}; otherwise remove it from the "
-                    f"numbers, or name the column with --categorical {name}."
-                )
+            # most columns of texts are left at their first cell
+            found = odd_number((cell.as_py() for cell in table[name]), decimal)
+            if found is None:
+                continue
+            row, cell = found
+            if decimal == "." or GROUPED.fullmatch(cell):
+                what = f"has only numbers, but {cell!r} in row {row} may have thousands or decimals"
+                cure = f"If {other!r} separates decimals, use --decimal {other}; otherwise remove it from the numbers"
+            else:
+                what = f"has numbers with decimal commas, but {cell!r} in row {row} is no number"
+                cure = "Correct the cell, or leave it empty"
+            raise DataError(f"{source}: column {name!r} {what}. {cure}, or name the column with --categorical {name}.")
 
 
 @contextlib.contextmanager
