@@ -109,8 +109,8 @@ def test_every_command_reads_a_pipe_and_says_once_that_it_leaves_out_the_index(f
             "2",
             "--hidden",
             "8",
-            "--inputs",
-            "x,",
+            "--drop",
+            "id",
         ),
         "calibrate": ("-o", tmp_path / "n.dubito"),
     }
@@ -118,7 +118,7 @@ def test_every_command_reads_a_pipe_and_says_once_that_it_leaves_out_the_index(f
     _, said = run(command, *before, tmp_path / "pipe", *rest.get(command, ()))
     writer.join()
     assert "with the separator ';' and with decimal commas" in said
-    assert said.count("Left out of the inputs: ''") == (command == "fit")
+    assert said.count("Left out of the inputs: ''") == fits
 
 
 def test_the_index_of_a_parquet_stream_is_left_out(folder, tmp_path):

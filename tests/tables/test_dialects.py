@@ -235,6 +235,17 @@ def test_kept_cells_stay_texts(tmp_path):
     assert [start for *_, start in blocks] == [0, 2]
 
 
+def test_kept_columns_of_parquet_are_plain(tmp_path):
+    path = tmp_path / "t.parquet"
+    kind = pa.array(["b", "a", None]).dictionary_encode()
+    pa.parquet.write_table(pa.table({"x": [1.0, 2.0, 3.0], "kind": kind, "many": [[1]] * 3}), path)
+    columns = files.FileColumns(Schema.fit(pa.table({"x": [0.5, 1.5]})))
+    blocks = [kept for _, kept, _ in files.read_and_keep(path, columns, ["kind"], rows=2)]
+    assert pa.concat_tables(blocks).to_pydict() == {"kind": ["b", "a", None]}
+    with pytest.raises(DataError, match="column 'many' has the type list"):
+        next(files.read_and_keep(path, columns, ["many"]))
+
+
 def test_other_columns_are_noted_once(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("more,y,id,x\n" + "1,2,3,4\n" * 5)

@@ -360,9 +360,14 @@ def main() -> None:
     and 143.
     """
     started = interrupts.watch_signals()
-    warnings.showwarning = lambda message, *_: (
-        compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")
-    )
+    noted: set[str] = set()  # the folds of a comparison would repeat each note
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if not compilation_cache.handle_warning(message) and str(message) not in noted:
+            noted.add(str(message))
+            say(f"dubito: note: {message}")
+
+    warnings.showwarning = show
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
     except Exception as error:

@@ -18,7 +18,7 @@ NAMES = {"\t": "tab"}  # not printable
 SPELLED = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 MOSTLY, HALF = 0.9, 0.5  # shares of lines with as many cells as the header
 
-QUOTED = re.compile(r'(?:(?<=[,;\t|\r\n])|\A)"[^"]*(?:""[^"]*)*"(?=[,;\t|\r\n]|\Z)')
+QUOTED = re.compile(r'(?:(?<=[,;\t|\r\n])|\A)"[^"]*+(?:""[^"]*+)*+"(?=[,;\t|\r\n]|\Z)')
 LINE_END = re.compile(r"[\r\n]+")
 COMMA_NUMBER = re.compile(r"[+-]?(?:\d+|\d*,\d+)(?:[eE][+-]?\d+)?")  # a decimal comma, or a whole number
 GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}(?:[.,]\d{3})+")  # may be thousands, or three decimals

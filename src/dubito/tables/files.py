@@ -146,7 +146,7 @@ def read_and_keep(
             kept = None
             if keep is not None:
                 kept = table.select(names if [*keep] == ["all"] else resolve_names(keep, names, f"--keep: {source}"))
-                kept = kept if is_parquet else _without_empty(kept)
+                kept = _plain_columns(kept) if is_parquet else _without_empty(kept)
             table = columns.select(table)
             table = reading.encode_categories(source, table, categorical)
             yield table if is_parquet else _with_types(table, columns.schema, start, dialect), kept, start
@@ -244,6 +244,18 @@ def _read_text(source: Source, dialect: Dialect, columns: Collection[str]) -> It
             )
             for batch in reader:
                 yield pyarrow.Table.from_batches([batch])
+
+
+def _plain_columns(table: Any) -> Any:
+    """Columns of a Parquet file that any output can hold: categories as their values."""
+    from pyarrow import types
+
+    for place, field in enumerate(table.schema):
+        if types.is_nested(field.type):
+            raise DataError(f"--keep: column {field.name!r} has the type {field.type}. Keep columns of single values.")
+        if types.is_dictionary(field.type):
+            table = table.set_column(place, field.name, table[field.name].cast(field.type.value_type))
+    return table
 
 
 def _without_empty(table: Any) -> Any:
