@@ -213,7 +213,7 @@ def evaluate(
 ) -> None:
     """Score a model on TABLE, which must contain the target's column."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
-    from dubito.evaluation import conformal, diagnostics, interpretation, metrics
+    from dubito.evaluation import diagnostics, interpretation, metrics
 
     found = load_model(model, unknown, missing)
     inputs, y = read_to_evaluate(found, table, say, "evaluate", source.dialect)
@@ -225,8 +225,7 @@ def evaluate(
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     Console().print(score_table(card))
-    coverage = answer.conformal.coverage if isinstance(answer, conformal.ConformalPredictive) else None
-    print_text(interpretation.interpret_scorecard(card, discrete=answer.discrete, conformal=coverage))
+    print_text(interpretation.interpret_predictive(answer, card))
     setting = interpretation.draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 

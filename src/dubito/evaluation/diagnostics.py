@@ -28,8 +28,7 @@ Structure: TypeAlias = tuple[str, int]  # the kind of draws, and the number of r
 MAX_NUMBERS = 2**21  # of draws at several rows, taken at a time
 MIN_DRAWS = 8  # of a chain, to estimate an autocorrelation at all
 # Limits of ``MonteCarloError.enough``: a fraction of the predictive standard deviation, nats, and R-hat.
-MAX_SHARE, MAX_NATS, MAX_RHAT = 0.1, 0.01, 1.05
-MOST_DRAWS = 100_000  # more are never advised
+MAX_SHARE, MAX_NATS, MAX_RHAT, MOST_DRAWS = 0.1, 0.01, 1.05, 100_000  # the last: more are never advised
 
 
 def rhat(values: Draws) -> Columns:

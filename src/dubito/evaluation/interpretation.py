@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from scipy import special, stats
 
+from dubito.evaluation.conformal import ConformalPredictive
 from dubito.evaluation.diagnostics import MOST_DRAWS, MonteCarloError
 from dubito.evaluation.metrics import Score
 from dubito.posteriors.base import Samples
@@ -58,6 +59,25 @@ def interpret_scorecard(card: Card, *, discrete: bool = False, conformal: float 
         own = card["set_coverage"], rows, conformal, True
         found.append(_coverage_sentence(f"Conformal {percent(conformal)} sets", *own))
     return " ".join(filter(None, found))
+
+
+def interpret_predictive(predictive: Any, card: Card) -> str:
+    """One or two sentences on the scorecard of a predictive distribution; see ``interpret_scorecard``.
+
+    Parameters
+    ----------
+    predictive : PredictiveDistribution
+        The predictive distribution. Of a conformal one its own intervals or sets are judged.
+    card : dict
+        Its ``metrics.scorecard``.
+
+    Returns
+    -------
+    str
+        The sentences.
+    """
+    coverage = predictive.conformal.coverage if isinstance(predictive, ConformalPredictive) else None
+    return interpret_scorecard(card, discrete=predictive.discrete, conformal=coverage)
 
 
 def interpret_comparison(

@@ -20,9 +20,8 @@ from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.cross_validation import CrossValidationResult, interpretation
 from dubito.estimators.files.model_file import LIBRARIES
 from dubito.evaluation import metrics
-from dubito.evaluation.conformal import ConformalPredictive
 from dubito.evaluation.diagnostics import monte_carlo
-from dubito.evaluation.interpretation import interpret_scorecard, join_names
+from dubito.evaluation.interpretation import interpret_predictive, join_names
 from dubito.inspection.plots import predictions
 from dubito.inspection.plots.style import Axes, Figure
 
@@ -159,9 +158,7 @@ def data_section(
     Section
         The section.
     """
-    coverage = predictive.conformal.coverage if isinstance(predictive, ConformalPredictive) else None
-    card = metrics.scorecard(predictive, y)
-    read = interpret_scorecard(card, discrete=predictive.discrete, conformal=coverage)
+    read = interpret_predictive(predictive, metrics.scorecard(predictive, y))
     paragraphs = [text, f"{name}: {read}" if read else ""]
     if posterior is not None:
         paragraphs.append(draws_text([(name, monte_carlo(predictive, posterior, y))]))

@@ -84,7 +84,7 @@ class Dialect:
     @property
     def named(self) -> dict[str, str]:
         """The options that the user gave."""
-        values = {name: getattr(self, name) for name in ("separator", "decimal", "encoding", "sheet")}
+        values = {"separator": self.separator, "decimal": self.decimal, "encoding": self.encoding, "sheet": self.sheet}
         return {name: value for name, value in values.items() if value is not None}
 
     def choose(self, source: object, head: str, default: str, columns: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import io
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from typing import Any
 
 from dubito._check import DataError, did_you_mean, list_first
@@ -66,4 +66,4 @@ def _as_text(value: Any) -> str:
         return repr(value.total_seconds())
     if isinstance(value, datetime) and value == datetime(value.year, value.month, value.day):
         value = value.date()
-    return value.isoformat() if isinstance(value, date) or hasattr(value, "isoformat") else str(value)
+    return value.isoformat() if isinstance(value, date | time) else str(value)
