@@ -192,11 +192,11 @@ def test_predict_keeps_columns_unchanged(folder, tmp_path, expected, monkeypatch
     assert "--keep: " in said and "has no column 'idd'; did you mean 'id'?" in said
 
 
-def test_kept_formulas_are_escaped_and_numbers_are_not(folder, tmp_path):
+def test_kept_texts_that_look_like_formulas_are_escaped(folder, tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("id,x,town,day,mean\n=1+1,-0.5,Rome,2024-01-01,1\n-7,0.5,Rome,2024-01-02,2\n")
     out, _ = run("predict", folder / "m.dubito", path, "--keep", "id,x", "--safe-csv")
-    assert [row[:2] for row in csv.reader(io.StringIO(out))][1:] == [["'=1+1", "-0.5"], ["-7", "0.5"]]
+    assert [row[:2] for row in csv.reader(io.StringIO(out))][1:] == [["'=1+1", "'-0.5"], ["'-7", "0.5"]]
     _, said = run("predict", folder / "m.dubito", path, "--keep", "mean", code=1)
     assert "--keep 'mean': the predictions have a column of the same name" in said
 

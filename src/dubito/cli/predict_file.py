@@ -33,7 +33,6 @@ from dubito.tables.dialects import Dialect
 from dubito.tables.files import read_and_keep
 
 FORMULA = r"^[=+\-@\t\r]"
-PLAIN = r"^[+-]?[0-9]*[.,]?[0-9]+([eE][+-]?[0-9]+)?$"  # a number, which no spreadsheet runs
 
 
 def predict_file(
@@ -243,9 +242,7 @@ def with_safe_texts(table: pyarrow.Table) -> pyarrow.Table:
             column = column.cast(column.type.value_type)
         if not (pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type)):
             return column
-        runs: Any = compute.match_substring_regex(column, FORMULA)  # type: ignore[attr-defined]
-        plain: Any = compute.match_substring_regex(column, PLAIN)  # type: ignore[attr-defined]
-        prefix = compute.if_else(compute.and_not(runs, plain), "'", "")  # type: ignore[attr-defined]
+        prefix = compute.if_else(compute.match_substring_regex(column, FORMULA), "'", "")  # type: ignore[attr-defined]
         return compute.binary_join_element_wise(prefix.cast(column.type), column, pyarrow.scalar("", column.type))  # type: ignore[attr-defined]
 
     names = ["'" * bool(re.match(FORMULA, name)) + name for name in table.column_names]

@@ -57,7 +57,7 @@ def read_table(
     decimal = "." if parquet_file else dialect.found["decimal"]
     for place, name in enumerate(names):
         if name not in categorical:
-            table = table.set_column(place, name, _parse_texts(table[name], decimal, name == target))
+            table = table.set_column(place, name, parse_missing_spellings(table[name], decimal, name == target))
     return table
 
 
@@ -193,11 +193,23 @@ def encode_categories(source: Source, table: Any, names: Collection[str]) -> Any
     return table
 
 
-def _parse_texts(column: Any, decimal: str, is_target: bool) -> Any:
+def parse_missing_spellings(column: Any, decimal: str = ".", is_target: bool = False) -> Any:
     """A column of texts as numbers, if its cells are numbers and at least one spelling of a missing value.
 
-    Where the decimal separator is a comma, no such spelling is needed, since pyarrow takes numbers such as 0.5 for texts. In
-    the target, spellings are texts. Any other column is returned unchanged.
+    Parameters
+    ----------
+    column : pyarrow.ChunkedArray
+        A column of any type.
+    decimal : str
+        The decimal separator. If it is a comma, no spelling is needed, since pyarrow takes numbers
+        such as 0.5 for texts.
+    is_target : bool
+        Whether spellings are texts.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray
+        float64, or the column unchanged.
     """
     from pyarrow import types
 
