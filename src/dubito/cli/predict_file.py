@@ -86,7 +86,9 @@ def predict_file(
     options = {**policies, **dialect.named} | ({} if keep is None else {"keep": [*keep]})
     with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, options), say) as parts:
         with print_lines(console, lambda: f"{parts.rows:,} rows predicted"):
-            for answer, notes in predict_blocks(estimator, table, coverage, parts.rows, keep, dialect):
+            for answer, notes in predict_blocks(
+                estimator, table, coverage, skip=parts.rows, keep=keep, dialect=dialect
+            ):
                 say_notes(dialect, say)
                 parts.add(answer, notes)
         say_notes(dialect, say)
@@ -121,7 +123,7 @@ def predict_to_stdout(
 
     def tables() -> Iterator[pyarrow.Table]:
         nonlocal rows
-        for answer, notes in predict_blocks(estimator, table, coverage, 0, keep, dialect):
+        for answer, notes in predict_blocks(estimator, table, coverage, keep=keep, dialect=dialect):
             say_notes(dialect, say)
             add_counts(total, notes)
             rows += len(answer)
