@@ -254,3 +254,43 @@ def test_lines_are_printed_now_and_then_where_there_is_no_terminal(monkeypatch):
         done("map", 0)
         time.sleep(0.3)
     assert "1 of 6 fits · last: map, fold 1" in file.getvalue()
+
+
+def test_classes_in_latin_1_are_read_and_scored_alike(tmp_path):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=60)
+    lines = ['"x";"größe"', *(f"{v:.3f};{'groß' if v > 0 else 'klein'}".replace(".", ",") for v in x)]
+    contents = {
+        "latin.csv": "\n".join(lines).encode("latin-1"),
+        "marked.csv": "\n".join(lines).encode("utf-8-sig"),
+        "plain.csv": "\n".join(lines).replace(",", ".").replace(";", ",").encode(),
+    }
+    cards = []
+    for name, data in contents.items():
+        (tmp_path / name).write_bytes(data)
+        _, said = run("fit", tmp_path / name, "-t", "größe", *SMALL, "-o", tmp_path / "m.dubito")
+        assert "'größe' has 2 classes: groß, klein." in said
+        cards += [
+            run("evaluate", tmp_path / "m.dubito", tmp_path / other, "--json")[0]
+            for other in contents
+            if (tmp_path / other).exists()
+        ]
+    assert len(set(cards)) == 1 and json.loads(cards[0])["n"] == 60
+
+
+def test_a_header_only_and_a_table_of_one_column_are_read(folder, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("id;x;town;day;y\n")
+    out, _ = run("predict", folder / "m.dubito", path, "--keep", "id")
+    assert out == '"id","mean","std","epistemic_std","aleatoric_std","lower","upper"\n'
+    path.write_text("x;y\n" + "".join(f"{k / 7:.3f};{k / 3:.3f}\n" for k in range(30)).replace(".", ","))
+    run("fit", path, "-t", "y", *SMALL, "-o", tmp_path / "m.dubito")
+    out = [run("predict", tmp_path / "m.dubito", "-", data=data)[0] for data in (b"x\n1.5\n2\n", b"x\r1.5\r2")]
+    assert out[0] == out[1] and len(out[0].splitlines()) == 3
+    assert run("predict", tmp_path / "m.dubito", "-", "--separator", ";", data=b"x\n1,5\n2,0\n")[0] == out[0]
+    _, said = run("predict", tmp_path / "m.dubito", "-", data=b"x\n1,5\n2,0\n", code=1)
+    assert "Expected 1 columns, got 2" in said and "name the --separator" in said
+
+
+def test_quiet_prints_no_note(folder, expected):
+    assert run("--quiet", "predict", folder / "m.dubito", folder / "semicolon.csv") == (expected, "")

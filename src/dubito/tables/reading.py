@@ -143,7 +143,8 @@ def reading_errors(source: Source) -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError, csv.Error, pyarrow.ArrowException) as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
+        hint = ". Correct the row, or name the --separator." if " columns, got " in str(error) else ""
+        raise DataError(f"{source} cannot be read: {error}{hint}") from error
 
 
 def open_local(source: Source) -> Any:
