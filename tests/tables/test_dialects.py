@@ -365,3 +365,15 @@ def test_a_real_sheet_is_read_as_a_table(tmp_path):
     path.write_bytes(b"PK\x03\x04 damaged")
     with pytest.raises(DataError, match="cannot be read"):
         reading.read_table(path)
+
+
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16-le"])
+def test_the_encoding_of_the_fit_reads_bytes_that_are_not_utf_8(tmp_path, encoding):
+    path = tmp_path / "t.csv"
+    dialect = Dialect(fitted={"encoding": encoding})
+    path.write_bytes("a,b\n1,бег\n".encode(encoding))
+    assert reading.read_table(path, dialect=dialect).to_pydict() == {"a": [1], "b": ["бег"]}
+    assert dialect.notes == [] and dialect.found["encoding"] == encoding
+    path.write_bytes("a,b\n1,бег\n".encode())
+    assert reading.read_table(path, dialect=dialect).to_pydict() == {"a": [1], "b": ["бег"]}
+    assert dialect.found["encoding"] == "utf-8"
