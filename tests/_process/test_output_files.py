@@ -161,7 +161,7 @@ def refuse(dir):
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_tables_are_never_read_from_an_address(scheme, ending):
     name = f"{scheme}://bucket/t.{ending}"
-    for read in (reading.read_table, lambda path: next(files.read_blocks(path, None))):
+    for read in (reading.read_table, lambda path: next(files.read_blocks(path, files.FileColumns(None)))):
         with pytest.raises(dubito.DataError, match="only local files can be read"):
             read(name)
 
@@ -174,7 +174,7 @@ heard = []
 sys.addaudithook(lambda event, args: heard.append(event) if event.startswith("socket.") else None)
 for read in (
     reading.read_table,
-    lambda path: next(files.read_blocks(path, None)),
+    lambda path: next(files.read_blocks(path, files.FileColumns(None))),
     lambda path: dubito.parquet_pieces(path, ["a"], "y"),
     lambda path: streams.learn_table(path, "y", "regression"),
 ):

@@ -227,6 +227,13 @@ def repeated(count, spread, noise=1.0, chains=None, shift=0.0):
     return predictive(means, np.full_like(means, noise)), normals() if chains is None else samples(count, chains)
 
 
+def test_monte_carlo_sentence_advises_no_impossible_number_of_draws():
+    few = diagnostics.monte_carlo(*repeated(20, 1.0, noise=0.1), np.full(50, 7.0))
+    assert "would be enough" in few.sentence
+    huge = replace(few, mean=1e3 * few.mean)
+    assert huge.needed > diagnostics.MOST_DRAWS and "would be enough" not in huge.sentence
+
+
 def test_monte_carlo_sentence_says_how_many_draws_are_enough():
     y = np.full(50, 7.0)
     few = diagnostics.monte_carlo(*repeated(20, 1.0, noise=0.1), y)

@@ -9,6 +9,7 @@ from scipy import stats
 
 import dubito
 from dubito import diagnostics, metrics
+from dubito.evaluation.calibration import fit_calibration
 from dubito.evaluation.interpretation import (
     BINS,
     FEWEST,
@@ -16,6 +17,7 @@ from dubito.evaluation.interpretation import (
     count_and_percent,
     draws_setting,
     interpret_comparison,
+    interpret_predictive,
     interpret_scorecard,
     judge_confidence,
     judge_coverage,
@@ -105,6 +107,14 @@ def test_intervals_of_counts_are_not_called_too_wide():
     assert "far too wide" in interpret_scorecard(card)
     assert "at least the nominal coverage" in interpret_scorecard(card, discrete=True)
     assert "too narrow" in interpret_scorecard({"coverage_90": 0.8, "n": 1000}, discrete=True)
+
+
+def test_conformal_predictive_is_judged_by_its_own_intervals():
+    predictive, y = gaussian(0.4, 1000)
+    conformal = fit_calibration(predictive, y, "conformal", coverage=0.8)(predictive)
+    text = interpret_predictive(conformal, metrics.scorecard(conformal, y))
+    assert "Conformal 80 % intervals contain 80" in text and "within sampling error" in text
+    assert interpret_predictive(predictive, metrics.scorecard(predictive, y)).endswith(": far too narrow.")
 
 
 def test_conformal_intervals_are_judged_by_their_own_coverage():

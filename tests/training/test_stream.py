@@ -410,7 +410,7 @@ def test_bad_files_are_refused(few, tmp_path):
             assert streams.learn_table(found, target, task)[1].tolist() == [1.0, 2.0]
             continue
         with pytest.raises(dubito.DataError, match=message):
-            streams.learn_table(found, target, task)
+            streams.learn_table(found, target, task, missing="error")
     with pytest.raises(dubito.DataError, match=r"only \.parquet tables can be streamed"):
         streams.learn_table(tmp_path / "t.csv", "y", "regression")
 

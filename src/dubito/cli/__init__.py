@@ -1,8 +1,9 @@
 """The command line.
 
 - ``terminal``: text and tables of scores for a terminal.
-- ``progress``: the progress bar of a fit.
+- ``progress``: what a long command tells while it runs.
 - ``compilation_cache``: compiled programs, stored between runs.
+- ``table_options``: the options that describe a table.
 - ``command_tables``: the tables that commands read.
 - ``output_parts``: a long prediction's output, resumed from its finished parts.
 - ``predict_file``: predictions of a table's file, block by block.

@@ -3,6 +3,7 @@ value that is changed.
 """
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,29 @@ from pyarrow import compute
 from sklearn.base import is_classifier
 
 from dubito._check import DataError, list_first
-from dubito._values import is_missing_in
+from dubito._values import as_array, is_missing_in
+from dubito.cli.table_options import TableOptions
 from dubito.cli.terminal import Say
 from dubito.estimators.loading import load
-from dubito.tables.files import read_labeled
+from dubito.tables.dialects import Dialect
+from dubito.tables.files import FileColumns, read_blocks, read_labeled
 from dubito.tables.frames import drop_missing_target, split_target
-from dubito.tables.reading import read_table
+from dubito.tables.reading import check_decimals, read_table
 from dubito.tables.schema import UNKNOWN
+from dubito.tables.text_files import table_format
 from dubito.tables.validation import target_kind
 
 MISSING = "Missing inputs, marked by a column of their own"
 
 
 def read_to_fit(
-    table: str, target: str, task: str | None, categorical: Collection[str] | None, say: Say
+    table: str,
+    target: str,
+    task: str | None,
+    categorical: Collection[str] | None,
+    say: Say,
+    source: TableOptions | None = None,
+    splits: dict[str, Any] | None = None,
 ) -> tuple[Any, np.ndarray, str]:
     """Read a table to fit a model, without the rows that have no value of the target.
 
@@ -40,27 +50,53 @@ def read_to_fit(
         Columns that become categories.
     say : callable
         Prints a note.
+    source : TableOptions, optional
+        How to read the table, and the choice of inputs; receives what is found.
+    splits : dict, optional
+        As returned by ``given_splits``; receives the values of named columns that are no inputs.
 
     Returns
     -------
     tuple
         The inputs as a pyarrow Table, the target (rows,), and the task.
     """
-    frame = read_table(table, categorical or (), target)
+    source = source or TableOptions()
+    frame = read_table(table, categorical or (), target, source.dialect)
+    say_notes(source.dialect, say)
     if len(frame) == 0:
         raise DataError(f"{table} has a header but no rows.")
     inputs, _ = split_target(frame, target)
     if inputs.num_columns == 0:
         raise DataError(f"{table} has no column beside the target {target!r}.")
+    chosen = source.choose_inputs(frame.column_names, target, table)
+    if not chosen:
+        raise DataError(f"--drop and --inputs leave no column of {table} beside the target {target!r}.")
+    found = source.dialect.found
+    if task is None and found.get("separator", ",") != ",":  # commas between digits are no separators
+        check_decimals(table, frame.select([target]), found["decimal"])
     task = check_task(target_kind(frame, target) if task is None else task)
     frame, missing = drop_missing_target(frame, target)
     _say_missing_targets(missing, missing + len(frame), target, say)
     inputs, y = split_target(frame, target)
+    for kind, name in (splits or {}).items():
+        if isinstance(name, str) and name in inputs.column_names and name not in chosen:
+            splits[kind] = as_array(inputs[name])  # type: ignore[index]
+    inputs = inputs.select(chosen)
+    check_decimals(table, inputs, found.get("decimal", "."))
     say_counts({MISSING: count_missing(inputs)}, say)
     if task == "classification":
         classes = np.unique(y).tolist()
         say(f"Classification: {target!r} has {len(classes)} classes: {list_first(classes)}.")
     return inputs, y, task
+
+
+def columns_to_drop(table: str, target: str, source: TableOptions) -> list[str]:
+    """The columns of a Parquet file that are no inputs by the options --drop and --inputs."""
+    if table_format(table) != ".parquet" or not (source.drop or source.inputs):
+        return []
+    first = next(read_blocks(table, FileColumns(None, with_target=True), 1))[0]
+    source.choose_inputs(first.column_names, target, table)
+    return source.dropped
 
 
 def check_task(task: str) -> str:
@@ -113,7 +149,7 @@ def given_splits(groups: str | None, no_groups: bool, time: str | None, stream: 
 
 
 def read_to_evaluate(
-    model: Any, table: str, say: Say, needs_target: str | None = None
+    model: Any, table: str, say: Say, needs_target: str | None = None, dialect: Dialect | None = None
 ) -> tuple[Any, np.ndarray | None]:
     """Read a table for a fitted model, without the rows that have no value of the target.
 
@@ -127,14 +163,17 @@ def read_to_evaluate(
         Prints a note.
     needs_target : str, optional
         Name of the command, if it needs the target.
+    dialect : Dialect, optional
+        How the table is written, as far as that is known.
 
     Returns
     -------
     tuple
         The inputs as a pyarrow Table, and the target (rows,) or None.
     """
-    target = model.summary_.get("target")
-    inputs, y = read_labeled(table, model.schema_, target, model.classes_ if is_classifier(model) else None)
+    target, dialect = model.summary_.get("target"), as_fitted(dialect, model)
+    inputs, y = read_labeled(table, file_columns(model), model.classes_ if is_classifier(model) else None, dialect)
+    say_notes(dialect, say)
     if y is None and needs_target is not None:
         name = "whose name only `dubito fit` stores" if target is None else repr(target)
         raise ValueError(f"{needs_target} needs the target's column, {name}, in {table}")
@@ -148,6 +187,23 @@ def read_to_evaluate(
         _, changes = model.schema_.encode_and_count(inputs, "ignore", model.missing)
         say_counts({UNKNOWN: changes[UNKNOWN]}, say)
     return inputs, y
+
+
+def as_fitted(dialect: Dialect | None, model: Any) -> Dialect:
+    """A dialect that the table of a model's fit decides where a file leaves it open."""
+    return replace(dialect or Dialect(), fitted=model.summary_.get("dialect") or {})
+
+
+def file_columns(model: Any) -> FileColumns:
+    """The columns of a file that a model reads."""
+    target, dropped = model.summary_.get("target"), model.summary_.get("dropped")
+    return FileColumns(model.schema_, target, dropped if isinstance(dropped, list) else ())
+
+
+def say_notes(dialect: Dialect, say: Say) -> None:
+    """Print the notes on a file that were not printed yet."""
+    while dialect.notes:
+        say(dialect.notes.pop(0))
 
 
 def count_missing(inputs: Any) -> dict[str, int]:

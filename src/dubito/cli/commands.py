@@ -2,7 +2,6 @@
 them, never for --help.
 """
 
-import contextlib
 import importlib.metadata
 import json
 import os
@@ -23,6 +22,7 @@ except ImportError:
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import compilation_cache, progress
+from dubito.cli.table_options import Groups, Keep, NoGroups, TableFile, TableOptions, Time, with_table_options
 from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
 
 HELP = "Neural networks that know what they don't know: predictions with honest uncertainty from a table."
@@ -31,7 +31,6 @@ errors: Console = Console(stderr=True)
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
 state: dict[str, bool] = {"debug": False, "quiet": False}
 
-TableFile = Annotated[str, Argument(metavar="TABLE", help="A .csv, .tsv or .parquet file, or - for CSV on stdin.")]
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
@@ -46,11 +45,6 @@ FitUnknown = Annotated[
 FitMissing = Annotated[str, Option(metavar="WHAT", help="Missing inputs: fill (encode and mark them) or error.")]
 Unknown = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
 Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
-Groups = Annotated[
-    str | None, Option(metavar="COLUMN", help="Rows with the same value are never separated; the column is no input.")
-]
-NoGroups = Annotated[bool, Option("--no-groups", help="Let folds separate rows that repeat one another.")]
-Time = Annotated[str | None, Option(metavar="COLUMN", help="Hold later rows out from earlier ones, by this column.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -78,6 +72,11 @@ def say(text: object) -> None:
 def print_error(text: object) -> None:
     """Print to standard error."""
     errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
+
+
+def console() -> Console | None:
+    """Where to show progress: standard error, or None after --quiet."""
+    return None if state["quiet"] else errors
 
 
 def estimator(
@@ -108,7 +107,9 @@ def task_of_likelihood(likelihood: str | None) -> str | None:
 
 
 @app.command()
+@with_table_options(fits=True)
 def fit(
+    source: TableOptions,
     table: TableFile,
     target: Target,
     output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
@@ -133,11 +134,10 @@ def fit(
     With --stream, TABLE may be larger than memory. Its rows must not be sorted: they are shuffled within pieces only.
     """
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
-    from dubito.cli.command_tables import check_task, given_policies, given_splits, read_to_fit
+    from dubito.cli.command_tables import check_task, columns_to_drop, given_policies, given_splits, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
-    summary: dict[str, Any] = {"target": target}
     task = task or task_of_likelihood(likelihood)
     policies, splits = given_policies(unknown, missing), given_splits(groups, no_groups, time, stream)
     make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed, **policies)
@@ -149,14 +149,15 @@ def fit(
             raise ValueError(f"{problem} Choose a --method.")
         task = check_task(task or target_kind_of_file(table, target))
         model = make(task, method, settings or (), rows=None)
-        run = partial(model.fit_file, table, target, categorical=categorical or (), drop_missing=True)
+        columns = {"categorical": categorical or (), "drop": columns_to_drop(table, target, source)}
+        run = partial(model.fit_file, table, target, drop_missing=True, **columns)
     else:
-        inputs, y, task = read_to_fit(table, target, task, categorical, say)
+        inputs, y, task = read_to_fit(table, target, task, categorical, say, source, splits)
         model = make(task, method, settings or (), rows=len(y))
         run = partial(model.fit, inputs, y, **splits)
-    with progress.progress_bar(None if state["quiet"] else errors) as report, report_divergence():
+    with progress.follow_fit(console(), model.method) as report, report_divergence():
         run(progress=report, checkpoint=checkpoint)
-    model.summary_ |= summary
+    model.summary_ |= {"target": target} | source.found
     save_or_fall_back(model, output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # the model takes its place
@@ -165,12 +166,15 @@ def fit(
 
 
 @app.command()
+@with_table_options()
 def predict(
+    source: TableOptions,
     model: ModelFile,
     table: TableFile,
     output: Annotated[Path | None, Option("-o", "--output", help="A .csv or .parquet file; by default stdout.")] = None,
     coverage: Annotated[float, Option(help="Coverage of the interval from lower to upper.")] = 0.9,
     safe_csv: Annotated[bool, Option("--safe-csv", help="In CSV, put ' before texts that look like formulas.")] = False,
+    keep: Keep = None,
     unknown: Unknown = None,
     missing: Missing = None,
 ) -> None:
@@ -185,8 +189,10 @@ def predict(
     from dubito.cli import predict_file
 
     check_number("coverage", coverage, "(0, 1)")
+    policies: dict[str, Any] = {"unknown": unknown, "missing": missing}
+    options = {"safe_csv": safe_csv, "keep": keep, "dialect": source.dialect, "console": console(), **policies}
     if output is None:
-        predict_file.predict_to_stdout(model, table, coverage, say, safe_csv=safe_csv, unknown=unknown, missing=missing)
+        predict_file.predict_to_stdout(model, table, coverage, say, **options)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output must be a .csv or .parquet file")
@@ -194,22 +200,26 @@ def predict(
         problem = f"--safe-csv applies to .csv outputs only, not to {output}."
         raise ValueError(f"{problem} Leave it out; texts in Parquet are never run as formulas.")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    rows = predict_file.predict_file(
-        model, table, output, coverage, say, safe_csv=safe_csv, unknown=unknown, missing=missing
-    )
+    rows = predict_file.predict_file(model, table, output, coverage, say, **options)
     say(f"Wrote {output} ({rows} rows)")
 
 
 @app.command()
+@with_table_options()
 def evaluate(
-    model: ModelFile, table: TableFile, unknown: Unknown = None, missing: Missing = None, as_json: Json = False
+    source: TableOptions,
+    model: ModelFile,
+    table: TableFile,
+    unknown: Unknown = None,
+    missing: Missing = None,
+    as_json: Json = False,
 ) -> None:
     """Score a model on TABLE, which must contain the target's column."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
-    from dubito.evaluation import conformal, diagnostics, interpretation, metrics
+    from dubito.evaluation import diagnostics, interpretation, metrics
 
     found = load_model(model, unknown, missing)
-    inputs, y = read_to_evaluate(found, table, say, "evaluate")
+    inputs, y = read_to_evaluate(found, table, say, "evaluate", source.dialect)
     answer = found.predictive(inputs)
     raw = answer if found.calibration_ is None else found.uncalibrated(inputs)
     unsure = diagnostics.monte_carlo(raw, found.posterior_, y)
@@ -218,14 +228,15 @@ def evaluate(
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return
     Console().print(score_table(card))
-    coverage = answer.conformal.coverage if isinstance(answer, conformal.ConformalPredictive) else None
-    print_text(interpretation.interpret_scorecard(card, discrete=answer.discrete, conformal=coverage))
+    print_text(interpretation.interpret_predictive(answer, card))
     setting = interpretation.draws_setting(unsure, found)
     say(unsure.sentence + (f" To have enough, use dubito fit with {setting.shell}." if setting else ""))
 
 
 @app.command()
+@with_table_options()
 def calibrate(
+    source: TableOptions,
     model: ModelFile,
     table: TableFile,
     output: Annotated[Path, Option("-o", "--output", help="The calibrated model file to write.")],
@@ -247,7 +258,7 @@ def calibrate(
     found = dubito.load(model)
     as_saved = {"handle_unknown": found.handle_unknown, "missing": found.missing}
     found.set_params(**given_policies(unknown, missing))
-    inputs, y = read_to_evaluate(found, table, say, "calibrate")
+    inputs, y = read_to_evaluate(found, table, say, "calibrate", source.dialect)
     found.calibrate(inputs, y, method, **({} if coverage is None else {"coverage": coverage}))
     found.set_params(**as_saved)
     save_or_fall_back(found, output)
@@ -255,7 +266,9 @@ def calibrate(
 
 
 @app.command()
+@with_table_options()
 def inspect(
+    source: TableOptions,
     model: ModelFile,
     table: Annotated[
         str | None, Argument(metavar="TABLE", help="Rows with the target, to check the gradients.")
@@ -273,7 +286,7 @@ def inspect(
         raise ValueError(f"{output}: the picture must be a .svg or .dot file")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
     found = load_model(model, unknown, missing)
-    inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say)
+    inputs, y = (None, None) if table is None else read_to_evaluate(found, table, say, dialect=source.dialect)
     text, graph = inspect_model(found, inputs, y, unfold or ())
     print(escape_control(text))
     if output is not None:
@@ -284,7 +297,9 @@ def inspect(
 
 
 @app.command()
+@with_table_options(fits=True)
 def compare(
+    source: TableOptions,
     table: TableFile,
     target: Target,
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
@@ -310,18 +325,14 @@ def compare(
     from dubito.methods import by_name
 
     splits = given_splits(groups, no_groups, time)
-    inputs, y, task = read_to_fit(table, target, task or task_of_likelihood(likelihood), categorical, say)
+    inputs, y, task = read_to_fit(
+        table, target, task or task_of_likelihood(likelihood), categorical, say, source, splits
+    )
     names = by_name.parse_names(methods)
     options = {"likelihood": likelihood, "random_state": seed, **given_policies(None, missing)}
     make = partial(estimator, task, rows=len(y), hidden=hidden, **options)
     chosen = {name: make(name) for name in names}
-    total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
-    with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:
-
-        def done(name: str, fold: int) -> None:
-            if status is not None:
-                status.update(f"{next(count)}/{total} fits ({name}, fold {fold + 1})")
-
+    with progress.count_fits(console(), len(names) * folds) as done:
         rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, **splits)
     if as_json:
         print(json.dumps({row.name: row.to_dict() for row in rows}))
@@ -357,9 +368,14 @@ def main() -> None:
     and 143.
     """
     started = interrupts.watch_signals()
-    warnings.showwarning = lambda message, *_: (
-        compilation_cache.handle_warning(message) or say(f"dubito: note: {message}")
-    )
+    noted: set[str] = set()  # the folds of a comparison would repeat each note
+
+    def show(message: Warning | str, *_: Any) -> None:
+        if not compilation_cache.handle_warning(message) and str(message) not in noted:
+            noted.add(str(message))
+            say(f"dubito: note: {message}")
+
+    warnings.showwarning = show
     try:
         sys.exit(app(standalone_mode=False))  # which is 130 after Ctrl-C
     except Exception as error:

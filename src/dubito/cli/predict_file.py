@@ -10,28 +10,43 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow
 from pyarrow import compute, csv, parquet
+from rich.console import Console
 
+from dubito._check import DataError, list_first
 from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
-from dubito.cli.command_tables import load_model, say_counts
+from dubito.cli.command_tables import as_fitted, file_columns, load_model, say_counts, say_notes
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
+from dubito.cli.progress import print_lines
 from dubito.cli.terminal import Say
 from dubito.estimators.checks import check_predictions
 from dubito.evaluation.conformal import ConformalPredictive
 from dubito.posteriors.readings import prediction_columns
-from dubito.tables.files import read_blocks
+from dubito.tables.dialects import Dialect
+from dubito.tables.files import read_and_keep
 
 FORMULA = r"^[=+\-@\t\r]"
 
 
 def predict_file(
-    model: Path, table: str, output: Path, coverage: float, say: Say, *, safe_csv: bool = False, **policies: str | None
+    model: Path,
+    table: str,
+    output: Path,
+    coverage: float,
+    say: Say,
+    *,
+    safe_csv: bool = False,
+    keep: Sequence[str] | None = None,
+    dialect: Dialect | None = None,
+    console: Console | None = None,
+    **policies: str | None,
 ) -> int:
     """Predict the rows of a table's file. The same call resumes an interrupted run.
 
@@ -47,6 +62,12 @@ def predict_file(
         Prints a note.
     safe_csv : bool
         Whether to keep spreadsheets from reading texts as formulas, see ``with_safe_texts``.
+    keep : sequence of str, optional
+        Columns of the table that stand first in the output, unchanged; "all" is all of them.
+    dialect : Dialect, optional
+        How the table is written, as far as that is known.
+    console : Console, optional
+        Where to tell the number of rows now and then, unless it is a terminal.
     **policies : str, optional
         ``unknown`` and ``missing`` of ``command_tables.load_model``.
 
@@ -61,9 +82,16 @@ def predict_file(
         For a table or a model that cannot be used, and an output that cannot be written.
     """
     estimator = load_model(model, **policies)
-    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, policies), say) as parts:
-        for answer, notes in predict_blocks(estimator, table, coverage, skip=parts.rows):
-            parts.add(answer, notes)
+    dialect = as_fitted(dialect, estimator)
+    options = {**policies, **dialect.named} | ({} if keep is None else {"keep": [*keep]})
+    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, options), say) as parts:
+        with print_lines(console, lambda: f"{parts.rows:,} rows predicted"):
+            for answer, notes in predict_blocks(
+                estimator, table, coverage, skip=parts.rows, keep=keep, dialect=dialect
+            ):
+                say_notes(dialect, say)
+                parts.add(answer, notes)
+        say_notes(dialect, say)
         say_counts(parts.notes, say)
         with write_atomically(output) as file:
             write_stream(parts.tables(), file, output.suffix, safe_csv)
@@ -71,7 +99,16 @@ def predict_file(
 
 
 def predict_to_stdout(
-    model: Path, table: str, coverage: float, say: Say, *, safe_csv: bool = False, **policies: str | None
+    model: Path,
+    table: str,
+    coverage: float,
+    say: Say,
+    *,
+    safe_csv: bool = False,
+    keep: Sequence[str] | None = None,
+    dialect: Dialect | None = None,
+    console: Console | None = None,
+    **policies: str | None,
 ) -> None:
     """Write the predictions as CSV to standard output, as they are computed; a closed pipe is no
     error.
@@ -79,21 +116,30 @@ def predict_to_stdout(
     The parameters are those of ``predict_file``.
     """
     total: Counts = {}
+    estimator = load_model(model, **policies)
+    dialect = as_fitted(dialect, estimator)
+
+    rows = 0
 
     def tables() -> Iterator[pyarrow.Table]:
-        for answer, notes in predict_blocks(load_model(model, **policies), table, coverage):
+        nonlocal rows
+        for answer, notes in predict_blocks(estimator, table, coverage, keep=keep, dialect=dialect):
+            say_notes(dialect, say)
             add_counts(total, notes)
+            rows += len(answer)
             yield answer
 
     try:
-        write_stream(tables(), sys.stdout.buffer, ".csv", safe_csv)
+        with print_lines(console, lambda: f"{rows:,} rows predicted"):
+            write_stream(tables(), sys.stdout.buffer, ".csv", safe_csv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader needs no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    say_notes(dialect, say)
     say_counts(total, say)
 
 
-def task_of(model: Path, table: str, coverage: float, policies: Mapping[str, str | None]) -> dict[str, Any]:
+def task_of(model: Path, table: str, coverage: float, options: Mapping[str, Any]) -> dict[str, Any]:
     """What the predictions depend on, as plain values; the table is None if it cannot be read
     again.
     """
@@ -103,12 +149,17 @@ def task_of(model: Path, table: str, coverage: float, policies: Mapping[str, str
         "model": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
         "table": found and {"name": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns},
         "coverage": coverage,
-        **policies,
+        **options,
     }
 
 
 def predict_blocks(
-    estimator: Any, table: str, coverage: float = 0.9, skip: int = 0
+    estimator: Any,
+    table: str,
+    coverage: float = 0.9,
+    skip: int = 0,
+    keep: Sequence[str] | None = None,
+    dialect: Dialect | None = None,
 ) -> Iterator[tuple[pyarrow.Table, Counts]]:
     """Predict a table's rows from row ``skip`` on.
 
@@ -121,17 +172,37 @@ def predict_blocks(
     coverage : float
         Coverage of the intervals.
     skip : int
-        Number of rows to leave out at the beginning.
+        The first row to predict.
+    keep, dialect
+        As for ``predict_file``.
 
-    Returns
-    -------
-    iterator of tuple
-        The predictions, and the counts of ``Schema.encode_and_count``, for each block.
+    Yields
+    ------
+    tuple
+        A table of predictions and the counts of ``Schema.encode_and_count``, for each block.
     """
-    target = estimator.summary_.get("target")
-    blocks = read_blocks(table, estimator.schema_, target, estimator.block_rows, skip)
+    waiting: deque[Any] = deque()  # columns to keep of the blocks whose predictions are being computed
 
-    return estimator.stream(blocks, lambda answer: table_of(answer, coverage))
+    def blocks() -> Iterator[tuple[Any, int]]:
+        found = read_and_keep(table, file_columns(estimator), keep, estimator.block_rows, skip, dialect=dialect)
+        for inputs, kept, start in found:
+            waiting.append(kept)
+            yield inputs, start
+
+    for predictions, changes in estimator.stream(blocks(), lambda answer: table_of(answer, coverage)):
+        yield _beside(waiting.popleft(), predictions), changes
+
+
+def _beside(kept: Any, predictions: pyarrow.Table) -> pyarrow.Table:
+    """The columns to keep, then the predictions."""
+    if kept is None:
+        return predictions
+    twice = [repr(name) for name in kept.column_names if name in predictions.column_names]
+    if twice:
+        problem = f"--keep {list_first(twice)}: the predictions have a column of the same name."
+        raise DataError(f"{problem} Rename it in the table, or do not keep it.")
+    columns = [*kept.columns, *predictions.columns]
+    return pyarrow.table(columns, names=[*kept.column_names, *predictions.column_names])
 
 
 def table_of(answer: Any, coverage: float) -> pyarrow.Table:

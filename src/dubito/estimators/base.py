@@ -168,6 +168,7 @@ class BayesianEstimator(FittedEstimator):
         *,
         categorical: Sequence[str] = (),
         drop_missing: bool = False,
+        drop: Sequence[str] = (),
         progress: Progress = None,
         checkpoint: str | Path | None = None,
     ) -> Self:
@@ -186,6 +187,8 @@ class BayesianEstimator(FittedEstimator):
             Columns that become categories, whatever their values are.
         drop_missing : bool
             Whether to leave out rows without a value of the target, which are an error otherwise.
+        drop : sequence of str
+            Columns that are no inputs.
         progress, checkpoint : callable, str or Path, optional
             As for ``fit``.
 
@@ -203,7 +206,7 @@ class BayesianEstimator(FittedEstimator):
         """
         if self._resolved_method() is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
-        schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing, self.missing)
+        schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing, self.missing, drop)
         found = self._streamed_target(known)
         pieces = table_pieces(path, target, schema, known if found.scaler is None else found.scaler, categorical)
         return self._fit(schema, pieces, rows, found, progress, checkpoint)

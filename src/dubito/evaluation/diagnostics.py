@@ -28,7 +28,7 @@ Structure: TypeAlias = tuple[str, int]  # the kind of draws, and the number of r
 MAX_NUMBERS = 2**21  # of draws at several rows, taken at a time
 MIN_DRAWS = 8  # of a chain, to estimate an autocorrelation at all
 # Limits of ``MonteCarloError.enough``: a fraction of the predictive standard deviation, nats, and R-hat.
-MAX_SHARE, MAX_NATS, MAX_RHAT = 0.1, 0.01, 1.05
+MAX_SHARE, MAX_NATS, MAX_RHAT, MOST_DRAWS = 0.1, 0.01, 1.05, 100_000  # the last: more are never advised
 
 
 def rhat(values: Draws) -> Columns:
@@ -226,7 +226,7 @@ class MonteCarloError:
         if self.rhat is not None and not self.agree:
             return f"{what} do not agree (R-hat up to {np.max(self.rhat):.3g}): the chains must be longer."
         cure = "It falls with the square root of their number."
-        if self.needed is not None and self.kind != "members":
+        if self.needed is not None and self.needed <= MOST_DRAWS and self.kind != "members":
             cure = f"About {self.needed:,} draws{' per chain' if chains else ''} would be enough."
         return f"{what} are too few: {error}. {cure}"
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from scipy import special, stats
 
-from dubito.evaluation.diagnostics import MonteCarloError
+from dubito.evaluation.conformal import ConformalPredictive
+from dubito.evaluation.diagnostics import MOST_DRAWS, MonteCarloError
 from dubito.evaluation.metrics import Score
 from dubito.posteriors.base import Samples
 from dubito.training.method import Method, Wrapper
@@ -22,7 +23,7 @@ NORMAL = float(special.ndtri(1 - TAIL))  # so many standard errors
 FEWEST = 44
 SLIGHT, CLEAR, FAR = 1.1, 1.2, 1.4  # ratios of interval widths: for normal noise, 1.4 is a coverage of 76 or of 98 %
 BINS = 15  # of ``metrics.ece``
-MEMBERS, DRAWS = 100, 100_000  # at most, where more are advised
+MEMBERS = 100  # at most, where more are advised
 
 Card: TypeAlias = dict[str, float]
 
@@ -58,6 +59,25 @@ def interpret_scorecard(card: Card, *, discrete: bool = False, conformal: float 
         own = card["set_coverage"], rows, conformal, True
         found.append(_coverage_sentence(f"Conformal {percent(conformal)} sets", *own))
     return " ".join(filter(None, found))
+
+
+def interpret_predictive(predictive: Any, card: Card) -> str:
+    """One or two sentences on the scorecard of a predictive distribution; see ``interpret_scorecard``.
+
+    Parameters
+    ----------
+    predictive : PredictiveDistribution
+        The predictive distribution. Of a conformal one its own intervals or sets are judged.
+    card : dict
+        Its ``metrics.scorecard``.
+
+    Returns
+    -------
+    str
+        The sentences.
+    """
+    coverage = predictive.conformal.coverage if isinstance(predictive, ConformalPredictive) else None
+    return interpret_scorecard(card, discrete=predictive.discrete, conformal=coverage)
 
 
 def interpret_comparison(
@@ -283,7 +303,7 @@ def draws_setting(unsure: MonteCarloError, estimator: Any) -> Setting | None:
     if unsure.kind == "chains":
         return _chain_setting(unsure, unsure.needed, *methods[-1])
     if unsure.kind == "independent":  # a finite posterior has no others
-        useless = unsure.needed > DRAWS or isinstance(estimator.posterior_, Samples)
+        useless = unsure.needed > MOST_DRAWS or isinstance(estimator.posterior_, Samples)
         owner, value = type(estimator).__name__, unsure.needed
         return None if useless else Setting(f"{owner}(draws={value})", f"--draws {value}")
     if estimator.method is None or unsure.needed > min(MEMBERS, estimator.summary_["rows"] // 2):
@@ -297,7 +317,7 @@ def _chain_setting(unsure: MonteCarloError, needed: int, method: Any, path: str)
     if not unsure.agree:
         return None if method.thin is None else _setting(method, path, "thin", 4 * method.thin)
     value = -(-needed // int(method.cycles)) * int(method.cycles)  # draws are a multiple of the cycles
-    return _setting(method, path, "draws", value) if value <= DRAWS else None
+    return _setting(method, path, "draws", value) if value <= MOST_DRAWS else None
 
 
 def _setting(method: Method, path: str, name: str, value: int) -> Setting:

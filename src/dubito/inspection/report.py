@@ -21,7 +21,7 @@ from dubito.estimators.cross_validation import CrossValidationResult, interpreta
 from dubito.estimators.files.model_file import LIBRARIES
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
-from dubito.evaluation.interpretation import interpret_scorecard, join_names
+from dubito.evaluation.interpretation import interpret_predictive, join_names
 from dubito.inspection.plots import predictions
 from dubito.inspection.plots.style import Axes, Figure
 
@@ -158,7 +158,7 @@ def data_section(
     Section
         The section.
     """
-    read = interpret_scorecard(metrics.scorecard(predictive, y), discrete=predictive.discrete)
+    read = interpret_predictive(predictive, metrics.scorecard(predictive, y))
     paragraphs = [text, f"{name}: {read}" if read else ""]
     if posterior is not None:
         paragraphs.append(draws_text([(name, monte_carlo(predictive, posterior, y))]))

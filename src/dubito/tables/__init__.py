@@ -10,6 +10,9 @@
 - ``frames``: rows and columns of frames: chosen and split off.
 - ``row_labels``: groups and times of rows, which say how the rows may be split.
 - ``csv_quotes``: an error where an unclosed quote swallows rows of a CSV file.
+- ``dialects``: separators and encoding of a table of text.
+- ``spreadsheets``: a sheet of an .xlsx file as a table of text.
+- ``text_files``: a table's file as text in UTF-8, unpacked and decoded.
 - ``reading``: a whole table from a file, with inferred types; opening files.
 - ``files``: a table's file some rows at a time.
 - ``streams``: a Parquet table that need not fit into memory, to fit a model to.

@@ -6,7 +6,7 @@ quote. Properly closed cells are accepted, also those that span several lines.
 
 import io
 import re
-from typing import Any, BinaryIO
+from typing import Any
 
 from dubito._check import DataError
 
@@ -33,7 +33,8 @@ class QuoteScanner:
         self.source = source
         self.records = 0  # complete ones, without empty lines
         self.rest, self.opening = b"", 0  # the incomplete record after them, and the place of its open quote
-        ends = rb"[%b\r\n]" % delimiter.encode()
+        delimiter_pattern = re.escape(delimiter.encode())
+        ends = rb"[%b\r\n]" % delimiter_pattern
         # A quote opens a cell only where one begins. A cell that spans lines must be followed by the end of the cell.
         one_line = QUOTED.replace(rb'[^"]', rb'[^"\r\n]')
         cells = rb'(?:[^"\r\n]++|(?<!%b)(?!\A)"|%b(?=%b|[ \t])|%b)++' % (ends, QUOTED, ends, one_line)
@@ -111,7 +112,7 @@ class CheckedFile(io.RawIOBase):
         The error to raise after reading.
     """
 
-    def __init__(self, file: BinaryIO, source: object, delimiter: str) -> None:
+    def __init__(self, file: Any, source: object, delimiter: str) -> None:
         self.file, self.scanner = file, QuoteScanner(source, delimiter)
         self.error: DataError | None = None
 
@@ -119,9 +120,11 @@ class CheckedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        data = self.file.read(len(buffer)) if self.error is None else b""
+        data = b""
         try:
-            self.scanner.feed(data) if data else self.scanner.close()
+            if self.error is None:
+                data = self.file.read(len(buffer))
+                self.scanner.feed(data) if data else self.scanner.close()
         except DataError as error:
             self.error, data = error, b""
         buffer[: len(data)] = data

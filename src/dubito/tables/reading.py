@@ -2,34 +2,33 @@
 
 import contextlib
 import csv
-import io
-import sys
 from collections.abc import Collection, Iterator, Sequence
-from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from dubito._check import DataError, list_first
-from dubito._process.output_files import is_address
-from dubito.tables.csv_quotes import CheckedFile
+from dubito.tables.dialects import GROUPED, GROUPED_BY_DOTS, Dialect, odd_number
+from dubito.tables.text_files import Source, check_no_text_options, open_text, table_format
 from dubito.tables.texts import MISSING
 from dubito.tables.validation import check_names_exist
 
-Source: TypeAlias = str | Path  # of a table: a file, or "-" for CSV on standard input
 
-
-def read_table(source: Source, categorical: Collection[str] = (), target: str | None = None) -> Any:
+def read_table(
+    source: Source, categorical: Collection[str] = (), target: str | None = None, dialect: Dialect | None = None
+) -> Any:
     """Read a whole table. Empty cells are missing.
 
     Parameters
     ----------
     source : str or Path
-        A .csv, .tsv or .parquet file, or "-" for CSV on standard input.
+        A file of text, an .xlsx or a .parquet file, or "-" for text on standard input.
     categorical : collection of str
         Columns that are read as texts and become categories.
     target : str, optional
         A column in which only an empty cell and the usual spellings (NA, NaN, null) are missing.
         Any other column of numbers in which some cells spell a missing value, such as "?", becomes
         numeric.
+    dialect : Dialect, optional
+        How the file is written, as far as that is known; receives what is found.
 
     Returns
     -------
@@ -42,31 +41,81 @@ def read_table(source: Source, categorical: Collection[str] = (), target: str | 
         For a file that is missing, empty, not readable or of another kind, for two columns with the
         same name, and for a quoted cell that is not closed.
     """
+    dialect = dialect or Dialect()
     with reading_errors(source):
-        from pyarrow import binary, parquet, string
-        from pyarrow import csv as arrow
+        from pyarrow import parquet
 
-        parquet_file = table_format(source) == ".parquet"
-        if parquet_file:
+        if parquet_file := table_format(source) == ".parquet":
+            check_no_text_options(source, dialect, "sheet")
             with open_local(source) as file:
                 table = parquet.ParquetFile(file).read()
         else:
-            with open_csv(source) as (file, delimiter):
-                types = dict.fromkeys(categorical, string())
-                table = arrow.read_csv(
-                    file,
-                    parse_options=arrow.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-                    convert_options=arrow.ConvertOptions(strings_can_be_null=True, column_types=types),
-                )
+            table = _read_text(source, categorical, dialect)
         names = table.column_names
     check_unique_names(source, names)
-    if not parquet_file and binary() in table.schema.types:
-        raise DataError(f"{source}: column {names[table.schema.types.index(binary())]!r} is not UTF-8 text.")
     table = encode_categories(source, table, categorical)
+    decimal = "." if parquet_file else dialect.found["decimal"]
     for place, name in enumerate(names):
-        if name not in categorical and name != target:
-            table = table.set_column(place, name, parse_missing_spellings(table[name]))
+        if name not in categorical:
+            table = table.set_column(place, name, parse_missing_spellings(table[name], decimal, name == target))
     return table
+
+
+def _read_text(source: Source, categorical: Collection[str], dialect: Dialect) -> Any:
+    """A table of text, with inferred types."""
+    import pyarrow
+    from pyarrow import csv as arrow
+
+    with open_text(source, dialect) as opened:
+        check_unique_names(source, opened.names)
+        types = {name: pyarrow.string() for name in categorical}
+        if not opened.file.peek(1):  # pyarrow raises an error for no bytes at all
+            return pyarrow.table({name: pyarrow.nulls(0, types.get(name)) for name in opened.names})
+        return arrow.read_csv(
+            opened.file,
+            read_options=arrow.ReadOptions(column_names=opened.names),
+            parse_options=arrow.ParseOptions(delimiter=opened.separator, newlines_in_values=True),
+            convert_options=arrow.ConvertOptions(
+                strings_can_be_null=True, column_types=types, decimal_point=opened.decimal
+            ),
+        )
+
+
+def check_decimals(source: Source, table: Any, decimal: str) -> None:
+    """Raise DataError for a cell that keeps a column of numbers from being read with the table's decimal separator.
+
+    Parameters
+    ----------
+    source : str or Path
+        The file, for the message.
+    table : pyarrow.Table
+        Columns as ``read_table`` returns them.
+    decimal : str
+        The decimal separator of the file.
+
+    Raises
+    ------
+    DataError
+        Names the column, the cell and its row: one such as 1,234, which may have thousands or
+        decimals, or one among numbers with decimal commas.
+    """
+    from pyarrow import types
+
+    other = {".": ",", ",": "."}[decimal]
+    for name in table.column_names:
+        if types.is_string(table[name].type):
+            # most columns of texts are left at their first cell
+            found = odd_number((cell.as_py() for cell in table[name]), decimal)
+            if found is None:
+                continue
+            row, cell = found
+            if decimal == "." or GROUPED.fullmatch(cell):
+                what = f"has only numbers, but {cell!r} in row {row} may have thousands or decimals"
+                cure = f"If {other!r} separates decimals, use --decimal {other}; otherwise remove it from the numbers"
+            else:
+                what = f"has numbers with decimal commas, but {cell!r} in row {row} is no number"
+                cure = "Correct the cell, or leave it empty"
+            raise DataError(f"{source}: column {name!r} {what}. {cure}, or name the column with --categorical {name}.")
 
 
 @contextlib.contextmanager
@@ -94,7 +143,8 @@ def reading_errors(source: Source) -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError, csv.Error, pyarrow.ArrowException) as error:
-        raise DataError(f"{source} cannot be read: {error}") from error
+        hint = ". Correct the row, or name the --separator." if " columns, got " in str(error) else ""
+        raise DataError(f"{source} cannot be read: {error}{hint}") from error
 
 
 def open_local(source: Source) -> Any:
@@ -113,42 +163,6 @@ def open_local(source: Source) -> Any:
     import pyarrow
 
     return pyarrow.OSFile(str(source))
-
-
-@contextlib.contextmanager
-def open_csv(source: Source) -> Iterator[tuple["io.BufferedReader[Any]", str]]:
-    """Open a CSV, in which a quoted cell must be closed.
-
-    Parameters
-    ----------
-    source : str or Path
-        A .csv or .tsv file, or "-" for standard input.
-
-    Yields
-    ------
-    tuple
-        The binary file, and the delimiter.
-
-    Raises
-    ------
-    DataError
-        At the end, for a quoted cell that is not closed. It is the cause of other errors of the reader.
-    """
-    import pyarrow
-
-    delimiter = "\t" if table_format(source) == ".tsv" else ","
-    with contextlib.nullcontext(sys.stdin.buffer) if str(source) == "-" else open(source, "rb") as raw:
-        checked = CheckedFile(raw, source, delimiter)
-        file = io.BufferedReader(checked, 2**20)
-        try:
-            yield file, delimiter
-        except (DataError, pyarrow.ArrowException):
-            while file.read(2**20):  # to the end, to know whether an open quote is the cause
-                pass
-            if checked.error is None:
-                raise
-        if checked.error is not None:
-            raise checked.error
 
 
 def encode_categories(source: Source, table: Any, names: Collection[str]) -> Any:
@@ -180,26 +194,57 @@ def encode_categories(source: Source, table: Any, names: Collection[str]) -> Any
     return table
 
 
-def parse_missing_spellings(column: Any) -> Any:
+def parse_missing_spellings(column: Any, decimal: str = ".", is_target: bool = False) -> Any:
     """A column of texts as numbers, if its cells are numbers and at least one spelling of a missing value.
 
     Parameters
     ----------
     column : pyarrow.ChunkedArray
         A column of any type.
+    decimal : str
+        The decimal separator. If it is a comma, no spelling is needed, since pyarrow takes numbers
+        such as 0.5 for texts.
+    is_target : bool
+        Whether spellings are texts.
 
     Returns
     -------
     pyarrow.ChunkedArray
         float64, or the column unchanged.
     """
-    from pyarrow import float64, types
+    from pyarrow import types
 
-    if not (types.is_string(column.type) or types.is_large_string(column.type)):
+    if not (types.is_string(column.type) or types.is_large_string(column.type)) or is_target and decimal == ".":
         return column
-    present = without_missing_spellings(column)
-    numbers = None if present.null_count in (column.null_count, len(column)) else cast_cells(present, float64())
+    present = column if is_target else without_missing_spellings(column)
+    same = () if decimal == "," else (column.null_count,)
+    numbers = None if present.null_count in (*same, len(column)) else parse_numbers(present, decimal)
     return column if numbers is None else numbers
+
+
+def parse_numbers(texts: Any, decimal: str = ".") -> Any:
+    """Texts as numbers, or None if that is impossible.
+
+    Parameters
+    ----------
+    texts : pyarrow.ChunkedArray
+        Null where a value is missing.
+    decimal : str
+        The decimal separator. If it is a comma, 1.234 is no number, since it may be 1234.
+
+    Returns
+    -------
+    pyarrow.ChunkedArray or None
+        float64.
+    """
+    from pyarrow import compute, float64
+
+    if decimal == ",":
+        grouped: Any = compute.match_substring_regex(texts, GROUPED_BY_DOTS)  # type: ignore[attr-defined]
+        if compute.any(grouped).as_py():  # type: ignore[attr-defined]
+            return None
+        texts = compute.replace_substring(texts, ",", ".")  # type: ignore[attr-defined]
+    return cast_cells(texts, float64())
 
 
 def without_missing_spellings(texts: Any) -> Any:
@@ -241,32 +286,6 @@ def cast_cells(cells: Any, kind: Any) -> Any:
 
     with contextlib.suppress(pyarrow.ArrowInvalid):
         return cells.cast(kind)
-
-
-def table_format(source: Source) -> str:
-    """The format of a table's file.
-
-    Parameters
-    ----------
-    source : str or Path
-        The file.
-
-    Returns
-    -------
-    str
-        ".csv" (also for "-"), ".tsv" or ".parquet".
-
-    Raises
-    ------
-    DataError
-        For any other file, and for an address.
-    """
-    if is_address(source):
-        raise DataError(f"{source}: only local files can be read. Download the file first.")
-    ending = ".csv" if str(source) == "-" else Path(source).suffix.lower()
-    if ending not in (".csv", ".tsv", ".parquet"):
-        raise DataError(f"{source}: only .csv, .tsv and .parquet tables can be read.")
-    return ending
 
 
 def check_unique_names(source: Source, names: Sequence[str]) -> None:

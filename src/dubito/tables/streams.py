@@ -10,11 +10,12 @@ from dubito._check import DataError, in_rows
 from dubito._values import is_missing_in
 from dubito.tables.columns import ColumnValues, open_table, read_columns
 from dubito.tables.encoding import ColumnStatistics
-from dubito.tables.files import read_blocks, read_parquet
+from dubito.tables.files import FileColumns, read_blocks, read_parquet
 from dubito.tables.frames import drop_missing_target, split_target
-from dubito.tables.reading import Source, open_local, reading_errors, table_format
+from dubito.tables.reading import open_local, reading_errors
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
+from dubito.tables.text_files import Source, table_format
 from dubito.tables.validation import FEW_CLASSES, check_names_exist, check_target, integer_target_kind, target_kind
 
 Pieces: TypeAlias = Callable[[], Iterator[tuple[np.ndarray, ...]]]  # a stream of rows, which can be read again
@@ -29,6 +30,7 @@ def learn_table(
     categorical: Collection[str] = (),
     drop_missing: bool = False,
     missing: str = "fill",
+    drop: Collection[str] = (),
 ) -> tuple[Schema, Any, int]:
     """Learn the columns and the target of a Parquet table, in one reading.
 
@@ -49,6 +51,8 @@ def learn_table(
         Leave out the rows without a value of the target, which are an error otherwise.
     missing : str
         As for ``Schema.fit``.
+    drop : collection of str
+        Columns to leave out.
 
     Returns
     -------
@@ -63,8 +67,9 @@ def learn_table(
     _check_parquet(path)
     statistics: dict[str, ColumnStatistics] = {}
     of_target, labels, count, targetless = ColumnStatistics(target), [], 0, []
-    for table, start in read_blocks(path, None, rows=PIECE_ROWS, categorical=categorical):
-        inputs, y = split_target(table, target)
+    for table, start in read_blocks(path, FileColumns(None, with_target=True), PIECE_ROWS, categorical=categorical):
+        check_names_exist(drop, table.column_names, f"{path} has no column")
+        inputs, y = split_target(table.drop_columns([*drop]), target)
         absent = is_missing_in(y)
         targetless += (start + np.flatnonzero(absent)).tolist()
         used = np.flatnonzero(~absent)
@@ -113,7 +118,7 @@ def target_kind_of_file(path: Source, target: str) -> str:
 
     _check_parquet(path)
     codes, count = set(), 0
-    for table, _ in read_blocks(path, None, rows=PIECE_ROWS):
+    for table, _ in read_blocks(path, FileColumns(None, with_target=True), PIECE_ROWS):
         check_names_exist([target], table.column_names, "There is no column")
         column = table.column(target)
         if not types.is_integer(column.type):
@@ -150,8 +155,10 @@ def table_pieces(path: Source, target: str, schema: Schema, known: Any, categori
         Each call reads the file again: an iterator of (x, y).
     """
 
+    columns = FileColumns(schema, target, with_target=True)
+
     def pieces() -> Iterator[tuple[np.ndarray, ...]]:
-        for table, start in read_blocks(path, schema, rows=PIECE_ROWS, categorical=categorical):
+        for table, start in read_blocks(path, columns, PIECE_ROWS, categorical=categorical):
             inputs, values = split_target(drop_missing_target(table, target)[0], target)
             scaled = isinstance(known, TargetScaler)
             y = known.transform(values[:, None]) if scaled else np.searchsorted(known, values).astype(np.int32)

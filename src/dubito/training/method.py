@@ -165,6 +165,8 @@ class LoopMethod(Method):
         The number of rows of a step; None: all.
     least_epochs : int
         See ``epochs``.
+    penalty_name : str
+        What reports call the penalty of the objective, such as "KL"; empty: they leave it out.
     score : callable or None
         ``score(model, state, batch, key)`` returns log p(y | x) of each held-out row, (n,), in
         nats. None: the method runs its whole schedule, and early stopping is refused.
@@ -179,6 +181,7 @@ class LoopMethod(Method):
     thin: Any = None
     cycles: Any = 1
     least_epochs: ClassVar[int] = 400
+    penalty_name: ClassVar[str] = ""
     score: ClassVar[Callable[..., Any] | None] = None
 
     @abstractmethod

@@ -47,6 +47,7 @@ class VariationalDropout(LearnedRates):
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
+    penalty_name: ClassVar[str] = "KL"
     training_masks: ClassVar[str] = "normal"
     masks: ClassVar[str] = "normal"
 

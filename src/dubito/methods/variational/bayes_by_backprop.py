@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +51,8 @@ class FactorizedGaussian(PosteriorDescent):
     initial_scale: float = 0.02
     gradient_estimator: str = static(default="local")
     draws: int = static(default=1)
+
+    penalty_name: ClassVar[str] = "KL"
 
     @abstractmethod
     def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Inputs) -> Scalar:

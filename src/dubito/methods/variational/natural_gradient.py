@@ -1,7 +1,7 @@
 """Stochastic variational inference by natural gradients (Hoffman et al., JMLR 2013; the weights' by Shen et al., ICML 2024)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -98,6 +98,8 @@ class NaturalGradientVI(ScheduledMethod):
     forgetting: float = 0.7
     delay: float = 1.0
     draws: int = static(default=1)
+
+    penalty_name: ClassVar[str] = "KL"
 
     members = one_member
 

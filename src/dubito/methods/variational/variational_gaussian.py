@@ -55,6 +55,7 @@ class VariationalGaussian(PosteriorDescent):
     initial_scale: float = 0.02
     draws: int = static(default=8)
 
+    penalty_name: ClassVar[str] = "KL"
     flat: ClassVar[bool] = False  # its objective makes one vector of all parameters itself
 
     def check(self, model: Model) -> None:
