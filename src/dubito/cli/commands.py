@@ -35,7 +35,7 @@ TableFile = Annotated[str, Argument(metavar="TABLE", help="A .csv, .tsv or .parq
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
-Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, laplace or ordered.")]
+Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]

@@ -98,7 +98,8 @@ class ConformalPredictive(CalibratedPredictive):
         return self.conformal.sets(self.predictive)
 
     def _interval(self, coverage: float) -> tuple[Values, Values]:
-        return self.conformal.interval(self.predictive.columnwise, coverage)
+        lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
+        return np.clip(lower, *self.bounds), np.clip(upper, *self.bounds)
 
 
 class ConformalRule(Calibration):

@@ -228,7 +228,8 @@ def quantiles(
     """Recalibrated quantiles: maps that make the held-out F(y) uniform, for each target.
 
     First the distribution is widened (or narrowed) around its mean by the root mean square of
-    (y − mean)/std, which brings the F(y) of the rows to where float32 distinguishes them. Then
+    (y − mean)/std, which brings the F(y) of the rows to where float32 distinguishes them. Targets
+    with bounds, such as positive ones, are not widened, since the result would exceed them. Then
     these are compared with a uniform distribution at ``knots`` levels, equally spaced as normal
     scores, the outermost n^(−2/3) from 0 and 1. The map of the reference has a knot at every row,
     so that it has no useful density.
@@ -270,6 +271,7 @@ def quantiles(
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
     factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
+    factors = factors if np.all(np.isinf(predictive.bounds)) else np.where(factors > 0, 1.0, 0.0)
     problem = "the predicted means equal y in all held-out rows. The rows were used for training, or y has no noise."
     _expect(np.all(factors > 0), problem)
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)

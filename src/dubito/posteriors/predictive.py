@@ -118,4 +118,6 @@ def predict_functions(
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
     if not likelihood.standardizes_targets and (np.any(shift != 0) or np.any(scale != 1)):
         raise ValueError(f"targets of {type(likelihood).__name__} are not standardized: shift must be 0 and scale 1")
+    if likelihood.bounds[0] == 0 and np.any(shift != 0):
+        raise ValueError(f"targets of {type(likelihood).__name__} are scaled but not shifted: shift must be 0")
     return Predictive(likelihood, found.at(x), shift, scale, description, classes)

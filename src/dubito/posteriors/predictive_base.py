@@ -139,6 +139,11 @@ class PredictiveDistribution(abc.ABC):
         return self.likelihood.discrete
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest value that y can approach, in the target's units."""
+        return self.likelihood.bounds
+
+    @property
     def columns(self) -> int:
         """The number of columns of the mean, one for each of K targets or C classes."""
         return self.mixture.columns

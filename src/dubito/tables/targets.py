@@ -91,9 +91,11 @@ def regression_likelihood(likelihood: Any, columns: int, noise_after_mean: bool)
 def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScaler]:
     """Match a likelihood and a scaler to one another.
 
-    They are unchanged, unless the likelihood needs targets in their original units: then the scaler
-    is the identity, and for counts the likelihood's level is the log of the mean count, which
-    centers log means as a shift centers means.
+    They are unchanged for targets that may be any numbers. Positive targets are not shifted, and
+    divided by the median of the lognormal distribution with their mean and sd, which a few large
+    values hardly change. If the likelihood needs targets in their original units, the scaler is the
+    identity, and for counts the likelihood's level is the log of the mean count, which centers log
+    means as a shift centers means.
 
     Parameters
     ----------
@@ -107,12 +109,20 @@ def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScale
     tuple
         The likelihood and the scaler to use.
     """
+    if likelihood.standardizes_targets and likelihood.bounds[0] == 0:
+        sizes = tuple(map(_positive_size, scaler.shift, scaler.scale))
+        return likelihood, TargetScaler((0.0,) * len(sizes), sizes)
     if likelihood.standardizes_targets:
         return likelihood, scaler
     if likelihood.level is None:
         logs = [math.log(mean) for mean in scaler.shift if mean > 0]
         likelihood = replace(likelihood, level=float(np.mean(logs)) if logs else 0.0)
     return likelihood, TargetScaler((0.0,) * len(scaler.shift), (1.0,) * len(scaler.scale))
+
+
+def _positive_size(mean: float, sd: float) -> float:
+    """The median of the lognormal distribution with this mean and sd; 1 for a mean that no positive target has."""
+    return mean / math.hypot(1, sd / mean) if mean > 0 else 1.0
 
 
 def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:

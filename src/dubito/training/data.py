@@ -124,3 +124,13 @@ def permutation(key: Key, count: int) -> Int[np.ndarray, "count"]:
 def pad_rows(array: np.ndarray, total: int) -> np.ndarray:
     """Append rows of zeros to ``array``, to ``total`` rows."""
     return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def pad_targets(y: np.ndarray, total: int) -> np.ndarray:
+    """Append copies of the last row of ``y``, to ``total`` rows: of weight 0, but values that the likelihood supports."""
+    return np.pad(y, [(0, total - len(y))] + [(0, 0)] * (y.ndim - 1), mode="edge") if len(y) else pad_rows(y, total)
+
+
+def pad_data(x: np.ndarray, y: np.ndarray, weight: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and weights padded to ``total`` rows; the weights of the new ones are 0."""
+    return pad_rows(x, total), pad_targets(y, total), pad_rows(weight, total)

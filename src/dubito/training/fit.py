@@ -26,7 +26,7 @@ from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
 from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
-from dubito.training.data import Rows, check_rows, pad_rows, padded_fraction, padded_size
+from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, padded_size
 from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
@@ -219,7 +219,8 @@ def train(
 
     def held_rows(member: Member) -> DeviceRows:
         chosen = np.flatnonzero(member.valid > 0)
-        return DeviceRows(*(put(pad_rows(a[chosen], held + batch_rows)) for a in (rows.x, rows.y, member.valid)))
+        arrays = (array[chosen] for array in (rows.x, rows.y, member.valid))
+        return DeviceRows(*map(put, pad_data(*arrays, held + batch_rows)))
 
     def one(numbers: list[int], stop: Any) -> list[LoopState]:
         found = [members[number] for number in numbers]

@@ -5,8 +5,11 @@
 - ``robust``: noise with heavier tails: Student's t and Laplace.
 - ``classes``: Bernoulli, categorical and ordinal.
 - ``count_functions``: densities and distribution functions of counts, accurate in float32.
+- ``gamma_functions``: densities and distribution functions of gamma and beta distributions.
 - ``integer_quantiles``: quantiles of distributions of whole numbers.
-- ``counts``: Poisson and negative binomial.
+- ``positive``: lognormal and gamma.
+- ``shares``: beta.
+- ``counts``: Poisson and negative binomial, with and without excess zeros.
 - ``custom``: a criterion of your own.
 - ``by_name``: all likelihoods by name.
 """

@@ -22,6 +22,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 from dubito._jax.types import ArrayLike, Key, Params
 
 LOG_2PI: float = 1.8378770664093453
+LINEAR = 25.0  # log mean above which the mean grows linearly in f, so that nothing overflows
 
 OutcomeParams: TypeAlias = dict[str, jax.Array]  # z: the parameters of p(y) at each row, arrays with rows first
 
@@ -43,7 +44,11 @@ class Likelihood(ABC):
         Columns of y per target. With 2, the K values are followed by K marks, which are 1 for a
         censored value.
     standardizes_targets : bool
-        Whether y may be shifted and scaled before training. False for counts.
+        Whether y may be shifted and scaled before training; where ``bounds`` are finite, only
+        scaled. False for counts and shares.
+    bounds : tuple of float
+        The smallest and the largest value that y can approach: (0, ∞) for positive numbers and
+        counts, (0, 1) for shares. Scaling does not move them, and intervals do not exceed them.
     discrete : bool
         Whether y is a whole number, with probabilities in place of densities.
     normalized : bool
@@ -65,6 +70,7 @@ class Likelihood(ABC):
     classes: int = 0
     columns_per_target: int = 1
     standardizes_targets: bool = True
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
     discrete: bool = False
     normalized: bool = True
     has_noise: bool = True
@@ -374,6 +380,22 @@ def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows
     with np.errstate(over="ignore"):
         near = np.asarray(y).astype(np.float32)
     return near if likelihood.is_location_family else np.zeros_like(near)
+
+
+def limit_softly(f: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """f up to ±25; beyond, it grows logarithmically, so that e^f grows linearly and does not overflow.
+
+    Parameters
+    ----------
+    f : array
+        A logarithm or a logit.
+
+    Returns
+    -------
+    array
+        The same shape; its derivative is continuous.
+    """
+    return jnp.clip(f, -LINEAR, LINEAR) + jnp.sign(f) * jnp.log1p(jnp.maximum(jnp.abs(f) - LINEAR, 0))
 
 
 def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) -> Float[Array, "*shape"]:

@@ -10,7 +10,8 @@ from dubito._check import did_you_mean, list_first
 from dubito.models.likelihoods.base import Entry, Likelihood
 
 # To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
-FILES = ("gaussian", "robust", "counts", "classes")
+FILES = ("gaussian", "robust", "positive", "shares", "counts", "classes")
+ALIASES = {"log-normal": "lognormal", "zip": "zero-inflated-poisson", "zinb": "zero-inflated-negative-binomial"}
 
 LIKELIHOODS: dict[str, Entry] = {
     name: entry
@@ -25,7 +26,7 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
     Parameters
     ----------
     name : str
-        A name in ``LIKELIHOODS``.
+        A name in ``LIKELIHOODS`` or ``ALIASES``.
     task : str, optional
         ``"regression"`` or ``"classification"``, if it must be for that task.
 
@@ -39,6 +40,7 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
     ValueError
         If the name is unknown, or its likelihood is for the other task.
     """
+    name = ALIASES.get(name, name)
     names = [each for each, entry in LIKELIHOODS.items() if task in (None, entry.task)]
     if name in names:
         return LIKELIHOODS[name]
