@@ -99,7 +99,7 @@ class ConformalPredictive(CalibratedPredictive):
 
     def _interval(self, coverage: float) -> tuple[Values, Values]:
         lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
-        return np.clip(lower, *self.bounds), np.clip(upper, *self.bounds)
+        return np.clip(lower, *self.likelihood.bounds), np.clip(upper, *self.likelihood.bounds)
 
 
 class ConformalRule(Calibration):

@@ -271,7 +271,7 @@ def quantiles(
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
     factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
-    factors = factors if np.all(np.isinf(predictive.bounds)) else np.where(factors > 0, 1.0, 0.0)
+    factors = factors if np.all(np.isinf(predictive.likelihood.bounds)) else np.where(factors > 0, 1.0, 0.0)
     problem = "the predicted means equal y in all held-out rows. The rows were used for training, or y has no noise."
     _expect(np.all(factors > 0), problem)
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)

@@ -97,7 +97,7 @@ def mean_and_variance(likelihood: Likelihood, z: OutcomeParams) -> Arrays:
 
 
 def log_prob(likelihood: Likelihood, z: OutcomeParams, y: Array, *origin: Array) -> Arrays:
-    return (likelihood.log_prob(recenter(likelihood, z, *origin) if origin else z, y),)
+    return (likelihood.log_prob_observed(recenter(likelihood, z, *origin) if origin else z, y),)
 
 
 def cdf(likelihood: Likelihood, z: OutcomeParams, y: Array, origin: Array) -> Arrays:
@@ -146,7 +146,7 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def log_density(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
-        """log p(y) in nats; marks of censored targets follow the numbers."""
+        """log p(y) in nats, without missing entries (NaN); marks of censored targets follow the numbers."""
 
     @abc.abstractmethod
     def cdf(self, y: Values) -> Values:
@@ -241,7 +241,8 @@ class DrawMixture(Distribution):
     def log_density(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
         marks = y[:, self.columns :]  # censored targets have a probability and no density, hence no unit
         logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
-        units = np.sum(np.where(marks > 0, 0, logs) if marks.size else logs, axis=1)
+        absent = marks > 0 if marks.size else np.isnan(y)
+        units = np.sum(np.where(absent, 0, logs), axis=1)
         return self.log_densities(LOG_MEAN_EXP, y) - units
 
     def cdf(self, y: Values) -> Values:
@@ -252,7 +253,7 @@ class DrawMixture(Distribution):
         """(origin, rest), both float32: y in the model's units is their sum, to twice the digits of one float32."""
         with np.errstate(over="ignore", invalid="ignore"):
             y = (y - self.shift) / self.scale
-            origin = origin_near(self.likelihood, y)
+            origin = origin_near(self.likelihood, np.where(np.isnan(y), 0, y))  # the rest of a missing entry is NaN
             return origin, np.where(np.isfinite(origin), y - origin, 0).astype(np.float32)
 
     def quantiles(self, q: Float[np.ndarray, " levels"]) -> Float[np.ndarray, "levels rows targets"]:

@@ -139,11 +139,6 @@ class PredictiveDistribution(abc.ABC):
         return self.likelihood.discrete
 
     @property
-    def bounds(self) -> tuple[float, float]:
-        """The smallest and the largest value that y can approach, in the target's units."""
-        return self.likelihood.bounds
-
-    @property
     def columns(self) -> int:
         """The number of columns of the mean, one for each of K targets or C classes."""
         return self.mixture.columns
@@ -239,7 +234,7 @@ class PredictiveDistribution(abc.ABC):
         Parameters
         ----------
         y : array
-            (n,) or (n, K) in the target's units, or n labels or codes of classes.
+            (n,) or (n, K) in the target's units (NaN: missing), or n labels or codes of classes.
 
         Returns
         -------
@@ -256,7 +251,7 @@ class PredictiveDistribution(abc.ABC):
         if self.task == "classification":
             codes = class_codes(y, len(self), self.columns, self.classes)
             return self.mixture.log_densities(draw_mixture.LOG_MEAN_EXP, codes)
-        values = target_values(y, len(self), self.columns, self.likelihood.columns, finite=False)
+        values = target_values(y, len(self), self.columns, self.likelihood.columns, finite=False, missing=True)
         return self.distribution.log_density(values)
 
     def cdf(self, y: Any) -> Values:

@@ -81,6 +81,8 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
             raise ValueError(f"{name} must contain numbers, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array.astype(np.float32))
+        if name == "y" and may_miss_targets(model, array):
+            bad &= ~np.isnan(array) | np.isnan(array).all(axis=1, keepdims=True)
         if bad.any():
             where = in_rows(bad.reshape(len(bad), -1).any(axis=1), used)
             raise DataError(f"{name} contains {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
@@ -94,6 +96,11 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
     else:
         y = y.astype(np.float32)
     return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
+
+
+def may_miss_targets(model: Model, y: np.ndarray) -> bool:
+    """Whether entries of y can be missing: numbers of several targets that are independent given the outputs."""
+    return model.likelihood.independent_targets and y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind == "f"
 
 
 def padded_size(count: int) -> int:

@@ -31,7 +31,7 @@ from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained
-from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method
+from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
 from dubito.training.reports import Report, report_chunk
 from dubito.training.splits import hold_out
 from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
@@ -152,6 +152,7 @@ def fit(
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
     method.check(model)
+    check_missing_targets(method, rows if stream is None else stream.first)
     data = rows if stream is None else stream.digest
     parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
     saved = None if checkpoint is None else Checkpoint(checkpoint, parts)

@@ -339,7 +339,7 @@ def stiffest(model: Model, params: Params, batch: Batch, rows: Scalar, key: Key)
         return unit(jax.jvp(gradient, (params,), (direction_norm[0],))[1])
 
     def by_rows(packed: Params) -> Float[Array, " rows"]:
-        return batch.weight * model.likelihood.log_prob(model.outputs(unpack(packed), batch.x), batch.y)
+        return batch.weight * model.likelihood.log_prob_observed(model.outputs(unpack(packed), batch.x), batch.y)
 
     direction, curvature = jax.lax.fori_loop(0, POWER_ITERATIONS, turn, unit(prng.normal_like(key, params)))
     slopes = jax.jvp(by_rows, (params,), (direction,))[1]

@@ -1,7 +1,7 @@
 """Stochastic variational inference by natural gradients (Hoffman et al., JMLR 2013; the weights' by Shen et al., ICML 2024)."""
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -99,6 +99,7 @@ class NaturalGradientVI(ScheduledMethod):
     delay: float = 1.0
     draws: int = static(default=1)
 
+    allows_missing_targets: ClassVar[bool] = False
     members = one_member
 
     def check(self, model: Model) -> None:

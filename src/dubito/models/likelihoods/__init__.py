@@ -1,6 +1,7 @@
 """Likelihoods p(y given z): the criterion of training and the noise of prediction, in one object.
 
 - ``base``: the contract, and what several likelihoods share.
+- ``noise_parameters``: what likelihoods with a fixed or learned noise parameter share.
 - ``gaussian``: constant, heteroscedastic and censored Gaussian noise.
 - ``robust``: noise with heavier tails: Student's t and Laplace.
 - ``classes``: Bernoulli, categorical and ordinal.

@@ -74,9 +74,15 @@ def target_error(
             f"{name} for {likelihood.targets} target(s) takes {description}: y must have shape "
             f"(n, {likelihood.columns}), got {y.shape}"
         )
-    bad: Any = np.flatnonzero(~likelihood.supports(y)) if likelihood.restricts_targets else ()
+    numbers = np.arange(len(y)) if numbers is None else np.asarray(numbers)
+    missing = np.isnan(y)
+    if missing.any() and not (likelihood.independent_targets and likelihood.targets > 1):
+        rows = list_first(numbers[np.flatnonzero(missing.any(axis=1))])
+        return f"{name} needs all targets of every row; y has missing ones in row(s) {rows}. Leave these rows out"
+    filled = np.where(missing, likelihood.possible_target, y)
+    bad: Any = np.flatnonzero(~likelihood.supports(filled)) if likelihood.restricts_targets else ()
     if len(bad) == 0:
         return None
-    rows = list_first(bad if numbers is None else np.asarray(numbers)[bad])
+    rows = list_first(numbers[bad])
     first = ", ".join(f"{value:g}" for value in y[bad[0]])
     return f"{name} takes {description}; y has other values in row(s) {rows}: the first has {first}"

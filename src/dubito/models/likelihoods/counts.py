@@ -9,16 +9,10 @@ from jaxtyping import Array, Bool, Float
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import (
-    LINEAR,
-    Entry,
-    FixedOrLearned,
-    Likelihood,
-    OutcomeParams,
-    WithoutParameters,
-)
+from dubito.models.likelihoods.base import Entry, Likelihood, OutcomeParams, WithoutParameters
 from dubito.models.likelihoods.count_functions import CountMoments, cumulative_probability, log_probability
 from dubito.models.likelihoods.integer_quantiles import smallest_reaching
+from dubito.models.likelihoods.noise_parameters import LINEAR, FixedOrLearned
 
 LARGEST_COUNT = 7e10  # e^LINEAR, rounded down: larger counts cannot be fitted
 
@@ -31,6 +25,7 @@ class CountLikelihood(Likelihood):
     bounds = (0.0, float("inf"))
     discrete = True
     restricts_targets = True
+    independent_targets = True
     target_description = "whole numbers from 0 to 7·10¹⁰"
 
     def log_mean(self, f: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:

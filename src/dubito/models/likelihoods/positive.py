@@ -10,8 +10,9 @@ from jaxtyping import Array, Bool, Float
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import LOG_2PI, Entry, FixedOrLearned, OutcomeParams, limit_softly
+from dubito.models.likelihoods.base import LOG_2PI, Entry, OutcomeParams
 from dubito.models.likelihoods.gamma_functions import SMALLEST, gamma_cdf, gamma_log_density
+from dubito.models.likelihoods.noise_parameters import FixedOrLearned, limit_softly
 
 
 class PositiveLikelihood(FixedOrLearned):
@@ -25,6 +26,7 @@ class PositiveLikelihood(FixedOrLearned):
     task = "regression"
     bounds = (0.0, float("inf"))
     restricts_targets = True
+    independent_targets = True
     target_description = "positive numbers"
 
     @property

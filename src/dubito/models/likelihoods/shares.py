@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import Entry, FixedOrLearned, OutcomeParams, limit_softly
+from dubito.models.likelihoods.base import Entry, OutcomeParams
 from dubito.models.likelihoods.gamma_functions import SMALLEST, beta_cdf, beta_log_density
+from dubito.models.likelihoods.noise_parameters import FixedOrLearned, limit_softly
 
 
 @register_dataclass
@@ -42,6 +43,7 @@ class Beta(FixedOrLearned):
     standardizes_targets = False
     bounds = (0.0, 1.0)
     restricts_targets = True
+    independent_targets = True
     target_description = "numbers strictly between 0 and 1"
 
     @property
