@@ -36,6 +36,9 @@ ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fi
 Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
 Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
+TargetTransform = Annotated[
+    str | None, Option(metavar="NAME", help="Fit to log, box-cox or yeo-johnson of the target.")
+]
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
@@ -89,10 +92,12 @@ def estimator(
     return make(chosen, hidden=widths, **parameters)
 
 
-def task_of_likelihood(likelihood: str | None) -> str | None:
-    """The task of a likelihood's name, None without one. Counts would be taken for classes
-    otherwise.
+def task_of_likelihood(likelihood: str | None, target_transform: str | None = None) -> str | None:
+    """The task of a likelihood's name, or of a transform of numbers; None without both. Counts would be
+    taken for classes otherwise.
     """
+    if target_transform is not None:
+        return "regression"
     from dubito.models.likelihoods.by_name import get_likelihood
 
     return None if likelihood is None else get_likelihood(likelihood).task
@@ -106,6 +111,7 @@ def fit(
     method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
     settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
+    target_transform: TargetTransform = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -125,8 +131,9 @@ def fit(
     from dubito.inspection.summary import report_divergence
 
     summary: dict[str, Any] = {"target": target}
-    task = task or task_of_likelihood(likelihood)
-    make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed)
+    task = task or task_of_likelihood(likelihood, target_transform)
+    shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed}
+    make = partial(estimator, hidden=hidden, draws=draws, **shared)
     if stream:
         from dubito.tables.streams import target_kind_of_file
 
@@ -270,6 +277,7 @@ def compare(
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
     folds: Annotated[int, Option(min=2, help="Number of folds.")] = 5,
     likelihood: Likelihood = None,
+    target_transform: TargetTransform = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -286,9 +294,12 @@ def compare(
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
-    inputs, y, task = read_to_fit(table, target, task or task_of_likelihood(likelihood), categorical, say)
+    inputs, y, task = read_to_fit(
+        table, target, task or task_of_likelihood(likelihood, target_transform), categorical, say
+    )
     names = by_name.parse_names(methods)
-    make = partial(estimator, task, rows=len(y), hidden=hidden, likelihood=likelihood, random_state=seed)
+    shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed}
+    make = partial(estimator, task, rows=len(y), hidden=hidden, **shared)
     chosen = {name: make(name) for name in names}
     total, count = len(names) * folds, iter(range(1, len(names) * folds + 1))
     with errors.status("") if errors.is_terminal and not state["quiet"] else contextlib.nullcontext() as status:

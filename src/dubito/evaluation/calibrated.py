@@ -99,7 +99,7 @@ class ConformalPredictive(CalibratedPredictive):
 
     def _interval(self, coverage: float) -> tuple[Values, Values]:
         lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
-        return np.clip(lower, *self.likelihood.bounds), np.clip(upper, *self.likelihood.bounds)
+        return np.clip(lower, *self.mixture.bounds), np.clip(upper, *self.mixture.bounds)
 
 
 class ConformalRule(Calibration):

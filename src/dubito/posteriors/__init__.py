@@ -16,4 +16,5 @@
 - ``temperature``: the temperature of class probabilities.
 - ``predictive_base``: mean, standard deviations, intervals, ... of predictive distributions, in the target's units.
 - ``predictive``: the predictive distribution of a posterior.
+- ``transformed``: the predictive distribution of a target that was transformed before the fit.
 """

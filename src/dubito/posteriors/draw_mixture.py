@@ -192,6 +192,11 @@ class DrawMixture(Distribution):
         """The number of columns of the mean, one for each target or class."""
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval that contains y."""
+        return self.likelihood.bounds
+
     @cached_property
     def moments(self) -> tuple[Values, Values, Values]:
         """Mean, mean variance (noise) and variance of the means (epistemic), in the model's units."""

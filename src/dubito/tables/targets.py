@@ -12,6 +12,7 @@ from dubito._check import DataError, DataWarning, list_first, warn
 from dubito._values import Column
 from dubito.models.likelihoods import by_name, classes, gaussian
 from dubito.models.likelihoods.base import Likelihood
+from dubito.models.target_transforms import TargetTransform, fit_target_transform
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.validation import check_target
 
@@ -19,9 +20,9 @@ NOISE_AFTER_MEAN = ("gaussian", "heteroscedastic")  # likelihoods whose noise th
 
 
 def regression_target(
-    likelihood: Any, y: Column, weight: Float[np.ndarray, " rows"], noise_after_mean: bool
-) -> tuple[Any, TargetScaler, Float[np.ndarray, "used columns"]]:
-    """The likelihood of a regression, the scaler of its target, and the scaled target.
+    likelihood: Any, y: Column, weight: Float[np.ndarray, " rows"], noise_after_mean: bool, transform: Any = None
+) -> tuple[Any, TargetScaler, TargetTransform | None, Float[np.ndarray, "used columns"]]:
+    """The likelihood of a regression, the scaler of its target, its transform, and the scaled target.
 
     Parameters
     ----------
@@ -34,11 +35,14 @@ def regression_target(
     noise_after_mean : bool
         Whether the method is the default one, which fits squared error first and the noise
         afterwards.
+    transform : None, str or tuple of callable
+        The parameter ``target_transform`` of the estimator.
 
     Returns
     -------
     tuple
-        The likelihood, the ``TargetScaler``, and the used rows of y as float32 (used, columns).
+        The likelihood, the ``TargetScaler``, the fitted ``TargetTransform`` or None, and the used
+        rows of y, transformed and scaled, as float32 (used, columns).
 
     Raises
     ------
@@ -52,11 +56,19 @@ def regression_target(
         warn(message, DataConversionWarning)
     chosen = regression_likelihood(likelihood, table.shape[1], noise_after_mean)
     _check_supported(chosen, table, rows)
+    if transform is not None and not isinstance(chosen, gaussian.Gaussian | gaussian.HeteroscedasticGaussian):
+        name = type(chosen).__name__
+        raise ValueError(
+            f"target_transform needs Gaussian noise, since other noise may have infinite moments; got {name}. "
+            "Leave likelihood out, or use one of gaussian and heteroscedastic."
+        )
+    fitted = fit_target_transform(transform, table, weight[rows].astype(np.float64), rows)
+    table = table if fitted is None else fitted.forward(table)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
     chosen, scaler = match_scale(chosen, TargetScaler.fit(measured, weight[rows], rows))
     scaled = scaler.transform(table)
     _check_supported(chosen, scaled, rows)  # float32 may round a small positive number to 0
-    return chosen, scaler, scaled
+    return chosen, scaler, fitted, scaled
 
 
 def _check_supported(likelihood: Likelihood, table: Float[np.ndarray, "used columns"], rows: np.ndarray) -> None:
