@@ -20,6 +20,7 @@ from dubito.models.target_transforms import (
     fit_target_transform,
     gaussian_moments,
 )
+from dubito.posteriors.draw_mixture import ALL_DRAWS
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.transformed import transformed
 
@@ -53,6 +54,10 @@ def test_log_of_a_gaussian_mixture_is_a_lognormal_mixture():
         np.testing.assert_allclose(exact.cdf(y).mean(0), q, rtol=1e-5)
         np.testing.assert_allclose(answer.cdf(y), q, rtol=1e-5)
         np.testing.assert_allclose(answer.log_prob(y), np.log(exact.pdf(y).mean(0)), rtol=1e-5, atol=1e-5)
+    logs = answer.mixture.log_densities(ALL_DRAWS, y[:, None])  # in the target's units, as leave-one-out needs them
+    np.testing.assert_allclose(logs, exact.logpdf(y).T, rtol=1e-5, atol=1e-5)
+    best = dubito.decisions.thompson(answer, key=jax.random.key(3))
+    assert best in mean.argmax(1)  # of E[y | θ], which is not that of E[log y | θ] if the noise depends on the row
     lower, upper = answer.interval(0.9)
     np.testing.assert_allclose((exact.cdf(upper) - exact.cdf(lower)).mean(0), 0.9, rtol=1e-5)
     assert np.all(np.isneginf(answer.log_prob(np.zeros(30)))) and np.all(answer.cdf(np.full(30, -1.0)) == 0)

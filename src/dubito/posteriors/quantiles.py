@@ -100,7 +100,7 @@ def bounded_quantiles(
     def crossing(one: Any) -> Values:
         level, score = one
         start = jnp.clip(center + score * width, *ends)
-        bracket = tuple(jnp.full_like(start, end) for end in ends)
+        bracket = jnp.full_like(start, ends[0]), jnp.full_like(start, ends[1])
         found = find_crossing(
             cdf, q=level, start=start, bracket=bracket, narrowest=narrowest, done=jnp.zeros(start.shape, bool)
         )

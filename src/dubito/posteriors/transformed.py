@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from dubito._jax.types import Key
 from dubito.models.target_transforms import TargetTransform, gaussian_moments
-from dubito.posteriors.draw_mixture import Distribution, DrawMixture, Moments, Reduction, Values
+from dubito.posteriors.draw_mixture import LOG_MEAN_EXP, Distribution, DrawMixture, Moments, Reduction, Values
 from dubito.posteriors.predictive_base import PredictiveDistribution, equal_tailed, shared_fields
 
 
@@ -85,14 +85,16 @@ class TransformedMixture(Distribution):
         return self.before.supports(name)
 
     def log_densities(self, reduction: Reduction, y: np.ndarray) -> np.ndarray:
-        """A ``reduction`` over draws of log p(g(y) | θ_s)."""
-        return self.before.log_densities(reduction, self._inside(y)[1])
-
-    def log_density(self, y: Values) -> Float[np.ndarray, " rows"]:
+        """A ``reduction``, the mean or all draws, of log p(y | θ_s), in nats of the target's units."""
         possible, t = self._inside(y)
         filled = np.where(np.isnan(y) | ~possible, 1.0, y)
-        slopes = np.where(np.isnan(y), 0, self.transform.log_slope(filled)).sum(axis=1)
-        return np.where(possible.all(axis=1), self.before.log_density(t) + slopes, -np.inf)
+        slopes = np.where(np.isnan(y), 0, self.transform.log_slope(filled) - np.log(self.before.scale)).sum(axis=1)
+        units = np.where(possible.all(axis=1), slopes, -np.inf)
+        found = self.before.log_densities(reduction, t)
+        return found + units.reshape(-1, *[1] * (found.ndim - 1))
+
+    def log_density(self, y: Values) -> Float[np.ndarray, " rows"]:
+        return self.log_densities(LOG_MEAN_EXP, y)
 
     def cdf(self, y: Values) -> Values:
         possible, t = self._inside(y)
@@ -165,7 +167,7 @@ def transformed(predictive: PredictiveDistribution, transform: TargetTransform) 
         In the units of y.
     """
     columns = predictive.columns
-    own = shared_fields(predictive) | {"shift": np.zeros(columns), "scale": np.ones(columns)}
+    own: dict[str, Any] = {**shared_fields(predictive), "shift": np.zeros(columns), "scale": np.ones(columns)}
     return TransformedPredictive(**own, predictive=predictive, transform=transform)
 
 

@@ -220,8 +220,8 @@ def train(
 
     def held_rows(member: Member) -> DeviceRows:
         chosen = np.flatnonzero(member.valid > 0)
-        arrays = (array[chosen] for array in (rows.x, rows.y, member.valid))
-        return DeviceRows(*map(put, pad_data(*arrays, held + batch_rows)))
+        x, y, weight = (array[chosen] for array in (rows.x, rows.y, member.valid))
+        return DeviceRows(*map(put, pad_data(x, y, weight, held + batch_rows)))
 
     def one(numbers: list[int], stop: Any) -> list[LoopState]:
         found = [members[number] for number in numbers]
