@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Shaped
 from dubito._jax import prng, programs
 from dubito._jax.types import Key
 from dubito.models.likelihoods.base import Likelihood, OutcomeParams, origin_near, recenter
+from dubito.models.likelihoods.by_name import round_to_float32
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.models.likelihoods.integer_quantiles import mixture_integer_quantiles
 from dubito.posteriors.blocks import map_blocks, rows_of_whole_blocks
@@ -259,7 +260,7 @@ class DrawMixture(Distribution):
         with np.errstate(over="ignore", invalid="ignore"):
             y = (y - self.shift) / self.scale
             origin = origin_near(self.likelihood, np.where(np.isnan(y), 0, y))  # the rest of a missing entry is NaN
-            return origin, np.where(np.isfinite(origin), y - origin, 0).astype(np.float32)
+            return origin, round_to_float32(self.likelihood, np.where(np.isfinite(origin), y - origin, 0))
 
     def quantiles(self, q: Float[np.ndarray, " levels"]) -> Float[np.ndarray, "levels rows targets"]:
         # measured from each row's mean, which float64 adds, so that they are resolved wherever the mean is

@@ -1,6 +1,7 @@
 """The likelihood that an estimator's ``likelihood`` parameter means for a target, and the scaling of the target for it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -65,8 +66,10 @@ def regression_target(
     fitted = fit_target_transform(transform, table, weight[rows].astype(np.float64), rows)
     table = table if fitted is None else fitted.forward(table)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
-    chosen, scaler = match_scale(chosen, TargetScaler.fit(measured, weight[rows], rows))
+    scaler = TargetScaler.fit(measured, weight[rows], rows)
+    chosen, scaler = match_scale(chosen, scaler, [median(column, weight[rows]) for column in measured.T])
     scaled = scaler.transform(table)
+    scaled = by_name.round_to_float32(chosen, table) if chosen.bounds[1] == 1 else scaled
     _check_supported(chosen, scaled, rows)  # float32 may round a small positive number to 0
     return chosen, scaler, fitted, scaled
 
@@ -100,12 +103,14 @@ def regression_likelihood(likelihood: Any, columns: int, noise_after_mean: bool)
     return _named_or_own(likelihood, "regression", columns)
 
 
-def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScaler]:
+def match_scale(
+    likelihood: Any, scaler: TargetScaler, medians: Sequence[float] | None = None
+) -> tuple[Any, TargetScaler]:
     """Match a likelihood and a scaler to one another.
 
     They are unchanged for targets that may be any numbers. Positive targets are not shifted, and
-    divided by the median of the lognormal distribution with their mean and sd, which a few large
-    values hardly change. If the likelihood needs targets in their original units, the scaler is the
+    divided by their median, or, if it is unknown, by that of the lognormal distribution with their
+    mean and sd. If the likelihood needs targets in their original units, the scaler is the
     identity, and for counts the likelihood's level is the log of the mean count, which centers log
     means as a shift centers means.
 
@@ -115,6 +120,8 @@ def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScale
         A likelihood for regression.
     scaler : TargetScaler
         As fitted.
+    medians : sequence of float, optional
+        The median of each target, unless the rows are streamed.
 
     Returns
     -------
@@ -122,7 +129,8 @@ def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScale
         The likelihood and the scaler to use.
     """
     if likelihood.standardizes_targets and likelihood.bounds[0] == 0:
-        sizes = tuple(map(_positive_size, scaler.shift, scaler.scale))
+        sizes = map(_lognormal_median, scaler.shift, scaler.scale) if medians is None else medians
+        sizes = tuple(size if size > 0 else 1.0 for size in sizes)  # of targets that will be refused
         return likelihood, TargetScaler((0.0,) * len(sizes), sizes)
     if likelihood.standardizes_targets:
         return likelihood, scaler
@@ -132,9 +140,28 @@ def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScale
     return likelihood, TargetScaler((0.0,) * len(scaler.shift), (1.0,) * len(scaler.scale))
 
 
-def _positive_size(mean: float, sd: float) -> float:
-    """The median of the lognormal distribution with this mean and sd; 1 for a mean that no positive target has."""
-    return mean / math.hypot(1, sd / mean) if mean > 0 else 1.0
+def median(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"]) -> float:
+    """The lower weighted median of the values that are not missing (NaN).
+
+    Parameters
+    ----------
+    values, weight : array of shape (rows,)
+        Numbers and their weights.
+
+    Returns
+    -------
+    float
+        One of the values.
+    """
+    known = ~np.isnan(values)
+    order = np.argsort(values[known], kind="stable")
+    below = np.cumsum(weight[known][order].astype(np.float64))
+    return float(values[known][order][np.searchsorted(below, 0.5 * below[-1])])
+
+
+def _lognormal_median(mean: float, sd: float) -> float:
+    """The median of the lognormal distribution with this mean and sd; 0 for a mean that no positive target has."""
+    return mean / math.hypot(1, sd / mean) if mean > 0 else 0.0
 
 
 def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:

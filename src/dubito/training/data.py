@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from dubito._check import DataError, check_weight_sum, in_rows
 from dubito._jax.types import Key
-from dubito.models.likelihoods.by_name import target_error
+from dubito.models.likelihoods.by_name import round_to_float32, target_error
 from dubito.models.model import Model
 
 
@@ -87,7 +87,7 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
             where = in_rows(bad.reshape(len(bad), -1).any(axis=1), used)
             raise DataError(f"{name} contains {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
     if model.likelihood.task == "regression":
-        y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
+        y = round_to_float32(model.likelihood, y.reshape(len(y), int(np.prod(y.shape[1:]))))
         problem = target_error(model.likelihood, y, used)
         if problem is not None:
             raise DataError(problem)

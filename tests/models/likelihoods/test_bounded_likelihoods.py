@@ -271,6 +271,12 @@ def test_predictive_of_a_mixture_is_in_the_units_of_the_target():
         dubito.predict(posterior, np.zeros((2, 1)), key=jax.random.key(0), shift=1.0)
 
 
+def test_shares_that_float32_rounds_to_one_keep_a_density():
+    z = jax.tree.map(lambda leaf: np.asarray(leaf)[None], dubito.Beta(precision=4.0).join(jnp.zeros((3, 1)), {}))
+    found = Predictive(dubito.Beta(precision=4.0), z, np.zeros(1), np.ones(1)).log_prob([1 - 1e-12, 1 - 2**-24, 1.0])
+    assert found[0] == found[1] and np.isfinite(found[0]) and np.isneginf(found[2])
+
+
 def test_calibrated_intervals_stay_within_the_bounds():
     """Conformal margins and recalibration would cross 0 for positive targets, and 1 for shares."""
     rng = np.random.default_rng(1)

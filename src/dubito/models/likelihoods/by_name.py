@@ -1,4 +1,4 @@
-"""All likelihoods by name, and the message about targets that a likelihood does not accept."""
+"""All likelihoods by name, and what concerns their targets: the message about those that are not accepted, and rounding."""
 
 import importlib
 from typing import Any
@@ -86,3 +86,23 @@ def target_error(
     rows = list_first(numbers[bad])
     first = ", ".join(f"{value:g}" for value in y[bad[0]])
     return f"{name} takes {description}; y has other values in row(s) {rows}: the first has {first}"
+
+
+def round_to_float32(likelihood: Likelihood, y: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """y in float32; shares that it would round to 1 become the largest number below 1.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The distribution of the values.
+    y : array
+        Numbers.
+
+    Returns
+    -------
+    float32 array
+        The same shape.
+    """
+    with np.errstate(over="ignore"):
+        near = np.asarray(y).astype(np.float32)
+    return np.where((y < 1) & (near >= 1), np.float32(1 - 2**-24), near) if likelihood.bounds[1] == 1 else near

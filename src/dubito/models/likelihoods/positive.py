@@ -19,8 +19,8 @@ class PositiveLikelihood(FixedOrLearned):
     """Base of likelihoods of positive targets, with one network output and one parameter of the
     noise per target.
 
-    Estimators divide the target by the median of the lognormal distribution with its mean and
-    standard deviation, so that outputs near 0 fit the data, and do not shift it.
+    Estimators divide the target by its median, so that outputs near 0 fit the data, and do not
+    shift it.
     """
 
     task = "regression"

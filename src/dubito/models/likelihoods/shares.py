@@ -20,7 +20,8 @@ class Beta(FixedOrLearned):
     """Shares y ~ Beta(mφ, (1 − m)φ) with mean m, logit m = f, and one precision φ per target: the
     variance is m(1 − m)/(φ + 1).
 
-    Shares are not scaled. 0 and 1 have no density: shares that reach them are counts of a total, or
+    Shares are not scaled, and shares nearer to 1 than 6e-8 count as 1 − 6e-8, since float32 rounds
+    them to 1. 0 and 1 have no density: shares that reach them are counts of a total, or
     need to be moved inside. Beyond |f| = 25 the logit grows only logarithmically in f.
 
     Parameters
