@@ -147,6 +147,16 @@ def test_estimator_predicts_the_target_in_its_units(choice, tmp_path):
     np.testing.assert_array_equal(model.predict(x[7:9]), mean[7:9])
 
 
+def test_uncertainty_scores_of_several_targets_do_not_depend_on_their_units():
+    means = np.float32(np.random.default_rng(5).normal(size=(3, 20, 2)))
+    z = {"mean": means, "scale": np.full_like(means, 0.4)}
+    found = []
+    for unit in (1.0, 1e6):
+        before = Predictive(dubito.Gaussian(targets=2), z, np.array([1.0, 2.0 + np.log(unit)]), np.ones(2))
+        found.append(dubito.decisions.uncertainty_score(transformed(before, LogTransform()), "variance"))
+    np.testing.assert_allclose(*found, rtol=1e-9)
+
+
 def test_functions_of_the_user_transform_but_are_not_saved(tmp_path):
     x, y = rows()
     functions = (jax.numpy.log, np.exp)

@@ -44,8 +44,11 @@ LEVELS = 20  # fractions of rows at which a bound is evaluated
 
 def _total(predictive: Any, variance: np.ndarray, std: np.ndarray) -> Rows:
     """The sum of a variance over classes, or its mean over targets in their standardized units."""
-    classes = predictive.task == "classification"
-    return variance.sum(1) if classes else np.mean((std / predictive.scale) ** 2, axis=1)
+    if predictive.task == "classification":
+        return variance.sum(1)
+    mixture = predictive.mixture
+    unit = mixture.unit if isinstance(mixture, TransformedMixture) else predictive.scale
+    return np.mean((std / unit) ** 2, axis=1)
 
 
 def _mutual_information(predictive: Any) -> Rows:

@@ -46,6 +46,12 @@ class TransformedMixture(Distribution):
         return np.ones(self.columns)
 
     @property
+    def unit(self) -> Float[np.ndarray, " targets"]:
+        """The scale of each g(y) as a difference of y where y is typical, to compare targets."""
+        center = self.transform.inverse(np.broadcast_to(self.before.shift, self.columns))
+        return self.before.scale * np.exp(-self.transform.log_slope(center))
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """The interval that contains y."""
         return self.transform.lowest, np.inf

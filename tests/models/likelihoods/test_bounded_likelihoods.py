@@ -89,14 +89,12 @@ def test_quantiles_equal_scipy(name, x64, tolerance):
 
 @pytest.mark.parametrize("case", [("lognormal", 1.0), ("gamma", 0.3), ("gamma", 30.0), ("beta", 5.0)])
 def test_values_at_and_beyond_the_bounds_are_impossible(case):
-    likelihood, _, outputs = CASES[case]
+    likelihood, *_ = CASES[case]
     z = likelihood.join(jnp.zeros((4, 1), jnp.float32), {})
     y = jnp.float32([[-1.0], [0.0], [likelihood.bounds[1]], [0.3]])
     assert np.isneginf(likelihood.log_prob(z, y)[:2]).all() and np.isfinite(likelihood.log_prob(z, y)[3])
     assert np.asarray(likelihood.cdf(z, y))[:3, 0].tolist() == [0, 0, 1]
     assert likelihood.supports(np.asarray(y)).tolist() == [False, False, likelihood.bounds[1] > 1, True]
-    slope = jax.grad(lambda y: jnp.sum(likelihood.cdf(z, y)))(y) if case[0] == "lognormal" else jnp.zeros(1)
-    assert np.isfinite(slope).all() and len(outputs)
 
 
 @pytest.mark.parametrize(
