@@ -61,12 +61,17 @@ from .models.likelihoods.classes import Categorical as Categorical
 from .models.likelihoods.classes import Ordered as Ordered
 from .models.likelihoods.counts import NegativeBinomial as NegativeBinomial
 from .models.likelihoods.counts import Poisson as Poisson
+from .models.likelihoods.counts import ZeroInflatedNegativeBinomial as ZeroInflatedNegativeBinomial
+from .models.likelihoods.counts import ZeroInflatedPoisson as ZeroInflatedPoisson
 from .models.likelihoods.custom import Criterion as Criterion
 from .models.likelihoods.gaussian import CensoredGaussian as CensoredGaussian
 from .models.likelihoods.gaussian import Gaussian as Gaussian
 from .models.likelihoods.gaussian import HeteroscedasticGaussian as HeteroscedasticGaussian
+from .models.likelihoods.positive import Gamma as Gamma
+from .models.likelihoods.positive import LogNormal as LogNormal
 from .models.likelihoods.robust import LaplaceNoise as LaplaceNoise
 from .models.likelihoods.robust import StudentT as StudentT
+from .models.likelihoods.shares import Beta as Beta
 from .models.model import Model as Model
 from .models.networks import Network as Network
 from .models.networks import convnet as convnet

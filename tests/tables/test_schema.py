@@ -339,8 +339,13 @@ def test_schema_names_missing_values_of_arrays(value):
         with pytest.raises(DataError, match=where):
             call(x, **given)
     assert Schema.fit(x, np.arange(9) < 3, missing="error") == Schema.fit(x[:3])
-    with pytest.raises(DataError, match=f"Input y contains {words}.\ntarget 1: {missing} missing"):
-        check_target(x, 9, "regression")
+    with pytest.raises(DataError, match=f"Input y contains {words}.\ntarget 0: {missing} missing"):
+        check_target(x[:, 1], 9, "regression")
+    if missing:  # some of several targets may be
+        assert np.array_equal(check_target(x, 9, "regression")[0], x, equal_nan=True)
+    else:
+        with pytest.raises(DataError, match=f"Input y contains {words}.\ntarget 1: 0 missing, 2 infinite"):
+            check_target(x, 9, "regression")
     with pytest.raises(DataError, match="Input X contains NaN"):
         Schema.fit(np.array([[1, None], [2, 3]], object), missing="error")
 

@@ -22,7 +22,7 @@ except ImportError:
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import compilation_cache, progress
-from dubito.cli.table_options import Groups, Keep, NoGroups, TableFile, TableOptions, Time, with_table_options
+from dubito.cli import table_options as tables
 from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
 
 HELP = "Neural networks that know what they don't know: predictions with honest uncertainty from a table."
@@ -34,17 +34,11 @@ state: dict[str, bool] = {"debug": False, "quiet": False}
 ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
-Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, laplace or ordered.")]
+Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
 Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
-FitUnknown = Annotated[
-    str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")
-]
-FitMissing = Annotated[str, Option(metavar="WHAT", help="Missing inputs: fill (encode and mark them) or error.")]
-Unknown = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
-Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 
@@ -97,34 +91,37 @@ def estimator(
     return make(chosen, hidden=widths, **parameters)
 
 
-def task_of_likelihood(likelihood: str | None) -> str | None:
-    """The task of a likelihood's name, None without one. Counts would be taken for classes
-    otherwise.
+def task_of_likelihood(likelihood: str | None, target_transform: str | None = None) -> str | None:
+    """The task of a likelihood's name, or of a transform of numbers; None without both. Counts would be
+    taken for classes otherwise.
     """
+    if target_transform is not None:
+        return "regression"
     from dubito.models.likelihoods.by_name import get_likelihood
 
     return None if likelihood is None else get_likelihood(likelihood).task
 
 
 @app.command()
-@with_table_options(fits=True)
+@tables.with_table_options(fits=True)
 def fit(
-    source: TableOptions,
-    table: TableFile,
+    source: tables.TableOptions,
+    table: tables.TableFile,
     target: Target,
     output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
     method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
     settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
+    target_transform: tables.TargetTransform = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
     categorical: Categorical = None,
-    groups: Groups = None,
-    no_groups: NoGroups = False,
-    time: Time = None,
-    unknown: FitUnknown = "ignore",
-    missing: FitMissing = "fill",
+    groups: tables.Groups = None,
+    no_groups: tables.NoGroups = False,
+    time: tables.Time = None,
+    unknown: tables.FitUnknown = "ignore",
+    missing: tables.FitMissing = "fill",
     draws: Annotated[int | None, Option(min=1, help="Draws of the weights in prediction; by default 100.")] = None,
     checkpoint: Annotated[Path | None, Option(help="A file for progress; the same command resumes from it.")] = None,
     stream: Annotated[bool, Option("--stream", help="Read a .parquet TABLE piece by piece; needs --method.")] = False,
@@ -138,9 +135,10 @@ def fit(
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
 
-    task = task or task_of_likelihood(likelihood)
+    task = task or task_of_likelihood(likelihood, target_transform)
     policies, splits = given_policies(unknown, missing), given_splits(groups, no_groups, time, stream)
-    make = partial(estimator, hidden=hidden, likelihood=likelihood, draws=draws, random_state=seed, **policies)
+    shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed, **policies}
+    make = partial(estimator, hidden=hidden, draws=draws, **shared)
     if stream:
         from dubito.tables.streams import target_kind_of_file
 
@@ -166,17 +164,17 @@ def fit(
 
 
 @app.command()
-@with_table_options()
+@tables.with_table_options()
 def predict(
-    source: TableOptions,
+    source: tables.TableOptions,
     model: ModelFile,
-    table: TableFile,
+    table: tables.TableFile,
     output: Annotated[Path | None, Option("-o", "--output", help="A .csv or .parquet file; by default stdout.")] = None,
     coverage: Annotated[float, Option(help="Coverage of the interval from lower to upper.")] = 0.9,
     safe_csv: Annotated[bool, Option("--safe-csv", help="In CSV, put ' before texts that look like formulas.")] = False,
-    keep: Keep = None,
-    unknown: Unknown = None,
-    missing: Missing = None,
+    keep: tables.Keep = None,
+    unknown: tables.Unknown = None,
+    missing: tables.Missing = None,
 ) -> None:
     """Predict every row of TABLE, which may be of any size. After an interruption the same command
     resumes.
@@ -205,13 +203,13 @@ def predict(
 
 
 @app.command()
-@with_table_options()
+@tables.with_table_options()
 def evaluate(
-    source: TableOptions,
+    source: tables.TableOptions,
     model: ModelFile,
-    table: TableFile,
-    unknown: Unknown = None,
-    missing: Missing = None,
+    table: tables.TableFile,
+    unknown: tables.Unknown = None,
+    missing: tables.Missing = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on TABLE, which must contain the target's column."""
@@ -234,18 +232,18 @@ def evaluate(
 
 
 @app.command()
-@with_table_options()
+@tables.with_table_options()
 def calibrate(
-    source: TableOptions,
+    source: tables.TableOptions,
     model: ModelFile,
-    table: TableFile,
+    table: tables.TableFile,
     output: Annotated[Path, Option("-o", "--output", help="The calibrated model file to write.")],
     method: Annotated[
         str | None, Option(help="temperature, isotonic (classes), quantiles (numbers), conformal")
     ] = None,
     coverage: Annotated[float | None, Option(help="Coverage of conformal intervals or sets; by default 0.9.")] = None,
-    unknown: Unknown = None,
-    missing: Missing = None,
+    unknown: tables.Unknown = None,
+    missing: tables.Missing = None,
 ) -> None:
     """Calibrate a model on TABLE: rows that were not used in fit, with the target's column. MODEL
     does not change.
@@ -266,17 +264,17 @@ def calibrate(
 
 
 @app.command()
-@with_table_options()
+@tables.with_table_options()
 def inspect(
-    source: TableOptions,
+    source: tables.TableOptions,
     model: ModelFile,
     table: Annotated[
         str | None, Argument(metavar="TABLE", help="Rows with the target, to check the gradients.")
     ] = None,
     unfold: Annotated[list[str] | None, Option(help="A scope of the graph to open, such as layer_1; or all.")] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="A .svg or .dot picture of the graph.")] = None,
-    unknown: Unknown = None,
-    missing: Missing = None,
+    unknown: tables.Unknown = None,
+    missing: tables.Missing = None,
 ) -> None:
     """Show a model's parameters and computation graph, and with TABLE the health of its gradients."""
     from dubito.cli.command_tables import load_model, read_to_evaluate
@@ -297,22 +295,23 @@ def inspect(
 
 
 @app.command()
-@with_table_options(fits=True)
+@tables.with_table_options(fits=True)
 def compare(
-    source: TableOptions,
-    table: TableFile,
+    source: tables.TableOptions,
+    table: tables.TableFile,
     target: Target,
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
     folds: Annotated[int, Option(min=2, help="Number of folds.")] = 5,
     likelihood: Likelihood = None,
+    target_transform: tables.TargetTransform = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
     categorical: Categorical = None,
-    groups: Groups = None,
-    no_groups: NoGroups = False,
-    time: Time = None,
-    missing: FitMissing = "fill",
+    groups: tables.Groups = None,
+    no_groups: tables.NoGroups = False,
+    time: tables.Time = None,
+    missing: tables.FitMissing = "fill",
     as_json: Json = False,
     report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
 ) -> None:
@@ -325,12 +324,11 @@ def compare(
     from dubito.methods import by_name
 
     splits = given_splits(groups, no_groups, time)
-    inputs, y, task = read_to_fit(
-        table, target, task or task_of_likelihood(likelihood), categorical, say, source, splits
-    )
+    task = task or task_of_likelihood(likelihood, target_transform)
+    inputs, y, task = read_to_fit(table, target, task, categorical, say, source, splits)
     names = by_name.parse_names(methods)
-    options = {"likelihood": likelihood, "random_state": seed, **given_policies(None, missing)}
-    make = partial(estimator, task, rows=len(y), hidden=hidden, **options)
+    shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed}
+    make = partial(estimator, task, rows=len(y), hidden=hidden, **shared, **given_policies(None, missing))
     chosen = {name: make(name) for name in names}
     with progress.count_fits(console(), len(names) * folds) as done:
         rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, **splits)

@@ -36,6 +36,16 @@ Groups = Annotated[
 NoGroups = Annotated[bool, Option("--no-groups", help="Let folds separate rows that repeat one another.")]
 Time = Annotated[str | None, Option(metavar="COLUMN", help="Hold later rows out from earlier ones, by this column.")]
 
+FitUnknown = Annotated[
+    str, Option(metavar="WHAT", help="Categories not seen in fit: ignore (encode as zeros) or error.")
+]
+FitMissing = Annotated[str, Option(metavar="WHAT", help="Missing inputs: fill (encode and mark them) or error.")]
+Unknown = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
+Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by default what fit was given.")]
+TargetTransform = Annotated[
+    str | None, Option(metavar="NAME", help="Fit to log, box-cox or yeo-johnson of the target.")
+]
+
 READING = {"separator": Separator, "decimal": Decimal, "encoding": Encoding, "sheet": Sheet}
 CHOOSING = {"drop": Drop, "inputs": Inputs}
 

@@ -24,6 +24,7 @@ from dubito.methods.ensembles.committee import Committee
 from dubito.models.likelihoods.base import Likelihood
 from dubito.models.model import Model
 from dubito.models.priors import Normal, Prior
+from dubito.models.target_transforms import TargetTransform
 from dubito.posteriors.function_samples import check_draws
 from dubito.posteriors.outcomes import label_codes
 from dubito.tables.scaling import TargetScaler
@@ -51,11 +52,14 @@ class Target(NamedTuple):
         Standardizes the targets of a regression; None for classes.
     classes : array or None
         The sorted classes; None for a regression.
+    transform : TargetTransform or None
+        Transforms the targets of a regression before they are standardized.
     """
 
     likelihood: Likelihood
     scaler: TargetScaler | None
     classes: np.ndarray | None
+    transform: TargetTransform | None = None
 
 
 class BayesianEstimator(FittedEstimator):
@@ -227,8 +231,11 @@ class BayesianEstimator(FittedEstimator):
             raise ValueError(f"prior must be None or a prior such as dubito.Normal(scale=1.0), got {self.prior!r}")
         likelihood = target.likelihood
         check_texts(schema, target.classes)
+        noise = self.likelihood
+        if target.transform is not None and noise is None:
+            noise = "heteroscedastic"  # Student's t noise has no moments after most transforms
         chosen = self._resolved_method()
-        method = default_method(rows, likelihood.task, self.likelihood) if chosen is None else chosen
+        method = default_method(rows, likelihood.task, noise) if chosen is None else chosen
         default = self._default_network if chosen is None else None
         network = table_network(schema, likelihood.width, default, self.hidden, self.activation, self.periodic)
         model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
@@ -247,6 +254,7 @@ class BayesianEstimator(FittedEstimator):
             schema,
             target.classes,
             scaler_=target.scaler,
+            transform_=target.transform,
             method_=method,
             posterior_=posterior,
             key_=np.asarray(jax.random.key_data(key_predict)),
@@ -266,6 +274,7 @@ class BayesianEstimator(FittedEstimator):
         chosen = held_out.any(axis=0)
         x, y = (rows.x, rows.y) if chosen.all() else (rows.x[chosen], rows.y[chosen])
         truth = y if self.scaler_ is None else self.scaler_.shift + np.multiply(self.scaler_.scale, y)
+        truth = truth if self.transform_ is None else self.transform_.inverse(truth)
         try:
             answer = self._uncalibrated(self._functions(), x).columnwise
             return conformal.cv_plus(answer, truth, held_out[:, chosen].argmax(axis=0))

@@ -127,6 +127,8 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
         return self._streamed_target(classes), codes
 
     def _streamed_target(self, known: Any) -> Target:
+        if self.target_transform is not None:
+            raise ValueError("target_transform is for numbers, not for classes. Leave it out.")
         if len(known) < 2:
             raise ValueError("BayesianClassifier needs at least 2 classes; the rows with positive weight have 1 class")
         return Target(classification_likelihood(self.likelihood, known), None, known)

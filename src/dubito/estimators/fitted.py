@@ -22,9 +22,11 @@ from dubito.estimators.checks import PredictionError, check_predictions
 from dubito.estimators.files import model_file
 from dubito.evaluation import calibration
 from dubito.methods.by_name import method_classes, method_params, resolve_method, with_setting
+from dubito.models.target_transforms import TargetTransform
 from dubito.posteriors import predictive
 from dubito.posteriors.blocks import PIECE_ROWS
 from dubito.posteriors.function_samples import draw_functions
+from dubito.posteriors.transformed import transformed
 from dubito.tables.encoding import Encoded
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
@@ -44,6 +46,7 @@ class FittedEstimator(BaseEstimator, ABC):
 
     schema_: Schema
     scaler_: TargetScaler | None
+    transform_: TargetTransform | None
     method_: Any
     posterior_: Any
     key_: np.ndarray
@@ -73,6 +76,7 @@ class FittedEstimator(BaseEstimator, ABC):
         activation: str | None = None,
         periodic: int | None = None,
         likelihood: Any = None,
+        target_transform: Any = None,
         prior: Any = None,
         draws: int | None = None,
         early_stopping: bool = False,
@@ -88,6 +92,7 @@ class FittedEstimator(BaseEstimator, ABC):
         self.activation = activation
         self.periodic = periodic
         self.likelihood = likelihood
+        self.target_transform = target_transform
         self.prior = prior
         self.draws = draws
         self.early_stopping = early_stopping
@@ -197,7 +202,8 @@ class FittedEstimator(BaseEstimator, ABC):
         units: tuple[predictive.Unit, predictive.Unit] = (
             (0.0, 1.0) if self.scaler_ is None else (self.scaler_.shift, self.scaler_.scale)
         )
-        return predictive.predict_functions(functions, x, *units, self.description, self._classes)
+        answer = predictive.predict_functions(functions, x, *units, self.description, self._classes)
+        return answer if self.transform_ is None else transformed(answer, self.transform_)
 
     def _calibrated(self, functions: Any, x: Float[np.ndarray, "rows width"]) -> Any:
         answer = self._uncalibrated(functions, x)

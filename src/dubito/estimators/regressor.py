@@ -8,6 +8,7 @@ from sklearn.base import RegressorMixin
 
 from dubito._values import Column, Table
 from dubito.estimators.base import BayesianEstimator, Target
+from dubito.methods.ensembles.cross_fit import CrossFit
 from dubito.tables import targets
 
 Values: TypeAlias = Float[np.ndarray, "rows *targets"]
@@ -36,6 +37,10 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     likelihood : str or Likelihood, optional
         A name in ``dubito.LIKELIHOODS``, which says when to use which, or an object. The default is
         Gaussian noise; with the default method noise that depends on the row, with Student's t.
+    target_transform : str or tuple of callable, optional
+        An increasing transform g: the model is fitted to g(y), with Gaussian noise, and all
+        predictions are those of y. ``"log"`` and ``"box-cox"`` for positive targets,
+        ``"yeo-johnson"`` for any, or functions (g, inverse) or (g, inverse, derivative).
     prior : Prior, optional
         The default is ``Normal`` with the network's own scales, 1/√fan-in.
     draws : int, optional
@@ -68,6 +73,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         The columns and their encoding.
     scaler_ : TargetScaler
         Shift and scale of each target.
+    transform_ : TargetTransform or None
+        The fitted transform of the target, which comes before shift and scale.
     key_ : array
         The key of the random numbers of predictions.
     calibration_ : Calibration or None
@@ -136,10 +143,19 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         return both[:, 0], both[:, 1]
 
     def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:
-        default = self._resolved_method() is None
-        likelihood, scaler, scaled = targets.regression_target(self.likelihood, y, weight, noise_after_mean=default)
-        return Target(likelihood, scaler, None), scaled
+        method = self._resolved_method()
+        likelihood, scaler, transform, scaled = targets.regression_target(
+            self.likelihood, y, weight, noise_after_mean=method is None, transform=self.target_transform
+        )
+        if transform is not None and isinstance(method, CrossFit) and method.df is not None:
+            problem = "target_transform needs Gaussian noise, and CrossFit estimates Student's t noise."
+            raise ValueError(f"{problem} Set df=None, or leave the method out.")
+        return Target(likelihood, scaler, None, transform), scaled
 
     def _streamed_target(self, known: Any) -> Target:
+        if self.target_transform is not None:
+            raise ValueError(
+                "target_transform needs all rows in memory: use fit, without --stream, or transform the file"
+            )
         likelihood = targets.regression_likelihood(self.likelihood, 1, noise_after_mean=False)
         return Target(*targets.match_scale(likelihood, known), None)

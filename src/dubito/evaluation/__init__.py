@@ -5,6 +5,7 @@
 - ``crps``: the continuous ranked probability score.
 - ``calibrated``: the contract of calibrations, and calibrated predictive distributions.
 - ``conformal``: conformal intervals and sets.
+- ``integral_transform``: F(y) of observed targets, and the coverage of central intervals.
 - ``metrics``: all scores, each with its standard error.
 - ``diagnostics``: whether there are enough draws.
 - ``interpretation``: the meaning of a scorecard, in sentences.

@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -12,6 +12,7 @@ from scipy.special import log_ndtr, ndtr, ndtri
 
 from dubito._jax.types import Key
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture, Values
+from dubito.posteriors.predictive import shared_fields
 from dubito.posteriors.predictive_base import PredictiveDistribution
 from dubito.posteriors.readings import equal_tailed
 
@@ -24,11 +25,6 @@ SHARES = np.exp(-0.5 * NODES**2)
 SHARES[[0, -1]] = np.sum(SHARES[1:-1] * (1 - NODES[1:-1] ** 2)) / 30
 SHARES /= SHARES.sum()
 FINE = np.linspace(-4, 4, 161)  # normal scores between which draws are moved along straight lines
-
-
-def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
-    """The fields that all predictive distributions have, by name, to wrap ``predictive`` in another."""
-    return {field.name: vars(predictive)[field.name] for field in fields(PredictiveDistribution)}
 
 
 class Calibration(abc.ABC):
@@ -104,7 +100,8 @@ class ConformalPredictive(CalibratedPredictive):
         return self.conformal.sets(self.predictive)
 
     def _interval(self, coverage: float) -> tuple[Values, Values]:
-        return self.conformal.interval(self.predictive.columnwise, coverage)
+        lower, upper = self.conformal.interval(self.predictive.columnwise, coverage)
+        return np.clip(lower, *self.mixture.bounds), np.clip(upper, *self.mixture.bounds)
 
 
 class ConformalRule(Calibration):

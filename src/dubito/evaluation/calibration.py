@@ -27,14 +27,15 @@ from sklearn.isotonic import IsotonicRegression
 from dubito._check import check_choice, check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores, shared_fields
+from dubito.evaluation.calibrated import Calibration, RecalibratedPredictive, normal_scores
 from dubito.evaluation.conformal import split_conformal
 from dubito.evaluation.validation import check_predictive
 from dubito.models.likelihoods.base import OutcomeParams, WithoutParameters
 from dubito.models.likelihoods.classes import Categorical, ClassLikelihood
-from dubito.posteriors.predictive import Predictive
+from dubito.posteriors.predictive import Predictive, shared_fields
 from dubito.posteriors.predictive_base import PredictiveDistribution, Rows
 from dubito.posteriors.temperature import best_temperature
+from dubito.posteriors.transformed import TransformedPredictive
 
 FAR = 1e3  # normal scores: where the outer straight lines end
 MIN_ROWS = 10  # to recalibrate quantiles
@@ -228,7 +229,8 @@ def quantiles(
     """Recalibrated quantiles: maps that make the held-out F(y) uniform, for each target.
 
     First the distribution is widened (or narrowed) around its mean by the root mean square of
-    (y − mean)/std, which brings the F(y) of the rows to where float32 distinguishes them. Then
+    (y − mean)/std, which brings the F(y) of the rows to where float32 distinguishes them. Transformed
+    targets and those with bounds are not widened. Then
     these are compared with a uniform distribution at ``knots`` levels, equally spaced as normal
     scores, the outermost n^(−2/3) from 0 and 1. The map of the reference has a knot at every row,
     so that it has no useful density.
@@ -270,6 +272,8 @@ def quantiles(
     edge = ndtri(n ** (-2 / 3))
     level = np.linspace(edge, -edge, int(count))
     factors = np.sqrt(np.average(((y - predictive.mean) / predictive.std) ** 2, axis=0, weights=weight))
+    skewed = isinstance(predictive, TransformedPredictive) or np.any(np.isfinite(predictive.mixture.bounds))
+    factors = np.where(factors > 0, 1.0, 0.0) if skewed else factors
     problem = "the predicted means equal y in all held-out rows. The rows were used for training, or y has no noise."
     _expect(np.all(factors > 0), problem)
     f = predictive.cdf(predictive.mean + (y - predictive.mean) / factors)
@@ -339,7 +343,7 @@ def _effective_rows(weight: Rows) -> float:
 
 def _check_fits(calibration: Calibration, predictive: Any) -> None:
     problem = "the predictive is already calibrated. Pass the uncalibrated predictive."
-    _expect(isinstance(predictive, Predictive), problem)
+    _expect(isinstance(predictive, Predictive | TransformedPredictive), problem)
     calibration.check(predictive.likelihood, predictive.columns)
 
 

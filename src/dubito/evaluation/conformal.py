@@ -20,6 +20,7 @@ from dubito.evaluation.validation import check_predictive
 from dubito.posteriors.draw_mixture import Values
 from dubito.posteriors.predictive import Predictive
 from dubito.posteriors.predictive_base import PredictiveDistribution
+from dubito.posteriors.transformed import TransformedPredictive
 
 SCORES = {"regression": ("quantiles", "normalized", "residual"), "classification": ("adaptive", "plain")}
 MAX_BLOCK_NUMBERS = 2**22  # numbers of one block of CV+ intervals
@@ -309,7 +310,7 @@ class CVPlus(ConformalRule):
         ValueError
             For a calibrated predictive.
         """
-        if not isinstance(predictive, Predictive):
+        if not isinstance(predictive, Predictive | TransformedPredictive):
             raise ValueError("CV+ needs the uncalibrated predictive of a Committee")
         return predictive.columnwise.means(len(self.errors))
 

@@ -50,7 +50,7 @@ def _mean_absolute(mean: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 def integrated_crps(predictive: PredictiveDistribution, y: Values, knots: np.ndarray) -> Values:
     """∫ (F − 1{y ≤ t})² dt by Gauss-Legendre between knots, to ten standard deviations: (1 − F)² < 10⁻⁴ beyond."""
-    low, high = (predictive.mean + reach * predictive.std for reach in (-10, 10))
+    low, high = (np.clip(predictive.mean + reach * predictive.std, *predictive.mixture.bounds) for reach in (-10, 10))
     inner = np.clip(y, low, high)
     total = np.abs(y - inner)
     knots = np.sort(np.concatenate([low[None], high[None], inner[None], knots]), axis=0)

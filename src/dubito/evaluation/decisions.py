@@ -35,6 +35,7 @@ from dubito.evaluation import metrics
 from dubito.evaluation.standard_errors import Score, precision_above, weighted_mean
 from dubito.evaluation.validation import check_predictive, number_array
 from dubito.posteriors.predictive_base import PredictiveDistribution, Rows
+from dubito.posteriors.transformed import TransformedMixture
 
 UncertaintyScore: TypeAlias = str | Callable[[Any], Any] | None
 
@@ -43,8 +44,11 @@ LEVELS = 20  # fractions of rows at which a bound is evaluated
 
 def _total(predictive: Any, variance: np.ndarray, std: np.ndarray) -> Rows:
     """The sum of a variance over classes, or its mean over targets in their standardized units."""
-    classes = predictive.task == "classification"
-    return variance.sum(1) if classes else np.mean((std / predictive.scale) ** 2, axis=1)
+    if predictive.task == "classification":
+        return variance.sum(1)
+    mixture = predictive.mixture
+    unit = mixture.unit if isinstance(mixture, TransformedMixture) else predictive.scale
+    return np.mean((std / unit) ** 2, axis=1)
 
 
 def _mutual_information(predictive: Any) -> Rows:
@@ -357,8 +361,11 @@ def thompson(predictive: PredictiveDistribution, *, key: Key) -> Any:
     if len(predictive) == 0 or classes and predictive.columns > 2:
         raise ValueError("thompson needs rows of regression or two classes; more than two classes have no order")
     drawn = jax.random.randint(prng.fast(key), (1,), 0, len(predictive.draws))
-    z = jax.tree.map(lambda leaf: leaf[0], predictive.draws.at(np.asarray(drawn)))
-    values = np.asarray(predictive.likelihood.mean(z), np.float64)
+    if isinstance(predictive.mixture, TransformedMixture):
+        values = predictive.mixture.moments_of_draws()[0][:, int(drawn[0])]
+    else:
+        z = jax.tree.map(lambda leaf: leaf[0], predictive.draws.at(np.asarray(drawn)))
+        values = np.asarray(predictive.likelihood.mean(z), np.float64)
     if classes or predictive.columns == 1:
         return int(np.argmax(values[:, -1]))
     return np.argmax(predictive.shift + predictive.scale * values, axis=1)

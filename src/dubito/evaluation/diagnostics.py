@@ -293,7 +293,7 @@ def monte_carlo(answer: Any, posterior: Any, y: Any = None, *, weight: Any = Non
     found = {name: answer._squeezed(np.concatenate([piece[name] for piece in pieces])) for name in pieces[0]}
     nll, mean_nll = None, np.nan
     if y is not None:
-        columnwise, y, weight = check_predictive(answer, y, weight, answer.task, marked=True)
+        columnwise, y, weight = check_predictive(answer, y, weight, answer.task, marked=True, missing=True)
         if answer.supports("log_prob"):
             nll, mean_nll = _errors_of_nll(structure, columnwise, y, weight / weight.sum())
     spread = answer.supports("variance")

@@ -8,7 +8,9 @@ Scores are functions ``(predictive, y, *, weight=None) -> Score``, some with a s
 - ``weight``: weights of the rows, (n,); None: all 1. A row of weight 0 counts as absent.
 
 With K > 1 targets a score is the average over the targets. ValueError is raised if y does not fit
-the predictive distribution, if something is not finite, or if there is nothing to score.
+the predictive distribution, if something is not finite, or if there is nothing to score. Of several
+targets some may be missing (NaN) in a row, but not all: each target is scored on the rows that have
+it, and the NLL is that of the targets that a row has.
 
 Scores that are not plain means (RMSE, R², AUROC, ...) are differentiable functions T of the rows'
 weights, and then ``rows`` = T + Σw · ∂T/∂w_i: their weighted mean is the value, and its standard
@@ -18,19 +20,26 @@ error that of the delta method.
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from dubito._check import DataError
 from dubito.evaluation.calibrated import ConformalPredictive, Sets
 from dubito.evaluation.crps import crps_by_target
+from dubito.evaluation.integral_transform import central_coverage as central_coverage
+from dubito.evaluation.integral_transform import pit as pit
 from dubito.evaluation.standard_errors import Score as Score
-from dubito.evaluation.standard_errors import area_under_roc, calibration_error, power_of_two_unit, weighted_mean
+from dubito.evaluation.standard_errors import (
+    area_under_roc,
+    average_observed,
+    calibration_error,
+    power_of_two_unit,
+    target_mean,
+    weighted_mean,
+)
 from dubito.evaluation.standard_errors import ood_aupr as ood_aupr
 from dubito.evaluation.standard_errors import ood_auroc as ood_auroc
 from dubito.evaluation.standard_errors import ood_fpr95 as ood_fpr95
 from dubito.evaluation.standard_errors import paired as paired
-from dubito.evaluation.validation import check_predictive
-from dubito.posteriors.draw_mixture import Values
+from dubito.evaluation.validation import check_observed, check_predictive
 from dubito.posteriors.predictive_base import PredictiveDistribution
 
 COVERAGES = (0.5, 0.8, 0.9, 0.95)
@@ -44,12 +53,12 @@ def rmse(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> S
     ----------
     predictive, y, weight : as for all scores, see the module
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
     error = y - predictive.mean
     unit = power_of_two_unit(error[weight > 0])
     squared = (error / unit) ** 2
-    root = np.sqrt(np.average(squared, axis=0, weights=weight))
-    return weighted_mean(np.mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), axis=1), weight)
+    root = np.sqrt(average_observed(squared, observed, weight))
+    return target_mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), observed, weight)
 
 
 def mae(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
@@ -59,8 +68,8 @@ def mae(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sc
     ----------
     predictive, y, weight : as for all scores, see the module
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
-    return weighted_mean(np.mean(np.abs(y - predictive.mean), axis=1), weight)
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
+    return target_mean(np.abs(y - predictive.mean), observed, weight)
 
 
 def r2(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
@@ -70,15 +79,16 @@ def r2(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sco
     ----------
     predictive, y, weight : as for all scores, see the module
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
-    if np.any(np.ptp(y[weight > 0], axis=0) == 0):
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
+    known = observed & (weight > 0)[:, None]
+    if any(np.ptp(column[rows]) == 0 for column, rows in zip(y.T, known.T, strict=True)):
         return Score(np.nan, np.nan, None)
-    center = np.average(y, axis=0, weights=weight)
+    center = average_observed(y, observed, weight)
     unit = power_of_two_unit((y - center)[weight > 0])
     squared, deviation = ((y - predictive.mean) / unit) ** 2, ((y - center) / unit) ** 2
-    error, variance = (np.average(rows, axis=0, weights=weight) for rows in (squared, deviation))
+    error, variance = (average_observed(rows, observed, weight) for rows in (squared, deviation))
     slopes = error / variance * (deviation / variance - 1)
-    return weighted_mean(np.mean(1 - squared / variance + slopes, axis=1), weight)
+    return target_mean(1 - squared / variance + slopes, observed, weight)
 
 
 def nll(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
@@ -95,7 +105,7 @@ def nll(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Sc
     Score
         In nats per example, in the target's units.
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
+    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True, missing=True)
     return weighted_mean(-predictive.log_prob(y), weight)
 
 
@@ -108,7 +118,7 @@ def crps(predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knot
     knots : array, optional
         The quantiles at ``LEVELS``, (levels, n) or (levels, n, K), if they are known.
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
     if knots is not None:
         knots = np.asarray(knots, float)
         if knots.ndim < 2 or knots.size != len(knots) * y.size:
@@ -118,7 +128,7 @@ def crps(predictive: PredictiveDistribution, y: Any, *, weight: Any = None, knot
     for part in predictive.by_rows():  # so that memory is bounded
         rows = slice(start, start := start + len(part))
         parts.append(crps_by_target(part, y[rows], LEVELS, None if knots is None else knots[:, rows]))
-    return weighted_mean(np.mean(np.concatenate(parts), axis=1), weight)
+    return target_mean(np.concatenate(parts), observed, weight)
 
 
 def pinball(predictive: PredictiveDistribution, y: Any, quantile: float = 0.5, *, weight: Any = None) -> Score:
@@ -130,9 +140,9 @@ def pinball(predictive: PredictiveDistribution, y: Any, quantile: float = 0.5, *
     quantile : float
         Its probability.
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
     error = y - predictive.quantile(float(quantile))
-    return weighted_mean(np.mean(np.maximum(quantile * error, (quantile - 1) * error), axis=1), weight)
+    return target_mean(np.maximum(quantile * error, (quantile - 1) * error), observed, weight)
 
 
 def coverage(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, weight: Any = None) -> Score:
@@ -144,9 +154,9 @@ def coverage(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, 
     level : float
         The probability of the equal-tailed interval, or that of the conformal calibration.
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, "regression")
+    predictive, y, weight, observed = check_observed(predictive, y, weight)
     lower, upper = predictive.interval(level)
-    return weighted_mean(np.mean((lower <= y) & (y <= upper), axis=1), weight)
+    return target_mean((lower <= y) & (y <= upper), observed, weight)
 
 
 def width(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, weight: Any = None) -> Score:
@@ -158,71 +168,14 @@ def width(predictive: PredictiveDistribution, y: Any, level: float = 0.9, *, wei
     level : float
         The probability of the equal-tailed interval, or that of the conformal calibration.
     """
-    predictive, _, weight = check_predictive(predictive, y, weight, "regression")
+    predictive, _, weight = check_predictive(predictive, y, weight, "regression", missing=True)
     return weighted_mean(np.mean(np.ptp(predictive.interval(level), axis=0), axis=1), weight)
-
-
-def pit(predictive: PredictiveDistribution, y: Any) -> np.ndarray:
-    """Probability integral transform F(y): uniform between 0 and 1 for a calibrated predictive distribution.
-
-    For counts it is the mid-P value (F(y − 1) + F(y))/2, whose mean is then ½, with a spread slightly
-    below that of the uniform distribution.
-
-    Parameters
-    ----------
-    predictive, y : as for all scores, see the module
-
-    Returns
-    -------
-    array
-        (n,) or (n, K).
-    """
-    values = np.mean(_steps(predictive, y), axis=0)
-    return values[:, 0] if predictive.squeeze and values.shape[1] == 1 else values
-
-
-def central_coverage(
-    predictive: PredictiveDistribution, y: Any, nominal: Float[np.ndarray, " levels"]
-) -> Float[np.ndarray, " levels"]:
-    """Fraction of observations inside the central interval of each probability.
-
-    It equals the probability for a calibrated distribution. A count contributes the fraction
-    of [F(y − 1), F(y)] that is inside, the mean of a randomized F(y).
-
-    Parameters
-    ----------
-    predictive, y : as for all scores, see the module
-    nominal : array
-        The probabilities of the intervals.
-
-    Returns
-    -------
-    array
-        A fraction for each of them.
-
-    References
-    ----------
-    Czado, Gneiting & Held, Predictive model assessment for count data, Biometrics 2009.
-    """
-    before, at = _steps(predictive, y)
-    if not predictive.discrete:
-        return np.searchsorted(np.sort(np.abs(2 * at - 1), axis=None), nominal, side="right") / at.size
-    ends = ((0.5 - 0.5 * c, 0.5 + 0.5 * c) for c in nominal)
-    parts = (np.minimum(at, high) - np.maximum(before, low) for low, high in ends)
-    return np.array([np.mean(np.maximum(part, 0) / np.maximum(at - before, 1e-300)) for part in parts])
 
 
 def _sets(predictive: Any) -> Sets:
     if not isinstance(predictive, ConformalPredictive):
         raise ValueError("the predictive has no conformal sets: calibrate with split_conformal or cv_plus first")
     return predictive.sets
-
-
-def _steps(predictive: Any, y: Any) -> tuple[Values, Values]:
-    """P(Y < y) and P(Y ≤ y)."""
-    predictive, y, _ = check_predictive(predictive, y, None, "regression")
-    at = predictive.cdf(y)
-    return (predictive.cdf(y - 1) if predictive.discrete else at), at
 
 
 def accuracy(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:
@@ -359,7 +312,8 @@ def scorecard(predictive: PredictiveDistribution, y: Any, *, weight: Any = None)
 
     What is not defined for these rows is left out: for y with marks of censored targets all but
     ``nll``, for a criterion without a density all but errors of the mean. Conformal intervals and
-    sets have their own coverage and width or size.
+    sets have their own coverage and width or size. If entries of y are missing, ``missing`` is
+    their number.
 
     Parameters
     ----------
@@ -370,7 +324,7 @@ def scorecard(predictive: PredictiveDistribution, y: Any, *, weight: Any = None)
     dict
         Numbers by name.
     """
-    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True)
+    predictive, y, weight = check_predictive(predictive, y, weight, predictive.task, marked=True, missing=True)
     conformal = predictive.conformal if isinstance(predictive, ConformalPredictive) else None
     if predictive.task == "regression":
         marked = y.shape[1] > predictive.columns
@@ -386,7 +340,8 @@ def scorecard(predictive: PredictiveDistribution, y: Any, *, weight: Any = None)
         scores["conformal_width"] = width(predictive, y, conformal.coverage, weight=weight)
     values = {name: score.value for name, score in scores.items() if score.rows is not None}
     errors = {f"{name}_se": score.se for name, score in scores.items() if not np.isnan(score.se)}
-    return values | errors | {"n": len(y)}
+    absent = int(np.isnan(y).sum())
+    return values | errors | {"n": len(y)} | ({"missing": absent} if absent else {})
 
 
 def _distribution_scores(predictive: Any, y: np.ndarray, weight: np.ndarray) -> dict[str, Score]:
@@ -395,5 +350,5 @@ def _distribution_scores(predictive: Any, y: np.ndarray, weight: np.ndarray) -> 
     scores = {"crps": crps(predictive, y, weight=weight, knots=found)}
     lower, upper = np.split(found, 2)
     for level, low, high in zip(COVERAGES, lower, upper, strict=True):
-        scores[f"coverage_{round(100 * level)}"] = weighted_mean(np.mean((low <= y) & (y <= high), axis=1), weight)
+        scores[f"coverage_{round(100 * level)}"] = target_mean((low <= y) & (y <= high), ~np.isnan(y), weight)
     return scores | {"mean_width_90": weighted_mean(np.mean((upper - lower)[COVERAGES.index(0.9)], axis=1), weight)}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from dubito._check import DataError, check_whole
 from dubito.evaluation.validation import number_array, row_weights
@@ -41,6 +41,26 @@ def weighted_mean(rows: Rows, weight: Rows) -> Score:
         unit = power_of_two_unit(deviation)
         se = np.sqrt(n / (n - 1)) * np.linalg.norm(deviation / unit) / weight.sum() * unit
     return Score(float(value), float(se), rows)
+
+
+def average_observed(
+    values: Float[np.ndarray, "rows targets"], observed: Bool[np.ndarray, "rows targets"], weight: Rows
+) -> Float[np.ndarray, " targets"]:
+    """The weighted mean of each target over the rows that have it."""
+    if observed.all():
+        return np.average(values, axis=0, weights=weight)
+    share = weight[:, None] * observed
+    return np.sum(share * np.where(observed, values, 0), axis=0) / share.sum(0)
+
+
+def target_mean(
+    values: Float[np.ndarray, "rows targets"], observed: Bool[np.ndarray, "rows targets"], weight: Rows
+) -> Score:
+    """The mean over targets of each one's weighted mean over the rows that have it, as a mean over rows by the delta method."""
+    if observed.all():
+        return weighted_mean(np.mean(values, axis=1), weight)
+    means, parts = average_observed(values, observed, weight), weight.sum() / np.sum(weight[:, None] * observed, axis=0)
+    return weighted_mean(np.mean(means + parts * np.where(observed, values - means, 0), axis=1), weight)
 
 
 def power_of_two_unit(x: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from dubito._jax.types import ArrayLike, Key, Params
 from dubito._process.threads import check_process, in_threads
 from dubito.inspection.recorded_descent import Path, record_descent
 from dubito.models.model import Batch, Model
-from dubito.training.data import Rows, check_rows, pad_rows, padded_size
+from dubito.training.data import Rows, check_rows, pad_data, padded_size
 from dubito.training.fit import fit, float32_leaves
 from dubito.training.method import ScheduledMethod
 from dubito.training.optimizers import with_epochs
@@ -307,7 +307,7 @@ def log_densities(
     """
     size, one = min(padded_size(len(rows.x)), BLOCK_ROWS), jnp.float32(1)
     total = -(-len(rows.x) // size) * size
-    x, y, weight = (pad_rows(array, total) for array in (rows.x, rows.y, rows.train))
+    x, y, weight = pad_data(rows.x, rows.y, rows.train, total)
     blocks = [slice(start, start + size) for start in range(0, total, size)]
     batches = [jax.device_put(Batch(x[block], y[block], weight[block], one, one)) for block in blocks]
     count = int(np.clip(BYTES // _bytes_per_point(model, plane, batches[0]), 1, len(grid)))

@@ -155,11 +155,12 @@ def trivial_loss(estimator: Any) -> float | None:
     -------
     float or None
         ½ log 2πe nats for each standardized target, log C for C classes with equal probabilities; None
-        if targets keep their units, as counts do.
+        if targets are not standardized, such as counts and positive ones.
     """
     if is_classifier(estimator):
         return math.log(len(estimator.classes_))
-    if not estimator.posterior_.model.likelihood.standardizes_targets:
+    likelihood = estimator.posterior_.model.likelihood
+    if not likelihood.standardizes_targets or likelihood.bounds[0] == 0:
         return None
     return 0.5 * math.log(2 * math.pi * math.e) * len(estimator.scaler_.shift)
 

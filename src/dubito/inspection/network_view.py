@@ -263,4 +263,5 @@ def encode_rows(estimator: Any, X: Table, y: Column | None = None) -> Any:
     problem = target_error(estimator.posterior_.model.likelihood, table)
     if problem is not None:
         raise DataError(problem)
-    return x, estimator.scaler_.transform(table)
+    transform = estimator.transform_
+    return x, estimator.scaler_.transform(table if transform is None else transform.forward(table))

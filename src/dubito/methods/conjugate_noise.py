@@ -40,6 +40,7 @@ class ConjugateNoise(Wrapper):
         The method that gives q(θ).
     """
 
+    allows_missing_targets: ClassVar[bool] = False
     every_row: ClassVar[bool] = True  # residuals are taken after the fit
 
     def check(self, model: Model) -> None:

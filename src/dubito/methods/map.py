@@ -144,7 +144,7 @@ def map_objective(model: Model, params: Params, batch: Batch) -> Objective:
 
 def point_score(model: Model, params: Any, batch: Batch) -> RowValues:
     """log p(y | x) of each row at a point, in nats; ``params`` may be packed."""
-    return model.likelihood.log_prob(model.outputs(unpack(params), batch.x), batch.y)
+    return model.likelihood.log_prob_observed(model.outputs(unpack(params), batch.x), batch.y)
 
 
 def one_sample(model: Model, params: Params) -> Samples:

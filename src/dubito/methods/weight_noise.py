@@ -131,7 +131,7 @@ def noisy_log_likelihood(
     """log p(D | θ, φ) in nats, estimated from a batch, with noise on the network's parameters as in ``noisy``."""
     f = noisy(model.network.apply, params["network"], noise, batch.x, key=key, products=products)
     z = model.likelihood.join(f, params["likelihood"])
-    return model.weighted_sum(model.likelihood.log_prob(z, batch.y), batch)
+    return model.weighted_sum(model.likelihood.log_prob_observed(z, batch.y), batch)
 
 
 def mask_noise(rates: Params, kind: str = "bernoulli") -> Params:

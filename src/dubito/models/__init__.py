@@ -5,6 +5,7 @@
 - ``networks``: ``init`` and ``apply``: perceptrons, convolutional networks.
 - ``linearized``: a network's first-order expansion in its parameters.
 - ``likelihoods``: p(y given z): the criterion of training and the noise of prediction.
+- ``target_transforms``: increasing transforms of a target, such as its logarithm.
 - ``noise_network``: networks of the mean and of the noise side by side.
 - ``priors``: p(params): the regularizer.
 - ``model``: log p(D, θ) and its parts; the scale N/n.

@@ -183,7 +183,7 @@ class Model:
         """
         z = self.outputs(params, batch.x)
         with jax.named_scope("likelihood"):
-            return self.weighted_sum(self.likelihood.log_prob(z, batch.y), batch)
+            return self.weighted_sum(self.likelihood.log_prob_observed(z, batch.y), batch)
 
     def log_joint(self, params: Params, batch: Batch) -> Float[Array, ""]:
         """The log joint density, estimated from a batch.

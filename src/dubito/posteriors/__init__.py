@@ -17,4 +17,5 @@
 - ``readings``: equal-tailed intervals, and the columns of a table of predictions.
 - ``predictive_base``: mean, standard deviations, intervals, ... of predictive distributions, in the target's units.
 - ``predictive``: the predictive distribution of a posterior.
+- ``transformed``: the predictive distribution of a target that was transformed before the fit.
 """

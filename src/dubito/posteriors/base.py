@@ -159,7 +159,7 @@ def draw_seeds(part: Posterior, seeds: Shaped[Array, "draws ..."]) -> Params:
 def log_mean_prob(posterior: Posterior, batch: Batch, key: Key) -> Float[Array, " rows"]:
     """log (1/8) Σ_s p(y | θ_s) of each row in nats, over 8 draws: the score of early stopping."""
     model, draws = posterior.model, posterior.sample(key, SCORING_DRAWS)
-    rows = jax.vmap(lambda one: model.likelihood.log_prob(model.outputs(one, batch.x), batch.y))(draws)
+    rows = jax.vmap(lambda one: model.likelihood.log_prob_observed(model.outputs(one, batch.x), batch.y))(draws)
     return jax.nn.logsumexp(rows, axis=0) - jnp.log(float(SCORING_DRAWS))
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Shaped
 from dubito._jax import prng, programs
 from dubito._jax.types import Key
 from dubito.models.likelihoods.base import Likelihood, OutcomeParams, origin_near, recenter
+from dubito.models.likelihoods.by_name import round_to_float32
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.models.likelihoods.integer_quantiles import mixture_integer_quantiles
 from dubito.posteriors.blocks import map_blocks, rows_of_whole_blocks
@@ -97,7 +98,7 @@ def mean_and_variance(likelihood: Likelihood, z: OutcomeParams) -> Arrays:
 
 
 def log_prob(likelihood: Likelihood, z: OutcomeParams, y: Array, *origin: Array) -> Arrays:
-    return (likelihood.log_prob(recenter(likelihood, z, *origin) if origin else z, y),)
+    return (likelihood.log_prob_observed(recenter(likelihood, z, *origin) if origin else z, y),)
 
 
 def cdf(likelihood: Likelihood, z: OutcomeParams, y: Array, origin: Array) -> Arrays:
@@ -146,7 +147,7 @@ class Distribution(abc.ABC):
 
     @abc.abstractmethod
     def log_density(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
-        """log p(y) in nats; marks of censored targets follow the numbers."""
+        """log p(y) in nats, without missing entries (NaN); marks of censored targets follow the numbers."""
 
     @abc.abstractmethod
     def cdf(self, y: Values) -> Values:
@@ -191,6 +192,11 @@ class DrawMixture(Distribution):
     def columns(self) -> int:
         """The number of columns of the mean, one for each target or class."""
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval that contains y."""
+        return self.likelihood.bounds
 
     @cached_property
     def moments(self) -> tuple[Values, Values, Values]:
@@ -241,7 +247,8 @@ class DrawMixture(Distribution):
     def log_density(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
         marks = y[:, self.columns :]  # censored targets have a probability and no density, hence no unit
         logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
-        units = np.sum(np.where(marks > 0, 0, logs) if marks.size else logs, axis=1)
+        absent = marks > 0 if marks.size else np.isnan(y)
+        units = np.sum(np.where(absent, 0, logs), axis=1)
         return self.log_densities(LOG_MEAN_EXP, y) - units
 
     def cdf(self, y: Values) -> Values:
@@ -252,8 +259,8 @@ class DrawMixture(Distribution):
         """(origin, rest), both float32: y in the model's units is their sum, to twice the digits of one float32."""
         with np.errstate(over="ignore", invalid="ignore"):
             y = (y - self.shift) / self.scale
-            origin = origin_near(self.likelihood, y)
-            return origin, np.where(np.isfinite(origin), y - origin, 0).astype(np.float32)
+            origin = origin_near(self.likelihood, np.where(np.isnan(y), 0, y))  # the rest of a missing entry is NaN
+            return origin, round_to_float32(self.likelihood, np.where(np.isfinite(origin), y - origin, 0))
 
     def quantiles(self, q: Float[np.ndarray, " levels"]) -> Float[np.ndarray, "levels rows targets"]:
         # measured from each row's mean, which float64 adds, so that they are resolved wherever the mean is

@@ -27,11 +27,14 @@ def outcome_array(y: Column) -> Any:
     return np.asarray(found) if hasattr(found, "__array__") else np.array(found, dtype=object)
 
 
-def target_values(y: Column, rows: int, targets: int, columns: int | None = None, *, finite: bool = True) -> Any:
+def target_values(
+    y: Column, rows: int, targets: int, columns: int | None = None, *, finite: bool = True, missing: bool = False
+) -> Any:
     """y as float64 (rows, targets), from (n,) or (n, 1) for one target.
 
     ``columns`` is another possible number of columns. Raises DataError for another shape, for
-    values that are missing or no numbers, and with ``finite`` for infinite ones.
+    values that are missing or no numbers, and with ``finite`` for infinite ones. With ``missing``,
+    some of several targets may be missing in a row, but not all: they are NaN.
     """
     values = outcome_array(y)
     table = values[:, None] if values.ndim == 1 else values
@@ -41,8 +44,9 @@ def target_values(y: Column, rows: int, targets: int, columns: int | None = None
         shapes += [f"({rows}, {count})" for count in counts]
         raise DataError(f"y has the shape {values.shape}, but this predictive needs {' or '.join(shapes)}")
     table = _as_float(table)
-    _check_rows(table, rows, np.isnan(table).any(1))
-    if finite and not np.all(np.isfinite(table)):
+    absent = np.isnan(table)
+    _check_rows(table, rows, absent.all(1) if missing and table.shape[1] == targets > 1 else absent.any(1))
+    if finite and np.isinf(table).any():
         raise DataError(f"y is infinite in {count_rows(np.isinf(table).any(1))}")
     return table
 

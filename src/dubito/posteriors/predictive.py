@@ -1,7 +1,7 @@
 """The predictive distribution of draws of functions, in the target's own units, and the function that makes it."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -119,4 +119,11 @@ def predict_functions(
     likelihood, shift, scale = found.model.likelihood, np.asarray(shift, float), np.asarray(scale, float)
     if not likelihood.standardizes_targets and (np.any(shift != 0) or np.any(scale != 1)):
         raise ValueError(f"targets of {type(likelihood).__name__} are not standardized: shift must be 0 and scale 1")
+    if likelihood.bounds[0] == 0 and np.any(shift != 0):
+        raise ValueError(f"targets of {type(likelihood).__name__} are scaled but not shifted: shift must be 0")
     return Predictive(likelihood, found.at(x), shift, scale, description, classes)
+
+
+def shared_fields(predictive: PredictiveDistribution) -> dict[str, Any]:
+    """The fields that all predictive distributions have, by name, to wrap ``predictive`` in another."""
+    return {field.name: vars(predictive)[field.name] for field in fields(PredictiveDistribution)}

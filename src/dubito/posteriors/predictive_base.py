@@ -235,7 +235,7 @@ class PredictiveDistribution(abc.ABC):
         Parameters
         ----------
         y : array
-            (n,) or (n, K) in the target's units, or n labels or codes of classes.
+            (n,) or (n, K) in the target's units (NaN: missing), or n labels or codes of classes.
 
         Returns
         -------
@@ -252,7 +252,7 @@ class PredictiveDistribution(abc.ABC):
         if self.task == "classification":
             codes = class_codes(y, len(self), self.columns, self.classes)
             return self.mixture.log_densities(draw_mixture.LOG_MEAN_EXP, codes)
-        values = target_values(y, len(self), self.columns, self.likelihood.columns, finite=False)
+        values = target_values(y, len(self), self.columns, self.likelihood.columns, finite=False, missing=True)
         return self.distribution.log_density(values)
 
     def cdf(self, y: Any) -> Values:

@@ -19,6 +19,7 @@ EPS, LARGEST = np.finfo(np.float32).eps, np.finfo(np.float32).max
 NEAR = np.float32(3e-4)
 RESOLVED = 8  # widths of the narrowest component from the origin, up to which float32 costs a cdf less than 4e-7
 FINER = 256  # rounding errors around an answer, within which the search continues
+LOG_SMALLEST, LOG_LARGEST = -87.0, 88.0  # logarithms that float32 can exponentiate
 
 Values: TypeAlias = Float[Array, "rows targets"]
 
@@ -40,8 +41,12 @@ def mixture_quantiles(
 
     ``mean`` is measured from ``origin``, which lies near it, so that float32 resolves the
     distribution wherever it is. If some component is so narrow that float32 does not resolve it at
-    the answer's distance from the mean, the search continues around the answer.
+    the answer's distance from the mean, the search continues around the answer. Targets with bounds
+    are searched for on the scale of their logarithm or logit, where float32 resolves them down to
+    the bounds.
     """
+    if likelihood.bounds[0] == 0:
+        return jnp.zeros((len(given[0]), *mean.shape), mean.dtype), bounded_quantiles(likelihood, z, mean, sd, *given)
     narrowest = jnp.sqrt(jnp.min(jax.vmap(likelihood.variance)(z), axis=0))
 
     def cdf(origin: Values, y: Values) -> Values:
@@ -66,6 +71,44 @@ def mixture_quantiles(
     return jax.lax.map(crossing, given)
 
 
+def bounded_quantiles(
+    likelihood: Likelihood, z: OutcomeParams, mean: Values, sd: Values, q: Array, score: Array, *_: Array
+) -> Float[Array, "levels rows targets"]:
+    """Where the mixture's cdf crosses each q, for positive targets and shares: the search is for log y or logit y."""
+    share = likelihood.bounds[1] == 1
+    ends = LOG_SMALLEST, float(1 - np.log(jnp.finfo(mean.dtype).eps)) if share else LOG_LARGEST  # shares round to 1
+
+    def value(u: Values) -> Values:
+        return jax.nn.sigmoid(u) if share else jnp.exp(u)
+
+    def moments(mean: Values, sd: Values) -> tuple[Values, Values]:
+        """Mean and sd of u: exact if y is lognormal, by the derivative of the logit for shares."""
+        width = sd / (mean * (1 - mean)) if share else jnp.sqrt(jnp.log1p((sd / mean) ** 2))
+        center = jax.scipy.special.logit(mean) if share else jnp.log(mean) - 0.5 * width**2
+        return jnp.where(jnp.isfinite(center), center, 0), jnp.where(jnp.isfinite(width), width, 1)
+
+    def cdf(u: Values) -> Values:
+        values = jax.vmap(lambda one: likelihood.cdf(one, value(u)))(z)
+        flat = values.reshape(len(values), -1)
+        return jnp.mean(flat, axis=0).reshape(u.shape)
+
+    center, width = moments(mean, sd)
+    narrowest = jnp.min(
+        jax.vmap(lambda one: moments(likelihood.mean(one), jnp.sqrt(likelihood.variance(one)))[1])(z), 0
+    )
+
+    def crossing(one: Any) -> Values:
+        level, score = one
+        start = jnp.clip(center + score * width, *ends)
+        bracket = jnp.full_like(start, ends[0]), jnp.full_like(start, ends[1])
+        found = find_crossing(
+            cdf, q=level, start=start, bracket=bracket, narrowest=narrowest, done=jnp.zeros(start.shape, bool)
+        )
+        return value(found)
+
+    return jax.lax.map(crossing, (q, score))
+
+
 def find_crossing(
     cdf: Callable[[Values], Values], *, q: Any, start: Values, bracket: tuple[Any, Any], narrowest: Values, done: Any
 ) -> Values:
@@ -75,7 +118,8 @@ def find_crossing(
     Gaussian, with bisection where a step leaves the bracket or is not half the last one. A row that
     is ``done`` stays as it is, so that its bits do not depend on how long its neighbors take.
     """
-    target = jax.scipy.special.ndtri(q)
+    target, eps = jax.scipy.special.ndtri(q), jnp.finfo(start.dtype).eps
+    limit = NEAR if start.dtype == np.float32 else np.sqrt(eps)
 
     def improve(state: Any) -> Any:
         count, y, low, high, last, done = state
@@ -84,12 +128,12 @@ def find_crossing(
         step = (target - u) * jnp.exp(-0.5 * u**2) / (SQRT_2PI * density)
         low, high = jnp.where(value < q, y, low), jnp.where(value < q, high, y)
         close = jnp.abs(value - q) <= 0.01 * jnp.minimum(q, 1 - q)
-        small = jnp.abs(step) < NEAR * narrowest
+        small = jnp.abs(step) < limit * narrowest
         # far from q a small step comes only from a density that is rounding error: it is not to be trusted
         inside = (low < y + step) & (y + step < high) & (jnp.abs(step) < 0.5 * last) & (close | ~small)
         new = jnp.where(inside | (close & small), jnp.clip(y + step, low, high), 0.5 * low + 0.5 * high)
-        new = jnp.where(jnp.abs(value - q) <= EPS * q, y, new)
-        moved, resolved = jnp.abs(new - y), EPS * jnp.maximum(jnp.abs(new), narrowest)
+        new = jnp.where(jnp.abs(value - q) <= eps * q, y, new)
+        moved, resolved = jnp.abs(new - y), eps * jnp.maximum(jnp.abs(new), narrowest)
         near = close & (small | (moved <= resolved)) | (high - low <= 2 * resolved)
         return count + 1, jnp.where(done, y, new), low, high, moved, done | near
 

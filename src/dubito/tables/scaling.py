@@ -158,7 +158,7 @@ class TargetScaler:
         Parameters
         ----------
         y : array of shape (rows, targets)
-            Finite numbers.
+            Finite numbers, or NaN for missing ones, which are left out.
         weight : array of shape (rows,), optional
             Checked sample weights; rows of weight zero are left out. Ones by default.
         numbers : sequence of int, optional
@@ -172,7 +172,11 @@ class TargetScaler:
         weight = np.ones(len(y)) if weight is None else weight.astype(np.float64)
         rows = np.flatnonzero(weight)
         names = rows if numbers is None else np.asarray(numbers)[rows]
-        return cls.of([column_moments(column, weight[rows], names) for column in np.asarray(y, np.float64)[rows].T])
+        found = []
+        for column in np.asarray(y, np.float64)[rows].T:
+            known = ~np.isnan(column)
+            found.append(column_moments(column[known], weight[rows][known], names[known]))
+        return cls.of(found)
 
     @classmethod
     def of(cls, found: Sequence[ColumnMoments]) -> "TargetScaler":

@@ -1,6 +1,7 @@
 """The likelihood that an estimator's ``likelihood`` parameter means for a target, and the scaling of the target for it."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from dubito._check import DataError, DataWarning, list_first, warn
 from dubito._values import Column
 from dubito.models.likelihoods import by_name, classes, gaussian
 from dubito.models.likelihoods.base import Likelihood
+from dubito.models.target_transforms import TargetTransform, fit_target_transform
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.validation import check_target
 
@@ -19,9 +21,9 @@ NOISE_AFTER_MEAN = ("gaussian", "heteroscedastic")  # likelihoods whose noise th
 
 
 def regression_target(
-    likelihood: Any, y: Column, weight: Float[np.ndarray, " rows"], noise_after_mean: bool
-) -> tuple[Any, TargetScaler, Float[np.ndarray, "used columns"]]:
-    """The likelihood of a regression, the scaler of its target, and the scaled target.
+    likelihood: Any, y: Column, weight: Float[np.ndarray, " rows"], noise_after_mean: bool, transform: Any = None
+) -> tuple[Any, TargetScaler, TargetTransform | None, Float[np.ndarray, "used columns"]]:
+    """The likelihood of a regression, the scaler of its target, its transform, and the scaled target.
 
     Parameters
     ----------
@@ -34,11 +36,14 @@ def regression_target(
     noise_after_mean : bool
         Whether the method is the default one, which fits squared error first and the noise
         afterwards.
+    transform : None, str or tuple of callable
+        The parameter ``target_transform`` of the estimator.
 
     Returns
     -------
     tuple
-        The likelihood, the ``TargetScaler``, and the used rows of y as float32 (used, columns).
+        The likelihood, the ``TargetScaler``, the fitted ``TargetTransform`` or None, and the used
+        rows of y, transformed and scaled, as float32 (used, columns).
 
     Raises
     ------
@@ -52,11 +57,21 @@ def regression_target(
         warn(message, DataConversionWarning)
     chosen = regression_likelihood(likelihood, table.shape[1], noise_after_mean)
     _check_supported(chosen, table, rows)
+    if transform is not None and not isinstance(chosen, gaussian.Gaussian | gaussian.HeteroscedasticGaussian):
+        name = type(chosen).__name__
+        raise ValueError(
+            f"target_transform needs Gaussian noise, since other noise may have infinite moments; got {name}. "
+            "Leave likelihood out, or use one of gaussian and heteroscedastic."
+        )
+    fitted = fit_target_transform(transform, table, weight[rows].astype(np.float64), rows)
+    table = table if fitted is None else fitted.forward(table)
     measured = table[:, : chosen.targets]  # beside them there may be marks of censored ones
-    chosen, scaler = match_scale(chosen, TargetScaler.fit(measured, weight[rows], rows))
+    scaler = TargetScaler.fit(measured, weight[rows], rows)
+    chosen, scaler = match_scale(chosen, scaler, [median(column, weight[rows]) for column in measured.T])
     scaled = scaler.transform(table)
+    scaled = by_name.round_to_float32(chosen, table) if chosen.bounds[1] == 1 else scaled
     _check_supported(chosen, scaled, rows)  # float32 may round a small positive number to 0
-    return chosen, scaler, scaled
+    return chosen, scaler, fitted, scaled
 
 
 def scaled_target(
@@ -121,12 +136,16 @@ def regression_likelihood(likelihood: Any, columns: int, noise_after_mean: bool)
     return _named_or_own(likelihood, "regression", columns)
 
 
-def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScaler]:
+def match_scale(
+    likelihood: Any, scaler: TargetScaler, medians: Sequence[float] | None = None
+) -> tuple[Any, TargetScaler]:
     """Match a likelihood and a scaler to one another.
 
-    They are unchanged, unless the likelihood needs targets in their original units: then the scaler
-    is the identity, and for counts the likelihood's level is the log of the mean count, which
-    centers log means as a shift centers means.
+    They are unchanged for targets that may be any numbers. Positive targets are not shifted, and
+    divided by their median, or, if it is unknown, by that of the lognormal distribution with their
+    mean and sd. If the likelihood needs targets in their original units, the scaler is the
+    identity, and for counts the likelihood's level is the log of the mean count, which centers log
+    means as a shift centers means.
 
     Parameters
     ----------
@@ -134,18 +153,48 @@ def match_scale(likelihood: Any, scaler: TargetScaler) -> tuple[Any, TargetScale
         A likelihood for regression.
     scaler : TargetScaler
         As fitted.
+    medians : sequence of float, optional
+        The median of each target, unless the rows are streamed.
 
     Returns
     -------
     tuple
         The likelihood and the scaler to use.
     """
+    if likelihood.standardizes_targets and likelihood.bounds[0] == 0:
+        sizes = map(_lognormal_median, scaler.shift, scaler.scale) if medians is None else medians
+        sizes = tuple(size if size > 0 else 1.0 for size in sizes)  # of targets that will be refused
+        return likelihood, TargetScaler((0.0,) * len(sizes), sizes)
     if likelihood.standardizes_targets:
         return likelihood, scaler
     if likelihood.level is None:
         logs = [math.log(mean) for mean in scaler.shift if mean > 0]
         likelihood = replace(likelihood, level=float(np.mean(logs)) if logs else 0.0)
     return likelihood, TargetScaler((0.0,) * len(scaler.shift), (1.0,) * len(scaler.scale))
+
+
+def median(values: Float[np.ndarray, " rows"], weight: Float[np.ndarray, " rows"]) -> float:
+    """The lower weighted median of the values that are not missing (NaN).
+
+    Parameters
+    ----------
+    values, weight : array of shape (rows,)
+        Numbers and their weights.
+
+    Returns
+    -------
+    float
+        One of the values.
+    """
+    known = ~np.isnan(values)
+    order = np.argsort(values[known], kind="stable")
+    below = np.cumsum(weight[known][order].astype(np.float64))
+    return float(values[known][order][np.searchsorted(below, 0.5 * below[-1])])
+
+
+def _lognormal_median(mean: float, sd: float) -> float:
+    """The median of the lognormal distribution with this mean and sd; 0 for a mean that no positive target has."""
+    return mean / math.hypot(1, sd / mean) if mean > 0 else 0.0
 
 
 def classification_likelihood(likelihood: Any, labels: np.ndarray) -> Any:

@@ -12,7 +12,7 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from dubito._check import DataError, check_choice, check_weight_sum, did_you_mean, list_first, warn
+from dubito._check import DataError, check_choice, check_weight_sum, did_you_mean, in_rows, list_first, warn
 from dubito._values import Column, Table, as_array, is_missing
 from dubito.tables.columns import ColumnValues, RowNumbers, check_complete, check_numbers
 from dubito.tables.texts import count_numbers
@@ -87,7 +87,7 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
     ------
     DataError
         For missing, infinite and non-numeric values, labels of mixed types, and another number of
-        rows.
+        rows. Of several targets some may be missing (NaN) in a row, but not all.
     """
     check_choice("task", task, ("regression", "classification"))
     if y is None:
@@ -109,9 +109,24 @@ def check_target(y: Column, n: int, task: str, rows: RowNumbers | None = None) -
         return classes, places.astype(np.int32)
     values = check_numbers(y, "y", ensure_2d=False, ensure_min_samples=0)
     table: Any = values[:, None] if values.ndim == 1 else values
-    columns = [ColumnValues("numeric", column) for column in table.T]
+    missing = np.isnan(table)
+    if table.shape[1] > 1 and missing.any():
+        _check_some_targets(missing, rows)
+    else:
+        missing = np.zeros_like(missing)
+    columns = [ColumnValues("numeric", column) for column in np.where(missing, 0, table).T]
     check_complete("y", columns, [f"target {k}" for k in range(len(columns))], rows)
     return table, values.ndim == 1
+
+
+def _check_some_targets(missing: np.ndarray, rows: RowNumbers) -> None:
+    """Raise DataError for rows without any target, and for targets without any row."""
+    empty = missing.all(axis=1)
+    if empty.any():
+        raise DataError(f"y has no value of any target {in_rows(empty, rows)}.", "Leave these rows out.")
+    columns = [f"target {k}" for k in np.flatnonzero(missing.all(axis=0))]
+    if columns:
+        raise DataError(f"y has no value of {list_first(columns)} in any row.", "Leave these targets out.")
 
 
 def _labels(y: np.ndarray, rows: RowNumbers) -> np.ndarray:

@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from dubito._check import DataError, check_weight_sum, in_rows
 from dubito._jax.types import Key
-from dubito.models.likelihoods.by_name import target_error
+from dubito.models.likelihoods.by_name import round_to_float32, target_error
 from dubito.models.model import Model
 
 
@@ -90,11 +90,13 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
             raise ValueError(f"{name} must contain numbers, got dtype {array.dtype}")
         with np.errstate(over="ignore"):
             bad = ~np.isfinite(array.astype(np.float32))
+        if name == "y" and may_miss_targets(model, array):
+            bad &= ~np.isnan(array) | np.isnan(array).all(axis=1, keepdims=True)
         if bad.any():
             where = in_rows(bad.reshape(len(bad), -1).any(axis=1), used)
             raise DataError(f"{name} contains {bad.sum()} value(s) that are NaN, infinite or beyond float32, {where}.")
     if model.likelihood.task == "regression":
-        y = y.reshape(len(y), int(np.prod(y.shape[1:]))).astype(np.float32)
+        y = round_to_float32(model.likelihood, y.reshape(len(y), int(np.prod(y.shape[1:]))))
         problem = target_error(model.likelihood, y, used)
         if problem is not None:
             raise DataError(problem)
@@ -103,6 +105,11 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
     else:
         y = y.astype(np.float32)
     return Rows(x.astype(np.float32, copy=False), y, weight, np.zeros_like(weight))
+
+
+def may_miss_targets(model: Model, y: np.ndarray) -> bool:
+    """Whether entries of y can be missing: numbers of several targets that are independent given the outputs."""
+    return model.likelihood.independent_targets and y.ndim == 2 and y.shape[1] > 1 and y.dtype.kind == "f"
 
 
 def padded_size(count: int) -> int:
@@ -133,3 +140,13 @@ def permutation(key: Key, count: int) -> Int[np.ndarray, "count"]:
 def pad_rows(array: np.ndarray, total: int) -> np.ndarray:
     """Append rows of zeros to ``array``, to ``total`` rows."""
     return np.pad(array, [(0, total - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+def pad_targets(y: np.ndarray, total: int) -> np.ndarray:
+    """Append copies of the last row of ``y``, to ``total`` rows: of weight 0, but values that the likelihood supports."""
+    return np.pad(y, [(0, total - len(y))] + [(0, 0)] * (y.ndim - 1), mode="edge") if len(y) else pad_rows(y, total)
+
+
+def pad_data(x: np.ndarray, y: np.ndarray, weight: np.ndarray, total: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs, targets and weights padded to ``total`` rows; the weights of the new ones are 0."""
+    return pad_rows(x, total), pad_targets(y, total), pad_rows(weight, total)

@@ -26,12 +26,12 @@ from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
 from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
-from dubito.training.data import Rows, check_rows, pad_rows, padded_fraction, padded_size
+from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, padded_size
 from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained
-from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method
+from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
 from dubito.training.reports import Report, report_chunk
 from dubito.training.splits import hold_out
 from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
@@ -152,6 +152,7 @@ def fit(
         rows = hold_out(rows, validation_fraction, key_split)
     stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
     method.check(model)
+    check_missing_targets(method, rows if stream is None else stream.first)
     data = rows if stream is None else stream.digest
     parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
     saved = None if checkpoint is None else Checkpoint(checkpoint, parts)
@@ -219,7 +220,8 @@ def train(
 
     def held_rows(member: Member) -> DeviceRows:
         chosen = np.flatnonzero(member.valid > 0)
-        return DeviceRows(*(put(pad_rows(a[chosen], held + batch_rows)) for a in (rows.x, rows.y, member.valid)))
+        x, y, weight = (array[chosen] for array in (rows.x, rows.y, member.valid))
+        return DeviceRows(*map(put, pad_data(x, y, weight, held + batch_rows)))
 
     def one(numbers: list[int], stop: Any) -> list[LoopState]:
         found = [members[number] for number in numbers]

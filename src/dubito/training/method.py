@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self
 
+import numpy as np
+
 from dubito._check import did_you_mean
 from dubito._jax.pytree import static
 from dubito._jax.types import Key, Params
@@ -56,11 +58,15 @@ class Method(ABC):
         Whether ``members`` chooses validation rows, so that ``fit`` does not.
     has_folds : bool
         Whether ``members`` divides the rows by ``splits.member_folds``.
+    allows_missing_targets : bool
+        Whether some of several targets may be missing (NaN), which ``log_prob_observed`` leaves
+        out. False for methods that compute with y in other ways.
     """
 
     every_row: ClassVar[bool] = False
     validates: ClassVar[bool] = False
     has_folds: ClassVar[bool] = False
+    allows_missing_targets: ClassVar[bool] = True
 
     def __new__(cls, *args: Any, **settings: Any) -> Self:
         check_call(cls, args, settings)
@@ -264,6 +270,19 @@ def base_method(method: Any) -> Any:
     while isinstance(method, Wrapper):
         method = method.method
     return method
+
+
+def check_missing_targets(method: Any, rows: Rows) -> None:
+    """Raise ValueError if some targets are missing (NaN), and the method or one that it wraps does not allow it."""
+    if rows.y.dtype.kind != "f" or not np.isnan(rows.y).any():
+        return
+    while method.allows_missing_targets and isinstance(method, Wrapper):
+        method = method.method
+    if not method.allows_missing_targets:
+        raise ValueError(
+            f"{type(method).__name__} needs all targets of every row, and y has {np.isnan(rows.y).sum()} missing ones. "
+            "Leave these rows out, fit each target alone, or choose another method, such as MAP or MCDropout."
+        )
 
 
 def check_method(method: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from dubito._check import check_weight_sum
 from dubito.models.model import Model
-from dubito.training.data import Rows, float32_rows, pad_rows, padded_size
+from dubito.training.data import Rows, float32_rows, pad_data, pad_rows, pad_targets, padded_size
 from dubito.training.loop_state import DataPiece, DeviceRows
 from dubito.training.members import Member
 from dubito.training.method import Method, Wrapper, base_method
@@ -27,11 +27,11 @@ PIECE_BYTES = 2**26  # of inputs, at most
 def memory_pieces(rows: Rows, batch_rows: int, put: Callable[[Any], Any]) -> Callable[..., Generator[DataPiece]]:
     """A function from members to an endless iterator of one piece: shared inputs, the members' own weights and targets."""
     total = padded_size(len(rows.x)) + batch_rows  # a batch is a slice: room for the last one to reach past the end
-    x, y = put(pad_rows(rows.x, total)), put(pad_rows(rows.y, total))
+    x, y = put(pad_rows(rows.x, total)), put(pad_targets(rows.y, total))
 
     def pieces(*members: Member) -> Generator[DataPiece]:
         weight = np.stack([pad_rows(member.train, total) for member in members])
-        own = [y if member.y is None else put(pad_rows(member.y, total)) for member in members]
+        own = [y if member.y is None else put(pad_targets(member.y, total)) for member in members]
         weight, targets = (weight[0], own[0]) if len(members) == 1 else (weight, put(np.stack(own)))
         steps = (-(-np.sum(weight > 0, axis=-1) // batch_rows)).astype(np.int32)
         size = np.sum(weight, axis=-1, dtype=np.float64).astype(np.float32)
@@ -50,7 +50,7 @@ def stream_pieces(stream: "Stream", batch_rows: int) -> Callable[..., Generator[
 
     def pieces() -> Generator[DataPiece]:
         for rows, before in stream.epochs(length):
-            arrays = DeviceRows(*(jax.device_put(pad_rows(array, total)) for array in rows[:3]))
+            arrays = DeviceRows(*map(jax.device_put, pad_data(*rows[:3], total)))
             first, end, steps = (np.int32(-(-n // batch_rows)) for n in (before, before + len(rows.x), stream.count))
             yield DataPiece(arrays, first, end, steps, np.float32(stream.size))
 

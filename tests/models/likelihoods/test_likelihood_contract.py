@@ -29,7 +29,8 @@ def test_likelihood_has_what_it_declares(name, key):
     assert all(len(each) == ROWS for each in z.values())
     assert likelihood.log_prior(likelihood.init()).shape == ()
     assert likelihood.mean(z).shape == shape
-    y = np.zeros(ROWS, np.int32) if classes else np.zeros((ROWS, likelihood.columns), np.float32)
+    inside = 0.5 if likelihood.bounds[0] == 0 and not likelihood.discrete else 0.0
+    y = np.zeros(ROWS, np.int32) if classes else np.full((ROWS, likelihood.columns), inside, np.float32)
     assert likelihood.log_prob(z, jnp.asarray(y)).shape == (ROWS,)
     if likelihood.has_noise:
         assert likelihood.variance(z).shape == shape

@@ -145,6 +145,12 @@ def one_hot(y, count):
     return np.eye(count)[y]
 
 
+def zero_inflated_gradient(y, p0, counted, zero, pi):
+    """By (g, logit π): of rows with y > 0 as without excess zeros, of rows with 0 the shares of both kinds of zero."""
+    w = (1 - pi) * p0 / (pi + (1 - pi) * p0)
+    return np.hstack([np.where(y == 0, w * zero, counted), np.where(y == 0, pi + w - 1, pi)])
+
+
 def gradients():
     """By name: (likelihood, φ, f, y, the closed form of d(−log p)/df)."""
     rng = np.random.default_rng(2)
@@ -160,6 +166,10 @@ def gradients():
     marks = np.array([[1.0], [0], [1], [0], [1], [0]])
     v = np.sqrt(tau) * (f1 - y)
     hazard = np.exp(stats.norm.logpdf(v) - stats.norm.logcdf(v))
+    size, share, m = np.exp(2 * y), S(y), S(f1)
+    slope = special.digamma(m * tau) - special.digamma((1 - m) * tau) - np.log(share) + np.log(1 - share)
+    rate, pi = np.exp(0.5 + f2[:, :1]), S(f2[:, 1:])
+    p0 = counts_of(rate, alpha).pmf(0)
     return {
         "gaussian": (dubito.Gaussian(precision=tau), {}, f1, y, tau * (f1 - y)),
         "heteroscedastic": (
@@ -191,6 +201,23 @@ def gradients():
             f1,
             hard,
             (np.exp(0.5 + f1) - hard) / (1 + alpha * np.exp(0.5 + f1)),
+        ),
+        "lognormal": (dubito.LogNormal(precision=tau), {}, f1, size, tau * (f1 - np.log(size))),
+        "gamma": (dubito.Gamma(dispersion=alpha), {}, f1, size, (1 - size * np.exp(-f1)) / alpha),
+        "beta": (dubito.Beta(precision=tau), {}, f1, share, tau * m * (1 - m) * slope),
+        "zero-inflated-poisson": (
+            dubito.ZeroInflatedPoisson(level=0.5),
+            {},
+            f2,
+            hard,
+            zero_inflated_gradient(hard, np.exp(-rate), rate - hard, rate, pi),
+        ),
+        "zero-inflated-negative-binomial": (
+            dubito.ZeroInflatedNegativeBinomial(level=0.5),
+            {"log_dispersion": np.log([alpha])},
+            f2,
+            hard,
+            zero_inflated_gradient(hard, p0, (rate - hard) / (1 + alpha * rate), rate / (1 + alpha * rate), pi),
         ),
         "bernoulli": (dubito.Bernoulli(), {}, f1, k % 2, S(f1) - (k % 2)[:, None]),
         "categorical": (dubito.Categorical(4), {}, f4, k, special.softmax(f4, axis=1) - one_hot(k, 4)),

@@ -82,7 +82,7 @@ def test_new_likelihood_is_one_file_and_one_line(tmp_path):
     package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))
     (package / "models" / "likelihoods" / "logistic.py").write_text(NEW_LIKELIHOOD)
     registry = package / "models" / "likelihoods" / "by_name.py"
-    text, line = registry.read_text(), 'FILES = ("gaussian", "robust", "counts", "classes")'
+    text, line = registry.read_text(), 'FILES = ("gaussian", "robust", "positive", "shares", "counts", "classes")'
     assert text.count(line) == 1
     registry.write_text(text.replace(line, line.replace('"robust"', '"robust", "logistic"')))
     paths = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"

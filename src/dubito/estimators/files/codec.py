@@ -13,7 +13,7 @@ import numpy as np
 from dubito._process.archive import ModelFileError, expect
 from dubito.evaluation import calibration, conformal
 from dubito.methods import by_name as methods
-from dubito.models import linearized, model, networks, noise_network, priors
+from dubito.models import linearized, model, networks, noise_network, priors, target_transforms
 from dubito.models.likelihoods import by_name
 
 LIST = 100_000  # largest number of entries of a list: a network may have so many numeric columns
@@ -30,7 +30,12 @@ CALIBRATIONS: tuple[Any, ...] = (
     *(calibration.Temperature, calibration.Isotonic, calibration.Quantiles),
     *(conformal.Conformal, conformal.CVPlus),
 )
-KNOWN: tuple[Any, ...] = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, model.Model)
+TRANSFORMS: tuple[Any, ...] = (
+    target_transforms.LogTransform,
+    target_transforms.BoxCoxTransform,
+    target_transforms.YeoJohnsonTransform,
+)
+KNOWN: tuple[Any, ...] = (*METHODS, *NETWORKS, *LIKELIHOODS, *PRIORS, *CALIBRATIONS, *TRANSFORMS, model.Model)
 CLASSES: dict[str, Any] = {kind.__name__: kind for kind in KNOWN}
 # The types of fields that are declared as Any.
 FIELDS: dict[str, Any] = {"method": METHODS, "network": NETWORKS, "likelihood": LIKELIHOODS, "optimizer": str}
@@ -83,7 +88,7 @@ def encode(value: Any, name: str = "it") -> Any:
         return number.item()
     raise ModelFileError(
         f"cannot save {name}={value!r}: a model file holds finite numbers, texts and dubito's own classes, not callables. "
-        "Choose activations and optimizers by name to save a model."
+        "Choose activations, optimizers and target transforms by name to save a model."
     )
 
 

@@ -21,6 +21,7 @@ from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expe
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
+from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.models.model import Model
 from dubito.posteriors.function_samples import check_draws
 from dubito.tables.scaling import TargetScaler
@@ -29,7 +30,9 @@ from dubito.tables.schema import Schema
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
 FORMAT = 2
-KEYS = {*"format kind params method schema scaler classes flat key posterior calibration summary versions".split()}
+KEYS = {
+    *"format kind params method schema scaler transform classes flat key posterior calibration summary versions".split()
+}
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
@@ -66,6 +69,7 @@ def save(estimator: Any, path: str | Path) -> None:
         "method": encode(estimator.method_, "method"),
         "schema": estimator.schema_.to_dict(),
         "scaler": None if scaler is None else {"shift": list(scaler.shift), "scale": list(scaler.scale)},
+        "transform": encode(estimator.transform_, "target_transform"),
         "classes": None if classes is None else {"dtype": classes.dtype.str, "values": classes.tolist()},
         "flat": scaler is None or len(scaler.shift) == 1,
         "key": estimator.key_.tolist(),
@@ -208,6 +212,7 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     count = len(values)
     expect(estimator.task == posterior.model.likelihood.task, "the likelihood does not match the task")
     expect(_fits(posterior.model, schema.width, count), "the network does not match the table")
+    transform = _transform(config["transform"], posterior.model, count)
     flat, key = config["flat"], config["key"]
     expect(type(flat) is bool and not (flat and classes is None and count > 1), "invalid shape of its target")
     expect([*map(type, [*key, config["summary"]])] == [int, int, dict], "invalid key or summary")
@@ -218,7 +223,7 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
         expect(len(calibration.errors) == len(posterior.parts), "the calibration belongs to other members")
     vars(estimator).update(params)
     learned = {"method_": method, "scaler_": scaler, "posterior_": posterior, "key_": np.array(key, np.uint32)}
-    learned |= {"calibration_": calibration, "summary_": config["summary"], "history_": []}
+    learned |= {"transform_": transform, "calibration_": calibration, "summary_": config["summary"], "history_": []}
     estimator._set_fitted(schema, classes, **learned)
     return estimator
 
@@ -244,6 +249,19 @@ def _scaler(config: Config | None) -> TargetScaler | None:
     plain = all(type(value) is float for value in shift + scale)  # the JSON holds only finite ones
     expect(plain and len(shift) == len(scale) and min(scale) > 0, "invalid numbers of a scaler")
     return TargetScaler(shift, scale)
+
+
+def _transform(config: Config | None, model: Model, count: int) -> Any:
+    transform = decode(config)
+    expect(isinstance(transform, (*codec.TRANSFORMS, type(None))), "invalid transform of its target")
+    if transform is not None:
+        noise = isinstance(model.likelihood, Gaussian | HeteroscedasticGaussian)
+        expect(noise and transform.targets in (None, count), "the transform belongs to another target")
+        lambdas = vars(transform).get("lambdas", ())
+        expect(
+            all(type(each) in (int, float) and 0 <= each <= 2 for each in lambdas), "invalid transform of its target"
+        )
+    return transform
 
 
 def _classes(config: Config | None) -> np.ndarray | None:

@@ -128,13 +128,13 @@ class Residuals(NamedTuple):
 
     @property
     def values(self) -> Float[np.ndarray, "N K"]:
-        """y − f of the member that held the row out."""
+        """y − f of the member that held the row out; NaN where y is missing."""
         return self.rows.y - held_out(self.folds, self.means)
 
     @property
     def scale(self) -> Float[np.ndarray, " K"]:
         """c, the root mean square for each target."""
-        squares = np.average(self.values**2, axis=0, weights=self.folds.sum(0))
+        squares = average_known(self.values**2, self.folds.sum(0))
         return np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
 
     @property
@@ -184,9 +184,18 @@ def noise_level(residuals: Residuals, networks: NoiseNetworks, df: int | None) -
     """log(s c √(1 − 2v̄/c²)) for each target: the log scale of the noise where h = 0."""
     c, folds = residuals.scale, residuals.folds[networks.numbers]
     ratios = residuals.values / c * np.exp(-held_out(folds, networks.h))
-    s = [student_scale(ratio, folds.sum(0), df) for ratio in ratios.T]
+    s = [student_scale(ratio[~np.isnan(ratio)], folds.sum(0)[~np.isnan(ratio)], df) for ratio in ratios.T]
     level = np.log(s) + np.log(c) + 0.5 * np.log(np.maximum(1 - 2 * residuals.spread / c**2, LEAST_NOISE))
     return jnp.asarray(level, jnp.float32)
+
+
+def average_known(values: Float[np.ndarray, "N K"], weight: Float[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:
+    """The weighted mean of each column without its missing entries (NaN)."""
+    known = ~np.isnan(values)
+    if known.all():
+        return np.average(values, axis=0, weights=weight)
+    columns = zip(values.T, known.T, strict=True)
+    return np.array([np.average(column[rows], weights=weight[rows]) for column, rows in columns])
 
 
 def student_scale(ratio: Float[np.ndarray, " N"], weight: Float[np.ndarray, " N"], df: int | None) -> Any:

@@ -55,6 +55,7 @@ class RandomizedMAP(Descent):
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
+    allows_missing_targets: ClassVar[bool] = False
     every_row: ClassVar[bool] = True  # each has a perturbation, the same in all epochs
 
     def check(self, model: Model) -> None:

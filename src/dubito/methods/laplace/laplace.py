@@ -145,6 +145,7 @@ class LaplaceApproximation(Wrapper):
     prior_updates: int = static(default=0)
     rank: int = static(default=20)
 
+    allows_missing_targets: ClassVar[bool] = False
     every_row: ClassVar[bool] = True  # the curvature sums over all rows
 
     def check(self, model: Model) -> None:

@@ -23,7 +23,7 @@ from dubito.methods.types import Batch, Clock, Key, Member, Model, Params, Rows,
 from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
-from dubito.training.data import pad_rows, padded_size
+from dubito.training.data import pad_data, padded_size
 from dubito.training.method import ScheduledMethod
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack, unpack
@@ -298,7 +298,7 @@ def warn_if_coarse(method: StochasticGradientSampler, model: Model, trained: Tra
     used = np.flatnonzero(weight > 0)
     used = used[np.unique(np.linspace(0, len(used) - 1, CURVATURE_ROWS).astype(int))]
     weight = (weight[used] * (size / weight[used].sum())).astype(np.float32)
-    x, y, weight = (pad_rows(a, padded_size(len(used))) for a in (rows.x[used], rows.y[used], weight))
+    x, y, weight = pad_data(rows.x[used], rows.y[used], weight, padded_size(len(used)))
     batch = Batch(x, y, weight, jnp.float32(1), state.size)
     curvature, noise = map(float, stiffest(model, state.params, batch, jnp.float32(len(used)), key))
     noise *= blocks - 1
@@ -339,7 +339,7 @@ def stiffest(model: Model, params: Params, batch: Batch, rows: Scalar, key: Key)
         return unit(jax.jvp(gradient, (params,), (direction_norm[0],))[1])
 
     def by_rows(packed: Params) -> Float[Array, " rows"]:
-        return batch.weight * model.likelihood.log_prob(model.outputs(unpack(packed), batch.x), batch.y)
+        return batch.weight * model.likelihood.log_prob_observed(model.outputs(unpack(packed), batch.x), batch.y)
 
     direction, curvature = jax.lax.fori_loop(0, POWER_ITERATIONS, turn, unit(prng.normal_like(key, params)))
     slopes = jax.jvp(by_rows, (params,), (direction,))[1]

@@ -191,7 +191,7 @@ def practical(model: Model, q: IndependentNormals, batch: Batch, key: Key) -> Sc
     draw = perturb(key, q.mean, jax.lax.stop_gradient(q.scale))
 
     def log_prob(packed: Params, x: Array, y: Array) -> Array:
-        return model.likelihood.log_prob(model.outputs(unpack(packed), x[None]), y[None])[0]
+        return model.likelihood.log_prob_observed(model.outputs(unpack(packed), x[None]), y[None])[0]
 
     def curvature(slopes: Array) -> Array:  # of each parameter, of the whole data set
         columns = slopes.reshape(len(slopes), -1) ** 2

@@ -100,7 +100,7 @@ class NaturalGradientVI(ScheduledMethod):
     draws: int = static(default=1)
 
     penalty_name: ClassVar[str] = "KL"
-
+    allows_missing_targets: ClassVar[bool] = False
     members = one_member
 
     def check(self, model: Model) -> None:

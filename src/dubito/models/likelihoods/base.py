@@ -16,7 +16,6 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import special
 from jaxtyping import Array, Bool, Float, Shaped
 
 from dubito._jax.types import ArrayLike, Key, Params
@@ -43,7 +42,11 @@ class Likelihood(ABC):
         Columns of y per target. With 2, the K values are followed by K marks, which are 1 for a
         censored value.
     standardizes_targets : bool
-        Whether y may be shifted and scaled before training. False for counts.
+        Whether y may be shifted and scaled before training; where ``bounds`` are finite, only
+        scaled. False for counts and shares.
+    bounds : tuple of float
+        The smallest and the largest value that y can approach: (0, ∞) for positive numbers and
+        counts, (0, 1) for shares. Scaling does not move them, and intervals do not exceed them.
     discrete : bool
         Whether y is a whole number, with probabilities in place of densities.
     normalized : bool
@@ -54,6 +57,9 @@ class Likelihood(ABC):
         Whether ``recenter`` is defined, so that float32 resolves y − mean for any mean.
     restricts_targets : bool
         Whether ``supports`` is defined, because y cannot be any number.
+    independent_targets : bool
+        Whether the targets are independent given z, all arrays of which are (rows, K): then some
+        entries of y may be missing.
     level : float or None
         An offset of the linear predictor. Estimators set None to the log of the mean target.
     target_description : str
@@ -65,11 +71,13 @@ class Likelihood(ABC):
     classes: int = 0
     columns_per_target: int = 1
     standardizes_targets: bool = True
+    bounds: tuple[float, float] = (-float("inf"), float("inf"))
     discrete: bool = False
     normalized: bool = True
     has_noise: bool = True
     is_location_family: bool = False
     restricts_targets: bool = False
+    independent_targets: bool = False
     level: float | None = 0.0
     target_description: str = "one column for each target"
 
@@ -141,6 +149,37 @@ class Likelihood(ABC):
         array of shape (rows,)
             log p(y given z), in nats.
         """
+
+    def log_prob_observed(self, z: OutcomeParams, y: Shaped[Array, "rows *columns"]) -> Float[Array, " rows"]:
+        """The log density of the targets that each row has: entries of y that are NaN are left out.
+
+        Parameters
+        ----------
+        z, y
+            As for ``log_prob``. Entries can be missing where there are several
+            ``independent_targets``.
+
+        Returns
+        -------
+        array of shape (rows,)
+            log p(observed entries of y given z), in nats; 0 where there are none.
+        """
+        if not self.independent_targets or self.targets == 1:
+            return self.log_prob(z, y)
+        missing = jnp.isnan(y)
+        filled = jnp.where(missing, self.possible_target, y)
+
+        def one_target(z: OutcomeParams, y: Array) -> Array:
+            return self.log_prob({name: values[:, None] for name, values in z.items()}, y[:, None])
+
+        each = jax.vmap(one_target, in_axes=1, out_axes=1)(z, filled)
+        return jnp.sum(jnp.where(missing, 0, each), axis=1)
+
+    @property
+    def possible_target(self) -> float:
+        """A value that y can have, in the place of missing entries."""
+        low, high = self.bounds
+        return 0.0 if low != 0 else 0.5 if high == 1 else 1.0
 
     @abstractmethod
     def mean(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
@@ -254,41 +293,13 @@ class LocationScale(Likelihood):
 
     task = "regression"
     is_location_family = True
+    independent_targets = True
 
     def mean(self, z: OutcomeParams) -> Float[Array, "rows targets"]:
         return z["mean"]
 
     def recenter(self, z: OutcomeParams, origin: Float[Array, "rows targets"]) -> OutcomeParams:
         return {**z, "mean": z["mean"] - origin}
-
-
-class FixedOrLearned(Likelihood):
-    """A likelihood with one positive noise parameter v per target: the field that ``parameter``
-    names, or, if that is None, log v is learned, with v ~ Gamma(shape, rate), or 1/v if ``inverse``.
-    """
-
-    parameter: str
-    inverse: bool = False
-    shape: float
-    rate: float
-
-    @property
-    def fixed(self) -> float | None:
-        """v, or None if it is learned."""
-        return vars(self)[self.parameter]
-
-    def init(self) -> Params:
-        return {} if self.fixed is not None else {f"log_{self.parameter}": jnp.zeros(self.targets, jnp.float32)}
-
-    def log_prior(self, phi: Params) -> Float[Array, ""]:
-        if self.fixed is not None:
-            return jnp.asarray(0.0)
-        log_v = phi[f"log_{self.parameter}"]
-        return jnp.sum(log_gamma_density(-log_v if self.inverse else log_v, self.shape, self.rate))
-
-    def log_parameter(self, phi: Params, dtype: Any) -> Float[Array, "*targets"]:
-        """log v: of shape () if it is fixed, (targets,) if it is learned."""
-        return phi[f"log_{self.parameter}"] if self.fixed is None else jnp.log(jnp.asarray(self.fixed, dtype))
 
 
 class Entry(NamedTuple):
@@ -374,25 +385,3 @@ def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows
     with np.errstate(over="ignore"):
         near = np.asarray(y).astype(np.float32)
     return near if likelihood.is_location_family else np.zeros_like(near)
-
-
-def log_gamma_density(log_value: Float[Array, "*shape"], shape: Any, rate: Any) -> Float[Array, "*shape"]:
-    """The log density of log v for v ~ Gamma(shape, rate), with the Jacobian v of the logarithm.
-
-    A shape of at most 0 is improper, and its constant is left out.
-
-    Parameters
-    ----------
-    log_value : array
-        log v.
-    shape, rate : float or array
-        The parameters a and b of the Gamma distribution.
-
-    Returns
-    -------
-    array
-        a log b − log Γ(a) + a log v − b v, elementwise, in nats.
-    """
-    shape, rate = jnp.asarray(shape, log_value.dtype), jnp.asarray(rate, log_value.dtype)
-    constant = special.gammaln(jnp.where(shape > 0, shape, 1))
-    return shape * (jnp.log(rate) + log_value) - rate * jnp.exp(log_value) - constant

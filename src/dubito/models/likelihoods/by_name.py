@@ -1,4 +1,4 @@
-"""All likelihoods by name, and the message about targets that a likelihood does not accept."""
+"""All likelihoods by name, and what concerns their targets: the message about those that are not accepted, and rounding."""
 
 import importlib
 from typing import Any
@@ -10,7 +10,8 @@ from dubito._check import did_you_mean, list_first
 from dubito.models.likelihoods.base import Entry, Likelihood
 
 # To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
-FILES = ("gaussian", "robust", "counts", "classes")
+FILES = ("gaussian", "robust", "positive", "shares", "counts", "classes")
+ALIASES = {"log-normal": "lognormal", "zip": "zero-inflated-poisson", "zinb": "zero-inflated-negative-binomial"}
 
 LIKELIHOODS: dict[str, Entry] = {
     name: entry
@@ -25,7 +26,7 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
     Parameters
     ----------
     name : str
-        A name in ``LIKELIHOODS``.
+        A name in ``LIKELIHOODS`` or ``ALIASES``.
     task : str, optional
         ``"regression"`` or ``"classification"``, if it must be for that task.
 
@@ -39,6 +40,7 @@ def get_likelihood(name: str, task: str | None = None) -> Entry:
     ValueError
         If the name is unknown, or its likelihood is for the other task.
     """
+    name = ALIASES.get(name, name)
     names = [each for each, entry in LIKELIHOODS.items() if task in (None, entry.task)]
     if name in names:
         return LIKELIHOODS[name]
@@ -72,9 +74,35 @@ def target_error(
             f"{name} for {likelihood.targets} target(s) takes {description}: y must have shape "
             f"(n, {likelihood.columns}), got {y.shape}"
         )
-    bad: Any = np.flatnonzero(~likelihood.supports(y)) if likelihood.restricts_targets else ()
+    numbers = np.arange(len(y)) if numbers is None else np.asarray(numbers)
+    missing = np.isnan(y)
+    if missing.any() and not (likelihood.independent_targets and likelihood.targets > 1):
+        rows = list_first(numbers[np.flatnonzero(missing.any(axis=1))])
+        return f"{name} needs all targets of every row; y has missing ones in row(s) {rows}. Leave these rows out"
+    filled = np.where(missing, likelihood.possible_target, y)
+    bad: Any = np.flatnonzero(~likelihood.supports(filled)) if likelihood.restricts_targets else ()
     if len(bad) == 0:
         return None
-    rows = list_first(bad if numbers is None else np.asarray(numbers)[bad])
+    rows = list_first(numbers[bad])
     first = ", ".join(f"{value:g}" for value in y[bad[0]])
     return f"{name} takes {description}; y has other values in row(s) {rows}: the first has {first}"
+
+
+def round_to_float32(likelihood: Likelihood, y: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """y in float32; shares that it would round to 1 become the largest number below 1.
+
+    Parameters
+    ----------
+    likelihood : Likelihood
+        The distribution of the values.
+    y : array
+        Numbers.
+
+    Returns
+    -------
+    float32 array
+        The same shape.
+    """
+    with np.errstate(over="ignore"):
+        near = np.asarray(y).astype(np.float32)
+    return np.where((y < 1) & (near >= 1), np.float32(1 - 2**-24), near) if likelihood.bounds[1] == 1 else near

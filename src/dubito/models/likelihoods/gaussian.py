@@ -13,6 +13,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.models.likelihoods import base
 from dubito.models.likelihoods.base import LOG_2PI, OutcomeParams
+from dubito.models.likelihoods.noise_parameters import FixedOrLearned
 
 
 class GaussianNoise(base.LocationScale):
@@ -29,7 +30,7 @@ class GaussianNoise(base.LocationScale):
 
 
 @dataclass(frozen=True)
-class HomoscedasticNoise(base.FixedOrLearned, GaussianNoise):
+class HomoscedasticNoise(FixedOrLearned, GaussianNoise):
     """Base of likelihoods with y ~ N(f, 1/τ) and one noise precision τ per target."""
 
     precision: float | None = None
@@ -136,6 +137,7 @@ class CensoredGaussian(HomoscedasticNoise):
 
     columns_per_target = 2
     restricts_targets = True
+    independent_targets = False
     target_description = (
         "two columns for each target: all values, then all marks, 1 where the true value is at least as large, else 0"
     )

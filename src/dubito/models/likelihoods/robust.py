@@ -10,7 +10,8 @@ from jaxtyping import Array, Float
 from dubito._check import is_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
-from dubito.models.likelihoods.base import Entry, FixedOrLearned, LocationScale, OutcomeParams, WithoutParameters
+from dubito.models.likelihoods.base import Entry, LocationScale, OutcomeParams, WithoutParameters
+from dubito.models.likelihoods.noise_parameters import FixedOrLearned
 
 LARGEST_ERROR = 1e18  # of Student's t, in units of the noise: its square fits into float32
 
