@@ -268,6 +268,14 @@ def test_options_that_cannot_be_used_are_refused_in_words(model, options, messag
         model.fit(X, Y, **options)
 
 
+def test_checkpoint_of_a_fit_with_other_groups_is_refused(tmp_path):
+    model, path = regressor(dubito.MAP(epochs=2), early_stopping=True), tmp_path / "progress"
+    found = model.fit(X, Y, groups=SUBJECT, checkpoint=path).predict(X)
+    assert np.array_equal(found, model.fit(X, Y, groups=SUBJECT, checkpoint=path).predict(X))
+    with pytest.raises(dubito.CheckpointError, match="belongs to another fit"):
+        model.fit(X, Y, groups=SUBJECT // 2, checkpoint=path)
+
+
 def test_wrong_names_and_classes_are_refused_in_words():
     with pytest.raises(dubito.DataError, match=r"groups: there is no column 'subjekt'; did you mean 'subject'"):
         CROSS.fit(pd.DataFrame(FRAME), Y, groups="subjekt")
