@@ -74,7 +74,9 @@ def test_compare_leaves_out_rows_without_a_target(folder):
 def test_compare_scores_held_out_rows_with_missing_values(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=120)
-    y = np.where(np.arange(120) % 4 == 0, 2.0, x)  # what is missing, and that it is, both tell y
+    y = np.where(np.arange(120) % 4 == 0, 2.0, x) + 0.01 * rng.normal(
+        size=120
+    )  # what is missing, and that it is, tell y
     path = write(tmp_path / "t.csv", x=["" if row % 4 == 0 else f"{v:.4f}" for row, v in enumerate(x)], y=y)
     out, said = run("compare", path, "-t", "y", "--methods", "map", "--folds", "3", "--hidden", "8", "--json")
     assert (

@@ -42,6 +42,7 @@ def options_of(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_fit_keeps_groups_together_and_leaves_their_column_out(table, tmp_path):
     model = tmp_path / "m.dubito"
     _, text = run("fit", table, "-t", "y", *SMALL, "--groups", "subject", "-o", model)
@@ -52,7 +53,8 @@ def test_fit_keeps_groups_together_and_leaves_their_column_out(table, tmp_path):
     assert out.count("\n") == 61 and "subject" not in text
 
 
-def test_fit_and_compare_pass_the_options_to_the_estimator(table, options_of, tmp_path):
+@pytest.mark.slow
+def test_fit_passes_the_options_to_the_estimator(table, options_of, tmp_path):
     arguments = (table, "-t", "y", "--method", "map", "--set", "epochs=2", "--hidden", "4")
     for given, expected in (
         (("--groups", "subject"), {"groups": "subject", "times": None}),
@@ -73,6 +75,7 @@ def test_compare_holds_out_groups_and_later_rows(table):
     assert json.loads(out)["map"]["n"] == 30
 
 
+@pytest.mark.slow
 def test_repeated_rows_are_noted_with_the_option(table, tmp_path):
     both = csv.read_csv(table)
     csv.write_csv(pa.concat_tables([both, both.slice(0, 4)]), tmp_path / "t.csv")

@@ -139,6 +139,7 @@ def test_no_note_where_no_row_is_held_out_or_groups_are_given(rows_of):
     assert same_groups(rows_of(regressor(None), table, y, groups=np.arange(67)).group, np.arange(67))
 
 
+@pytest.mark.slow
 def test_bits_without_repeated_rows_do_not_depend_on_the_search_for_them():
     for model in (regressor(dubito.CrossFit(dubito.MaximumLikelihood(epochs=2), 3)), regressor(early_stopping=True)):
         assert np.array_equal(model.fit(X, Y).predict(X), model.fit(X, Y, groups=False).predict(X))
@@ -190,6 +191,7 @@ def test_conformal_intervals_of_own_folds_use_the_held_out_rows():
         np.testing.assert_allclose(errors[0], np.sort(np.abs(Y - mean)[test]), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_own_validation_rows_stop_early_and_set_no_scale():
     x, y = X[:40] * 100 + 5, Y[:40] * 10
     validation = {"X_val": x[:15] * 1.3, "y_val": y[:15] + 3}
@@ -266,6 +268,14 @@ REFUSED = [
 def test_options_that_cannot_be_used_are_refused_in_words(model, options, message):
     with pytest.raises(ValueError, match=message):
         model.fit(X, Y, **options)
+
+
+def test_checkpoint_of_a_fit_with_other_groups_is_refused(tmp_path):
+    model, path = regressor(dubito.MAP(epochs=2), early_stopping=True), tmp_path / "progress"
+    found = model.fit(X, Y, groups=SUBJECT, checkpoint=path).predict(X)
+    assert np.array_equal(found, model.fit(X, Y, groups=SUBJECT, checkpoint=path).predict(X))
+    with pytest.raises(dubito.CheckpointError, match="belongs to another fit"):
+        model.fit(X, Y, groups=SUBJECT // 2, checkpoint=path)
 
 
 def test_wrong_names_and_classes_are_refused_in_words():

@@ -226,8 +226,8 @@ def read_cv(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[S
 
 def _splitter_folds(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[Any]:
     """The folds of a splitter of scikit-learn; DataError for another object."""
+    given: Any = None if isinstance(cv, Number | str | dict) else cv
     try:
-        given: Any = None if isinstance(cv, Number | str | dict) else cv
         splitter: Any = check_cv(given)
     except ValueError:
         splitter = None
