@@ -343,16 +343,16 @@ def test_a_closed_pipe_is_no_error(folder):
 ENDLESS = """
 import contextlib
 from dubito.cli import progress
-bar = progress.progress_bar
+follow = progress.follow_fit
 @contextlib.contextmanager
-def reporting(console):
-    with bar(console) as report:
+def reporting(*given):
+    with follow(*given) as report:
         def tell(one):
             print(one.epoch, flush=True)
             if report is not None:
                 report(one)
         yield tell
-progress.progress_bar = reporting
+progress.follow_fit = reporting
 from dubito.__main__ import main
 main()
 """

@@ -128,6 +128,11 @@ def test_rows_that_repeat_others_are_kept_together_with_a_note(rows_of):
         assert same_groups(rows.group, truth)
     with pytest.warns(dubito.DataWarning, match=r"^1 row repeats another row: it is kept"):
         rows_of(regressor(None), *repeated(1)[:2])
+    many = np.arange(120.0)[:, None] ** 2
+    rows = rows_of(
+        regressor(None), np.concatenate([many, many[:1]]), np.arange(121.0) % 120
+    )  # less than one in a hundred
+    assert same_groups(rows.group, np.r_[np.arange(120), 0])
 
 
 def test_no_note_where_no_row_is_held_out_or_groups_are_given(rows_of):

@@ -2,11 +2,12 @@
 calibration, saving.
 """
 
+import inspect
 from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -36,6 +37,13 @@ from dubito.training.method import check_call
 Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
 
 
+class InitSignature:
+    """The signature of a class: that of its ``__init__``."""
+
+    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
+        return inspect.Signature([*inspect.signature(owner.__init__).parameters.values()][1:])
+
+
 class FittedEstimator(BaseEstimator, ABC):
     """Base of the estimators without ``fit``; ``BayesianRegressor`` explains the parameters and
     attributes.
@@ -55,6 +63,8 @@ class FittedEstimator(BaseEstimator, ABC):
     summary_: dict[str, Any]
     n_features_in_: int
     feature_names_in_: np.ndarray
+
+    __signature__: ClassVar[Any] = InitSignature()  # scikit-learn and editors read it: that of __new__ says nothing
 
     def __new__(cls, *args: Any, **params: Any) -> Self:
         try:

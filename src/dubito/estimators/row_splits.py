@@ -21,6 +21,8 @@ from dubito.training.splits import group_folds, held_out_groups, repeated_rows, 
 Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # numbers of the training and of the held-out rows
 Numbers: TypeAlias = Int[np.ndarray, " rows"]
 
+FEW_REPEATS = 0.01  # of the rows: so few that repeat another may do so by chance, and are not worth a note
+
 
 class SplitOptions(NamedTuple):
     """The arguments of ``fit`` that say which rows may be held out from which.
@@ -161,12 +163,13 @@ def place_rows(values: np.ndarray, used: np.ndarray, count: int) -> np.ndarray:
 
 
 def repeats(x: np.ndarray, y: np.ndarray) -> Numbers | None:
-    """``repeated_rows``, with a warning that counts them."""
+    """``repeated_rows``, with a warning that counts them if they are more than one in a hundred."""
     group = repeated_rows(x, y)
     if group is not None:
         count = len(group) - len(np.unique(group))
-        what = "1 row repeats another row: it is" if count == 1 else f"{count} rows repeat another row: they are"
-        warn(f"{what} kept in one fold with it; groups=False (--no-groups) lets folds separate them", DataWarning)
+        if count > len(group) * FEW_REPEATS:
+            what = "1 row repeats another row: it is" if count == 1 else f"{count} rows repeat another row: they are"
+            warn(f"{what} kept in one fold with it; groups=False (--no-groups) lets folds separate them", DataWarning)
     return group
 
 

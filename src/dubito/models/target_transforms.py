@@ -60,7 +60,7 @@ class TargetTransform(abc.ABC):
 class LogTransform(TargetTransform):
     """g(y) = log y of positive targets: with Gaussian noise y is lognormal."""
 
-    lowest = 0.0
+    lowest: float = 0.0
 
     @property
     def targets(self) -> None:
@@ -92,7 +92,7 @@ class BoxCoxTransform(TargetTransform):
 
     lambdas: tuple[float, ...]
 
-    lowest = 0.0
+    lowest: float = 0.0
 
     @property
     def targets(self) -> int:

@@ -198,10 +198,10 @@ class ColumnStatistics:
         self.counts: Counter[Any] = Counter()  # number of rows of each category
         self.weights: Counter[Any] = Counter()  # sum of their weights
         self.first: dict[Any, int] = {}  # first row of each category
-        self.missing = 0
+        self.missing: int = 0
         self.ranges: list[tuple[float, float]] = []  # of seconds, and of the phases of each cycle
         self.counter: tuple[float, float] | None = (np.inf, -np.inf)  # its ends, if it may count rows
-        self.left_out = ""
+        self.left_out: str = ""
 
     def add(self, column: ColumnValues, weight: Float[np.ndarray, " rows"], rows: RowNumbers) -> None:
         """Add some rows.

@@ -267,9 +267,15 @@ class Utf8File:
     """
 
     def __init__(self, file: Any, source: Source, dialect: Dialect) -> None:
-        self.file, self.source, self.dialect = file, source, dialect
-        self.pending, self.tail, self.place = b"", b"", 0  # converted, not yet converted, bytes before the tail
-        self.ended, self.ascii, self.is_sheet = False, True, isinstance(file, Sheet)
+        self.file: Any = file
+        self.source: Source = source
+        self.dialect: Dialect = dialect
+        self.pending: bytes = b""  # converted
+        self.tail: bytes = b""  # not yet converted
+        self.place: int = 0  # bytes before the tail
+        self.ended: bool = False
+        self.ascii: bool = True
+        self.is_sheet: bool = isinstance(file, Sheet)
         self.decoder: Any = None
         self._start()
 

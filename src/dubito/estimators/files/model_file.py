@@ -185,7 +185,8 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     """The dtypes and shapes of the arrays of a configuration."""
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
-    expect(version != 1, "an older dubito wrote it (format 1): fit the model again")
+    older = type(version) is int and 0 < version < FORMAT
+    expect(not older, f"an older dubito wrote it (format {version}): fit the model again")
     valid = type(version) is int and version == FORMAT and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")

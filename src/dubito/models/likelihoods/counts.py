@@ -22,7 +22,7 @@ class CountLikelihood(Likelihood):
 
     task = "regression"
     standardizes_targets = False
-    bounds = (0.0, float("inf"))
+    bounds: tuple[float, float] = (0.0, float("inf"))
     discrete = True
     restricts_targets = True
     independent_targets = True

@@ -24,7 +24,7 @@ class PositiveLikelihood(FixedOrLearned):
     """
 
     task = "regression"
-    bounds = (0.0, float("inf"))
+    bounds: tuple[float, float] = (0.0, float("inf"))
     restricts_targets = True
     independent_targets = True
     target_description = "positive numbers"

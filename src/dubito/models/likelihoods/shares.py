@@ -42,7 +42,7 @@ class Beta(FixedOrLearned):
     task = "regression"
     parameter = "precision"
     standardizes_targets = False
-    bounds = (0.0, 1.0)
+    bounds: tuple[float, float] = (0.0, 1.0)
     restricts_targets = True
     independent_targets = True
     target_description = "numbers strictly between 0 and 1"

@@ -1,0 +1,52 @@
+"""The shapes and types in annotations hold in fits, predictions and scores: jaxtyping and beartype check every call."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import importlib, pkgutil, warnings
+from jaxtyping import install_import_hook
+
+with install_import_hook("dubito", "beartype.beartype"):
+    import dubito
+
+    for module in pkgutil.walk_packages(dubito.__path__, "dubito."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+import numpy as np
+from dubito import metrics
+
+warnings.simplefilter("ignore")
+rng = np.random.default_rng(0)
+X = rng.normal(size=(40, 3))
+y = X[:, 0] + 0.1 * rng.normal(size=40)
+short = {"epochs": 2}
+methods = [
+    dubito.CrossFit(dubito.MAP(**short), folds=2), dubito.MCDropout(**short), dubito.BayesByBackprop(**short),
+    dubito.LaplaceApproximation(dubito.MAP(**short)), dubito.SWAG(**short), dubito.Ensemble(dubito.MAP(**short), 2),
+    dubito.VariationalGaussian(**short),
+]
+for method in methods:
+    for targets in (y, np.stack([y, -y], 1)):
+        if targets.ndim == 2 and isinstance(method, dubito.LaplaceApproximation):
+            continue
+        model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X, targets)
+        answer = model.predictive(X)
+        metrics.scorecard(answer, targets)
+        model.predict_interval(X), answer.quantile([0.1, 0.9]), model.sample_y(X, 2)
+labels = np.where(y > 0, "up", "down")
+model = dubito.BayesianClassifier(dubito.MCDropout(**short), hidden=(4,), random_state=0).fit(X, labels)
+metrics.scorecard(model.predictive(X), labels)
+model.calibrate(X, labels).predict_proba(X)
+print("checked")
+"""
+
+
+@pytest.mark.slow
+def test_annotations_hold_in_fits_predictions_and_scores():
+    pytest.importorskip("beartype")
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    assert done.stdout == "checked\n" and done.returncode == 0, done.stderr[-3000:]
