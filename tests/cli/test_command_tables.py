@@ -247,7 +247,7 @@ def messy(tmp_path_factory):
 def test_fit_notes_what_it_made_of_the_columns(messy):
     folder, said = messy
     for words in (
-        "Left out of the inputs: '' (an unnamed column that counts the rows), 'customer' (nearly every row has another text).",
+        "Left out of the inputs: '' (an index of rows, without a name), 'customer' (nearly every row has another text).",
         "The commonest categories have a column each, all rarer ones share one: 'code'.",
         "Missing inputs, marked by a column of their own: 49 of 'income', 18 of 'owner'.",
     ):

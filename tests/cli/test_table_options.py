@@ -56,7 +56,7 @@ def folder(tmp_path_factory):
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
     _, said = run("fit", folder / "t.csv", "-t", "y", *SMALL, "--drop", "id", "-o", folder / "m.dubito")
-    assert said.count("Left out of the inputs: '' (an unnamed column that counts the rows).") == 1
+    assert said.count("Left out of the inputs: '' (an index of rows, without a name).") == 1
     assert dubito.load(folder / "m.dubito").summary_["dropped"] == ["id"]
     return folder
 

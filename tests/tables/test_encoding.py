@@ -89,9 +89,7 @@ def test_columns_that_cannot_be_inputs_are_left_out(make):
         "Unnamed: 0": list(range(n)),
         "town": ["Bern", "Rome", "Oslo"] * (n // 3),
     }
-    words = (
-        "'name' (nearly every row has another text), 'empty' (no value at all), 'Unnamed: 0' (an unnamed column that"
-    )
+    words = "'name' (nearly every row has another text), 'empty' (no value at all), 'Unnamed: 0' (an index of rows"
     with pytest.warns(DataWarning) as caught:
         schema = Schema.fit(make(columns))
     assert len(caught) == 1 and words in str(caught[0].message)
@@ -101,6 +99,10 @@ def test_columns_that_cannot_be_inputs_are_left_out(make):
     assert np.array_equal(schema.encode(make(without)), Schema.fit(make(without)).encode(make(without)))
     changed = make(columns | {"name": [1.0] * n, "empty": [b"any"] * n})
     assert np.array_equal(schema.encode(changed), schema.encode(make(without)))
+    with pytest.warns(DataWarning, match="Unnamed: 0"):
+        assert not Schema.fit(make(columns | {"Unnamed: 0": [17 * k % 60 for k in range(n)]})).columns[3].width
+    with pytest.warns(DataWarning):
+        assert Schema.fit(make(columns | {"Unnamed: 0": [0.5 * k for k in range(n)]})).columns[3].width == 1
     with pytest.raises(DataError, match=r"No column can be used\. Left out: 'name'"):
         Schema.fit(make({"name": columns["name"]}))
 

@@ -18,6 +18,7 @@ Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 
 FEW_CATEGORIES, MOST_CATEGORIES = 50, 200  # of a column that have an encoded column each; the others share one
 COMMON = 10  # rows of a category beyond the 50 commonest that has a column: from fewer nothing is learned
+UNNAMED = ("", "Unnamed: 0")  # the index of a frame, as pandas writes and reads it
 FEW_TEXTS = 20  # so many different texts can be categories of any number of rows
 MOST_TEXTS = 100_000  # more different texts in one column are held by no memory and learned by no network
 
@@ -201,6 +202,7 @@ class ColumnStatistics:
         self.missing: int = 0
         self.ranges: list[tuple[float, float]] = []  # of seconds, and of the phases of each cycle
         self.counter: tuple[float, float] | None = (np.inf, -np.inf)  # its ends, if it may count rows
+        self.index: np.ndarray | None = np.zeros(0) if name in UNNAMED else None  # its values, if it may be an index
         self.left_out: str = ""
 
     def add(self, column: ColumnValues, weight: Float[np.ndarray, " rows"], rows: RowNumbers) -> None:
@@ -241,6 +243,8 @@ class ColumnStatistics:
         if column.kind == "category":
             self._add_categories(column, weight, rows)
             return
+        if self.index is not None:
+            self.index = np.concatenate([self.index, column.values])
         found = column_moments(column.values, weight, rows)
         self.moments = found if self.moments is None else merge_moments(self.moments, found)
         self._add_order(column.values)
@@ -268,8 +272,15 @@ class ColumnStatistics:
             ordered = values[0] > last and np.all(values[1:] > values[:-1]) and np.all(values == np.rint(values))
             self.counter = (min(first, float(values[0])), float(values[-1])) if ordered else None
 
-    def counts_rows(self, most: float = np.inf) -> bool:
-        """Whether the column counts rows, as the index of a frame does.
+    @property
+    def is_index(self) -> bool:
+        """Whether this is the index of a frame: without a name, whole numbers that all differ, in any order."""
+        if self.index is None or self.kind != "numeric" or self.missing:
+            return False
+        return bool(np.all(self.index == np.rint(self.index))) and len(np.unique(self.index)) == len(self.index)
+
+    def counts_rows(self, most: float) -> bool:
+        """Whether the column counts the rows.
 
         Parameters
         ----------

@@ -23,7 +23,6 @@ FILLED = "Missing values of columns that had none in fit, encoded as their means
 UNKNOWN = "Categories not seen in fit, encoded as zeros"
 LEAST_COUNTED = 10  # fewer rows may increase by chance
 BY_REQUEST = "by request"  # why a column is left out
-UNNAMED = ("", "Unnamed: 0")  # the index of a frame, as pandas writes and reads it
 
 
 def sum_changes(found: Iterable[Changes]) -> Changes:
@@ -175,8 +174,8 @@ class Schema:
             If all columns are left out, and as ``ColumnStatistics.encoding`` does.
         """
         for column in statistics:
-            if column.name in UNNAMED and column.counts_rows():
-                column.left_out = "an unnamed column that counts the rows"
+            if column.is_index:
+                column.left_out = "an index of rows, without a name"
         columns = tuple(column.encoding() for column in statistics)
         left = [f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out]
         if len(left) == len(columns):
