@@ -1,5 +1,6 @@
 """The shapes and types in annotations hold in fits, predictions and scores: jaxtyping and beartype check every call."""
 
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ PROGRAM = """
 import importlib, pkgutil, warnings
 from jaxtyping import install_import_hook
 
-with install_import_hook("dubito", "beartype.beartype"):
+with install_import_hook("dubito", "annotations.check"):
     import dubito
 
     for module in pkgutil.walk_packages(dubito.__path__, "dubito."):
@@ -26,7 +27,7 @@ y = X[:, 0] + 0.1 * rng.normal(size=40)
 short = {"epochs": 2}
 methods = [
     dubito.CrossFit(dubito.MAP(**short), folds=2), dubito.MCDropout(**short), dubito.BayesByBackprop(**short),
-    dubito.LaplaceApproximation(dubito.MAP(**short)), dubito.SWAG(**short), dubito.Ensemble(dubito.MAP(**short), 2),
+    dubito.LaplaceApproximation(dubito.MAP(**short)), dubito.SWAG(epochs=4), dubito.Ensemble(dubito.MAP(**short), 2),
     dubito.VariationalGaussian(**short),
 ]
 for method in methods:
@@ -48,5 +49,6 @@ print("checked")
 @pytest.mark.slow
 def test_annotations_hold_in_fits_predictions_and_scores():
     pytest.importorskip("beartype")
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, env=environment)
     assert done.stdout == "checked\n" and done.returncode == 0, done.stderr[-3000:]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 
 from dubito._check import DataError, check_whole
 from dubito.evaluation.validation import number_array, row_weights
@@ -54,7 +54,7 @@ def average_observed(
 
 
 def target_mean(
-    values: Float[np.ndarray, "rows targets"], observed: Bool[np.ndarray, "rows targets"], weight: Rows
+    values: Shaped[np.ndarray, "rows targets"], observed: Bool[np.ndarray, "rows targets"], weight: Rows
 ) -> Score:
     """The mean over targets of each one's weighted mean over the rows that have it, as a mean over rows by the delta method."""
     if observed.all():

@@ -40,7 +40,7 @@ def piece_sizes(rows: int) -> list[np.int32]:
     return [np.int32(min(PIECE_ROWS, rows - start)) for start in range(0, max(rows, 1), PIECE_ROWS)]
 
 
-def rows_of_whole_blocks(rows: int) -> int:
+def rows_of_whole_blocks(rows: int | np.integer) -> int:
     """The rows of as many blocks as hold ``rows``; at least one block's."""
     return max(-(-int(rows) // BLOCK_ROWS), 1) * BLOCK_ROWS
 

@@ -182,8 +182,8 @@ class DrawMixture(Distribution):
 
     likelihood: Likelihood
     draws: Draws
-    shift: Float[np.ndarray, " targets"]
-    scale: Float[np.ndarray, " targets"]
+    shift: Float[np.ndarray, "*targets"]
+    scale: Float[np.ndarray, "*targets"]
 
     def __len__(self) -> int:
         return self.draws.rows
@@ -229,7 +229,7 @@ class DrawMixture(Distribution):
     def over_draws(self, reading: Callable[..., Arrays], reduction: Reduction, *columns: np.ndarray) -> list[Any]:
         """The ``reduction`` of each array of reading(likelihood, z_s, *columns) over all draws, in float64."""
 
-        def one(z: OutcomeParams, count: int, rows: int, *given: np.ndarray) -> list[tuple[int, Any]]:
+        def one(z: OutcomeParams, count: int, rows: Any, *given: np.ndarray) -> list[tuple[int, Any]]:
             whole = rows_of_whole_blocks(rows)  # NumPy adds a single row's draws in another order
             values = read_draws(reading, self.likelihood, z, rows, *given)
             return [(count, reduction.map(np.asarray(value)[:count, :whole].astype(float))) for value in values]
@@ -267,7 +267,7 @@ class DrawMixture(Distribution):
         mean, noise, epistemic = self.moments
         origin = origin_near(self.likelihood, mean)
 
-        def one(z: OutcomeParams, rows: int, *columns: np.ndarray) -> np.ndarray:
+        def one(z: OutcomeParams, rows: Any, *columns: np.ndarray) -> np.ndarray:
             found = find_quantiles(self.likelihood, z, columns, rows, search_bounds(q))
             origin, offset = (np.asarray(part, float) for part in found)
             return (origin + offset)[:, : max(rows, 1)]

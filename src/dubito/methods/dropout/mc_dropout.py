@@ -20,7 +20,9 @@ from dubito.posteriors.dropout import DropoutPosterior
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack_like, unpack
 
-Rates: TypeAlias = float | tuple[float, ...]  # of all masked weights, or of each in the order of the parameters
+Rates: TypeAlias = (
+    float | Array | tuple[float | Array, ...]
+)  # of all masked weights, or of each in the order of the parameters
 
 
 @register_dataclass
@@ -84,7 +86,7 @@ def weight_penalty(
     return sum(jax.tree.leaves(squares)) - model.likelihood.log_prior(plain["likelihood"])
 
 
-def drop_rates(model: Model, params: Params, x: Inputs, rate: Rates, input_rate: float | None) -> Params:
+def drop_rates(model: Model, params: Params, x: Inputs, rate: Rates, input_rate: float | Array | None) -> Params:
     """The rate of each leaf of ``params["network"]`` that multiplies in the traced program; None for the others."""
     leaves, tree = jax.tree.flatten(params["network"])
     uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))

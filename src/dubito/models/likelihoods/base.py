@@ -22,7 +22,9 @@ from dubito._jax.types import ArrayLike, Key, Params
 
 LOG_2PI: float = 1.8378770664093453
 
-OutcomeParams: TypeAlias = dict[str, jax.Array]  # z: the parameters of p(y) at each row, arrays with rows first
+OutcomeParams: TypeAlias = dict[
+    str, Any
+]  # z: the parameters of p(y) at each row, arrays of JAX or NumPy (or their shapes) with rows first
 
 
 class Likelihood(ABC):
@@ -367,7 +369,7 @@ def recenter(likelihood: Likelihood, z: OutcomeParams, origin: Float[Array, "row
     return likelihood.recenter(z, origin) if likelihood.is_location_family else z
 
 
-def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "rows targets"]:
+def origin_near(likelihood: Likelihood, y: ArrayLike) -> Float[np.ndarray, "*levels rows targets"]:
     """The origin from which values near ``y`` are measured.
 
     Parameters
