@@ -3,7 +3,7 @@
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,7 @@ class TargetTransform(abc.ABC):
         The values of y are larger.
     """
 
-    lowest: float = -np.inf
+    lowest: ClassVar[float] = -np.inf
 
     @abc.abstractmethod
     def forward(self, y: Values) -> Values:
@@ -60,7 +60,7 @@ class TargetTransform(abc.ABC):
 class LogTransform(TargetTransform):
     """g(y) = log y of positive targets: with Gaussian noise y is lognormal."""
 
-    lowest: float = 0.0
+    lowest: ClassVar[float] = 0.0
 
     @property
     def targets(self) -> None:
@@ -92,7 +92,7 @@ class BoxCoxTransform(TargetTransform):
 
     lambdas: tuple[float, ...]
 
-    lowest: float = 0.0
+    lowest: ClassVar[float] = 0.0
 
     @property
     def targets(self) -> int:

@@ -11,7 +11,7 @@ pytree with ``dubito._jax.pytree.register_dataclass``. To name it, see ``by_name
 
 from abc import ABC, abstractmethod
 from dataclasses import fields
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,7 @@ class Likelihood(ABC):
     classes: int = 0
     columns_per_target: int = 1
     standardizes_targets: bool = True
-    bounds: tuple[float, float] = (-float("inf"), float("inf"))
+    bounds: ClassVar[tuple[float, float]] = (-float("inf"), float("inf"))
     discrete: bool = False
     normalized: bool = True
     has_noise: bool = True

@@ -1,6 +1,7 @@
 """Likelihoods of counts, from their log mean: Poisson and negative binomial, with and without excess zeros."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ class CountLikelihood(Likelihood):
 
     task = "regression"
     standardizes_targets = False
-    bounds: tuple[float, float] = (0.0, float("inf"))
+    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     discrete = True
     restricts_targets = True
     independent_targets = True

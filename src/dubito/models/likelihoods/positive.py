@@ -1,6 +1,7 @@
 """Likelihoods of positive, skewed targets: lognormal and gamma."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,7 @@ class PositiveLikelihood(FixedOrLearned):
     """
 
     task = "regression"
-    bounds: tuple[float, float] = (0.0, float("inf"))
+    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
     restricts_targets = True
     independent_targets = True
     target_description = "positive numbers"

@@ -1,6 +1,7 @@
 """The likelihood of shares, numbers strictly between 0 and 1: beta."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +43,7 @@ class Beta(FixedOrLearned):
     task = "regression"
     parameter = "precision"
     standardizes_targets = False
-    bounds: tuple[float, float] = (0.0, 1.0)
+    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
     restricts_targets = True
     independent_targets = True
     target_description = "numbers strictly between 0 and 1"
