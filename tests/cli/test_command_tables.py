@@ -274,7 +274,7 @@ def test_predict_and_estimators_answer_alike(messy, tmp_path):
     reordered.to_csv(tmp_path / "r.csv", index=False)
     out, said = run("predict", folder / "m.dubito", tmp_path / "r.csv")
     assert [float(row["mean"]) for row in csv.DictReader(out.splitlines())] == means
-    assert "Ignored columns that there were not in fit: 'extra'." in said
+    assert "Ignored columns that were not in fit: 'extra'." in said
     frame.drop(columns="town").to_csv(tmp_path / "gone.csv", index=False)
     _, said = run("predict", folder / "m.dubito", tmp_path / "gone.csv", code=1)
     assert "yet now missing:\n- town" in said

@@ -165,10 +165,10 @@ def test_other_columns_are_ignored_with_one_note_and_missing_ones_are_named(fold
     monkeypatch.setattr(dubito.BayesianRegressor, "block_rows", 7)
     for options in ((), ("-o", tmp_path / "p.csv")):
         out, said = run("predict", folder / "m.dubito", path, *options)
-        assert said.count("Ignored columns that there were not in fit: 'more'.") == 1
+        assert said.count("Ignored columns that were not in fit: 'more'.") == 1
         assert (out or (tmp_path / "p.csv").read_text()) == expected
     _, said = run("evaluate", folder / "m.dubito", path)
-    assert said.count("Ignored columns that there were not in fit: 'more'.") == 1
+    assert said.count("Ignored columns that were not in fit: 'more'.") == 1
     path.write_text(text(columns=["town", "y", "day"]), "utf-8")
     _, said = run("predict", folder / "m.dubito", path, code=1)
     assert "now missing" in said and "x" in said.split("now missing")[1]

@@ -253,7 +253,7 @@ def test_other_columns_are_noted_once(tmp_path):
     dialect = Dialect()
     blocks = list(files.read_blocks(path, files.FileColumns(schema, "y", ["id"]), rows=2, dialect=dialect))
     assert [block.column_names for block, _ in blocks] == [["x"]] * 3
-    assert dialect.notes == ["Ignored columns that there were not in fit: 'more'."]
+    assert dialect.notes == ["Ignored columns that were not in fit: 'more'."]
 
 
 class Book:

@@ -141,7 +141,9 @@ def test_categories_of_ten_rows_have_a_column_up_to_a_limit(rows, columns):
 def test_a_column_that_counts_rows_is_noted():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"n": np.arange(1, 41), "x": rng.normal(size=40), "year": 2 * np.arange(40)})
-    with pytest.warns(DataWarning, match=r"increase with the row, as row numbers do, which are no input: 'n'\.$"):
+    with pytest.warns(
+        DataWarning, match=r"increase from row to row like row numbers, which tell nothing of new rows: 'n'\.$"
+    ):
         assert Schema.fit(frame).width == 3
     Schema.fit(frame[["n"]])  # the only input is meant
     Schema.fit(frame.sample(frac=1.0, random_state=0))

@@ -294,7 +294,7 @@ def test_encode_refuses_other_columns(make):
         with pytest.raises(DataError) as caught:
             schema.encode(make({name: MIXED.get(name, DAYS[:1].tolist() * 3) for name in names}))
         assert str(caught.value) == head + words
-    with pytest.warns(DataWarning, match="Ignored columns that there were not in fit: 'n'"):
+    with pytest.warns(DataWarning, match="Ignored columns that were not in fit: 'n'"):
         x = schema.encode(make({name: MIXED.get(name, DAYS[:1].tolist() * 3) for name in ("n", *MIXED)}))
     assert np.array_equal(x, schema.encode(make(MIXED)))
     assert schema.encode(make(MIXED)[:0] if make is not FRAMES["pyarrow"] else make(MIXED).slice(0, 0)).shape == (0, 6)

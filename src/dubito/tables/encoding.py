@@ -32,7 +32,7 @@ class EncodedColumn(NamedTuple):
     missing : int
         How many missing values were filled although there were none in fit.
     unknown : int
-        How many values are categories that there were not in fit.
+        How many values are categories that were not in fit.
     """
 
     values: Encoded

@@ -55,12 +55,12 @@ class FileColumns:
         return table if self.with_target or self.target not in names else table.drop_columns(self.target)
 
     def note_others(self, names: Sequence[str], dialect: Dialect) -> None:
-        """Add a note on the columns of a file that there were not in fit."""
+        """Add a note on the columns of a file that were not in fit."""
         if self.schema is not None and self.schema.names is not None:
             known = {*self.schema.names, *self.dropped, self.target}
             others = [repr(name) for name in names if name not in known]
             if others:
-                dialect.notes.append(f"Ignored columns that there were not in fit: {list_first(others)}.")
+                dialect.notes.append(f"Ignored columns that were not in fit: {list_first(others)}.")
 
 
 def read_blocks(

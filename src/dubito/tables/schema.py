@@ -188,7 +188,9 @@ class Schema:
         warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
         counters = [repr(column.name) for column in statistics if not column.left_out and column.counts_rows(most)]
-        warn_about_columns("The values increase with the row, as row numbers do, which are no input", counters)
+        warn_about_columns(
+            "The values increase from row to row like row numbers, which tell nothing of new rows", counters
+        )
         constant = [repr(c.name) for c in statistics if (c.moments.constant if c.moments else len(c.counts) == 1)]
         moments = ((c.name, c.moments.outlier) for c in statistics if c.moments)
         far = [f"{name!r} (row {row})" for name, row in moments if row is not None]
@@ -262,7 +264,7 @@ class Schema:
         -------
         tuple
             The encoded rows, and {what was done: {column: number of values}} of the columns with
-            missing values or categories that there were not in fit.
+            missing values or categories that were not in fit.
         """
         check_choice("handle_unknown", handle_unknown, ("error", "ignore"))
         check_choice("missing", missing, ("fill", "error"))
@@ -302,7 +304,7 @@ class Schema:
                 why += _listed("Feature names seen at fit time, yet now missing", {*needed} - {*names})
                 why = why or "Feature names must be in the same order as they were in fit.\n"
                 raise DataError(f"The feature names should match those that were passed during fit.\n{why}")
-            warn_about_columns("Ignored columns that there were not in fit", [repr(name) for name in others])
+            warn_about_columns("Ignored columns that were not in fit", [repr(name) for name in others])
         elif count != len(self.columns):
             raise DataError(f"X has {count} features, but {owner} is expecting {len(self.columns)} features as input.")
         if bool(names) != self.named:
