@@ -135,6 +135,13 @@ def test_rows_that_repeat_others_are_kept_together_with_a_note(rows_of):
     assert same_groups(rows.group, np.r_[np.arange(120), 0])
 
 
+def test_a_method_given_by_name_keeps_groups_together(rows_of):
+    groups = np.arange(60) // 3
+    assert same_groups(rows_of(regressor("cross-fit"), X, Y, groups=groups).group, groups)
+    with pytest.warns(dubito.DataWarning, match="groups has no effect on this fit: MAP without early stopping"):
+        rows_of(regressor("map"), X, Y, groups=groups)
+
+
 def test_no_note_where_no_row_is_held_out_or_groups_are_given(rows_of):
     table, y, _ = repeated()
     assert rows_of(regressor(), table, y).group is None

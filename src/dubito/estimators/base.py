@@ -138,11 +138,12 @@ class BayesianEstimator(FittedEstimator):
             If training diverges even with smaller steps.
         """
         options = SplitOptions(groups, times, cv, X_val, y_val)
-        options.check(self.method, self.early_stopping)
+        method = self._resolved_method()
+        options.check(method, self.early_stopping)
         schema, x, weight = Schema.fit_encode(X, sample_weight, self.missing, options.left_out)
         target, encoded = self._encoded_target(y, weight)
         used = weight[weight > 0]
-        divides = has_folds(self.method) or self.early_stopping
+        divides = has_folds(method) or self.early_stopping
         rows = options.divide(X, Rows(x, encoded, used, np.zeros_like(used)), weight, divides)
         if X_val is not None:
             rows = self._with_validation(rows, schema, target, X_val, y_val)

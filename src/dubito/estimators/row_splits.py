@@ -273,7 +273,7 @@ class TableSplits(NamedTuple):
 
     def fit_options(self, estimator: Any, train: Numbers) -> dict[str, Any]:
         """The arguments of ``fit`` for some rows; none that would have no effect."""
-        if not (has_folds(estimator.method) or estimator.early_stopping):
+        if not (has_folds(estimator._resolved_method()) or estimator.early_stopping):
             return {"groups": False}
         if self.time is not None:
             return {"times": self.time[train]}
