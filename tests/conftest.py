@@ -33,6 +33,13 @@ def pytest_addoption(parser):
     parser.addoption("--optimized", choices=["without", "only"], help=text)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With ``--optimized only``, files without such tests are not imported."""
+    if config.getoption("optimized") == "only" and collection_path.suffix == ".py":
+        return True if "optimized" not in collection_path.read_text() else None
+    return None
+
+
 def pytest_collection_modifyitems(config, items):
     which = config.getoption("optimized")
     if which is not None:
@@ -59,6 +66,29 @@ def retraced():
     jax.clear_caches()
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def quick_fits():
+    """``with quick_fits():`` fits are compiled as by ``scripts/quick_compiler``, for optimized tests of predictions."""
+
+    @contextlib.contextmanager
+    def quick():
+        from dubito.training.chunk import begin, chunk
+
+        programs = () if "xla_backend_optimization_level=0" in os.environ.get("XLA_FLAGS", "") else (begin, chunk)
+        for program in programs:
+            program.programs.clear()
+            program.options["compiler_options"] = {
+                "xla_backend_optimization_level": 0,
+                "xla_cpu_use_fusion_emitters": False,
+            }
+        yield
+        for program in programs:
+            program.programs.clear()
+            del program.options["compiler_options"]
+
+    return quick
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -43,7 +43,7 @@ def target(table):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, quick_fits):
     """Models, and tables as Parquet and CSV that hold the target, too."""
     folder = tmp_path_factory.mktemp("streaming")
     table = frame(200, seed=1)
@@ -52,7 +52,8 @@ def folder(tmp_path_factory):
     y = {"y": target(table), "kind": np.array(["low", "mid", "high"])[np.digitize(target(table), [0, 1])]}
     kinds = {"y": dubito.BayesianRegressor, "kind": dubito.BayesianClassifier}
     for name, kind in kinds.items():
-        model = kind(method, hidden=(8,), draws=5, random_state=0).fit(table, y[name])
+        with quick_fits():
+            model = kind(method, hidden=(8,), draws=5, random_state=0).fit(table, y[name])
         model.summary_ |= {"target": "y"}
         model.save(folder / f"{name}.dubito")
     whole = frame().assign(y=lambda table: target(table))

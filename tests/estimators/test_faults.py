@@ -59,8 +59,9 @@ def plain():
 
 
 @pytest.fixture(scope="module")
-def voter():
-    return classifier().fit(X, LABELS)
+def voter(quick_fits):
+    with quick_fits():
+        return classifier().fit(X, LABELS)
 
 
 def warned(words):
@@ -266,7 +267,6 @@ def test_imbalance():
 
 
 METHODS = {
-    "map": FAST,
     "dropout": dubito.MCDropout(epochs=5),
     "ensemble": dubito.Ensemble(FAST, 3),
     "bbb": dubito.BayesByBackprop(epochs=5),
@@ -275,8 +275,9 @@ METHODS = {
 
 
 @pytest.fixture(scope="module", params=METHODS)
-def anyone(request):
-    return regressor(METHODS[request.param]).fit(X, Y)
+def anyone(request, quick_fits):
+    with quick_fits():
+        return regressor(METHODS[request.param]).fit(X, Y)
 
 
 @pytest.mark.optimized

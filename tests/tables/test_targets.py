@@ -71,8 +71,8 @@ def standard_errors(model, x, y):
         return whole.outputs(unflatten(flat), encoded)
 
     y = jnp.asarray(y)
-    scores = np.asarray(jax.jacobian(lambda flat: whole.likelihood.log_prob(outputs(flat), y))(flat), float)
-    slopes = np.asarray(jax.jacobian(lambda flat: whole.likelihood.mean(outputs(flat)))(flat), float)
+    both = jax.jit(jax.jacobian(lambda flat: (whole.likelihood.log_prob(f := outputs(flat), y), whole.likelihood.mean(f))))
+    scores, slopes = (np.asarray(each, float) for each in both(flat))
     covariance = np.linalg.pinv(scores.T @ scores, rcond=1e-5)  # a shift of f and of all cut points is no change
     return np.sqrt(np.einsum("nki,ij,nkj->nk", slopes, covariance, slopes))
 

@@ -58,15 +58,20 @@ def mixture_quantiles(
         q, score, below, above = one
         low, high = (jnp.clip(end, -LARGEST, LARGEST) for end in (mean - below * sd, mean + above * sd))
         start = jnp.clip(mean + score * sd, low, high)
-        search = partial(find_crossing, q=q, narrowest=narrowest)
-        y = search(partial(cdf, origin), start=start, bracket=(low, high), done=jnp.zeros(start.shape, bool))
+
+        def search(at: Any, _: Any) -> Any:
+            base, start, low, high, done = at
+            bracket = low, high
+            y = find_crossing(partial(cdf, base), q=q, start=start, bracket=bracket, narrowest=narrowest, done=done)
+            near, rest = two_sum(base, y)
+            reach = FINER * EPS * jnp.abs(y)
+            return (near, rest, rest - reach, rest + reach, jnp.abs(y) <= RESOLVED * narrowest), (base, y, done)
+
+        first = origin, start, low, high, jnp.zeros(start.shape, bool)
         if not likelihood.is_location_family:
-            return origin, y
-        near, rest = two_sum(origin, y)
-        reach = FINER * EPS * jnp.abs(y)
-        resolved = jnp.abs(y) <= RESOLVED * narrowest
-        finer = search(partial(cdf, near), start=rest, bracket=(rest - reach, rest + reach), done=resolved)
-        return jnp.where(resolved, origin, near), jnp.where(resolved, y, finer)
+            return search(first, None)[1][:2]
+        _, (base, y, done) = jax.lax.scan(search, first, length=2)  # one traced search, which is half the compilation
+        return jnp.where(done[1], base[0], base[1]), jnp.where(done[1], y[0], y[1])
 
     return jax.lax.map(crossing, given)
 
