@@ -24,13 +24,14 @@ from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
 from dubito.cli.command_tables import as_fitted, file_columns, load_model, say_counts, say_notes
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
-from dubito.cli.progress import print_lines
+from dubito.cli.progress import line_writer
 from dubito.cli.terminal import Say
 from dubito.estimators.checks import check_predictions
 from dubito.evaluation.conformal import ConformalPredictive
 from dubito.posteriors.readings import prediction_columns
 from dubito.tables.dialects import Dialect
 from dubito.tables.files import read_and_keep
+from dubito.training.progress import print_lines
 
 FORMULA = r"^[=+\-@\t\r]"
 
@@ -85,7 +86,7 @@ def predict_file(
     dialect = as_fitted(dialect, estimator)
     options = {**policies, **dialect.named} | ({} if keep is None else {"keep": [*keep]})
     with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, options), say) as parts:
-        with print_lines(console, lambda: f"{parts.rows:,} rows predicted"):
+        with print_lines(line_writer(console), lambda: f"{parts.rows:,} rows predicted"):
             for answer, notes in predict_blocks(
                 estimator, table, coverage, skip=parts.rows, keep=keep, dialect=dialect
             ):
@@ -130,7 +131,7 @@ def predict_to_stdout(
             yield answer
 
     try:
-        with print_lines(console, lambda: f"{rows:,} rows predicted"):
+        with print_lines(line_writer(console), lambda: f"{rows:,} rows predicted"):
             write_stream(tables(), sys.stdout.buffer, ".csv", safe_csv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader needs no more
