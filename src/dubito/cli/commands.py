@@ -189,10 +189,9 @@ def predict(
     from dubito.cli import predict_file
 
     check_number("coverage", coverage, "(0, 1)")
-    policies: dict[str, Any] = {"unknown": unknown, "missing": missing}
-    options = {"safe_csv": safe_csv, "keep": keep, "dialect": source.dialect, "console": console(), **policies}
+    options = predict_file.PredictOptions(say, coverage, safe_csv, keep, source.dialect, unknown, missing, console())
     if output is None:
-        predict_file.predict_to_stdout(model, table, coverage, say, **options)
+        predict_file.predict_to_stdout(model, table, options)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output must be a .csv or .parquet file")
@@ -200,7 +199,7 @@ def predict(
         problem = f"--safe-csv applies to .csv outputs only, not to {output}."
         raise ValueError(f"{problem} Leave it out; texts in Parquet are never run as formulas.")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    rows = predict_file.predict_file(model, table, output, coverage, say, **options)
+    rows = predict_file.predict_file(model, table, output, options)
     say(f"Wrote {output} ({rows} rows)")
 
 
