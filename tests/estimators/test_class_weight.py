@@ -10,7 +10,6 @@ from command_line import SMALL, run
 from short_default import short_default
 from sklearn.base import clone
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
-from sklearn.utils.estimator_checks import check_class_weight_classifiers
 
 import dubito
 from dubito.tables.class_weights import class_weights
@@ -93,13 +92,6 @@ def test_class_weight_applies_to_validation_rows():
     weight = np.array([1e-3, 1e-3, 1.0])[CODES[40:]]
     assert CODES[40:].max() == 2
     np.testing.assert_allclose(rare, np.average(log_probs, weights=weight), rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_classifier_passes_the_sklearn_check_of_class_weight():
-    method = dubito.MAP(epochs=60, batch_size=32, learning_rate=0.03)
-    model = dubito.BayesianClassifier(method, hidden=(16,), random_state=0)
-    check_class_weight_classifiers("BayesianClassifier", model)
 
 
 @pytest.mark.parametrize(
