@@ -64,8 +64,8 @@ def folder(tmp_path_factory, quick_fits):
 
 def predicted(model, table, output, **cut):
     said = []
-    policies = {"unknown": cut.get("unknown", "ignore"), "missing": cut.get("missing")}
-    rows = predict_file.predict_file(model, table, output, cut.get("coverage", 0.9), said.append, **policies)
+    options = predict_file.PredictOptions(said.append, **({"unknown": "ignore"} | cut))
+    rows = predict_file.predict_file(model, table, output, options)
     return parquet.read_table(output) if output.suffix == ".parquet" else csv.read_csv(output), rows, said
 
 

@@ -17,6 +17,7 @@ from rich.console import Console
 
 import dubito
 from dubito.cli import output_parts, progress
+from dubito.training import progress as training_progress
 
 HEADER = ["", "id", "x", "town", "day", "y"]
 
@@ -228,7 +229,7 @@ def test_a_column_without_a_number_is_an_error_that_names_the_decimal(folder, tm
 
 
 def test_lines_are_printed_now_and_then_where_there_is_no_terminal(monkeypatch):
-    monkeypatch.setattr(progress, "SECONDS", 0.05)
+    monkeypatch.setattr(training_progress, "SECONDS", 0.05)
     file = io.StringIO()
     method = dubito.BayesByBackprop()
     report = type("Report", (), {})()

@@ -143,8 +143,9 @@ def test_missing_targets_that_cannot_be_left_out_are_refused():
         ):
             dubito.BayesianRegressor(method, hidden=(2,), random_state=0).fit(x, y)
     marks = np.column_stack([y[:, 0], np.zeros(40)])
-    assert "CensoredGaussian needs all targets of every row; y has missing ones in row(s)" in target_error(
-        dubito.CensoredGaussian(), marks
+    assert (
+        "CensoredGaussian needs all targets of every row; y has missing ones, first in rows 5, 15, 19"
+        in target_error(dubito.CensoredGaussian(), marks)
     )
     answer, _ = gaussian_answer(40)
     with pytest.raises(dubito.DataError, match="y is missing in"):

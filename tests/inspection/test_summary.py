@@ -104,7 +104,7 @@ def test_inspect_model_rejects_invalid_rows():
         (
             x,
             np.where(np.arange(len(y)) == 3, -2, counts),
-            r"Poisson takes whole numbers from 0 to 7·10¹⁰.* in row\(s\) 3: the first has -2",
+            r"Poisson takes whole numbers from 0 to 7·10¹⁰.* in row 3: the first has -2",
         ),
         (x, np.where(np.arange(len(y)) == 7, np.nan, counts), r"(?i)nan|missing"),
         (x[:0], counts[:0], "The table has no rows"),

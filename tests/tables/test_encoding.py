@@ -165,7 +165,7 @@ def test_a_stream_learns_the_schema_of_the_table(tmp_path, monkeypatch):
     frame.loc[:70, "t"] = None  # a piece without any
     frame.to_parquet(tmp_path / "t.parquet")
     with pytest.warns(DataWarning):
-        streamed, _, rows = streams.learn_table(tmp_path / "t.parquet", "y", "regression")
+        streamed, _, rows, _ = streams.learn_table(tmp_path / "t.parquet", "y", "regression")
         whole = Schema.fit(frame.drop(columns="y"))
     assert rows == n
     for one, two in zip(streamed.columns, whole.columns, strict=True):

@@ -211,19 +211,19 @@ COUNTS = np.array([3.0, 0, 2, 1, 5, 2])
         (
             "poisson",
             COUNTS - 1,
-            r"Poisson takes whole numbers from 0 to 7·10¹⁰; y has other values in row\(s\) 1: the first has -1",
+            r"Poisson takes whole numbers from 0 to 7·10¹⁰; y has other values, in row 1: the first has -1",
         ),
-        ("negative-binomial", COUNTS + 0.5 * (COUNTS == 2), r"NegativeBinomial .* in row\(s\) 2, 5: the first has 2.5"),
-        ("censored", COUNTS, r"CensoredGaussian .* two columns for each target.* shape \(n, 2\), got \(6, 1\)"),
-        ("censored", np.column_stack([COUNTS, COUNTS]), r"marks.* in row\(s\) 0, 2, 4, 5: the first has 3, 3"),
-        (dubito.Poisson(), np.column_stack([COUNTS, COUNTS]), r"Poisson for 1 target\(s\) .* \(n, 1\), got \(6, 2\)"),
+        ("negative-binomial", COUNTS + 0.5 * (COUNTS == 2), r"NegativeBinomial .* in rows 2, 5: the first has 2.5"),
+        ("censored", COUNTS, r"CensoredGaussian.* two columns for each target.* shape \(n, 2\), got \(6, 1\)"),
+        ("censored", np.column_stack([COUNTS, COUNTS]), r"marks.* first in rows 0, 2, 4: the first has 3, 3"),
+        (dubito.Poisson(), np.column_stack([COUNTS, COUNTS]), r"Poisson\(targets=1\) .* \(n, 1\), got \(6, 2\)"),
         ("poison", COUNTS, r"likelihood 'poison' is unknown; did you mean 'poisson'\? Choose one of gaussian, "),
         ("ordered", COUNTS, "likelihood 'ordered' is for classification. Choose one of gaussian, "),
         (dubito.Bernoulli(), COUNTS, "Bernoulli is a likelihood for classification, not for regression"),
-        ("gamma", COUNTS, r"Gamma takes positive numbers; y has other values in row\(s\) 1: the first has 0"),
-        ("log-normal", -COUNTS, r"LogNormal takes positive numbers; .* 0, 1, 2, 3, 4, 5: the first has -3"),
-        ("gamma", np.array([1e-60, 1, 2, 3, 4, 5]), r"Gamma takes positive numbers; .* row\(s\) 0: the first has 0"),
-        ("beta", 0.4 * COUNTS, r"Beta takes numbers strictly between 0 and 1; .* row\(s\) 0, 1, 4: the first has 1.2"),
+        ("gamma", COUNTS, r"Gamma takes positive numbers; y has other values, in row 1: the first has 0"),
+        ("log-normal", -COUNTS, r"LogNormal takes positive numbers; .* first in rows 0, 1, 2: the first has -3"),
+        ("gamma", np.array([1e-60, 1, 2, 3, 4, 5]), r"Gamma takes positive numbers; .* in row 0: the first has 0"),
+        ("beta", 0.4 * COUNTS, r"Beta takes numbers strictly between 0 and 1; .* in rows 0, 1, 4: the first has 1.2"),
         ("zip", COUNTS - 1, "ZeroInflatedPoisson takes whole numbers from 0"),
         ("zinb", COUNTS / 2, "ZeroInflatedNegativeBinomial takes whole numbers from 0"),
         (3, COUNTS, "likelihood must be None, a name, or a likelihood such as"),
@@ -301,7 +301,7 @@ def test_command_line_fits_a_likelihood_by_name(tmp_path):
     _, text = run(*fit, "--likelihood", "poison", "-o", tmp_path / "n", code=1)
     assert "did you mean 'poisson'?" in text
     _, text = run(*fit, "--likelihood", "gamma", "-o", tmp_path / "n", code=1)
-    assert "Gamma takes positive numbers; y has other values in row(s)" in text and "the first has 0" in text
+    assert "Gamma takes positive numbers; y has other values, first in rows" in text and "the first has 0" in text
     run(*fit, "--likelihood", "zip", "-o", tmp_path / "z")
     out, _ = run("predict", tmp_path / "z", tmp_path / "t.csv")
     assert all(float(line.split(",")[4]) >= 0 for line in out.splitlines()[1:])

@@ -362,7 +362,7 @@ def test_a_table_is_learned_by_pieces_as_whole(few, tmp_path):
     path = table_file(tmp_path / "t.parquet")
     inputs, y = frames.split_target(reading.read_table(path), "y")
     whole, scale = Schema.fit(inputs), scaling.TargetScaler.fit(y[:, None])
-    schema, scaler, count = streams.learn_table(path, "y", "regression")
+    schema, scaler, count, _ = streams.learn_table(path, "y", "regression")
     assert count == 300 and schema.names == whole.names
     for found, truth in zip(schema.columns, whole.columns, strict=True):
         assert (found.kind, found.categories) == (truth.kind, truth.categories)

@@ -148,6 +148,26 @@ def given_splits(groups: str | None, no_groups: bool, time: str | None, stream: 
     return {"groups": False if no_groups else groups, "times": time}
 
 
+def parameters_of_task(task: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a task's estimator, without the option of the other task, --target-transform or
+    --class-weight; ValueError if that is given.
+    """
+    found = dict(parameters)
+    transform, weight = found.get("target_transform"), found.get("class_weight")
+    if weight not in (None, "balanced"):
+        raise ValueError(
+            f"--class-weight must be balanced, got {weight!r}. Set other weights in Python, with "
+            "BayesianClassifier(class_weight={label: weight})."
+        )
+    if task == "classification" and transform is not None:
+        raise ValueError("--target-transform is for numbers, not for classes. Leave it out.")
+    if task == "regression" and weight is not None:
+        remedy = "Leave it out, or set --task classification if the values of the target are classes."
+        raise ValueError(f"--class-weight is for classes, not for numbers. {remedy}")
+    found.pop("target_transform" if task == "classification" else "class_weight", None)
+    return found
+
+
 def read_to_evaluate(
     model: Any, table: str, say: Say, needs_target: str | None = None, dialect: Dialect | None = None
 ) -> tuple[Any, np.ndarray | None]:

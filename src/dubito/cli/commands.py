@@ -80,6 +80,7 @@ def estimator(
     it is known.
     """
     import dubito
+    from dubito.cli.command_tables import parameters_of_task
     from dubito.methods.by_name import get_method
 
     try:
@@ -88,7 +89,7 @@ def estimator(
         raise ValueError(f"--hidden must be widths separated by commas, such as 50,50; got {hidden!r}") from None
     chosen = get_method(method, settings, size=1000 if rows is None else rows, task=task)
     make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[task]
-    return make(chosen, hidden=widths, **parameters)
+    return make(chosen, hidden=widths, **parameters_of_task(task, parameters))
 
 
 def task_of_likelihood(likelihood: str | None, target_transform: str | None = None) -> str | None:
@@ -113,6 +114,7 @@ def fit(
     settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
     likelihood: Likelihood = None,
     target_transform: tables.TargetTransform = None,
+    class_weight: tables.ClassWeight = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -134,11 +136,12 @@ def fit(
     from dubito.cli.command_tables import check_task, columns_to_drop, given_policies, given_splits, read_to_fit
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
+    from dubito.training.progress import fit_sentence
 
     task = task or task_of_likelihood(likelihood, target_transform)
     policies, splits = given_policies(unknown, missing), given_splits(groups, no_groups, time, stream)
     shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed, **policies}
-    make = partial(estimator, hidden=hidden, draws=draws, **shared)
+    make = partial(estimator, hidden=hidden, draws=draws, class_weight=class_weight, **shared)
     if stream:
         from dubito.tables.streams import target_kind_of_file
 
@@ -159,8 +162,7 @@ def fit(
     save_or_fall_back(model, output)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)  # the model takes its place
-    rows, seconds = model.summary_["rows"], model.summary_["seconds"]
-    say(f"{task.capitalize()} on {rows} rows in {seconds:.1f} s: {model.method_!r}\nWrote {output}")
+    say(f"{fit_sentence(task, model.summary_, model.method_)}\nWrote {output}")
 
 
 @app.command()
@@ -187,10 +189,9 @@ def predict(
     from dubito.cli import predict_file
 
     check_number("coverage", coverage, "(0, 1)")
-    policies: dict[str, Any] = {"unknown": unknown, "missing": missing}
-    options = {"safe_csv": safe_csv, "keep": keep, "dialect": source.dialect, "console": console(), **policies}
+    options = predict_file.PredictOptions(say, coverage, safe_csv, keep, source.dialect, unknown, missing, console())
     if output is None:
-        predict_file.predict_to_stdout(model, table, coverage, say, **options)
+        predict_file.predict_to_stdout(model, table, options)
         return
     if output.suffix not in (".csv", ".parquet"):
         raise ValueError(f"{output}: the output must be a .csv or .parquet file")
@@ -198,7 +199,7 @@ def predict(
         problem = f"--safe-csv applies to .csv outputs only, not to {output}."
         raise ValueError(f"{problem} Leave it out; texts in Parquet are never run as formulas.")
     output_files.check_outputs({"MODEL": model, "TABLE": table}, {"--output": output})
-    rows = predict_file.predict_file(model, table, output, coverage, say, **options)
+    rows = predict_file.predict_file(model, table, output, options)
     say(f"Wrote {output} ({rows} rows)")
 
 
@@ -304,6 +305,7 @@ def compare(
     folds: Annotated[int, Option(min=2, help="Number of folds.")] = 5,
     likelihood: Likelihood = None,
     target_transform: tables.TargetTransform = None,
+    class_weight: tables.ClassWeight = None,
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
@@ -329,7 +331,7 @@ def compare(
     names = by_name.parse_names(methods)
     shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed}
     make = partial(estimator, task, rows=len(y), hidden=hidden, **shared, **given_policies(None, missing))
-    chosen = {name: make(name) for name in names}
+    chosen = {name: make(name, class_weight=class_weight) for name in names}
     with progress.count_fits(console(), len(names) * folds) as done:
         rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, **splits)
     if as_json:

@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow
 from pyarrow import compute, csv, parquet
@@ -24,30 +24,50 @@ from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
 from dubito.cli.command_tables import as_fitted, file_columns, load_model, say_counts, say_notes
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
-from dubito.cli.progress import print_lines
+from dubito.cli.progress import line_writer
 from dubito.cli.terminal import Say
 from dubito.estimators.checks import check_predictions
 from dubito.evaluation.conformal import ConformalPredictive
 from dubito.posteriors.readings import prediction_columns
 from dubito.tables.dialects import Dialect
 from dubito.tables.files import read_and_keep
+from dubito.training.progress import print_lines
 
 FORMULA = r"^[=+\-@\t\r]"
 
 
-def predict_file(
-    model: Path,
-    table: str,
-    output: Path,
-    coverage: float,
-    say: Say,
-    *,
-    safe_csv: bool = False,
-    keep: Sequence[str] | None = None,
-    dialect: Dialect | None = None,
-    console: Console | None = None,
-    **policies: str | None,
-) -> int:
+class PredictOptions(NamedTuple):
+    """How to predict a table's file.
+
+    Attributes
+    ----------
+    say : callable
+        Prints a note.
+    coverage : float
+        Coverage of the intervals.
+    safe_csv : bool
+        Whether to keep spreadsheets from reading texts as formulas, see ``with_safe_texts``.
+    keep : sequence of str, optional
+        Columns of the table that stand first in the output, unchanged; "all" is all of them.
+    dialect : Dialect, optional
+        How the table is written, as far as that is known.
+    unknown, missing : str, optional
+        As for ``command_tables.load_model``.
+    console : Console, optional
+        Where to tell the number of rows now and then, unless it is a terminal.
+    """
+
+    say: Say
+    coverage: float = 0.9
+    safe_csv: bool = False
+    keep: Sequence[str] | None = None
+    dialect: Dialect | None = None
+    unknown: str | None = None
+    missing: str | None = None
+    console: Console | None = None
+
+
+def predict_file(model: Path, table: str, output: Path, options: PredictOptions) -> int:
     """Predict the rows of a table's file. The same call resumes an interrupted run.
 
     Parameters
@@ -56,20 +76,8 @@ def predict_file(
         Model file, and .csv or .parquet file to write.
     table : str
         The table's file.
-    coverage : float
-        Coverage of the intervals.
-    say : callable
-        Prints a note.
-    safe_csv : bool
-        Whether to keep spreadsheets from reading texts as formulas, see ``with_safe_texts``.
-    keep : sequence of str, optional
-        Columns of the table that stand first in the output, unchanged; "all" is all of them.
-    dialect : Dialect, optional
-        How the table is written, as far as that is known.
-    console : Console, optional
-        Where to tell the number of rows now and then, unless it is a terminal.
-    **policies : str, optional
-        ``unknown`` and ``missing`` of ``command_tables.load_model``.
+    options : PredictOptions
+        How to predict it.
 
     Returns
     -------
@@ -81,57 +89,45 @@ def predict_file(
     DataError, ModelFileError, OSError
         For a table or a model that cannot be used, and an output that cannot be written.
     """
-    estimator = load_model(model, **policies)
-    dialect = as_fitted(dialect, estimator)
-    options = {**policies, **dialect.named} | ({} if keep is None else {"keep": [*keep]})
-    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, coverage, options), say) as parts:
-        with print_lines(console, lambda: f"{parts.rows:,} rows predicted"):
+    estimator = load_model(model, options.unknown, options.missing)
+    dialect, say = as_fitted(options.dialect, estimator), options.say
+    with interrupts.deferred_exit(), ResumableOutput(output, task_of(model, table, options, dialect), say) as parts:
+        with print_lines(line_writer(options.console), lambda: f"{parts.rows:,} rows predicted"):
             for answer, notes in predict_blocks(
-                estimator, table, coverage, skip=parts.rows, keep=keep, dialect=dialect
+                estimator, table, options.coverage, skip=parts.rows, keep=options.keep, dialect=dialect
             ):
                 say_notes(dialect, say)
                 parts.add(answer, notes)
         say_notes(dialect, say)
         say_counts(parts.notes, say)
         with write_atomically(output) as file:
-            write_stream(parts.tables(), file, output.suffix, safe_csv)
+            write_stream(parts.tables(), file, output.suffix, options.safe_csv)
     return parts.rows
 
 
-def predict_to_stdout(
-    model: Path,
-    table: str,
-    coverage: float,
-    say: Say,
-    *,
-    safe_csv: bool = False,
-    keep: Sequence[str] | None = None,
-    dialect: Dialect | None = None,
-    console: Console | None = None,
-    **policies: str | None,
-) -> None:
+def predict_to_stdout(model: Path, table: str, options: PredictOptions) -> None:
     """Write the predictions as CSV to standard output, as they are computed; a closed pipe is no
     error.
 
     The parameters are those of ``predict_file``.
     """
     total: Counts = {}
-    estimator = load_model(model, **policies)
-    dialect = as_fitted(dialect, estimator)
+    estimator = load_model(model, options.unknown, options.missing)
+    dialect, say = as_fitted(options.dialect, estimator), options.say
 
     rows = 0
 
     def tables() -> Iterator[pyarrow.Table]:
         nonlocal rows
-        for answer, notes in predict_blocks(estimator, table, coverage, keep=keep, dialect=dialect):
+        for answer, notes in predict_blocks(estimator, table, options.coverage, keep=options.keep, dialect=dialect):
             say_notes(dialect, say)
             add_counts(total, notes)
             rows += len(answer)
             yield answer
 
     try:
-        with print_lines(console, lambda: f"{rows:,} rows predicted"):
-            write_stream(tables(), sys.stdout.buffer, ".csv", safe_csv)
+        with print_lines(line_writer(options.console), lambda: f"{rows:,} rows predicted"):
+            write_stream(tables(), sys.stdout.buffer, ".csv", options.safe_csv)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader needs no more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -139,7 +135,7 @@ def predict_to_stdout(
     say_counts(total, say)
 
 
-def task_of(model: Path, table: str, coverage: float, options: Mapping[str, Any]) -> dict[str, Any]:
+def task_of(model: Path, table: str, options: PredictOptions, dialect: Dialect) -> dict[str, Any]:
     """What the predictions depend on, as plain values; the table is None if it cannot be read
     again.
     """
@@ -148,8 +144,9 @@ def task_of(model: Path, table: str, coverage: float, options: Mapping[str, Any]
     return {
         "model": hashlib.sha256(Path(model).read_bytes()).hexdigest(),
         "table": found and {"name": path.name, "bytes": found.st_size, "modified": found.st_mtime_ns},
-        "coverage": coverage,
-        **options,
+        **{"coverage": options.coverage, "unknown": options.unknown, "missing": options.missing},
+        **dialect.named,
+        **({} if options.keep is None else {"keep": [*options.keep]}),
     }
 
 

@@ -45,6 +45,9 @@ Missing = Annotated[str | None, Option(metavar="WHAT", help="As in fit; by defau
 TargetTransform = Annotated[
     str | None, Option(metavar="NAME", help="Fit to log, box-cox or yeo-johnson of the target.")
 ]
+ClassWeight = Annotated[
+    str | None, Option(metavar="balanced", help="Give all classes the same total weight, whatever their rows.")
+]
 
 READING = {"separator": Separator, "decimal": Decimal, "encoding": Encoding, "sheet": Sheet}
 CHOOSING = {"drop": Drop, "inputs": Inputs}

@@ -3,6 +3,7 @@
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeAlias
 
@@ -10,8 +11,9 @@ import jax
 import numpy as np
 from jaxtyping import Float
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import _num_samples
 
-from dubito._check import DataError, warn
+from dubito._check import DataError, check_weight_sum, is_whole, warn
 from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
@@ -27,12 +29,16 @@ from dubito.models.priors import Normal, Prior
 from dubito.models.target_transforms import TargetTransform
 from dubito.posteriors.function_samples import check_draws
 from dubito.posteriors.outcomes import label_codes
+from dubito.tables.class_weights import class_weights
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema, warn_of_filled
 from dubito.tables.streams import learn_table, table_pieces
 from dubito.tables.targets import scaled_target
+from dubito.tables.validation import check_target, check_weight
 from dubito.training.data import Rows
 from dubito.training.fit import fit
+from dubito.training.method import base_method
+from dubito.training.progress import FitProgress, fit_sentence, print_lines
 from dubito.training.reports import Report, history
 from dubito.training.splits import member_folds
 
@@ -140,17 +146,34 @@ class BayesianEstimator(FittedEstimator):
         options = SplitOptions(groups, times, cv, X_val, y_val)
         method = self._resolved_method()
         options.check(method, self.early_stopping)
+        sample_weight, of_class = self._multiply_class_weights(X, y, sample_weight)
         schema, x, weight = Schema.fit_encode(X, sample_weight, self.missing, options.left_out)
         target, encoded = self._encoded_target(y, weight)
         used = weight[weight > 0]
         divides = has_folds(method) or self.early_stopping
         rows = options.divide(X, Rows(x, encoded, used, np.zeros_like(used)), weight, divides)
         if X_val is not None:
-            rows = self._with_validation(rows, schema, target, X_val, y_val)
+            rows = self._with_validation(rows, schema, target, X_val, y_val, of_class)
         return self._fit(schema, rows, len(x), target, progress, checkpoint)
 
-    def _with_validation(self, rows: Rows, schema: Schema, target: Target, X_val: Table, y_val: Column) -> Rows:
-        """The rows of a fit, followed by the user's validation rows."""
+    def _multiply_class_weights(
+        self, X: Table, y: Column, sample_weight: Any
+    ) -> tuple[Any, Float[np.ndarray, " classes"] | None]:
+        """The sample weights times those of the classes; and the weight of each class, None without."""
+        if self.class_weight is None:
+            return sample_weight, None
+        weight = check_weight(sample_weight, _num_samples(X)).astype(np.float64)
+        used = np.flatnonzero(weight)
+        classes, codes = check_target(y, len(weight), self.task, used)
+        of_class = class_weights(self.class_weight, classes, np.bincount(codes, weight[used]))
+        weight[used] *= of_class[codes]
+        check_weight_sum(weight, "sample_weight times class_weight")
+        return weight, of_class
+
+    def _with_validation(
+        self, rows: Rows, schema: Schema, target: Target, X_val: Table, y_val: Column, of_class: np.ndarray | None
+    ) -> Rows:
+        """The rows of a fit, followed by the user's validation rows, with the weights of their classes."""
         x, changes = schema.encode_and_count(X_val, self.handle_unknown, self.missing, type(self).__name__)
         warn_of_filled(changes)
         if target.classes is not None:
@@ -162,8 +185,9 @@ class BayesianEstimator(FittedEstimator):
             raise DataError(
                 f"X_val has {len(x)} rows, and y_val has {len(y)}: pass at least one, and a target for each."
             )
-        none, every = np.zeros(len(x), np.float32), np.ones(len(x), np.float32)
-        pairs = zip(rows[:4], (x, y, none, every), strict=True)
+        none = np.zeros(len(x), np.float32)
+        weight = np.ones(len(x), np.float32) if of_class is None else of_class[y].astype(np.float32)
+        pairs = zip(rows[:4], (x, y, none, weight), strict=True)
         return Rows(*(np.concatenate(pair) for pair in pairs))
 
     def fit_file(
@@ -180,7 +204,8 @@ class BayesianEstimator(FittedEstimator):
         """Fit to a Parquet table that may be larger than memory.
 
         The file is read twice, and then once per epoch. Rows are shuffled within pieces of 65,536,
-        so it should not be sorted. The method must not hold rows out.
+        so it should not be sorted. The method must not hold rows out. Columns are standardized with
+        all rows alike, whatever ``class_weight`` is.
 
         Parameters
         ----------
@@ -211,10 +236,13 @@ class BayesianEstimator(FittedEstimator):
         """
         if self._resolved_method() is None:
             raise ValueError("the default method is cross-fitted, which needs all rows in memory: choose a method")
-        schema, known, rows = learn_table(path, target, self.task, categorical, drop_missing, self.missing, drop)
-        found = self._streamed_target(known)
-        pieces = table_pieces(path, target, schema, known if found.scaler is None else found.scaler, categorical)
-        return self._fit(schema, pieces, rows, found, progress, checkpoint)
+        learned = learn_table(path, target, self.task, categorical, drop_missing, self.missing, drop)
+        found, of_class = self._streamed_target(learned.known), None
+        if self.class_weight is not None and learned.class_counts is not None:
+            of_class = class_weights(self.class_weight, learned.known, learned.class_counts)
+        scaler = learned.known if found.scaler is None else found.scaler
+        pieces = table_pieces(path, target, learned.schema, scaler, categorical, of_class)
+        return self._fit(learned.schema, pieces, learned.rows, found, progress, checkpoint)
 
     def _fit(
         self,
@@ -227,6 +255,8 @@ class BayesianEstimator(FittedEstimator):
     ) -> Self:
         """Train on ``x``, ``Rows`` or a stream, of ``rows`` rows, and set the fitted attributes."""
         start = time.perf_counter()
+        if not (isinstance(self.verbose, bool) or is_whole(self.verbose, 0)):
+            raise ValueError(f"verbose must be True or False, got {self.verbose!r}")
         check_draws(self.draws)
         if self.prior is not None and not isinstance(self.prior, Prior):
             raise ValueError(f"prior must be None or a prior such as dubito.Normal(scale=1.0), got {self.prior!r}")
@@ -243,14 +273,17 @@ class BayesianEstimator(FittedEstimator):
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         key_fit, key_predict = jax.random.split(prng.key_from_seed(seed))
         reports: list[Report] = []
+        shown = FitProgress("" if chosen is None else base_method(method).penalty_name)
 
         def report(one: Report) -> None:
             reports.append(one)
+            shown.add(one)
             if progress is not None:
                 progress(one)
 
         stopping = {name: vars(self)[name] for name in STOPPING}
-        posterior = fit(model, x, None, method, key=key_fit, progress=report, checkpoint=checkpoint, **stopping)
+        with print_lines(partial(print, flush=True) if self.verbose else None, shown.describe):
+            posterior = fit(model, x, None, method, key=key_fit, progress=report, checkpoint=checkpoint, **stopping)
         self._set_fitted(
             schema,
             target.classes,
@@ -265,6 +298,8 @@ class BayesianEstimator(FittedEstimator):
         )
         if isinstance(method, Committee):
             self.calibration_ = self._cv_plus(x)
+        if self.verbose:
+            print(fit_sentence(self.task, self.summary_, method), flush=True)
         return self
 
     def _cv_plus(self, rows: Rows) -> conformal.CVPlus | None:

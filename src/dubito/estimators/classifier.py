@@ -1,5 +1,6 @@
 """Classification of a table."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,16 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
 
     Parameters
     ----------
-    method, hidden, activation, periodic, likelihood, prior, draws, random_state : object
+    method, hidden, activation, periodic, likelihood, prior, draws, random_state, verbose : object
         As in ``BayesianRegressor``.
     early_stopping, validation_fraction, n_iter_no_change, tol, handle_unknown, missing : object
         As in ``BayesianRegressor``.
+    class_weight : dict or "balanced", optional
+        Weights of the classes, {label: weight}, which multiply ``sample_weight``: a row of weight 2
+        counts as two rows. Classes without an entry have weight 1. "balanced" gives all classes the
+        same total weight: N/(C·N_c) for the N_c of N rows in one of C classes, counted by
+        ``sample_weight``. The probabilities are then those of the reweighted classes, not those
+        of the rows.
 
     Attributes
     ----------
@@ -49,6 +56,43 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
     task = "classification"
     _default_network = ((256, 256), "silu", 0)
     classes_: np.ndarray
+
+    def __init__(
+        self,
+        method: Any = None,
+        *,
+        hidden: int | Sequence[int] | None = None,
+        activation: str | None = None,
+        periodic: int | None = None,
+        likelihood: Any = None,
+        class_weight: Any = None,
+        prior: Any = None,
+        draws: int | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        handle_unknown: str = "error",
+        missing: str = "fill",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.activation = activation
+        self.periodic = periodic
+        self.likelihood = likelihood
+        self.class_weight = class_weight
+        self.prior = prior
+        self.draws = draws
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.missing = missing
+        self.random_state = random_state
+        self.verbose = verbose
 
     def predict(self, X: Table) -> Shaped[np.ndarray, "rows"]:
         """The most probable class of each row.
@@ -127,8 +171,6 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
         return self._streamed_target(classes), codes
 
     def _streamed_target(self, known: Any) -> Target:
-        if self.target_transform is not None:
-            raise ValueError("target_transform is for numbers, not for classes. Leave it out.")
         if len(known) < 2:
             raise ValueError("BayesianClassifier needs at least 2 classes; the rows with positive weight have 1 class")
         return Target(classification_likelihood(self.likelihood, known), None, known)

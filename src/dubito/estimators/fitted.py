@@ -52,6 +52,23 @@ class FittedEstimator(BaseEstimator, ABC):
     task: str
     _classes: np.ndarray | None  # ``classes_`` of a classifier
 
+    method: Any
+    hidden: int | Sequence[int] | None
+    activation: str | None
+    periodic: int | None
+    likelihood: Any
+    prior: Any
+    draws: int | None
+    early_stopping: bool
+    validation_fraction: float
+    n_iter_no_change: int
+    tol: float
+    handle_unknown: str
+    missing: str
+    random_state: Any
+    verbose: bool
+    class_weight: Any = None  # a parameter of the classifier only
+
     schema_: Schema
     scaler_: TargetScaler | None
     transform_: TargetTransform | None
@@ -78,41 +95,6 @@ class FittedEstimator(BaseEstimator, ABC):
             raise
         return object.__new__(cls)
 
-    def __init__(
-        self,
-        method: Any = None,
-        *,
-        hidden: int | Sequence[int] | None = None,
-        activation: str | None = None,
-        periodic: int | None = None,
-        likelihood: Any = None,
-        target_transform: Any = None,
-        prior: Any = None,
-        draws: int | None = None,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        n_iter_no_change: int = 10,
-        tol: float = 1e-4,
-        handle_unknown: str = "error",
-        missing: str = "fill",
-        random_state: Any = None,
-    ) -> None:
-        self.method = method
-        self.hidden = hidden
-        self.activation = activation
-        self.periodic = periodic
-        self.likelihood = likelihood
-        self.target_transform = target_transform
-        self.prior = prior
-        self.draws = draws
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.tol = tol
-        self.handle_unknown = handle_unknown
-        self.missing = missing
-        self.random_state = random_state
-
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters of the constructor.
 
@@ -130,6 +112,10 @@ class FittedEstimator(BaseEstimator, ABC):
         if deep and is_dataclass(self.method):
             found |= method_params(self.method, "method__")
         return found
+
+    def _get_params_html(self, *_: Any, **options: Any) -> Any:
+        """The parameters for a notebook, without the method's settings: scikit-learn would show their defaults as set."""
+        return BaseEstimator._get_params_html(self, False, **options)
 
     def set_params(self, **params: Any) -> Self:
         """Set parameters; ``method__rate=0.1`` replaces the method by one with that setting.

@@ -1,5 +1,6 @@
 """Regression on a table."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -62,6 +63,9 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         some in ``fit``, or refuse them.
     random_state : int, RandomState or None
         Seed; the same number gives the same predictions.
+    verbose : bool
+        Whether a fit prints how far it is every ten seconds, and at the end its time and its
+        method, to standard output. A model file does not hold this setting.
 
     Attributes
     ----------
@@ -100,6 +104,43 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
 
     task = "regression"
     _default_network = ((128, 128), "silu", 8)
+
+    def __init__(
+        self,
+        method: Any = None,
+        *,
+        hidden: int | Sequence[int] | None = None,
+        activation: str | None = None,
+        periodic: int | None = None,
+        likelihood: Any = None,
+        target_transform: Any = None,
+        prior: Any = None,
+        draws: int | None = None,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        n_iter_no_change: int = 10,
+        tol: float = 1e-4,
+        handle_unknown: str = "error",
+        missing: str = "fill",
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.method = method
+        self.hidden = hidden
+        self.activation = activation
+        self.periodic = periodic
+        self.likelihood = likelihood
+        self.target_transform = target_transform
+        self.prior = prior
+        self.draws = draws
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.handle_unknown = handle_unknown
+        self.missing = missing
+        self.random_state = random_state
+        self.verbose = verbose
 
     def predict(self, X: Table, return_std: bool = False) -> Any:
         """The predictive mean.

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from sklearn.model_selection import KFold, ShuffleSplit, StratifiedKFold, StratifiedShuffleSplit, check_cv
 
-from dubito._check import DataError, DataWarning, warn
+from dubito._check import DataError, DataWarning, in_rows, warn
 from dubito._values import Table
 from dubito.tables.frames import drop_column
 from dubito.tables.row_labels import group_numbers, row_labels, time_numbers
@@ -216,13 +216,13 @@ def read_cv(cv: Any, count: int, y: np.ndarray, group: Numbers | None) -> list[S
             )
         if group is not None and len(torn := np.intersect1d(group[train], group[test])):
             raise DataError(
-                f"fold {number} of cv separates the rows of {len(torn)} group(s).",
+                f"fold {number} of cv separates the rows of {len(torn)} {'group' if len(torn) == 1 else 'groups'}.",
                 "Use GroupKFold, or leave out groups.",
             )
         times[test] += 1
         splits.append((train, test))
     if times.max() > 1:
-        problem = f"cv holds {np.sum(times > 1)} row(s) out more than once, the first is row {np.argmax(times > 1)}."
+        problem = f"cv holds rows out more than once, {in_rows(times > 1)}."
         raise DataError(problem, "Use folds that hold each row out at most once, such as KFold.")
     return splits
 

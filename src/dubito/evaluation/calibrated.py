@@ -149,7 +149,8 @@ class ConformalRule(Calibration):
 
     def __call__(self, predictive: Any) -> ConformalPredictive:
         self.check(predictive.likelihood, predictive.columns)
-        return ConformalPredictive(**shared_fields(predictive), predictive=predictive, conformal=self)
+        shared: dict[str, Any] = shared_fields(predictive) | {"coverage": self.coverage}
+        return ConformalPredictive(**shared, predictive=predictive, conformal=self)
 
 
 def normal_scores(f: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The contract of predictive distributions: one distribution for each row, in the target's own units."""
 
 import abc
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,7 +16,7 @@ from dubito.posteriors import draw_mixture
 from dubito.posteriors.draw_mixture import Distribution, DrawMixture
 from dubito.posteriors.function_samples import Draws, draws_of_arrays
 from dubito.posteriors.outcomes import class_codes, target_values
-from dubito.posteriors.readings import prediction_columns, square
+from dubito.posteriors.readings import head_lines, html_table, prediction_columns, square
 
 Rows: TypeAlias = Float[np.ndarray, " rows"]
 Values: TypeAlias = Float[np.ndarray, "rows *targets"]
@@ -51,6 +50,8 @@ class PredictiveDistribution(abc.ABC):
         only.
     squeeze : bool
         Whether the axis of targets is left out if there is one target.
+    coverage : float
+        The coverage of intervals in tables: 0.9, or that of a conformal calibration.
     """
 
     likelihood: Any
@@ -60,6 +61,7 @@ class PredictiveDistribution(abc.ABC):
     description: str = ""
     classes: Any = None
     squeeze: bool = True
+    coverage: float = 0.9
 
     def __post_init__(self) -> None:
         if not isinstance(self.draws, Draws):
@@ -69,13 +71,10 @@ class PredictiveDistribution(abc.ABC):
         return self.draws.rows
 
     def __repr__(self) -> str:
-        columns = ("target", "targets") if self.task == "regression" else ("class", "classes")
-        counts = (len(self), ("row", "rows")), (self.columns, columns), (len(self.draws), ("draw", "draws"))
-        lines = [f"{self.task}: {', '.join(f'{count:,} {unit[count != 1]}' for count, unit in counts)}"]
-        lines += [] if self.classes is None else [f"classes: {', '.join(map(str, self.classes.tolist()))}"]
-        lines += [f"likelihood: {self.likelihood!r}"]
-        lines += [f"method: {self.description}"] if self.description else []
-        return "\n  ".join([type(self).__name__, *(textwrap.shorten(line, 100, placeholder=" ...") for line in lines)])
+        return "\n  ".join(head_lines(self))
+
+    def _repr_html_(self) -> str:
+        return html_table(self)
 
     @property
     @abc.abstractmethod
@@ -339,13 +338,13 @@ class PredictiveDistribution(abc.ABC):
         check_whole("the number of draws of y", n, 1)
         return self._squeezed(self.distribution.sample(key, n))
 
-    def to_pandas(self, coverage: float = 0.9) -> Any:
+    def to_pandas(self, coverage: float | None = None) -> Any:
         """The predictions as a table.
 
         Parameters
         ----------
-        coverage : float
-            The coverage of the interval of a regression.
+        coverage : float, optional
+            The coverage of the interval of a regression, ``self.coverage`` by default.
 
         Returns
         -------
@@ -354,7 +353,7 @@ class PredictiveDistribution(abc.ABC):
         """
         import pandas
 
-        return pandas.DataFrame(prediction_columns(self, coverage))
+        return pandas.DataFrame(prediction_columns(self, self.coverage if coverage is None else coverage))
 
     @property
     def probs(self) -> Float[np.ndarray, "rows classes"]:

@@ -4,6 +4,7 @@
 - ``dates``: dates and times as numbers, and their phases.
 - ``columns``: the values of a table's columns, read from any frame or array.
 - ``validation``: checks of sample weights, targets and their task.
+- ``class_weights``: the weights of classes, given or by their numbers of rows.
 - ``scaling``: moments of columns, and the standardization that they define.
 - ``encoding``: the encoding of a column, and the statistics that determine it.
 - ``schema``: the columns of a table: learned, matched, encoded.

@@ -1,7 +1,8 @@
 """Parquet tables that need not fit into memory: learning their columns, and streaming their rows to a fit."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +24,27 @@ Pieces: TypeAlias = Callable[[], Iterator[tuple[np.ndarray, ...]]]  # a stream o
 PIECE_ROWS = 2**16  # rows in memory at a time
 
 
+class LearnedTable(NamedTuple):
+    """What one reading of a table finds.
+
+    Attributes
+    ----------
+    schema : Schema
+        The columns.
+    known : TargetScaler or array
+        The scale of the target, or the sorted classes.
+    rows : int
+        The number of rows used.
+    class_counts : array of shape (classes,) or None
+        The number of rows of each class; None for a regression.
+    """
+
+    schema: Schema
+    known: Any
+    rows: int
+    class_counts: Float[np.ndarray, " classes"] | None
+
+
 def learn_table(
     path: Source,
     target: str,
@@ -31,7 +53,7 @@ def learn_table(
     drop_missing: bool = False,
     missing: str = "fill",
     drop: Collection[str] = (),
-) -> tuple[Schema, Any, int]:
+) -> LearnedTable:
     """Learn the columns and the target of a Parquet table, in one reading.
 
     The results are those of ``Schema.fit`` and ``TargetScaler.fit`` on the whole table, up to
@@ -56,8 +78,8 @@ def learn_table(
 
     Returns
     -------
-    tuple
-        The ``Schema``; the ``TargetScaler``, or the sorted classes; the number of rows used.
+    LearnedTable
+        Columns, target and numbers of rows.
 
     Raises
     ------
@@ -67,6 +89,7 @@ def learn_table(
     _check_parquet(path)
     statistics: dict[str, ColumnStatistics] = {}
     of_target, labels, count, targetless = ColumnStatistics(target), [], 0, []
+    class_counts: Counter[Any] = Counter()
     for table, start in read_blocks(path, FileColumns(None, with_target=True), PIECE_ROWS, categorical=categorical):
         check_names_exist(drop, table.column_names, f"{path} has no column")
         inputs, y = split_target(table.drop_columns([*drop]), target)
@@ -78,7 +101,9 @@ def learn_table(
         for name, column in zip(names, read_columns(names, frame[used], rows, missing), strict=True):
             statistics.setdefault(name, ColumnStatistics(name)).add(column, weight, rows)
         if task == "classification":
-            labels = np.unique(np.concatenate([labels, y[used]]) if len(labels) else y[used])
+            found, numbers = np.unique(y[used], return_counts=True)
+            labels = np.unique(np.concatenate([labels, found])) if len(labels) else found
+            class_counts.update(dict(zip(found.tolist(), numbers.tolist(), strict=True)))
         elif len(used):
             of_target.add(ColumnValues("numeric", check_target(y, len(y), task, used)[0][:, 0]), weight, rows)
     if targetless and not drop_missing:
@@ -89,9 +114,9 @@ def learn_table(
         raise DataError(f"{path} has {count} rows with a target; at least two are needed to fit.")
     schema = Schema.of([*statistics.values()], True, count)
     if of_target.moments is not None:
-        return schema, TargetScaler.of([of_target.moments]), count
+        return LearnedTable(schema, TargetScaler.of([of_target.moments]), count, None)
     classes, _ = check_target(np.repeat(labels, 3), 3 * len(labels), task)  # else they might be too many for so few
-    return schema, classes, count
+    return LearnedTable(schema, classes, count, np.array([class_counts[label] for label in classes.tolist()], float))
 
 
 def target_kind_of_file(path: Source, target: str) -> str:
@@ -135,7 +160,14 @@ def _check_parquet(path: Source) -> None:
         raise DataError(f"{path}: only .parquet tables can be streamed. Convert the table.")
 
 
-def table_pieces(path: Source, target: str, schema: Schema, known: Any, categorical: Collection[str] = ()) -> Pieces:
+def table_pieces(
+    path: Source,
+    target: str,
+    schema: Schema,
+    known: Any,
+    categorical: Collection[str] = (),
+    class_weight: Float[np.ndarray, " classes"] | None = None,
+) -> Pieces:
     """A Parquet table as the stream that ``fit`` takes for ``x``.
 
     Parameters
@@ -148,11 +180,14 @@ def table_pieces(path: Source, target: str, schema: Schema, known: Any, categori
         As returned by ``learn_table``; ``known`` is the ``TargetScaler`` or the sorted classes.
     categorical : collection of str
         As in ``learn_table``.
+    class_weight : array of shape (classes,), optional
+        The weight of each class.
 
     Returns
     -------
     callable
-        Each call reads the file again: an iterator of (x, y).
+        Each call reads the file again: an iterator of (x, y), or of (x, y, weight) with a
+        ``class_weight``.
     """
 
     columns = FileColumns(schema, target, with_target=True)
@@ -162,7 +197,7 @@ def table_pieces(path: Source, target: str, schema: Schema, known: Any, categori
             inputs, values = split_target(drop_missing_target(table, target)[0], target)
             scaled = isinstance(known, TargetScaler)
             y = known.transform(values[:, None]) if scaled else np.searchsorted(known, values).astype(np.int32)
-            yield schema.encode(inputs, start=start), y
+            yield schema.encode(inputs, start=start), y, *([] if class_weight is None else [class_weight[y]])
 
     return pieces
 

@@ -100,7 +100,7 @@ def scaled_target(
     """
     table, _ = check_target(y, rows, "regression")
     if table.shape[1] != columns:
-        raise DataError(f"y_val has {table.shape[1]} column(s), and y has {columns}.")
+        raise DataError(f"y_val has the shape (n, {table.shape[1]}), and y has (n, {columns}).")
     scaled = scaler.transform(table)
     for values in (table, scaled):
         _check_supported(likelihood, values, np.arange(rows))

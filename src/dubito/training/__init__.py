@@ -10,6 +10,7 @@
 - ``loop_state``: what the loop holds.
 - ``early_stopping``: the decisions at the end of an epoch: best state, early stopping, divergence.
 - ``reports``: the progress of a fit.
+- ``progress``: lines of text that a fit prints while it runs.
 - ``chunk``: some steps as one compiled program; each batch with its scale N/n.
 - ``stream``: pieces of rows, for data larger than memory.
 - ``checkpoint``: a fit's progress in a file.

@@ -333,6 +333,13 @@ def tensor(name, change):
     return lambda config, arrays: packed(config, arrays | {name: np.array(change(arrays[name]))})
 
 
+def as_classifier(config, arrays):
+    """A file of a regression with the kind and the parameters of a classification."""
+    params = {name: value for name, value in config["params"].items() if name != "target_transform"}
+    other = {**config, "kind": "BayesianClassifier", "params": {**params, "class_weight": None}}
+    return packed(other, arrays)
+
+
 def spoiled(value):
     return lambda array: np.where(np.arange(array.size).reshape(array.shape) == 1, np.float32(value), array)
 
@@ -473,7 +480,8 @@ ILL = {
     "version a text": ("tiny", at("format", value="1"), "unexpected keys"),
     "kind os.system": ("tiny", at("kind", value="os.system"), "kind 'os.system'"),
     "kind a list": ("tiny", at("kind", value=["BayesianRegressor"]), "not a usable"),
-    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "do not match the task"),
+    "kind of other task": ("tiny", at("kind", value="BayesianClassifier"), "parameters have other names"),
+    "kind and parameters of other task": ("tiny", as_classifier, "do not match the task"),
     "network os.system": ("tiny", at(*NETWORK, "class", value="os.system"), "the class 'os.system'"),
     "network a path": ("tiny", at(*NETWORK, "class", value="../../etc/passwd"), "the class '../../etc/passwd'"),
     "network a method": ("tiny", at(*NETWORK, value=lambda old: {"class": "Normal"}), "unexpected fields of Normal"),
@@ -579,6 +587,12 @@ ILL = {
     "parameter draws -1": ("tiny", at("params", "draws", value=-1), "draws must be a whole number"),
     "parameter draws a text": ("tiny", at("params", "draws", value="../x"), "draws must be a whole number"),
     "parameter draws 2^40": ("tiny", at("params", "draws", value=2**40), "draws must be a whole number"),
+    "class weights of no pairs": ("classes", at("params", "class_weight", value=[[1, 2, 3]]), "not a usable"),
+    "class weights of lists": ("classes", at("params", "class_weight", value=[[["low"], 1.0]]), "class_weight has"),
+    "class weight 0": ("classes", at("params", "class_weight", value=[["low", 0]]), "positive finite numbers"),
+    "class weight a text": ("classes", at("params", "class_weight", value="../x"), "class_weight must be None"),
+    "class weight of a regression": ("tiny", at("params", "class_weight", value=None), "parameters have other names"),
+    "parameter verbose": ("tiny", at("params", "verbose", value=True), "parameters have other names"),
     "schema of other width": ("tiny", at("schema", "columns", value=lambda old: old[:1]), "does not match the table"),
     "schema more": ("tiny", at("schema", value=lambda old: old | {"path": "x"}), "table schema"),
     "schema with scale 0": ("tiny", at("schema", "columns", 0, "scale", value=0.0), "table schema"),

@@ -24,6 +24,7 @@ from dubito.evaluation.conformal import CVPlus
 from dubito.models.likelihoods.gaussian import Gaussian, HeteroscedasticGaussian
 from dubito.models.model import Model
 from dubito.posteriors.function_samples import check_draws
+from dubito.tables.class_weights import class_weights
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Schema
 
@@ -33,6 +34,7 @@ FORMAT = 2
 KEYS = {
     *"format kind params method schema scaler transform classes flat key posterior calibration summary versions".split()
 }
+UNSAVED = {"verbose"}  # parameters of how a fit is shown
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
 LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
@@ -57,7 +59,9 @@ def save(estimator: Any, path: str | Path) -> None:
     if not kind.__module__.startswith("dubito.estimators."):  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
     classes, scaler = estimator._classes, estimator.scaler_
-    params = estimator.get_params(deep=False)
+    params = {name: value for name, value in estimator.get_params(deep=False).items() if name not in UNSAVED}
+    if isinstance(params.get("class_weight"), dict):
+        params["class_weight"] = [*params["class_weight"].items()]
     if not isinstance(params["random_state"], int | np.integer | None):
         params["random_state"] = None
     if isinstance(params["method"], type):
@@ -201,7 +205,9 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     method, calibration = decode(config["method"]), decode(config["calibration"])
     estimator = kinds[config["kind"]]()
     params = {name: decode(value) for name, value in config["params"].items()}
-    expect(set(params) == set(estimator.get_params(deep=False)), "its parameters have other names")
+    expect(set(params) == set(estimator.get_params(deep=False)) - UNSAVED, "its parameters have other names")
+    if isinstance(params.get("class_weight"), tuple):
+        params["class_weight"] = dict(params["class_weight"])
     expect(params["handle_unknown"] in ("error", "ignore"), "invalid parameter handle_unknown")
     expect(params["missing"] in ("fill", "error"), "invalid parameter missing")
     check_draws(params["draws"])
@@ -225,6 +231,8 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     vars(estimator).update(params)
     learned = {"method_": method, "scaler_": scaler, "posterior_": posterior, "key_": np.array(key, np.uint32)}
     learned |= {"transform_": transform, "calibration_": calibration, "summary_": config["summary"], "history_": []}
+    if classes is not None and params["class_weight"] is not None:
+        class_weights(params["class_weight"], classes, np.ones(len(classes)))  # checks them
     estimator._set_fitted(schema, classes, **learned)
     return estimator
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from dubito._check import did_you_mean, list_first
+from dubito._check import did_you_mean, in_rows
 from dubito.models.likelihoods.base import Entry, Likelihood
 
 # To name a likelihood, describe it by an ``Entry`` in the dictionary ``ENTRIES`` of its file, and add the file here.
@@ -71,21 +71,20 @@ def target_error(
     name, description = type(likelihood).__name__, likelihood.target_description
     if y.shape[1] != likelihood.columns:
         return (
-            f"{name} for {likelihood.targets} target(s) takes {description}: y must have shape "
+            f"{name}(targets={likelihood.targets}) takes {description}: y must have shape "
             f"(n, {likelihood.columns}), got {y.shape}"
         )
     numbers = np.arange(len(y)) if numbers is None else np.asarray(numbers)
     missing = np.isnan(y)
     if missing.any() and not (likelihood.independent_targets and likelihood.targets > 1):
-        rows = list_first(numbers[np.flatnonzero(missing.any(axis=1))])
-        return f"{name} needs all targets of every row; y has missing ones in row(s) {rows}. Leave these rows out"
+        where = in_rows(missing.any(axis=1), numbers)
+        return f"{name} needs all targets of every row; y has missing ones, {where}. Leave these rows out"
     filled = np.where(missing, likelihood.possible_target, y)
-    bad: Any = np.flatnonzero(~likelihood.supports(filled)) if likelihood.restricts_targets else ()
-    if len(bad) == 0:
+    bad: Any = ~np.asarray(likelihood.supports(filled)) if likelihood.restricts_targets else np.zeros(len(y), bool)
+    if not bad.any():
         return None
-    rows = list_first(numbers[bad])
-    first = ", ".join(f"{value:g}" for value in y[bad[0]])
-    return f"{name} takes {description}; y has other values in row(s) {rows}: the first has {first}"
+    first = ", ".join(f"{value:g}" for value in y[bad.argmax()])
+    return f"{name} takes {description}; y has other values, {in_rows(bad, numbers)}: the first has {first}"
 
 
 def round_to_float32(likelihood: Likelihood, y: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
