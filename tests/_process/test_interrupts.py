@@ -268,7 +268,6 @@ IMPORTED = 3.0  # seconds of CPU time at which a command has imported JAX and wo
     ("command", "number", "seconds"),
     [
         ("fit", signal.SIGINT, 0),  # while it imports: the same for all commands
-        ("predict", signal.SIGTERM, 0),
         ("fit", signal.SIGTERM, IMPORTED),
         ("predict", signal.SIGINT, IMPORTED),
         ("compare", signal.SIGINT, IMPORTED),

@@ -654,8 +654,11 @@ print(hashlib.sha256(np.stack(answers).tobytes()).hexdigest())
 
 @pytest.mark.slow
 def test_any_number_of_threads_and_devices():
+    before = os.environ.get("XLA_FLAGS", "")
     flags = {"all": "", "one": "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=4"}
-    children = [process(THREADS, 500, name, env=os.environ | {"XLA_FLAGS": flag}) for name, flag in flags.items()]
+    children = [
+        process(THREADS, 500, name, env=os.environ | {"XLA_FLAGS": f"{before} {flag}"}) for name, flag in flags.items()
+    ]
     found = [said(child) for child in children]
     assert len({out for out, _ in found}) == 1 and len(found[0][0]) == 65, found
 

@@ -205,7 +205,6 @@ def test_command_line_transforms_the_target(tmp_path):
     assert "log" in text
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_default_method_with_a_transform_has_gaussian_noise_and_is_calibrated():
     """A cross-fit as the default's, with fewer epochs: moments exist, and held-out coverage is right."""

@@ -73,7 +73,6 @@ def narrow(x, width, draws):
     return found.mean(0), found.std(0) / np.sqrt(draws)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_the_covariance_of_two_layers_tends_to_the_kernel_as_one_over_the_width():
     """Of two rows on nearly opposite sides, where it is too small by 0.14 standard deviations of f f' at width 2: there, at
@@ -141,7 +140,6 @@ def moments_at(width, draws):
     return weight @ values, np.sqrt(weight**2 @ (values - weight @ values) ** 2)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [8, 128])
 def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):

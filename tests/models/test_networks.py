@@ -94,7 +94,6 @@ def test_network_refuses_impossible_settings(make, message):
         make()
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "in_gap", "beyond"),

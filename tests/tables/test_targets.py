@@ -71,7 +71,9 @@ def standard_errors(model, x, y):
         return whole.outputs(unflatten(flat), encoded)
 
     y = jnp.asarray(y)
-    both = jax.jit(jax.jacobian(lambda flat: (whole.likelihood.log_prob(f := outputs(flat), y), whole.likelihood.mean(f))))
+    both = jax.jit(
+        jax.jacobian(lambda flat: (whole.likelihood.log_prob(f := outputs(flat), y), whole.likelihood.mean(f)))
+    )
     scores, slopes = (np.asarray(each, float) for each in both(flat))
     covariance = np.linalg.pinv(scores.T @ scores, rcond=1e-5)  # a shift of f and of all cut points is no change
     return np.sqrt(np.einsum("nki,ij,nkj->nk", slopes, covariance, slopes))
@@ -131,7 +133,6 @@ def test_default_method_fits_counts_given_only_the_name():
     assert np.array_equal(lower, np.floor(lower)) and np.array_equal(upper, np.floor(upper))
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*POSITIVE, "beta", *ZERO_INFLATED])
 def test_cross_fit_of_a_likelihood_beats_the_intercept_and_is_calibrated(name):

@@ -86,7 +86,6 @@ def test_concrete_dropout_without_noise_is_map():
     np.testing.assert_allclose(penalty, exact, atol=5 * special.entr([4e-4, 1 - 4e-4]).sum() + 5e-4 * squares)
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
 def test_rates_and_epistemic_variance_fall_with_data():
     """y = 2x + 8 + ε, the paper's synthetic data: paired over sets of data, from 30 rows to 1,000."""
