@@ -24,6 +24,7 @@ DAY = 86_400.0
         ("2024-01-31T12:00Z", dt.datetime(2024, 1, 31, 12)),
         ("2024/01/31 12:00", dt.datetime(2024, 1, 31, 12)),
         ("31.1.2024", dt.datetime(2024, 1, 31)),
+        ("2024-02", dt.datetime(2024, 2, 1)),
     ],
 )
 def test_parse_time_reads_unambiguous_notations(text, moment):
@@ -31,7 +32,7 @@ def test_parse_time_reads_unambiguous_notations(text, moment):
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-13-01", "30.2.2024", "01/02/2024", "20240131", "2024", "1.2.24", "May 2024", "-"]
+    "text", ["2024-13-01", "2024-13", "30.2.2024", "01/02/2024", "20240131", "2024", "1.2.24", "May 2024", "-"]
 )
 def test_parse_time_refuses_other_texts(text):
     found = dates.parse_time(text)
@@ -124,5 +125,31 @@ def test_a_duration_is_a_number_of_seconds():
 
 def test_texts_that_are_no_dates_in_some_row_are_near_unique_texts():
     days = [f"{k // 28 + 1}/{k % 28 + 1}/2024" for k in range(100)]
-    with pytest.warns(DataWarning, match="Left out of the inputs: 't' .nearly every row has another text"):
+    with pytest.warns(DataWarning) as found:
         Schema.fit(pd.DataFrame({"t": days, "x": np.arange(100.0) ** 2}))
+    assert [str(each.message) for each in found] == [
+        "Left out of the inputs: 't' (nearly every row has another text).",
+        "Dates in a notation that is not read are texts; write them as 2024-01-31: 't' (such as '1/1/2024').",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_date"),
+    [
+        *(
+            (text, True)
+            for text in ("1/31/24", "01/31/2024 12:00", "31-1-2024", "2024.01.31", "31 Jan 2024", "31-JAN-24")
+        ),
+        *((text, True) for text in ("Jan 31, 2024", "January 2024", "2024-02-30")),
+        *(
+            (text, False)
+            for text in ("", "12.5", "1/2", "2024", "10-20", "may", "March", "Jan", "12:00", "192.168.0.1")
+        ),
+    ],
+)
+def test_dates_in_other_notations_are_recognized_in_a_note(text, is_date):
+    assert dates.looks_like_date(text) == is_date
+    frame = pd.DataFrame({"t": [text or "x", text or "y", "?"], "x": [1.0, 2.5, 0.0]})
+    if is_date:
+        with pytest.warns(DataWarning, match="are texts; write them as 2024-01-31: 't' .such as"):
+            Schema.fit(frame)

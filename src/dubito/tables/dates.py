@@ -20,7 +20,14 @@ LEAST_PHASES = 0.04  # of a cycle: an hour of a day, two weeks of a year; rows w
 
 ISO = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:Z|[+-]\d\d:?\d\d)?)?")
 SLASHED = re.compile(r"^(\d{4})/(\d\d)/(\d\d)")
+MONTH = re.compile(r"\d{4}-\d\d")
 DOTTED = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})")  # the day first, wherever dots are written
+NAMED = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?"
+# Dates in other notations, most of which have several meanings.
+OTHER_DATE = re.compile(
+    rf"(?:\d{{1,4}}([-/.])\d\d?\1\d{{2,4}}|\d\d?[ -]?{NAMED}[ ,-]*\d{{2,4}}|{NAMED}[ -]?(?:\d\d?,? )?\d{{2,4}})(?:[T ,].*)?",
+    re.IGNORECASE,
+)
 
 
 def seconds_of(moment: date) -> float:
@@ -47,7 +54,7 @@ def parse_time(text: str) -> float | None:
     Parameters
     ----------
     text : str
-        As in ISO 8601, such as 2024-01-31 or 2024-01-31T12:00Z, or 2024/01/31, or 31.1.2024.
+        As in ISO 8601, such as 2024-01-31, 2024-01-31T12:00Z or 2024-01, or 2024/01/31, or 31.1.2024.
 
     Returns
     -------
@@ -57,6 +64,7 @@ def parse_time(text: str) -> float | None:
     text = SLASHED.sub(r"\1-\2-\3", text.strip(), count=1)
     if found := DOTTED.fullmatch(text):
         text = f"{found[3]}-{found[2]:0>2}-{found[1]:0>2}"
+    text += "-01" * bool(MONTH.fullmatch(text))
     if ISO.fullmatch(text):
         try:
             return seconds_of(datetime.fromisoformat(text))
@@ -86,6 +94,22 @@ def parse_times(texts: Sequence[Any]) -> Float[np.ndarray, " rows"] | None:
                 return None
             seconds[row] = found
     return seconds
+
+
+def looks_like_date(text: str) -> bool:
+    """Whether a text that ``parse_time`` does not read is probably a date.
+
+    Parameters
+    ----------
+    text : str
+        Such as 01/31/2024 or 31 Jan 2024.
+
+    Returns
+    -------
+    bool
+        Whether it is one to a reader.
+    """
+    return OTHER_DATE.fullmatch(text.strip()) is not None
 
 
 def phases(seconds: Float[np.ndarray, " rows"], cycle: str) -> Float[np.ndarray, " rows"]:

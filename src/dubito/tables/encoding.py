@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 
 from dubito._check import DataError, list_first
 from dubito.tables.columns import ColumnValues, RowNumbers, is_missing_in_column
-from dubito.tables.dates import CYCLES, LEAST_PHASES, parse_time, parse_times, phases, waves
+from dubito.tables.dates import CYCLES, LEAST_PHASES, looks_like_date, parse_time, parse_times, phases, waves
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
 from dubito.tables.texts import count_numbers, is_plain_number, means_missing
 
@@ -136,7 +136,8 @@ class ColumnEncoding:
             if seconds is not None:
                 return seconds
             row = next(row for row, value in enumerate(values) if value is not None and not _is_time(value))
-            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
+            remedy = "Write times as 2024-01-31 or 2024-01-31T12:00."
+            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.", remedy)
         if column.kind == "category":
             present = [row for row, value in enumerate(values) if value is not None]
             row = next((row for row in present if not is_plain_number(str(values[row]))), present[0])
@@ -295,6 +296,14 @@ class ColumnStatistics:
         if self.kind != "numeric" or self.counter is None or self.missing:
             return False
         return 0 < self.counter[1] - self.counter[0] < most
+
+    @property
+    def unread_date(self) -> str | None:
+        """The first text in another notation than those of ``parse_time``, if all texts of the column are dates to a reader."""
+        texts = [text for text in self.counts if isinstance(text, str) and not means_missing(text)]
+        if self.declared is not None or not texts or not all(map(looks_like_date, texts)):
+            return None
+        return next((text for text in texts if parse_time(text) is None), None)
 
     def _check_not_numbers(self) -> None:
         """Raise DataError for a column of numbers that a few texts have made a column of texts."""

@@ -184,6 +184,9 @@ class Schema:
             f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out not in ("", BY_REQUEST)
         ]
         warn_about_columns("Left out of the inputs", unasked)
+        dates = [(each.name, each.unread_date) for each in statistics if each.left_out != BY_REQUEST]
+        unread = [f"{name!r} (such as {text!r})" for name, text in dates if text is not None]
+        warn_about_columns("Dates in a notation that is not read are texts; write them as 2024-01-31", unread)
         pooled = [repr(column.name) for column in columns if column.pooled]
         warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
@@ -271,7 +274,11 @@ class Schema:
         names, table = open_table(X, least=0)
         count = table.shape[0]
         self._match(names, table.shape[1], owner)
-        keys = [column.name for column in self.columns if not (names and self.named and column.kind == "left out")]
+        keys = [
+            column.name
+            for column in self.columns
+            if not (names is not None and self.named and column.kind == "left out")
+        ]
         read = None if names is None else tuple(keys) if self.named else names
         found = dict(zip(keys, read_columns(read, table, range(start, start + count), missing), strict=True))
         return self._encode([found.get(column.name) for column in self.columns], count, handle_unknown, start)
@@ -295,7 +302,7 @@ class Schema:
 
     def _match(self, names: tuple[str, ...] | None, count: int, owner: str) -> None:
         """Raise DataError, in scikit-learn's words, unless the columns of the fit are here, in their order."""
-        if names and self.named:
+        if names is not None and self.named:
             needed = [column.name for column in self.columns if column.kind != "left out"]
             known = {column.name for column in self.columns}
             others = [name for name in names if name not in known]
@@ -307,7 +314,7 @@ class Schema:
             warn_about_columns("Ignored columns that were not in fit", [repr(name) for name in others])
         elif count != len(self.columns):
             raise DataError(f"X has {count} features, but {owner} is expecting {len(self.columns)} features as input.")
-        if bool(names) != self.named:
+        if (names is not None) != self.named:
             has, was = ("has", "without") if names else ("does not have valid", "with")
             message = f"X {has} feature names, but {owner} was fitted {was} feature names"
             warn(message, DataWarning)
