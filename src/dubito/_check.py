@@ -142,8 +142,9 @@ def did_you_mean(name: Any, names: Iterable[str]) -> str:
     str
         "; did you mean 'relu'?", or a full stop if no name is similar.
     """
-    close = difflib.get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    folded = {str(each).strip().casefold(): each for each in names}
+    close = difflib.get_close_matches(str(name).strip().casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else "."
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

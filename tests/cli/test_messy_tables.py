@@ -77,6 +77,14 @@ def dotted_dates(path):
     return dates(path, "%d.%m.%Y")
 
 
+def clock_times(path):
+    """Excel and loggers write the date and the time of the day in columns of their own."""
+    clock = pd.Series(pd.date_range("2024-01-01", periods=ROWS, freq="37min")).dt.time
+    frame = plain()[["y"]].assign(time=clock)
+    write(path, frame.assign(time=[f"{each:%H:%M}" for each in clock]))
+    return frame
+
+
 def american_dates(path):
     write(path, plain().assign(when=pd.date_range("2024-01-01", periods=ROWS).strftime("%m/%d/%Y")))
     return plain()
@@ -239,6 +247,7 @@ CASES = [
     Case(frame_index, notes={FITS: ["Left out of the inputs: '' (an index of rows, without a name)."]}),
     Case(dates),
     Case(dotted_dates),
+    Case(clock_times),
     Case(
         american_dates,
         notes={
@@ -542,6 +551,7 @@ def test_messages_name_the_rows_of_the_file_where_rows_have_no_target(short, tmp
     ]
     write(path, frame.assign(z=frame.z.astype(object).where(np.arange(ROWS) != 31, "$5")))
     assert "'$5' in row 31 is not a plain number" in said_by(path, command, *method)
+    assert "There is no column 'Y'; did you mean 'y'?" in run(command, path, "-t", "Y", *method, code=1)[1]
     write(path, frame.assign(y=frame.y.where(np.arange(ROWS) != 31, -1)))
     assert "other values in row(s) 31: the first has -1" in said_by(path, command, *method, "--likelihood", "lognormal")
     write(path, frame.assign(z=frame.z.where(np.arange(ROWS) != 31)))

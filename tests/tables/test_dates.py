@@ -87,6 +87,41 @@ def test_times_of_every_frame_and_of_texts_are_encoded_alike():
     assert len({Schema.fit(frame) for frame in same}) == 1
 
 
+def test_times_of_the_day_of_every_frame_and_of_texts_are_encoded_alike():
+    moments = [dt.time(k % 24, 7 * k % 60, k % 60) for k in range(48)]
+    texts = [f"{m:%H:%M:%S}" for m in moments]
+    frames = [
+        pd.DataFrame({"t": moments}),
+        pd.DataFrame({"t": texts}),
+        pl.DataFrame({"t": moments}),
+        pa.table({"t": pa.array(moments, pa.time64("ns"))}),
+        pa.table({"t": pa.array(moments, pa.time32("s"))}),
+        pa.table({"t": [" " + text.lstrip("0") if text[:2] != "00" else text for text in texts]}),
+    ]
+    schema = Schema.fit(frames[0])
+    assert schema.columns[0].kind == "clock" and schema.columns[0].cycles == ("day",) and schema.numeric == (0,)
+    assert Schema.from_dict(schema.to_dict()) == schema
+    seconds = np.array([m.hour * 3600 + m.minute * 60 + m.second for m in moments], float)
+    angle = 2 * np.pi * seconds / DAY
+    wanted = np.stack(
+        [(seconds - seconds.mean()) / seconds.std(), np.sqrt(2) * np.sin(angle), np.sqrt(2) * np.cos(angle)], axis=1
+    )
+    for frame in frames:
+        assert Schema.fit(frame) == schema
+        np.testing.assert_allclose(schema.encode(frame), wanted, atol=1e-6)
+    for other, words in (
+        (["2024-01-31"], "it is text, such as '2024-01-31' in row 0. Write times as 13:45."),
+        ([dt.date(2024, 1, 31)], "it is time"),
+        ([25.0], "it is numeric"),
+        (["24:00"], "it is text, such as '24:00' in row 0"),
+    ):
+        with pytest.raises(DataError, match=f"Column 't' was clock at fit; now {words}"):
+            schema.encode(pd.DataFrame({"t": other}))
+    with pytest.raises(DataError, match="Column 't' was time at fit; now it is clock"):
+        Schema.fit(pd.DataFrame({"t": MOMENTS})).encode(frames[0])
+    assert Schema.fit(pd.DataFrame({"t": ["13:45", "2024-01-31"] * 9})).columns[0].kind == "category"
+
+
 @pytest.mark.parametrize(
     ("start", "count", "freq", "cycles"),
     [

@@ -12,7 +12,7 @@ import numpy as np
 from dubito._check import SHOWN, DataError, DataWarning, check_choice, list_first, warn
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, open_table, read_columns, warn_about_columns
-from dubito.tables.dates import CYCLES
+from dubito.tables.dates import CYCLES, TIMES
 from dubito.tables.encoding import FEW_CATEGORIES, MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
@@ -210,7 +210,7 @@ class Schema:
     def numeric(self) -> tuple[int, ...]:
         """The indices of the encoded columns that are numbers or the seconds of times."""
         starts = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
-        numbers = ("numeric", "time")
+        numbers = ("numeric", *TIMES)
         return tuple(start for start, column in zip(starts, self.columns, strict=False) if column.kind in numbers)
 
     @property
@@ -384,9 +384,11 @@ def _could_be_encoding(column: ColumnEncoding) -> bool:
         full = len(column.categories) >= FEW_CATEGORIES or not column.pooled and column.categories
         return bool(full) and len(column.categories) <= MOST_CATEGORIES and not column.cycles
     cycles = column.cycles == tuple(name for name in CYCLES if name in column.cycles)
-    if column.categories or column.pooled or not cycles or (column.cycles and column.kind != "time"):
+    if column.categories or column.pooled or not cycles or (column.cycles and column.kind not in TIMES):
         return False
-    return column.kind in ("numeric", "boolean", "time") or (column.kind == "left out" and not column.missing)
+    if column.kind == "clock" and column.cycles not in ((), ("day",)):
+        return False
+    return column.kind in ("numeric", "boolean", *TIMES) or (column.kind == "left out" and not column.missing)
 
 
 def _listed(title: str, names: Collection[str]) -> str:
