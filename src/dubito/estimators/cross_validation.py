@@ -43,7 +43,7 @@ class CrossValidationResult(NamedTuple):
     name : str
         The estimator's name.
     scores : dict
-        Mean over all held-out rows of each score, with its standard error.
+        Each score over all held-out rows, with its standard error; the ECE is the mean of the folds'.
     difference : Score
         Its ``nll`` minus that of the best estimator, paired by rows, in nats per row.
     seconds : float

@@ -380,7 +380,7 @@ def check_held_out_classes(y: np.ndarray, rows: np.ndarray, splits: Sequence[Spl
                 raise DataError(
                     f"Fold {number} holds out row {rows[row]} of the class {labels[row]!r}, which none of its training rows "
                     f"has: {labels.count(labels[row])} of {len(labels)} rows have it.",
-                    "Leave these rows out, or join the class with another.",
+                    "Leave them out, join the class with another, or choose other folds.",
                 )
 
 
