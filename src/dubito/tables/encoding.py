@@ -12,7 +12,7 @@ from dubito._check import DataError, list_first
 from dubito.tables.columns import ColumnValues, RowNumbers, is_missing_in_column
 from dubito.tables.dates import CYCLES, LEAST_PHASES, TIMES, looks_like_date, parse_time, parse_times, phases, waves
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
-from dubito.tables.texts import count_numbers, is_plain_number, means_missing
+from dubito.tables.texts import count_numbers, is_plain_number, means_missing, shared_unit
 
 Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 
@@ -299,12 +299,14 @@ class ColumnStatistics:
         return 0 < self.counter[1] - self.counter[0] < most
 
     @property
-    def unread_date(self) -> str | None:
-        """The first text in another notation than those of ``parse_time``, if all texts of the column are dates to a reader."""
+    def unread(self) -> tuple[str, str]:
+        """("date" or "number" if all texts are dates in a notation that is not read, or numbers with a unit, the first)."""
         texts = [text for text in self.counts if isinstance(text, str) and not means_missing(text)]
-        if self.declared is not None or not texts or not all(map(looks_like_date, texts)):
-            return None
-        return next((text for text in texts if parse_time(text) is None), None)
+        if self.declared is not None or not texts:
+            return "", ""
+        if all(map(looks_like_date, texts)):
+            return "date", next((text for text in texts if parse_time(text) is None), texts[0])
+        return ("number", texts[0]) if shared_unit(texts) else ("", "")
 
     def _check_not_numbers(self) -> None:
         """Raise DataError for a column of numbers that a few texts have made a column of texts."""

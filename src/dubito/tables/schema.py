@@ -21,6 +21,10 @@ Changes: TypeAlias = dict[str, dict[str, int]]  # {what was done: {column: numbe
 
 FILLED = "Missing values of columns that had none in fit, encoded as their means or as no category"
 UNKNOWN = "Categories not seen in fit, encoded as zeros"
+UNREAD = {
+    "date": "Dates in a notation that is not read are texts; write them as 2024-01-31",
+    "number": "Numbers with a unit are texts; write them without",
+}
 LEAST_COUNTED = 10  # fewer rows may increase by chance
 BY_REQUEST = "by request"  # why a column is left out
 
@@ -184,9 +188,9 @@ class Schema:
             f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out not in ("", BY_REQUEST)
         ]
         warn_about_columns("Left out of the inputs", unasked)
-        dates = [(each.name, each.unread_date) for each in statistics if each.left_out != BY_REQUEST]
-        unread = [f"{name!r} (such as {text!r})" for name, text in dates if text is not None]
-        warn_about_columns("Dates in a notation that is not read are texts; write them as 2024-01-31", unread)
+        found = [(each.name, *each.unread) for each in statistics if each.left_out != BY_REQUEST]
+        for what, text in UNREAD.items():
+            warn_about_columns(text, [f"{name!r} (such as {value!r})" for name, kind, value in found if kind == what])
         pooled = [repr(column.name) for column in columns if column.pooled]
         warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
