@@ -1,11 +1,13 @@
 """Input validation: its errors, the rows that they name, and checks of single settings."""
 
+import contextlib
 import difflib
 import math
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from numbers import Integral
 from typing import Any
 
@@ -39,6 +41,21 @@ class DataWarning(UserWarning):
     """The data can be used, but is probably not what was intended."""
 
 
+_silent: ContextVar[bool] = ContextVar(
+    "silent", default=False
+)  # of one thread; the warnings module's filters are of all
+
+
+@contextlib.contextmanager
+def without_data_warnings() -> Iterator[None]:
+    """Issue no ``DataWarning`` in this thread, for rows of a table that was checked as a whole before."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called dubito, however deep inside it the warning arises.
 
@@ -49,6 +66,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
     category : type
         The class of the warning.
     """
+    if issubclass(category, DataWarning) and _silent.get():
+        return
     frame, level, package = sys._getframe(1), 2, os.path.dirname(__file__) + os.sep
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):
         frame, level = frame.f_back, level + 1
@@ -123,8 +142,9 @@ def did_you_mean(name: Any, names: Iterable[str]) -> str:
     str
         "; did you mean 'relu'?", or a full stop if no name is similar.
     """
-    close = difflib.get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
+    folded = {str(each).strip().casefold(): each for each in names}
+    close = difflib.get_close_matches(str(name).strip().casefold(), folded, n=1)
+    return f"; did you mean {folded[close[0]]!r}?" if close else "."
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import KFold
@@ -42,6 +43,44 @@ def test_compare_gives_the_same_scores_for_any_number_of_threads(monkeypatch, co
     for row, other in zip(*runs, strict=True):
         assert row.name == other.name and row.scores.keys() == other.scores.keys()
         assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
+
+
+@pytest.mark.slow
+def test_compare_warns_once_of_columns_and_counts_the_rows_of_the_whole_table():
+    table = pd.DataFrame(
+        {"id": [f"C{row}" for row in range(120)], "x": X[:, 0], "z": np.where(np.arange(120) == 71, 1e12, X[:, 1])}
+    )
+    estimators = {name: SMALL[name] for name in ("map", "mc-dropout")}
+    for options in ({}, {"groups": np.arange(120) // 4}, {"times": np.arange(120)}, {"rows": np.arange(60, 110)}):
+        with pytest.warns() as found:
+            cross_validation.compare(estimators, table, Y, folds=2, **options)
+        assert [str(each.message) for each in found] == [
+            "Left out of the inputs: 'id' (nearly every row has another text).",
+            "One value is over 1e+06 sd from all others, which become nearly equal: 'z' (row 71).",
+        ]
+
+
+@pytest.mark.slow
+def test_compare_leaves_out_the_rows_that_are_not_to_be_used():
+    """Whatever they contain, as if the table did not have them."""
+    rows = np.flatnonzero(np.arange(120) % 3)
+    x, y = X.copy(), Y.copy()
+    x[::3] = y[::3] = np.nan
+    (found,) = cross_validation.compare({"map": SMALL["map"]}, x, y, folds=2, rows=rows)
+    (other,) = cross_validation.compare({"map": SMALL["map"]}, X[rows], Y[rows], folds=2)
+    assert len(found.difference.rows) == 80
+    assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in found.scores.items())
+
+
+@pytest.mark.slow
+def test_rmse_of_a_comparison_is_that_of_all_held_out_rows():
+    """With a fold for each pair of rows the mean of the folds' RMSEs would be near the MAE."""
+    splits = [(np.arange(20, 120), [2 * fold, 2 * fold + 1]) for fold in range(4)]
+    (row,) = cross_validation.compare({"map": SMALL["map"]}, X, Y, cv=splits)
+    error = [Y[test] - clone(SMALL["map"]).fit(X[train], Y[train]).predict(X[test]) for train, test in splits]
+    expected = np.sqrt(np.mean(np.concatenate(error) ** 2))
+    assert row.scores["rmse"].value == pytest.approx(expected, rel=1e-6)
+    assert np.mean(row.scores["rmse"].rows) == pytest.approx(expected, rel=1e-6)
 
 
 def test_compare_ends_all_fits_on_ctrl_c():

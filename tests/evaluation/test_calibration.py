@@ -386,11 +386,15 @@ def test_conformal_margins_equal_hand_computed_values():
 def test_conformal_intervals_are_infinite_for_too_few_rows():
     answer = gaussians(np.zeros((1, 8, 1)), np.ones((1, 8, 1)))
     for score in ("quantiles", "normalized", "residual"):
-        found = split_conformal(answer, np.arange(8.0), score=score)
+        with pytest.warns(
+            dubito.DataWarning, match="coverage of 0.9 needs at least 9 rows, got 8: intervals are infinite"
+        ):
+            found = split_conformal(answer, np.arange(8.0), score=score)
         assert found.margins is None
         lower, upper = found(answer).interval()
         assert np.all(lower == -np.inf) and np.all(upper == np.inf)
-    sets = split_conformal(classes(np.ones((1, 8, 3))), np.zeros(8))
+    with pytest.warns(dubito.DataWarning, match="needs at least 9 rows, got 8: sets contain all classes"):
+        sets = split_conformal(classes(np.ones((1, 8, 3))), np.zeros(8))
     assert sets.margins is None and sets(classes(np.ones((1, 2, 3)))).sets.all()
 
 
@@ -414,6 +418,7 @@ def test_conformal_intervals_exist_for_counts_and_custom_criteria():
     rng = np.random.default_rng(13)
     counts = Predictive(dubito.Poisson(), {"log_mean": np.full((1, 200, 1), 2, np.float32)}, np.zeros(1), np.ones(1))
     y = rng.poisson(12, (200, 1)).astype(float)
+    assert calibration.fit_calibration(counts, y) == split_conformal(counts, y)  # the default for counts
     found = split_conformal(counts, y)(counts)
     assert all(np.all(end == np.round(end)) for end in found.interval())
     assert metrics.coverage(found, y).value >= 0.9
@@ -502,7 +507,7 @@ def test_cv_plus_member_mean_averages_its_draws():
     with pytest.raises(ValueError, match="draws cannot be divided equally among 2 members"):
         twice(committee(np.zeros((5, 7, 1)))).interval(0.8)
     with pytest.raises(ValueError, match="needs the uncalibrated predictive of a Committee"):
-        twice(split_conformal(committee(several[0]), np.zeros(7))(committee(several[0]))).interval(0.8)
+        twice(split_conformal(committee(several[0]), np.zeros(7), coverage=0.8)(committee(several[0]))).interval(0.8)
 
 
 def test_cv_plus_of_constant_members_has_exact_coverage():
@@ -589,7 +594,7 @@ def test_calibration_rejects_invalid_arguments():
         (lambda: split_conformal(numbers, missing), "y is missing in 1 of 30 rows"),
         (lambda: split_conformal(numbers, y[:9]), "9 rows, but the predictive has 30"),
         (lambda: calibration.isotonic(labels, k + 1), "y has 3 in row 5, which is not a code from 0 to 2"),
-        (lambda: calibration.quantiles(counts, np.abs(k)), "cannot be made uniform. Use split_conformal"),
+        (lambda: calibration.quantiles(counts, np.abs(k)), "cannot be made uniform. Use conformal intervals"),
         (lambda: calibration.quantiles(few, y[:9]), "at least 10 rows; the weights amount to 9"),
         (
             lambda: calibration.quantiles(numbers, y, weight=1.0 * (np.arange(30) < 5)),

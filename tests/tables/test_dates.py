@@ -24,6 +24,7 @@ DAY = 86_400.0
         ("2024-01-31T12:00Z", dt.datetime(2024, 1, 31, 12)),
         ("2024/01/31 12:00", dt.datetime(2024, 1, 31, 12)),
         ("31.1.2024", dt.datetime(2024, 1, 31)),
+        ("2024-02", dt.datetime(2024, 2, 1)),
     ],
 )
 def test_parse_time_reads_unambiguous_notations(text, moment):
@@ -31,7 +32,7 @@ def test_parse_time_reads_unambiguous_notations(text, moment):
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-13-01", "30.2.2024", "01/02/2024", "20240131", "2024", "1.2.24", "May 2024", "-"]
+    "text", ["2024-13-01", "2024-13", "30.2.2024", "01/02/2024", "20240131", "2024", "1.2.24", "May 2024", "-"]
 )
 def test_parse_time_refuses_other_texts(text):
     found = dates.parse_time(text)
@@ -86,6 +87,41 @@ def test_times_of_every_frame_and_of_texts_are_encoded_alike():
     assert len({Schema.fit(frame) for frame in same}) == 1
 
 
+def test_times_of_the_day_of_every_frame_and_of_texts_are_encoded_alike():
+    moments = [dt.time(k % 24, 7 * k % 60, k % 60) for k in range(48)]
+    texts = [f"{m:%H:%M:%S}" for m in moments]
+    frames = [
+        pd.DataFrame({"t": moments}),
+        pd.DataFrame({"t": texts}),
+        pl.DataFrame({"t": moments}),
+        pa.table({"t": pa.array(moments, pa.time64("ns"))}),
+        pa.table({"t": pa.array(moments, pa.time32("s"))}),
+        pa.table({"t": [" " + text.lstrip("0") if text[:2] != "00" else text for text in texts]}),
+    ]
+    schema = Schema.fit(frames[0])
+    assert schema.columns[0].kind == "clock" and schema.columns[0].cycles == ("day",) and schema.numeric == (0,)
+    assert Schema.from_dict(schema.to_dict()) == schema
+    seconds = np.array([m.hour * 3600 + m.minute * 60 + m.second for m in moments], float)
+    angle = 2 * np.pi * seconds / DAY
+    wanted = np.stack(
+        [(seconds - seconds.mean()) / seconds.std(), np.sqrt(2) * np.sin(angle), np.sqrt(2) * np.cos(angle)], axis=1
+    )
+    for frame in frames:
+        assert Schema.fit(frame) == schema
+        np.testing.assert_allclose(schema.encode(frame), wanted, atol=1e-6)
+    for other, words in (
+        (["2024-01-31"], "it is text, such as '2024-01-31' in row 0. Write times as 13:45."),
+        ([dt.date(2024, 1, 31)], "it is time"),
+        ([25.0], "it is numeric"),
+        (["24:00"], "it is text, such as '24:00' in row 0"),
+    ):
+        with pytest.raises(DataError, match=f"Column 't' was clock at fit; now {words}"):
+            schema.encode(pd.DataFrame({"t": other}))
+    with pytest.raises(DataError, match="Column 't' was time at fit; now it is clock"):
+        Schema.fit(pd.DataFrame({"t": MOMENTS})).encode(frames[0])
+    assert Schema.fit(pd.DataFrame({"t": ["13:45", "2024-01-31"] * 9})).columns[0].kind == "category"
+
+
 @pytest.mark.parametrize(
     ("start", "count", "freq", "cycles"),
     [
@@ -124,5 +160,31 @@ def test_a_duration_is_a_number_of_seconds():
 
 def test_texts_that_are_no_dates_in_some_row_are_near_unique_texts():
     days = [f"{k // 28 + 1}/{k % 28 + 1}/2024" for k in range(100)]
-    with pytest.warns(DataWarning, match="Left out of the inputs: 't' .nearly every row has another text"):
+    with pytest.warns(DataWarning) as found:
         Schema.fit(pd.DataFrame({"t": days, "x": np.arange(100.0) ** 2}))
+    assert [str(each.message) for each in found] == [
+        "Left out of the inputs: 't' (nearly every row has another text).",
+        "Dates in a notation that is not read are texts; write them as 2024-01-31: 't' (such as '1/1/2024').",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_date"),
+    [
+        *(
+            (text, True)
+            for text in ("1/31/24", "01/31/2024 12:00", "31-1-2024", "2024.01.31", "31 Jan 2024", "31-JAN-24")
+        ),
+        *((text, True) for text in ("Jan 31, 2024", "January 2024", "2024-02-30")),
+        *(
+            (text, False)
+            for text in ("", "12.5", "1/2", "2024", "10-20", "may", "March", "Jan", "12:00", "192.168.0.1")
+        ),
+    ],
+)
+def test_dates_in_other_notations_are_recognized_in_a_note(text, is_date):
+    assert dates.looks_like_date(text) == is_date
+    frame = pd.DataFrame({"t": [text or "x", text or "y", "?"], "x": [1.0, 2.5, 0.0]})
+    if is_date:
+        with pytest.warns(DataWarning, match="are texts; write them as 2024-01-31: 't' .such as"):
+            Schema.fit(frame)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -195,3 +196,25 @@ def test_a_schema_survives_json_and_refuses_what_fit_would_not_make():
         other["columns"][column] |= changes
         with pytest.raises(DataError, match="Not a table schema"):
             Schema.from_dict(other)
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["5.2 kg", "-6kg", "1,000 kg"], True),
+        (["10km/h", "20 km/h"], True),
+        (["5 °C", "7 °C"], True),
+        (["5 kg", "7 g"], False),
+        (["5th", "6th", "7th"], False),
+        (["12 Main St", "13 Main St"], False),
+        (["a1", "a2"], False),
+        (["3 doors", "5 doors"], True),
+    ],
+)
+def test_numbers_with_one_unit_are_noted(texts, unit):
+    frame = pd.DataFrame({"t": texts * 3, "x": np.arange(3.0 * len(texts)) ** 2})
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        assert Schema.fit(frame).columns[0].kind == "category"
+    noted = [f"Numbers with a unit are texts; write them without: 't' (such as {texts[0]!r})."]
+    assert [str(each.message) for each in found] == (noted if unit else [])

@@ -446,7 +446,6 @@ def test_schema_takes_sparse_matrices_that_fit_into_memory():
         (pd.DataFrame({"a": pd.cut([1, 2], 2)}), "Column 'a' has categories of type Interval"),
         (pd.DataFrame({"a": pd.Categorical([1.5, 2.5])}), "Column 'a' has categories of type float"),
         (pd.DataFrame({"a": [b"x", b"y"]}), "Column 'a' has the text b'x'"),
-        (pl.DataFrame({"a": [datetime.time(1)] * 2}), "Column 'a' has the dtype Time"),
         (pl.DataFrame({"a": [[1], [2]]}), r"Column 'a' has the dtype List\(Int64\)"),
         (pl.DataFrame({"a": [b"x", b"y"]}), "Column 'a' has the dtype Binary"),
         (pa.table({"a": [{"b": 1}] * 2}), "Column 'a' has the dtype struct"),

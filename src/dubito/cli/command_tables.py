@@ -5,10 +5,10 @@ value that is changed.
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import narwhals as nw
 import numpy as np
-from pyarrow import compute
 from sklearn.base import is_classifier
 
 from dubito._check import DataError, list_first
@@ -16,15 +16,45 @@ from dubito._values import as_array, is_missing_in
 from dubito.cli.table_options import TableOptions
 from dubito.cli.terminal import Say
 from dubito.estimators.loading import load
+from dubito.estimators.row_splits import place_rows
+from dubito.posteriors.outcomes import class_codes
+from dubito.tables.columns import column_values
 from dubito.tables.dialects import Dialect
+from dubito.tables.encoding import ColumnStatistics
 from dubito.tables.files import FileColumns, read_blocks, read_labeled
-from dubito.tables.frames import drop_missing_target, split_target
+from dubito.tables.frames import split_target, take_rows
 from dubito.tables.reading import check_decimals, read_table
 from dubito.tables.schema import UNKNOWN
 from dubito.tables.text_files import table_format
 from dubito.tables.validation import target_kind
 
 MISSING = "Missing inputs, marked by a column of their own"
+
+
+class TableToFit(NamedTuple):
+    """A table to fit a model to.
+
+    Attributes
+    ----------
+    inputs : pyarrow.Table
+        The inputs in all rows of the file, so that messages name its rows.
+    y : array of shape (rows,)
+        The target; any value where it is missing.
+    rows : array
+        The numbers of the rows that have a value of the target.
+    task : str
+        "regression" or "classification".
+    """
+
+    inputs: Any
+    y: np.ndarray
+    rows: np.ndarray
+    task: str
+
+    @property
+    def weight(self) -> np.ndarray | None:
+        """Sample weights that leave out the rows without a value of the target; None if there are none."""
+        return None if len(self.rows) == len(self.y) else np.isin(np.arange(len(self.y)), self.rows).astype(np.float32)
 
 
 def read_to_fit(
@@ -35,8 +65,9 @@ def read_to_fit(
     say: Say,
     source: TableOptions | None = None,
     splits: dict[str, Any] | None = None,
-) -> tuple[Any, np.ndarray, str]:
-    """Read a table to fit a model, without the rows that have no value of the target.
+    missing: str = "fill",
+) -> TableToFit:
+    """Read a table to fit a model.
 
     Parameters
     ----------
@@ -54,18 +85,20 @@ def read_to_fit(
         How to read the table, and the choice of inputs; receives what is found.
     splits : dict, optional
         As returned by ``given_splits``; receives the values of named columns that are no inputs.
+    missing : str
+        The option --missing.
 
     Returns
     -------
-    tuple
-        The inputs as a pyarrow Table, the target (rows,), and the task.
+    TableToFit
+        The inputs, the target, the rows that have it, and the task.
     """
     source = source or TableOptions()
     frame = read_table(table, categorical or (), target, source.dialect)
     say_notes(source.dialect, say)
     if len(frame) == 0:
         raise DataError(f"{table} has a header but no rows.")
-    inputs, _ = split_target(frame, target)
+    inputs, y = split_target(frame, target)
     if inputs.num_columns == 0:
         raise DataError(f"{table} has no column beside the target {target!r}.")
     chosen = source.choose_inputs(frame.column_names, target, table)
@@ -75,19 +108,23 @@ def read_to_fit(
     if task is None and found.get("separator", ",") != ",":  # commas between digits are no separators
         check_decimals(table, frame.select([target]), found["decimal"])
     task = check_task(target_kind(frame, target) if task is None else task)
-    frame, missing = drop_missing_target(frame, target)
-    _say_missing_targets(missing, missing + len(frame), target, say)
-    inputs, y = split_target(frame, target)
+    rows = np.flatnonzero(~is_missing_in(y))
+    _say_missing_targets(len(y) - len(rows), len(y), target, say)
+    known = split_target(take_rows(frame, rows), target)[1]
     for kind, name in (splits or {}).items():
         if isinstance(name, str) and name in inputs.column_names and name not in chosen:
             splits[kind] = as_array(inputs[name])  # type: ignore[index]
     inputs = inputs.select(chosen)
     check_decimals(table, inputs, found.get("decimal", "."))
-    say_counts({MISSING: count_missing(inputs)}, say)
+    if missing == "fill":
+        groups = (splits or {}).get("groups")
+        say_counts({MISSING: count_missing(inputs, rows, (groups,) if isinstance(groups, str) else ())}, say)
     if task == "classification":
-        classes = np.unique(y).tolist()
-        say(f"Classification: {target!r} has {len(classes)} classes: {list_first(classes)}.")
-    return inputs, y, task
+        classes = np.unique(known).tolist()
+        say(
+            f"Classification: {target!r} has {len(classes)} class{'es'[: 2 * (len(classes) > 1)]}: {list_first(classes)}."
+        )
+    return TableToFit(inputs, place_rows(known, rows, len(y)), rows, task)
 
 
 def columns_to_drop(table: str, target: str, source: TableOptions) -> list[str]:
@@ -202,11 +239,21 @@ def read_to_evaluate(
             raise DataError(f"{table} has a header but no rows.")
         missing = is_missing_in(y)
         _say_missing_targets(int(missing.sum()), len(y), target, say)
+        if missing.any():
+            _check_rows(model, inputs, y, missing)
         inputs, y = inputs.filter(~missing), y[~missing]
     if model.handle_unknown == "ignore":
         _, changes = model.schema_.encode_and_count(inputs, "ignore", model.missing)
         say_counts({UNKNOWN: changes[UNKNOWN]}, say)
     return inputs, y
+
+
+def _check_rows(model: Any, inputs: Any, y: np.ndarray, missing: np.ndarray) -> None:
+    """Raise the errors of inputs and classes before rows without a target are left out, so that they name the file's rows."""
+    rows = np.where(missing, np.argmin(missing), np.arange(len(y)))  # another row in place of each of those
+    model.schema_.encode(take_rows(inputs, rows), model.handle_unknown, model.missing)
+    if is_classifier(model):
+        class_codes(y[rows], len(y), len(model.classes_), model.classes_)
 
 
 def as_fitted(dialect: Dialect | None, model: Any) -> Dialect:
@@ -226,11 +273,20 @@ def say_notes(dialect: Dialect, say: Say) -> None:
         say(dialect.notes.pop(0))
 
 
-def count_missing(inputs: Any) -> dict[str, int]:
-    """The number of missing values of each column of a pyarrow Table that has some."""
-    pairs = zip(inputs.column_names, inputs.columns, strict=True)
-    counts = {name: compute.sum(column.is_null(nan_is_null=True)).as_py() or 0 for name, column in pairs}  # type: ignore[attr-defined]
-    return {name: count for name, count in counts.items() if count}
+def count_missing(inputs: Any, rows: np.ndarray, left_out: Collection[str] = ()) -> dict[str, int]:
+    """The number of missing values of each column of a pyarrow Table that a fit to some rows marks.
+
+    Columns that the fit leaves out are not counted.
+    """
+    used, counts = nw.from_native(take_rows(inputs, rows), eager_only=True), {}
+    for name in used.columns:
+        if name in left_out or not (used[name].is_null().any() or used[name].dtype == nw.String):
+            continue
+        column = ColumnStatistics(name)
+        column.add(column_values(used[name], rows), np.ones(len(rows)), rows)
+        if column.missing and column.encoding().kind != "left out":
+            counts[name] = column.missing
+    return counts
 
 
 def _say_missing_targets(missing: int, rows: int, target: str, say: Say) -> None:

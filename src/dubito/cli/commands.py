@@ -153,9 +153,9 @@ def fit(
         columns = {"categorical": categorical or (), "drop": columns_to_drop(table, target, source)}
         run = partial(model.fit_file, table, target, drop_missing=True, **columns)
     else:
-        inputs, y, task = read_to_fit(table, target, task, categorical, say, source, splits)
-        model = make(task, method, settings or (), rows=len(y))
-        run = partial(model.fit, inputs, y, **splits)
+        found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
+        task, model = found.task, make(found.task, method, settings or (), rows=len(found.rows))
+        run = partial(model.fit, found.inputs, found.y, found.weight, **splits)
     with progress.follow_fit(console(), model.method) as report, report_divergence():
         run(progress=report, checkpoint=checkpoint)
     model.summary_ |= {"target": target} | source.found
@@ -327,13 +327,15 @@ def compare(
 
     splits = given_splits(groups, no_groups, time)
     task = task or task_of_likelihood(likelihood, target_transform)
-    inputs, y, task = read_to_fit(table, target, task, categorical, say, source, splits)
+    found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
     names = by_name.parse_names(methods)
-    shared = {"likelihood": likelihood, "target_transform": target_transform, "random_state": seed}
-    make = partial(estimator, task, rows=len(y), hidden=hidden, **shared, **given_policies(None, missing))
-    chosen = {name: make(name, class_weight=class_weight) for name in names}
+    shared = {"likelihood": likelihood, "target_transform": target_transform, "class_weight": class_weight}
+    shared |= {"random_state": seed, **given_policies(None, missing)}
+    make = partial(estimator, found.task, rows=len(found.rows), hidden=hidden, **shared)
+    chosen = {name: make(name) for name in names}
     with progress.count_fits(console(), len(names) * folds) as done:
-        rows = cross_validation.compare(chosen, inputs, y, folds=folds, seed=seed, done=done, **splits)
+        options = {"folds": folds, "seed": seed, "rows": found.rows, "done": done, **splits}
+        rows = cross_validation.compare(chosen, found.inputs, found.y, **options)
     if as_json:
         print(json.dumps({row.name: row.to_dict() for row in rows}))
     else:

@@ -217,7 +217,7 @@ class FittedEstimator(BaseEstimator, ABC):
             Rows that were not used in ``fit``.
         method : str, optional
             One of ``calibration.METHODS``: "temperature" (the default for classes), "isotonic",
-            "quantiles" (the default for regression) or "conformal".
+            "quantiles" (the default for regression) or "conformal" (that for counts).
         **options : object
             Options of that method's function.
 

@@ -1,7 +1,7 @@
 """How a fit or a comparison may split its rows: by groups, by time, by the user's own folds or validation rows."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from numbers import Number
 from typing import Any, NamedTuple, TypeAlias
 
@@ -263,13 +263,19 @@ class TableSplits(NamedTuple):
     ----------
     X : frame or array
         The inputs, without a column of groups.
+    rows : array
+        The numbers of the rows to split. All other attributes and all splits count these rows only.
     group, time : array or None
         A number of each row.
+    schema : Schema
+        Of these rows.
     """
 
     X: Any
+    rows: Numbers
     group: Numbers | None
     time: Numbers | None
+    schema: Schema
 
     def fit_options(self, estimator: Any, train: Numbers) -> dict[str, Any]:
         """The arguments of ``fit`` for some rows; none that would have no effect."""
@@ -287,8 +293,12 @@ class TableSplits(NamedTuple):
             block = time_blocks(self.time, folds)
             return [(np.flatnonzero(block < k), np.flatnonzero(block == k)) for k in range(block.max() + 1)]
         if self.group is None:
+            if folds > len(y):
+                raise DataError(f"folds={folds} is more than the number of rows, {len(y)}.", "Use fewer folds.")
             splitter = (StratifiedKFold if classes else KFold)(folds, shuffle=True, random_state=seed)
-            return list(splitter.split(np.zeros(len(y)), y))
+            with warnings.catch_warnings():  # of a class with fewer rows than folds: its folds are checked later
+                warnings.filterwarnings("ignore", "The least populated class")
+                return list(splitter.split(np.zeros(len(y)), y))
         count = len(np.unique(self.group))
         if count < 2:
             raise DataError(
@@ -311,8 +321,16 @@ class TableSplits(NamedTuple):
         return [(np.flatnonzero(~each), np.flatnonzero(each)) for each in held]
 
 
-def table_splits(X: Table, y: np.ndarray, groups: Any, times: Any = None, cv: Any = None) -> TableSplits:
-    """Read the options of a comparison.
+def table_splits(
+    X: Table,
+    y: np.ndarray,
+    groups: Any,
+    times: Any = None,
+    cv: Any = None,
+    rows: Any = None,
+    missing: str = "fill",
+) -> TableSplits:
+    """Read the options of a comparison, and check its table as a whole, with the warnings of a fit to it.
 
     Parameters
     ----------
@@ -322,6 +340,10 @@ def table_splits(X: Table, y: np.ndarray, groups: Any, times: Any = None, cv: An
         Its targets.
     groups, times, cv : object
         As in ``fit`` of the estimators.
+    rows : array, optional
+        The numbers of the rows to use, in order; all by default.
+    missing : str
+        As of ``Schema.fit_encode``.
 
     Returns
     -------
@@ -334,18 +356,32 @@ def table_splits(X: Table, y: np.ndarray, groups: Any, times: Any = None, cv: An
         As ``SplitOptions``.
     """
     check_groups_or_times(groups, times, cv)
-    every = range(len(y))
+    used = np.arange(len(y)) if rows is None else np.asarray(rows, int)
+    name = groups if isinstance(groups, str) else None
+    group = time = None
     if times is not None:
-        return TableSplits(X, None, time_numbers(row_labels(X, times, "times"), every, "times"))
-    if is_false(groups):
-        return TableSplits(X, None, None)
-    if groups is None:
-        with warnings.catch_warnings():  # the fits warn, too
-            warnings.simplefilter("ignore")
-            _, x, _ = Schema.fit_encode(X)
-        return TableSplits(X, repeats(x, _codes(y)), None)
-    group = group_numbers(row_labels(X, groups, "groups"), every, "groups")
-    return TableSplits(drop_column(X, groups) if isinstance(groups, str) else X, group, None)
+        time = time_numbers(row_labels(X, times, "times")[used], used, "times")
+    elif groups is not None and not is_false(groups):
+        group = group_numbers(row_labels(X, groups, "groups")[used], used, "groups")
+    weight = np.isin(np.arange(len(y)), used).astype(np.float32)
+    schema, x, _ = Schema.fit_encode(X, weight, missing, () if name is None else (name,))
+    if times is None and groups is None:
+        group = repeats(x, _codes(y[used]))
+    return TableSplits(X if name is None else drop_column(X, name), used, group, time, schema)
+
+
+def check_held_out_classes(y: np.ndarray, rows: np.ndarray, splits: Sequence[Split]) -> None:
+    """Raise DataError for a class that a fold holds out but has in no training row; ``splits`` count ``rows`` of y."""
+    labels = y[rows].tolist()
+    for number, (train, test) in enumerate(splits):
+        known = {labels[row] for row in train}
+        for row in test:
+            if labels[row] not in known:
+                raise DataError(
+                    f"Fold {number} holds out row {rows[row]} of the class {labels[row]!r}, which none of its training rows "
+                    f"has: {labels.count(labels[row])} of {len(labels)} rows have it.",
+                    "Leave them out, join the class with another, or choose other folds.",
+                )
 
 
 def _codes(y: np.ndarray) -> Numbers:

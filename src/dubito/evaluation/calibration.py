@@ -263,7 +263,7 @@ def quantiles(
     ICML 2018, algorithm 1.
     """
     predictive, y, weight = check_predictive(predictive, y, weight, "regression")
-    problem = "the distribution function of counts is a step function and cannot be made uniform. Use split_conformal."
+    problem = "the distribution function of counts has steps and cannot be made uniform. Use conformal intervals."
     _expect(not predictive.discrete, problem)
     n = _effective_rows(weight)
     _expect(n >= MIN_ROWS, f"quantile recalibration needs at least {MIN_ROWS} rows; the weights amount to {n:.3g}")
@@ -375,7 +375,7 @@ def fit_calibration(
     y : array
         Their targets, labels or codes.
     method : str, optional
-        A key of ``METHODS``; None: ``"temperature"`` for classes, ``"quantiles"`` for regression.
+        A key of ``METHODS``; None: "temperature" for classes, "conformal" for counts, otherwise "quantiles".
     options : dict
         Keyword arguments of the method's function.
 
@@ -387,11 +387,11 @@ def fit_calibration(
     Raises
     ------
     ValueError
-        For an unknown method, for options that it does not have, and if y does not fit the
-        predictive distribution.
+        For an unknown method, for options that it does not have, and if y does not fit.
     """
     if method is None:
-        method = "quantiles" if predictive.task == "regression" else "temperature"
+        numbers = "conformal" if predictive.discrete else "quantiles"
+        method = numbers if predictive.task == "regression" else "temperature"
     check_choice("method", method, METHODS)
     try:
         inspect.signature(METHODS[method]).bind(predictive, y, **options)

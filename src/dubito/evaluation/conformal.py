@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from jaxtyping import Float, Int
 
-from dubito._check import check_choice, check_number
+from dubito._check import DataWarning, check_choice, check_number, warn
 from dubito.evaluation.calibrated import ConformalPredictive as ConformalPredictive
 from dubito.evaluation.calibrated import ConformalRule, Sets
 from dubito.evaluation.validation import check_predictive
@@ -38,7 +38,7 @@ def split_conformal(
     If scores have no ties the probability is at most coverage + 1/(n + 1). With several targets
     each has its own interval and guarantee. The margin Q is the ⌈(n + 1) coverage⌉-th smallest of
     the held-out scores. With fewer than coverage/(1 − coverage) rows there is none: then intervals
-    are infinite, and sets contain all classes.
+    are infinite, and sets contain all classes (DataWarning).
 
     Parameters
     ----------
@@ -82,6 +82,11 @@ def split_conformal(
     scores = found.target_scores(predictive, y) if y.ndim == 2 else _of_class(found.class_scores(predictive), y)
     rank = conformal_rank(len(scores), coverage)
     if rank > len(scores):
+        what = "intervals are infinite" if predictive.task == "regression" else "sets contain all classes"
+        least = math.ceil(coverage / (1 - coverage) - 1e-9)
+        warn(
+            f"a conformal coverage of {coverage:g} needs at least {least} rows, got {len(scores)}: {what}", DataWarning
+        )
         return found
     return Conformal(score, coverage, tuple(np.sort(scores, axis=0)[rank - 1].tolist()))
 

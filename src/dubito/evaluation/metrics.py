@@ -32,6 +32,7 @@ from dubito.evaluation.standard_errors import (
     average_observed,
     calibration_error,
     power_of_two_unit,
+    root_mean_square,
     target_mean,
     weighted_mean,
 )
@@ -54,11 +55,7 @@ def rmse(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> S
     predictive, y, weight : as for all scores, see the module
     """
     predictive, y, weight, observed = check_observed(predictive, y, weight)
-    error = y - predictive.mean
-    unit = power_of_two_unit(error[weight > 0])
-    squared = (error / unit) ** 2
-    root = np.sqrt(average_observed(squared, observed, weight))
-    return target_mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), observed, weight)
+    return root_mean_square(y - predictive.mean, observed, weight)
 
 
 def mae(predictive: PredictiveDistribution, y: Any, *, weight: Any = None) -> Score:

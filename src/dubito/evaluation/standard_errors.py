@@ -69,6 +69,16 @@ def power_of_two_unit(x: np.ndarray) -> np.ndarray:
     return np.where(largest > 0, np.ldexp(1.0, np.frexp(largest)[1] - 1), 1.0)
 
 
+def root_mean_square(
+    error: Float[np.ndarray, "rows targets"], observed: Bool[np.ndarray, "rows targets"], weight: Rows
+) -> Score:
+    """The mean over targets of √(Σ w error² / Σ w) over the rows that have the target, by the delta method."""
+    unit = power_of_two_unit(error[weight > 0])
+    squared = (error / unit) ** 2
+    root = np.sqrt(average_observed(squared, observed, weight))
+    return target_mean(0.5 * unit * (squared / np.where(root > 0, root, 1.0) + root), observed, weight)
+
+
 def calibration_error(gap: Float[np.ndarray, "rows columns"], index: np.ndarray, bins: int, weight: Rows) -> Score:
     """Σ_b |Σ_{i in b} w_i gap_i| / Σw, the mean over columns. A row left out changes one bin of each column: O(n)."""
     check_whole("bins", bins, 1)

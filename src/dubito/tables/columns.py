@@ -6,8 +6,8 @@ and scaled in float64 first.
 
 import math
 import numbers
-from collections.abc import Sequence
-from datetime import date
+from collections.abc import Iterable, Sequence
+from datetime import date, time
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,10 +34,10 @@ class ColumnValues(NamedTuple):
     Attributes
     ----------
     kind : str
-        "numeric", "boolean", "time" or "category".
+        "numeric", "boolean", "time", "clock" or "category".
     values : float64 array of shape (rows,), or list
         NaN where a value is missing; the list of a category has None there. Times are seconds since
-        1970 in UTC.
+        1970 in UTC, those of the day since midnight.
     declared : tuple or None
         The categories of a categorical type, empty where the type does not list them; None for
         texts.
@@ -251,14 +251,16 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         if dtype == nw.Object:
             spelled = [isinstance(value, str) and means_missing(value) for value in values]
             values = np.where(spelled, np.array(None), values)
-            if all(is_missing(value) or isinstance(value, date) for value in values):
-                seconds = [np.nan if is_missing(value) else seconds_of(value) for value in values]
-                return ColumnValues("time", np.array(seconds))
+            for kind, moment in (("time", date), ("clock", time)):
+                if all(is_missing(value) or isinstance(value, moment) for value in values):
+                    return ColumnValues(kind, _seconds(values))
         truth = dtype == nw.Object and all(is_missing(value) or isinstance(value, bool | np.bool_) for value in values)
         kind = "boolean" if dtype == nw.Boolean or truth else "numeric"
         return ColumnValues(kind, as_float64(values, f"Column {series.name!r}", rows))
     if dtype in (nw.Date, nw.Datetime):
         return ColumnValues("time", _with_nan(series.dt.timestamp("us"), missing) / 1e6)
+    if dtype == nw.Time:
+        return ColumnValues("clock", _seconds(series.to_list()))
     if dtype == nw.Duration:
         return ColumnValues("numeric", _with_nan(series.dt.total_microseconds(), missing) / 1e6)
     if dtype in (nw.String, nw.Categorical, nw.Enum):
@@ -268,6 +270,11 @@ def column_values(series: nw.Series, rows: RowNumbers | None = None) -> ColumnVa
         return ColumnValues("category", values, None if dtype == nw.String else tuple(declared))
     found = native.type if series.implementation.is_pyarrow() else native.dtype
     raise DataError(f"Column {series.name!r} has the dtype {found}: convert it to numbers or text, or leave it out.")
+
+
+def _seconds(moments: Iterable[Any]) -> Float[np.ndarray, " rows"]:
+    """Dates or times of the day as seconds, with NaN where they are missing."""
+    return np.array([np.nan if is_missing(moment) else seconds_of(moment) for moment in moments])
 
 
 def _with_nan(series: nw.Series, missing: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " rows"]:

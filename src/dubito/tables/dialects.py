@@ -87,7 +87,9 @@ class Dialect:
         values = {"separator": self.separator, "decimal": self.decimal, "encoding": self.encoding, "sheet": self.sheet}
         return {name: value for name, value in values.items() if value is not None}
 
-    def choose(self, source: object, head: str, default: str, columns: Collection[str]) -> None:
+    def choose(
+        self, source: object, head: str, default: str, columns: Collection[str], stated: str | None = None
+    ) -> None:
         """Find the separators of a file, with a note if they are not those that its name suggests.
 
         Parameters
@@ -100,9 +102,11 @@ class Dialect:
             The separator that the file's name suggests.
         columns : collection of str
             Names that the header probably has.
+        stated : str, optional
+            The separator that the file itself names.
         """
         usual = self.fitted.get("separator", default)
-        separator = self.separator or find_separator(head, default, {*SEPARATORS, usual}, columns)
+        separator = self.separator or stated or find_separator(head, default, {*SEPARATORS, usual}, columns)
         found, names = find_decimal(head, separator, self.fitted.get("decimal", "."))
         decimal = self.decimal or found
         self.found |= {"separator": separator, "decimal": decimal}

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float
 
 from dubito._check import DataError, list_first
 from dubito.tables.columns import ColumnValues, RowNumbers, is_missing_in_column
-from dubito.tables.dates import CYCLES, LEAST_PHASES, parse_time, parse_times, phases, waves
+from dubito.tables.dates import CYCLES, LEAST_PHASES, TIMES, looks_like_date, parse_time, parse_times, phases, waves
 from dubito.tables.scaling import ColumnMoments, column_moments, merge_moments, standardize
-from dubito.tables.texts import count_numbers, is_plain_number, means_missing
+from dubito.tables.texts import count_numbers, is_plain_number, means_missing, shared_unit
 
 Encoded: TypeAlias = Float[np.ndarray, "rows width"]
 
@@ -53,7 +53,7 @@ class ColumnEncoding:
     name : str
         The column's name.
     kind : str
-        "numeric", "boolean", "time", "category" or "left out".
+        "numeric", "boolean", "time", "clock", "category" or "left out".
     shift, scale : float
         Of numbers, in the column's units, and of times, in seconds.
     categories : tuple
@@ -61,7 +61,7 @@ class ColumnEncoding:
     pooled : bool
         Whether a last 0/1 column stands for all other categories, those not seen in fit included.
     cycles : tuple of str
-        Of times: "day", "week", "year".
+        Of times: "day", "week", "year"; of those of the day only "day".
     missing : bool
         Whether another 0/1 column, after all these, marks missing values: there were some in fit.
     """
@@ -131,17 +131,18 @@ class ColumnEncoding:
         values, where = column.values, f"Column {self.name!r} was {self.kind} at fit; now"
         if missing.all():
             return np.full(len(values), np.nan)
-        if self.kind == "time" and column.kind == "category":
-            seconds = parse_times(values)
+        if self.kind in TIMES and column.kind == "category":
+            seconds = parse_times(values, self.kind)
             if seconds is not None:
                 return seconds
-            row = next(row for row, value in enumerate(values) if value is not None and not _is_time(value))
-            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
+            row = next(row for row, value in enumerate(values) if value is not None and not _is_time(value, self.kind))
+            remedy = f"Write times as {'13:45' if self.kind == 'clock' else '2024-01-31 or 2024-01-31T12:00'}."
+            raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.", remedy)
         if column.kind == "category":
             present = [row for row, value in enumerate(values) if value is not None]
             row = next((row for row in present if not is_plain_number(str(values[row]))), present[0])
             raise DataError(f"{where} it is text, such as {values[row]!r} in row {start + row}.")
-        if (self.kind == "time") != (column.kind == "time"):
+        if self.kind != column.kind and {self.kind, column.kind} & {*TIMES}:
             raise DataError(f"{where} it is {column.kind}.")
         if self.kind == "boolean" and not (good := missing | np.isin(values, (0, 1))).all():
             row = good.argmin()
@@ -169,8 +170,8 @@ class ColumnEncoding:
         return (found[:, None] == np.arange(width)).astype(np.float32), int(unknown.sum())
 
 
-def _is_time(value: Any) -> bool:
-    return isinstance(value, str) and parse_time(value) is not None
+def _is_time(value: Any, kind: str) -> bool:
+    return isinstance(value, str) and parse_times([value], kind) is not None
 
 
 class ColumnStatistics:
@@ -184,7 +185,7 @@ class ColumnStatistics:
     Attributes
     ----------
     kind : str or None
-        As of ``ColumnValues``, "time" for texts that are all times; None without any value.
+        As of ``ColumnValues``, "time" or "clock" for texts that are all times; None without any value.
     moments : ColumnMoments or None
         Of numbers, truth values and times.
     left_out : str
@@ -230,12 +231,13 @@ class ColumnStatistics:
             used, some = np.flatnonzero(~absent), np.asarray(rows)
             values = [column.values[row] for row in used] if column.kind == "category" else column.values[used]
             column, weight, rows = column._replace(values=values), weight[used], some[used]
-        if column.kind == "category" and column.declared is None and self.kind in (None, "time"):
-            seconds = parse_times(column.values)
+        if column.kind == "category" and column.declared is None and self.kind in (None, *TIMES):
+            times = [(kind, parse_times(column.values, kind)) for kind in TIMES if self.kind in (None, kind)]
+            kind, seconds = next((each for each in times if each[1] is not None), ("", None))
             if seconds is not None and not np.isnan(seconds).all():
                 good = ~np.isnan(seconds)
                 self.missing += int((~good).sum())
-                column, weight, rows = ColumnValues("time", seconds[good]), weight[good], np.asarray(rows)[good]
+                column, weight, rows = ColumnValues(kind, seconds[good]), weight[good], np.asarray(rows)[good]
         if self.kind not in (None, column.kind) and {self.kind, column.kind} != {"numeric", "boolean"}:
             what = f"Column {self.name!r} is {self.kind} before row {rows[0]}, and {column.kind} from there on."
             raise DataError(what, "Convert it to one type.")
@@ -248,7 +250,7 @@ class ColumnStatistics:
         found = column_moments(column.values, weight, rows)
         self.moments = found if self.moments is None else merge_moments(self.moments, found)
         self._add_order(column.values)
-        if column.kind == "time":
+        if column.kind in TIMES:
             parts = [column.values, *(phases(column.values, cycle) for cycle in CYCLES)]
             new = [(float(part.min()), float(part.max())) for part in parts]
             old = self.ranges or new
@@ -295,6 +297,16 @@ class ColumnStatistics:
         if self.kind != "numeric" or self.counter is None or self.missing:
             return False
         return 0 < self.counter[1] - self.counter[0] < most
+
+    @property
+    def unread(self) -> tuple[str, str]:
+        """("date" or "number" if all texts are dates in a notation that is not read, or numbers with a unit, the first)."""
+        texts = [text for text in self.counts if isinstance(text, str) and not means_missing(text)]
+        if self.declared is not None or not texts:
+            return "", ""
+        if all(map(looks_like_date, texts)):
+            return "date", next((text for text in texts if parse_time(text) is None), texts[0])
+        return ("number", texts[0]) if shared_unit(texts) else ("", "")
 
     def _check_not_numbers(self) -> None:
         """Raise DataError for a column of numbers that a few texts have made a column of texts."""
@@ -349,6 +361,9 @@ class ColumnStatistics:
         if not self.ranges:
             return ()
         (first, last), *spreads = self.ranges
+        if self.kind == "clock":
+            low, high = spreads[0]  # of the day
+            return ("day",) if high - low > LEAST_PHASES else ()
         covered = zip(CYCLES.items(), spreads, strict=True)
         return tuple(
             name for (name, length), (low, high) in covered if last - first >= length and high - low > LEAST_PHASES

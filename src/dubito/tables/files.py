@@ -14,6 +14,7 @@ import numpy as np
 
 from dubito._check import DataError, list_first
 from dubito.tables import reading
+from dubito.tables.dates import TIMES
 from dubito.tables.dialects import GROUPED, Dialect
 from dubito.tables.encoding import ColumnEncoding
 from dubito.tables.frames import split_target
@@ -324,7 +325,7 @@ def _with_type(texts: Any, column: ColumnEncoding, start: int, decimal: str) -> 
     """Texts of one column as numbers or truth values, unless its categories are texts, or it was times or left out."""
     import pyarrow
 
-    if column.kind in ("time", "left out") or any(isinstance(value, str) for value in column.categories):
+    if column.kind in (*TIMES, "left out") or any(isinstance(value, str) for value in column.categories):
         return texts
     present = reading.without_missing_spellings(texts)
 

@@ -12,7 +12,7 @@ import numpy as np
 from dubito._check import SHOWN, DataError, DataWarning, check_choice, list_first, warn
 from dubito._values import Table
 from dubito.tables.columns import ColumnValues, open_table, read_columns, warn_about_columns
-from dubito.tables.dates import CYCLES
+from dubito.tables.dates import CYCLES, TIMES
 from dubito.tables.encoding import FEW_CATEGORIES, MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
@@ -21,6 +21,10 @@ Changes: TypeAlias = dict[str, dict[str, int]]  # {what was done: {column: numbe
 
 FILLED = "Missing values of columns that had none in fit, encoded as their means or as no category"
 UNKNOWN = "Categories not seen in fit, encoded as zeros"
+UNREAD = {
+    "date": "Dates in a notation that is not read are texts; write them as 2024-01-31",
+    "number": "Numbers with a unit are texts; write them without",
+}
 LEAST_COUNTED = 10  # fewer rows may increase by chance
 BY_REQUEST = "by request"  # why a column is left out
 
@@ -184,6 +188,9 @@ class Schema:
             f"{column.name!r} ({column.left_out})" for column in statistics if column.left_out not in ("", BY_REQUEST)
         ]
         warn_about_columns("Left out of the inputs", unasked)
+        found = [(each.name, *each.unread) for each in statistics if each.left_out != BY_REQUEST]
+        for what, text in UNREAD.items():
+            warn_about_columns(text, [f"{name!r} (such as {value!r})" for name, kind, value in found if kind == what])
         pooled = [repr(column.name) for column in columns if column.pooled]
         warn_about_columns("The commonest categories have a column each, all rarer ones share one", pooled)
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
@@ -207,7 +214,7 @@ class Schema:
     def numeric(self) -> tuple[int, ...]:
         """The indices of the encoded columns that are numbers or the seconds of times."""
         starts = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
-        numbers = ("numeric", "time")
+        numbers = ("numeric", *TIMES)
         return tuple(start for start, column in zip(starts, self.columns, strict=False) if column.kind in numbers)
 
     @property
@@ -271,7 +278,11 @@ class Schema:
         names, table = open_table(X, least=0)
         count = table.shape[0]
         self._match(names, table.shape[1], owner)
-        keys = [column.name for column in self.columns if not (names and self.named and column.kind == "left out")]
+        keys = [
+            column.name
+            for column in self.columns
+            if not (names is not None and self.named and column.kind == "left out")
+        ]
         read = None if names is None else tuple(keys) if self.named else names
         found = dict(zip(keys, read_columns(read, table, range(start, start + count), missing), strict=True))
         return self._encode([found.get(column.name) for column in self.columns], count, handle_unknown, start)
@@ -295,7 +306,7 @@ class Schema:
 
     def _match(self, names: tuple[str, ...] | None, count: int, owner: str) -> None:
         """Raise DataError, in scikit-learn's words, unless the columns of the fit are here, in their order."""
-        if names and self.named:
+        if names is not None and self.named:
             needed = [column.name for column in self.columns if column.kind != "left out"]
             known = {column.name for column in self.columns}
             others = [name for name in names if name not in known]
@@ -307,7 +318,7 @@ class Schema:
             warn_about_columns("Ignored columns that were not in fit", [repr(name) for name in others])
         elif count != len(self.columns):
             raise DataError(f"X has {count} features, but {owner} is expecting {len(self.columns)} features as input.")
-        if bool(names) != self.named:
+        if (names is not None) != self.named:
             has, was = ("has", "without") if names else ("does not have valid", "with")
             message = f"X {has} feature names, but {owner} was fitted {was} feature names"
             warn(message, DataWarning)
@@ -377,9 +388,11 @@ def _could_be_encoding(column: ColumnEncoding) -> bool:
         full = len(column.categories) >= FEW_CATEGORIES or not column.pooled and column.categories
         return bool(full) and len(column.categories) <= MOST_CATEGORIES and not column.cycles
     cycles = column.cycles == tuple(name for name in CYCLES if name in column.cycles)
-    if column.categories or column.pooled or not cycles or (column.cycles and column.kind != "time"):
+    if column.categories or column.pooled or not cycles or (column.cycles and column.kind not in TIMES):
         return False
-    return column.kind in ("numeric", "boolean", "time") or (column.kind == "left out" and not column.missing)
+    if column.kind == "clock" and column.cycles not in ((), ("day",)):
+        return False
+    return column.kind in ("numeric", "boolean", *TIMES) or (column.kind == "left out" and not column.missing)
 
 
 def _listed(title: str, names: Collection[str]) -> str:

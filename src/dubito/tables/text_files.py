@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import io
 import os
+import re
 import stat
 import sys
 import zlib
@@ -33,6 +34,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+STATED = re.compile(rb'"?sep=([,;|\t])"?(?:\r\n|\n|\r)', re.IGNORECASE)  # a first line for Excel: the separator
 GZIP, ZIP, PARQUET = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
 LEGACY = "cp1252"
 # What browsers read as latin-1: the five bytes without a character in cp1252 are those of latin-1.
@@ -129,10 +131,12 @@ def open_text(source: Source, dialect: Dialect, columns: Collection[str] = ()) -
 
     with contextlib.nullcontext(sys.stdin.buffer) if str(source) == "-" else open(source, "rb") as raw:
         text = Utf8File(unpacked(raw, source, dialect), source, dialect)
+        if stated := STATED.match(text.head()):
+            text.read(stated.end())
         head = text.head().decode(errors="replace")
         lines = head if text.ended else head[: max(head.rfind("\n"), head.rfind("\r")) + 1]
         default = "\t" if table_format(source) == ".tsv" else ","
-        dialect.choose(source, lines or head, "," if text.is_sheet else default, columns)
+        dialect.choose(source, lines or head, "," if text.is_sheet else default, columns, stated and stated[1].decode())
         separator = dialect.found["separator"]
         checked = CheckedFile(text, source, separator)
         file = io.BufferedReader(checked, HEAD_BYTES)

@@ -1,7 +1,7 @@
 """Texts that stand for numbers or for missing values."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 # In a column of numbers or dates these mean a missing value, in any case. In a column of texts they are categories like any other.
@@ -13,6 +13,8 @@ PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _DIGITS = r"(?:\d{1,3}(?:[,.' \u00a0]\d{3})+(?:[.,]\d+)?|\d+(?:[.,]\d*)?|[.,]\d+)"
 _UNIT = r"(?:[$€£¥]|USD|EUR|GBP|JPY|CHF|CNY|INR|AUD|CAD|SEK|NOK|DKK|PLN|CZK|BRL|MXN|KRW|ZAR)"
 FORMATTED_NUMBER = re.compile(rf"[+-]?\s*{_UNIT}?\s*[+-]?{_DIGITS}\s*(?:%|‰|{_UNIT})?")
+# A number and a unit, such as 5.2 kg or 10km/h, but no ordinal such as 5th.
+NUMBER_WITH_UNIT = re.compile(rf"[+-]?{_DIGITS}\s*(?!(?:th|st|nd|rd)$)((?:[^\W\d_]|°)[^\s,;]{{0,7}})")
 
 
 class TextNumbers(NamedTuple):
@@ -68,6 +70,23 @@ def means_missing(text: str) -> bool:
         True for "", "NA", "?" and the like.
     """
     return text.strip().lower() in MISSING
+
+
+def shared_unit(texts: Collection[str]) -> str | None:
+    """The unit with which all of several texts are numbers.
+
+    Parameters
+    ----------
+    texts : collection of str
+        Different texts.
+
+    Returns
+    -------
+    str or None
+        Such as "kg"; None if there is none.
+    """
+    found = {match and match[1] for match in (NUMBER_WITH_UNIT.fullmatch(text.strip()) for text in texts)}
+    return found.pop() if len(found) == 1 and len(texts) > 1 else None
 
 
 def count_numbers(counts: Mapping[Any, int], first: Mapping[Any, int]) -> TextNumbers:

@@ -225,7 +225,8 @@ def _check_classes(column: nw.Series) -> None:
         raise DataError(
             f"The target {column.name!r} is text, {problem}",
             "Convert it to numbers, or say that it is a class.",
-            "Correct it, choose another --target, or take its texts as classes with --task classification.",
+            "Correct it or leave its cell empty, choose another --target, or take its texts as classes with --task "
+            "classification.",
         )
 
 
