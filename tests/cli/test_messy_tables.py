@@ -553,7 +553,7 @@ def test_messages_name_the_rows_of_the_file_where_rows_have_no_target(short, tmp
     assert "'$5' in row 31 is not a plain number" in said_by(path, command, *method)
     assert "There is no column 'Y'; did you mean 'y'?" in run(command, path, "-t", "Y", *method, code=1)[1]
     write(path, frame.assign(y=frame.y.where(np.arange(ROWS) != 31, -1)))
-    assert "other values in row(s) 31: the first has -1" in said_by(path, command, *method, "--likelihood", "lognormal")
+    assert "other values, in row 31: the first has -1" in said_by(path, command, *method, "--likelihood", "lognormal")
     write(path, frame.assign(z=frame.z.where(np.arange(ROWS) != 31)))
     said = said_by(path, command, *method, "--missing", "error")
     assert "column 'z': 1 missing, 0 infinite, in row 31" in said and "Missing inputs" not in said
