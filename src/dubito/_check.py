@@ -41,9 +41,8 @@ class DataWarning(UserWarning):
     """The data can be used, but is probably not what was intended."""
 
 
-_silent: ContextVar[bool] = ContextVar(
-    "silent", default=False
-)  # of one thread; the warnings module's filters are of all
+# Of one thread or task, where filters of the warnings module would hold for all of them.
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 @contextlib.contextmanager

@@ -42,6 +42,20 @@ def test_sweep_equals_its_fits_one_by_one(monkeypatch):
         sweep(estimator, X, Y, [(2,)])
 
 
+def test_sweep_holds_the_latest_rows_out_for_all_seeds(monkeypatch):
+    times = RNG.permutation(160)
+
+    def stop(one, jobs):
+        raise InterruptedError([job[3] for job in jobs])
+
+    monkeypatch.setattr("dubito.estimators.size_sweep.start_jobs", stop)
+    with pytest.raises(InterruptedError) as caught:
+        sweep(dubito.BayesianRegressor(dubito.MAP()), X, Y, [(2,), (3,)], seeds=2, times=times)
+    for train, held in caught.value.args[0]:
+        np.testing.assert_array_equal(train, np.flatnonzero(times < 120))
+        np.testing.assert_array_equal(held, np.flatnonzero(times >= 120))
+
+
 def test_fit_verdicts_need_more_than_the_variation_over_seeds():
     def row(width, train, validation):
         return SizeResult((width,), np.array(train), np.array(validation), 1.0)

@@ -121,9 +121,8 @@ def read_to_fit(
         say_counts({MISSING: count_missing(inputs, rows, (groups,) if isinstance(groups, str) else ())}, say)
     if task == "classification":
         classes = np.unique(known).tolist()
-        say(
-            f"Classification: {target!r} has {len(classes)} class{'es'[: 2 * (len(classes) > 1)]}: {list_first(classes)}."
-        )
+        count = "1 class" if len(classes) == 1 else f"{len(classes)} classes"
+        say(f"Classification: {target!r} has {count}: {list_first(classes)}.")
     return TableToFit(inputs, place_rows(known, rows, len(y)), rows, task)
 
 

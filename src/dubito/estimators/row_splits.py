@@ -16,7 +16,7 @@ from dubito.tables.row_labels import group_numbers, row_labels, time_numbers
 from dubito.tables.schema import Schema
 from dubito.training.data import Rows
 from dubito.training.method import Method, Wrapper
-from dubito.training.splits import group_folds, held_out_groups, repeated_rows, time_blocks
+from dubito.training.splits import group_folds, held_out_groups, latest, repeated_rows, time_blocks
 
 Split: TypeAlias = tuple[np.ndarray, np.ndarray]  # numbers of the training and of the held-out rows
 Numbers: TypeAlias = Int[np.ndarray, " rows"]
@@ -309,8 +309,13 @@ class TableSplits(NamedTuple):
         fold = group_folds(self.group, codes, np.full(folds, 1 / folds), order)
         return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(folds)]
 
-    def random_splits(self, y: np.ndarray, classes: bool, fraction: float, count: int, seed: int) -> list[Split]:
-        """``count`` random splits that hold about a ``fraction`` of the rows out, stratified for classes."""
+    def several_splits(self, y: np.ndarray, classes: bool, fraction: float, count: int, seed: int) -> list[Split]:
+        """``count`` splits that hold about a ``fraction`` of the rows out: the latest ones if the rows have times, and
+        otherwise random ones, stratified for classes.
+        """
+        if self.time is not None:
+            later = latest(self.time, fraction)
+            return [(np.flatnonzero(~later), np.flatnonzero(later))] * count
         if self.group is None:
             splitter = (StratifiedShuffleSplit if classes else ShuffleSplit)(
                 count, test_size=fraction, random_state=seed

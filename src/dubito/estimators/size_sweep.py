@@ -45,6 +45,7 @@ def sweep(
     validation_fraction: float = 0.25,
     seed: int = 0,
     groups: Any = None,
+    times: Any = None,
     done: Callable[[tuple[int, ...], int], Any] | None = None,
 ) -> list[SizeResult]:
     """Fit an estimator with networks of several sizes. As many fits as there are cores run at once.
@@ -69,6 +70,8 @@ def sweep(
     groups : array, str or False, optional
         As in ``fit`` of the estimators: no split separates rows of one group, or rows that repeat
         one another.
+    times : array or str, optional
+        As in ``fit`` of the estimators: the latest rows are held out for all seeds.
     done : callable, optional
         Called with the size and the number of the seed after each fit.
 
@@ -88,8 +91,8 @@ def sweep(
     if len(sizes) < 2 or seeds < 2:
         raise ValueError(f"a sweep needs at least 2 sizes and 2 seeds, got {len(sizes)} and {seeds!r}")
     y = check_lengths(X, y)
-    table = table_splits(X, y, groups)
-    splits = list(enumerate(table.random_splits(y, is_classifier(estimator), validation_fraction, seeds, seed)))
+    table = table_splits(X, y, groups, times)
+    splits = list(enumerate(table.several_splits(y, is_classifier(estimator), validation_fraction, seeds, seed)))
     X = table.X
     jobs = [
         (
