@@ -4,10 +4,9 @@ import os
 import pathlib
 import re
 import subprocess
-import sys
 
 import pytest
-from short_default import short_default
+from short_default import path_with_program, short_default
 
 from dubito.methods.by_name import METHODS
 
@@ -29,30 +28,12 @@ def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
     assert 0 < len(capsys.readouterr().out.splitlines()) < 30
 
 
-PROGRAM = f"""#!{sys.executable}
-import sys
-sys.path.append({str(ROOT / "tests")!r})
-import dubito
-from dubito.estimators import base
-from dubito.methods import by_name
-from short_default import short_default
-base.default_method = short_default
-by_name.METHODS["mc-dropout"] = dubito.MCDropout(epochs=20)
-from dubito.__main__ import main
-main()
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh", "first", "table"))
 def test_shell_block_of_the_readme_runs(block, tmp_path):
     os.symlink(ROOT / "src", tmp_path / "src")
-    program = tmp_path / "bin" / "dubito"
-    program.parent.mkdir()
-    program.write_text(PROGRAM)
-    program.chmod(0o755)
-    paths = {"PATH": f"{program.parent}:{os.environ['PATH']}"}
-    done = subprocess.run(["sh", "-ec", block], cwd=tmp_path, capture_output=True, text=True, env=os.environ | paths)
+    environment = os.environ | {"PATH": path_with_program(tmp_path)}
+    done = subprocess.run(["sh", "-ec", block], cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     files = {name for name in ("co2.dubito", "predictions.csv", "report.html") if name in block}
     assert len(files) == 2 and files <= set(os.listdir(tmp_path))

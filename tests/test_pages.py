@@ -1,0 +1,48 @@
+"""Every page of the documentation runs, with the short default method; `scripts/docs` shows what it prints."""
+
+import os
+import pathlib
+import re
+import warnings
+from unittest import mock
+
+import jax
+import pytest
+from short_default import path_with_program, short_default
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+CELL = re.compile(r"^```\{code-cell\}[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+OPTIONS = re.compile(r"\A(?:---\n.*?^---\n|(?::[^\n]*\n)*)", re.MULTILINE | re.DOTALL)
+
+
+def cells(page):
+    return [OPTIONS.sub("", cell) for cell in CELL.findall(page.read_text())]
+
+
+PAGES = [page for page in [*sorted(DOCS.glob("[!_]*/*.md")), DOCS / "index.md"] if cells(page)]
+
+
+@pytest.fixture
+def promotion():
+    """JAX's own rules of promotion, as people have them."""
+    names = ("jax_numpy_rank_promotion", "jax_numpy_dtype_promotion")
+    before = {name: jax.config.values[name] for name in names}
+    for name, value in zip(names, ("allow", "standard"), strict=True):
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_page_runs(page, tmp_path, monkeypatch, promotion):
+    shells = pytest.importorskip("IPython.core.interactiveshell")
+    monkeypatch.chdir(page.parent)
+    monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
+    shell = shells.InteractiveShell.instance()
+    shell.reset(new_session=False)
+    monkeypatch.setattr(shell, "enable_gui", lambda gui=None: None)  # without which %matplotlib inline is an error
+    with mock.patch.dict(os.environ, {"PATH": path_with_program(tmp_path)}), warnings.catch_warnings():
+        for cell in cells(page):
+            shell.run_cell(cell).raise_error()
