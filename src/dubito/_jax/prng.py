@@ -26,7 +26,7 @@ ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
 
 
-@partial(jax.jit, inline=True)
+@jax.jit
 def _threefry(key: Array, low: Array) -> tuple[Array, Array]:
     """Two words of bits for each counter (0, low)."""
     words = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
