@@ -47,6 +47,7 @@ def test_compare_scores_held_out_rows_with_missing_values(tmp_path):
     assert "column 'x': " in said and "leave out --missing error" in said
 
 
+@pytest.mark.slow
 def test_a_missing_target_of_a_stream_is_left_out(folder, tmp_path):
     rng = np.random.default_rng(1)
     x = rng.normal(size=200)

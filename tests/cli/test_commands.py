@@ -53,6 +53,7 @@ def test_help_imports_no_jax():
         assert command in done.stdout
 
 
+@pytest.mark.slow
 def test_predict_gives_the_predictions_of_the_estimator(folder):
     out, _ = run("predict", folder / "d.dubito", folder / "diabetes.csv", "--coverage", "0.8")
     rows = list(csv.DictReader(io.StringIO(out)))

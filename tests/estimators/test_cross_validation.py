@@ -83,6 +83,7 @@ def test_rmse_of_a_comparison_is_that_of_all_held_out_rows():
     assert np.mean(row.scores["rmse"].rows) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_compare_ends_all_fits_on_ctrl_c():
     slow = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=10**6), 3), hidden=(8,), random_state=0)
     pressed = []

@@ -156,6 +156,7 @@ def test_estimators_work_in_searches_and_pipelines(diabetes):
     assert cross_val_score(search.best_estimator_, X, y, cv=3).min() > 0.2
 
 
+@pytest.mark.slow
 def test_classifier_returns_the_labels_of_fit():
     X, y = load_iris(return_X_y=True)
     names = np.array(["setosa", "versicolor", "virginica"])

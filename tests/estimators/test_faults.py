@@ -690,6 +690,7 @@ def test_memory_of_many_rows():
 # --- divergence
 
 
+@pytest.mark.slow
 def test_divergence_says_what_to_do():
     method = dubito.MAP(epochs=20, learning_rate=1e6, optimizer="sgd", batch_size=32)
     for wrapped in (method, dubito.Ensemble(method, 2), dubito.CrossFit(method, 3)):
@@ -817,6 +818,7 @@ def test_wrong_questions_are_refused_in_words():
         dubito.BayesianRegressor().set_params(method__epochs=5)
 
 
+@pytest.mark.slow
 def test_a_method_may_be_a_name_or_a_class(tmp_path):
     wanted = dubito.BayesianRegressor(dubito.MAP(epochs=3), hidden=(4,), random_state=0).fit(X, Y).predict(X)
     for method in ("map", dubito.MAP):

@@ -90,6 +90,7 @@ def gaussian_answer(n=50, k=2, seed=3):
     return Predictive(dubito.Gaussian(targets=k), z, np.array([5.0, -30.0])[:k], np.array([1.0, 10.0])[:k]), z
 
 
+@pytest.mark.slow
 def test_scores_ignore_missing_entries_and_count_them():
     """Each score is the mean over targets of that of the target alone on the rows that have it."""
     answer, z = gaussian_answer()
@@ -154,6 +155,7 @@ def test_missing_targets_that_cannot_be_left_out_are_refused():
         metrics.rmse(answer, np.column_stack([np.ones(40), np.full(40, np.nan)]))
 
 
+@pytest.mark.slow
 def test_fit_of_a_model_takes_missing_targets(key):
     """``dubito.fit`` with arrays: rows without any target are refused, others are used; a Poisson model, too."""
     x, y, missing = table(60)

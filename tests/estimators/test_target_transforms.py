@@ -43,6 +43,7 @@ def law():
     return stats.lognorm(s=SCALE * SD, scale=np.exp(SHIFT + SCALE * MEANS[..., 0].astype(float)))
 
 
+@pytest.mark.slow
 def test_log_of_a_gaussian_mixture_is_a_lognormal_mixture():
     answer, exact = transformed(gaussian(), LogTransform()), law()
     mean, variance = exact.mean(), exact.var()

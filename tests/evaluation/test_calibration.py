@@ -758,6 +758,7 @@ def test_committee_has_cv_plus_sets(tmp_path):
     np.testing.assert_array_equal(dubito.load(tmp_path / "model.dubito").predict_set(x), sets)
 
 
+@pytest.mark.slow
 def test_committee_members_do_not_depend_on_their_fold():
     """Neither in training, nor in stopping, nor in a noise found afterwards: other targets there change nothing of them."""
     rng = np.random.default_rng(27)

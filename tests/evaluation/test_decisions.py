@@ -268,6 +268,7 @@ def best_arm(means, sds):
     )
 
 
+@pytest.mark.slow
 def test_thompson_chooses_rows_with_the_probability_that_they_are_best():
     means, sds = np.array([0.0, 0.3, -0.5, 0.1]), np.array([0.2, 0.5, 1.5, 0.7])
     network = dubito.Network(lambda key: {"w": jnp.zeros((4, 1))}, lambda params, x: x @ params["w"])

@@ -291,6 +291,7 @@ def test_draws_setting_is_none_if_none_helps():
     assert draws_setting(too_few("members", 10, 10), default) is None
 
 
+@pytest.mark.slow
 def test_draws_setting_of_an_ensemble_is_enough():
     x = np.random.default_rng(0).uniform(-1, 1, (200, 1))
     y = np.sin(3 * x[:, 0])

@@ -35,6 +35,7 @@ def solved(x, y):
     return covariance @ x.T @ y * TAU, covariance
 
 
+@pytest.mark.slow
 def test_leave_one_out_agrees_with_the_closed_form(conjugate):
     """Over 40 sets of 400 independent draws, and in other units of the target."""
     leave_one_out = pytest.importorskip("dubito.evaluation.loo").leave_one_out

@@ -161,6 +161,7 @@ def test_crps_of_narrow_components_far_apart_is_integrated():
     np.testing.assert_allclose(metrics.crps(predictive, y).rows, expected, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_crps_of_another_likelihood_is_integrated():
     predictive, y, _ = regression(draws=1, n=1100)
     means, scales = predictive.components()

@@ -49,6 +49,7 @@ def test_evaluate_linear_model_equals_its_quadratic(objective):
     np.testing.assert_allclose(found.values, expected / WEIGHT.sum(), rtol=3e-6)
 
 
+@pytest.mark.slow
 def test_evaluate_equals_the_model_at_each_point_for_any_chunks(path, monkeypatch):
     plane = landscape.path_plane(path)
     monkeypatch.setattr(landscape, "BYTES", 2**18)  # several chunks of points; rows are two blocks of 512
@@ -82,6 +83,7 @@ def test_parameter_plane_has_the_two_parameters_as_coordinates():
             landscape.parameter_plane(params, name, names[1])
 
 
+@pytest.mark.slow
 def test_random_plane_directions_have_the_norm_of_each_filter():
     networks = dubito.mlp(3, (5,), periodic=2), dubito.convnet((4, 4, 2), (3,), 4, 2)
     for network in networks:

@@ -350,6 +350,7 @@ def test_data_section_accepts_an_infinite_loss():
     assert len(report.data_section("Data", cards, "one", predictive, y).pictures) == 2
 
 
+@pytest.mark.slow
 def test_comparison_report_contains_scores_and_differences(tmp_path):
     x = np.linspace(-1, 1, 40)[:, None]
     models = {

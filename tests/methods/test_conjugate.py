@@ -70,6 +70,7 @@ def test_input_dropout_on_a_linear_model_has_its_closed_form_variance(problem):
     assert np.all(np.abs(answer.mean - (x @ w)[:, 0]) < 4.6 * np.sqrt(exact / 20000))
 
 
+@pytest.mark.slow
 def test_laplace_prior_gives_exact_zeros_where_lasso_does():
     from sklearn.linear_model import Lasso
 

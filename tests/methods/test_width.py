@@ -183,6 +183,7 @@ def test_the_covariance_of_dropout_in_a_random_wide_network_is_the_kernel():
     assert np.all(np.abs(exact - limit) < 4.6 * spread)
 
 
+@pytest.mark.slow
 def test_trained_dropout_is_not_the_posterior():
     """Its epistemic variance follows the rate that was asked for, and is too small everywhere: known and wrong."""
     x = np.concatenate([X, INPUTS])

@@ -83,6 +83,7 @@ def test_as_network_returns_networks_of_dubito_unchanged():
         assert as_network(network) is network
 
 
+@pytest.mark.slow
 def test_model_with_user_defined_likelihood_and_prior_fits_and_predicts(key):
     y = X @ np.array([[1.0], [-2.0]]) + 0.1
     model = dubito.Model(dubito.mlp(2, ()), Logistic(), Cauchy())

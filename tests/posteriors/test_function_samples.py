@@ -109,6 +109,7 @@ def test_reductions_over_groups_equal_those_over_all_draws(monkeypatch, group):
     assert np.all(np.abs(drawn.mean(0) - m.mean(0)) < 4.6 * np.sqrt((s**2).mean(0) + m.var(0)) / np.sqrt(20_000))
 
 
+@pytest.mark.slow
 def test_predict_evaluates_the_draws_of_sample(key):
     """The functions that predict evaluates have the params of ``sample``, whatever is evaluated side by side."""
     for posterior in (cloud(network()), dropped(network()), dropped(network((64, 64)))):
@@ -147,6 +148,7 @@ def test_draws_per_line_leaves_few_left_over(count, most, lines):
     assert function_samples.draws_per_line(count, most) == lines
 
 
+@pytest.mark.slow
 def test_parameters_may_contain_none():
     """As modules of Equinox have where a field holds no array: masks fall on the same weights."""
 

@@ -312,6 +312,7 @@ def test_samples_enumerate_or_stratify():
     assert sorted(np.bincount(np.asarray(drawn["w"], int))) == [2, 2, 3, 3]
 
 
+@pytest.mark.slow
 def test_mixtures_take_equal_shares_of_their_parts():
     model = dubito.Model(dubito.mlp(1, (), 1), dubito.Gaussian(precision=1.0))
     points = Samples(model, {"w": jnp.float32([0, 1, 2])})

@@ -104,6 +104,7 @@ def test_padded_randomness_is_jaxs_own(n, key):
         assert np.array_equal(data, jax.random.key_data(jax.random.split(one, n)))
 
 
+@pytest.mark.slow
 def test_a_search_by_threads_compiles_nothing_and_finds_the_same(compiled):
     X, y = table(120)
     model = dubito.BayesianRegressor(dubito.MCDropout(epochs=5), hidden=(8,), random_state=0)

@@ -84,6 +84,7 @@ def test_permutations_are_equally_likely(key):
     assert len(counts) == 24 and abs(chi2 - 23) / np.sqrt(46) < 4.6
 
 
+@pytest.mark.slow
 def test_a_member_among_others_is_the_member_alone(problem):
     """Side by side on two threads, or one by one: not a bit differs."""
     model, x, y = problem

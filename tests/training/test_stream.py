@@ -171,6 +171,7 @@ def test_it_learns_as_in_memory(small):
     assert np.sqrt(np.mean((a - b) ** 2)) < 0.1 * np.std(y)
 
 
+@pytest.mark.slow
 def test_after_a_divergence_the_epoch_begins_with_its_first_piece(small, retraced, monkeypatch):
     """NaN in the third piece, once: the fit is that of half the rate from the start."""
     x, y, _ = data()

@@ -102,6 +102,7 @@ def test_plot_changes_no_settings_and_opens_no_figure(name):
     assert pyplot is None or pyplot.get_fignums() == []
 
 
+@pytest.mark.slow
 def test_plots_do_not_import_pyplot():
     code = "import dubito, sys; dubito.plots.bands; assert 'matplotlib.pyplot' not in sys.modules"
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)

@@ -59,6 +59,7 @@ def test_the_gradient_is_that_of_the_objective():
     assert abs(exact[D]) > 10 * error[D]
 
 
+@pytest.mark.slow
 def test_the_rate_is_the_objectives_optimum():
     method = ConcreteDropout(input_rate=0.2, epochs=800, batch_size=None, learning_rate=0.02)
     posterior = dubito.fit(

@@ -49,6 +49,7 @@ def kl(log_alpha):
     return -(0.63576 * sigmoid - 0.5 * np.log1p(np.exp(-log_alpha)) - 0.63576)
 
 
+@pytest.mark.slow
 def test_variational_dropout_is_the_optimum_of_its_objective(rows):
     """½τN Σ [(w − ŵ)² + α w²] + D k(log α): α by scipy, and the posterior's draws have these masks' moments."""
     x, y, least = rows

@@ -52,6 +52,7 @@ def test_learned_noise_is_near_the_exact_one(problem, with_noise):
     assert abs(log_tau.std() / sd - 0.965) < 0.035 + 4.6 / np.sqrt(2 * MEMBERS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("likelihood", "slope"), [(dubito.Bernoulli(), lambda f: 1 / (1 + np.exp(-f))), (dubito.Poisson(), np.exp)]
 )

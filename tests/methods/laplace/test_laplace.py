@@ -139,6 +139,7 @@ def test_laplace_draws_have_the_covariance_of_their_structure(structure):
     assert jax.tree.all(jax.tree.map(np.array_equal, offset, sample["offset"]))
 
 
+@pytest.mark.slow
 def test_weights_are_rows_so_many_times_and_blocks_do_not_matter(retraced, monkeypatch):
     weight = np.arange(N) % 3
     a = fitted(LINEAR, np.repeat(X, weight, axis=0), np.repeat(Y, weight, axis=0))
@@ -284,6 +285,7 @@ def test_a_learned_precision_is_exact_for_a_flat_prior():
     np.testing.assert_allclose(posterior.log_evidence + 1 / (12 * shape), exact, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_tuning_finds_the_maximum_of_bayesian_ridge():
     x, y = table(60, 7)
     ridge = BayesianRidge(fit_intercept=False, compute_score=True, tol=1e-9, max_iter=1000).fit(x, y[:, 0])
@@ -426,6 +428,7 @@ def test_cross_fit_of_laplace_predicts_with_the_linearized_network():
     assert np.mean(np.argmax(probs, axis=1) == labels) > 0.8
 
 
+@pytest.mark.slow
 def test_classes_are_linearized_and_uncertainty_far_away_is_larger():
     x, y = table(200)
     labels = (y[:, 0] > 0.5).astype(int)

@@ -47,6 +47,7 @@ METHODS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_mean_and_covariance_of_the_conjugate_posterior(name):
     precision = np.eye(D) / 0.7**2 + TAU * X.T @ X
@@ -118,6 +119,7 @@ def test_microcanonical_tuning_begins_at_the_true_density(monkeypatch):
     assert float(started[0].logdensity) == -0.5 * D and np.all(np.asarray(started[0].logdensity_grad) == -1)
 
 
+@pytest.mark.slow
 def test_microcanonical_steps_to_where_there_is_no_density_are_counted():
     """A density on a cube: short steps stay in it, long ones all leave it, and the chain stays where it was."""
 
@@ -180,6 +182,7 @@ def test_chains_start_where_the_density_is_high():
     np.testing.assert_allclose((likelihood - penalty)[mcmc.warm_start_epochs(method) - 1], exact / N, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_draws_are_every_thin_th_after_the_warmup():
     """With another thinning the chain is the same one: its draws are a part of the other's."""
     model = linear(dubito.Gaussian(precision=TAU))
@@ -192,6 +195,7 @@ def test_draws_are_every_thin_th_after_the_warmup():
     np.testing.assert_array_equal(all_of_them[2::3], some)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_gives_as_many_draws_of_each_chain_as_all_have():
     once = iter([None])
 

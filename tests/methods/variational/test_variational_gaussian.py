@@ -52,6 +52,7 @@ def least_kl(rank):
     return min(scipy.optimize.minimize(objective, s, method="BFGS").fun for s in starts)
 
 
+@pytest.mark.slow
 def test_full_covariance_is_the_exact_posterior_and_its_elbo_the_log_evidence():
     method = dubito.VariationalGaussian(covariance="full", **TRAINING)
     posterior = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))

@@ -275,6 +275,7 @@ def test_shares_that_float32_rounds_to_one_keep_a_density():
     assert found[0] == found[1] and np.isfinite(found[0]) and np.isneginf(found[2])
 
 
+@pytest.mark.slow
 def test_calibrated_intervals_stay_within_the_bounds():
     """Conformal margins and recalibration would cross 0 for positive targets, and 1 for shares."""
     rng = np.random.default_rng(1)

@@ -260,6 +260,7 @@ def test_negative_binomial_gradient_by_dispersion_equals_differences():
 EXTREME = np.float32([[-1e4], [-200.0], [0.0], [200.0], [1e4]])
 
 
+@pytest.mark.slow
 def test_likelihoods_are_finite_and_accurate_for_extreme_outputs():
     """±10⁴: the log mean goes on as a straight line in e^25, tails and logits in f; nothing is NaN or overflows."""
     f = EXTREME.astype(float)[:, 0]
@@ -339,6 +340,7 @@ def count_answer(draws=6, rows=40, alpha=0.4, seed=5):
     return answer, f.astype(float)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [None, 0.4])
 def test_quantiles_of_counts_are_the_smallest_that_reach_the_level(alpha):
     answer, f = count_answer(alpha=alpha)
