@@ -1,11 +1,12 @@
 """Accuracy on the UCI tables of the PBP protocol, with all defaults, through the estimators, but for ``groups=False``: some rows of
 concrete, power-plant and wine repeat others, and the protocol separates them into training and test rows, too.
 
-    python benchmarks/uci.py DATA [--methods default,mc-dropout,...] [--sets concrete,...] [--splits 0,1,2,3,4]
+    python benchmarks/uci.py DATA [--methods default,mc-dropout,...] [--sets concrete,...] [--splits 0,1,2,3,4] [--together]
 
 DATA contains one folder per table: data.txt, index_features.txt, index_target.txt, index_{train,test}_<split>.txt. Prints a Markdown
 table, and appends one JSON line per fit to benchmarks/results/uci.jsonl. All methods except the default use the same network, 128-128
-SiLU with periodic features, so that the effect of each part is visible.
+SiLU with periodic features, so that the effect of each part is visible. With --together, folds of the training rows keep rows that
+repeat one another together, as estimators do by default.
 """
 
 import argparse
@@ -70,18 +71,18 @@ def load(folder, name, split):
     return [(table[chosen][:, features], table[chosen, target]) for chosen in rows]
 
 
-def run(folder, name, split, label):
+def run(folder, name, split, label, together=False):
     (x, y), (x_test, y_test) = load(folder, name, split)
     method, network = methods(len(x))[label]
     start = time.perf_counter()
-    model = dubito.BayesianRegressor(method, random_state=split, **network).fit(x, y, groups=False)
+    model = dubito.BayesianRegressor(method, random_state=split, **network).fit(x, y, groups=None if together else False)
     seconds = time.perf_counter() - start
     answer = model.predictive(x_test)
     lower, upper = answer.interval(0.9)
     return {
         "set": name,
         "split": split,
-        "method": label,
+        "method": label + (", copies together" if together else ""),
         "rmse": metrics.rmse(answer, y_test).value,
         "nll": metrics.nll(answer, y_test).value,
         "covered": int(np.sum((y_test >= lower) & (y_test <= upper))),
@@ -111,6 +112,7 @@ def main():
     parser.add_argument("--methods", default=",".join(["default"]), help="labels separated by ';', or 'all'")
     parser.add_argument("--sets", default=",".join(SETS))
     parser.add_argument("--splits", default="0,1,2,3,4")
+    parser.add_argument("--together", action="store_true", help="keep rows that repeat one another in one fold")
     chosen = parser.parse_args()
     labels = list(methods(1000)) if chosen.methods == "all" else chosen.methods.split(";")
     RESULTS.parent.mkdir(exist_ok=True)
@@ -119,7 +121,7 @@ def main():
         for label in labels:
             rows = []
             for split in chosen.splits.split(","):
-                rows.append(run(chosen.data, name, int(split), label))
+                rows.append(run(chosen.data, name, int(split), label, chosen.together))
                 with RESULTS.open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
             print(line(rows), flush=True)

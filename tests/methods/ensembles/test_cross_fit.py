@@ -80,15 +80,19 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
 
 
 @pytest.mark.slow
-def test_noise_that_depends_on_the_input_is_found():
-    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have, within a tenth."""
+@pytest.mark.parametrize("batch", [None, 256])
+def test_noise_that_depends_on_the_input_is_found(batch, monkeypatch):
+    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have; also from batches, as of large tables."""
+    if batch is not None:
+        monkeypatch.setattr(cross_fit, "MANY_ROWS", batch)
+        monkeypatch.setattr(cross_fit, "NOISE_BATCH", batch)
     rng = np.random.default_rng(1)
     x = rng.uniform(-1, 1, size=(1500, 1))
     truth = np.where(x > 0, 0.5, 0.1)
     y = x + truth * rng.normal(size=(1500, 1))
     model = dubito.Model(dubito.mlp(1, (16,)), dubito.Gaussian(precision=1.0), None)
     base = dubito.MaximumLikelihood(epochs=15, batch_size=64)
-    for noise, df in (("input", None), ("input", 4), ("constant", None)):
+    for noise, df in [("input", 4)] if batch else [("input", None), ("input", 4), ("constant", None)]:
         posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 5, noise=noise, df=df), key=jax.random.key(0))
         answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
         std = np.sqrt(answer.aleatoric)
@@ -101,6 +105,12 @@ def test_noise_that_depends_on_the_input_is_found():
                 [0.05, 0.95]
             )  # a t of 4 has a larger sd where its quantiles are a Gaussian's
             np.testing.assert_allclose((upper - lower) / 3.29, [0.1, 0.5], rtol=0.15)
+
+
+def test_noise_network_takes_as_many_steps_on_large_tables():
+    assert cross_fit.noise_method(16_384) == cross_fit.NOISE
+    large, huge = cross_fit.noise_method(40_960), cross_fit.noise_method(10**7)
+    assert (large.batch_size, large.epochs) == (4096, 40) and huge.epochs == 20
 
 
 @pytest.mark.parametrize("df", [4, 6, 10])

@@ -32,7 +32,9 @@ from dubito.training.packing import unpack
 from dubito.training.splits import fold_count, member_folds
 
 LEAST_NOISE = 0.05  # of c²: how much noise is left at least after subtraction of the members' spread
-NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
+NOISE_STEPS = 400
+NOISE = MAP(epochs=NOISE_STEPS, batch_size=None, learning_rate=1e-2, schedule="constant")
+MANY_ROWS, NOISE_BATCH = 16_384, 4096  # beyond so many rows, as many steps on batches lead to the same likelihood
 
 
 @register_dataclass
@@ -173,11 +175,18 @@ def noise_networks(noise: MLP, residuals: Residuals, key: Key, run: Any) -> Nois
     keys = prng.keys(key, len(folds))
     trains = np.where(folds > 0, 0, weight).astype(np.float32)
     members = [Member(*each) for each in zip(keys, trains, folds, strict=True)]
-    trained = run(model, NOISE, members=members, rows=rows)
+    trained = run(model, noise_method(int(np.count_nonzero(weight))), members=members, rows=rows)
     params = [unpack(state.params)["network"] for state in trained.states]
     x = pad_rows(rows.x, padded_size(len(rows.x)))
     h = np.stack([_apply(bounded, each, x) for each in params])[:, : len(rows.x)]
     return NoiseNetworks(list(trained.numbers), params, h)
+
+
+def noise_method(rows: int) -> MAP:
+    """How a noise network is trained on so many rows."""
+    if rows <= MANY_ROWS:
+        return NOISE
+    return replace(NOISE, batch_size=NOISE_BATCH, epochs=max(20, NOISE_STEPS * NOISE_BATCH // rows))
 
 
 def noise_level(residuals: Residuals, networks: NoiseNetworks, df: int | None) -> Float[Array, " K"]:
