@@ -75,7 +75,9 @@ def run(folder, name, split, label, together=False):
     (x, y), (x_test, y_test) = load(folder, name, split)
     method, network = methods(len(x))[label]
     start = time.perf_counter()
-    model = dubito.BayesianRegressor(method, random_state=split, **network).fit(x, y, groups=None if together else False)
+    model = dubito.BayesianRegressor(method, random_state=split, **network).fit(
+        x, y, groups=None if together else False
+    )
     seconds = time.perf_counter() - start
     answer = model.predictive(x_test)
     lower, upper = answer.interval(0.9)

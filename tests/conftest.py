@@ -83,10 +83,12 @@ def quick_fits():
                 "xla_backend_optimization_level": 0,
                 "xla_cpu_use_fusion_emitters": False,
             }
-        yield
-        for program in programs:
-            program.programs.clear()
-            del program.options["compiler_options"]
+        try:
+            yield
+        finally:
+            for program in programs:
+                program.programs.clear()
+                del program.options["compiler_options"]
 
     return quick
 

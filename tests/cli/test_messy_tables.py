@@ -242,7 +242,7 @@ CASES = [
     Case(numbers),
     Case(text_ids, notes={FITS: ["Left out of the inputs: 'id' (nearly every row has another text)."]}),
     Case(
-        number_ids, notes={FITS: ["increase from row to row like row numbers, which tell nothing of new rows: 'id'."]}
+        number_ids, notes={FITS: ["increase from row to row like row numbers, which say nothing about new rows: 'id'."]}
     ),
     Case(frame_index, notes={FITS: ["Left out of the inputs: '' (an index of rows, without a name)."]}),
     Case(dates),

@@ -143,7 +143,7 @@ def test_a_column_that_counts_rows_is_noted():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"n": np.arange(1, 41), "x": rng.normal(size=40), "year": 2 * np.arange(40)})
     with pytest.warns(
-        DataWarning, match=r"increase from row to row like row numbers, which tell nothing of new rows: 'n'\.$"
+        DataWarning, match=r"increase from row to row like row numbers, which say nothing about new rows: 'n'\.$"
     ):
         assert Schema.fit(frame).width == 3
     Schema.fit(frame[["n"]])  # the only input is meant

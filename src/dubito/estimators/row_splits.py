@@ -309,7 +309,7 @@ class TableSplits(NamedTuple):
         fold = group_folds(self.group, codes, np.full(folds, 1 / folds), order)
         return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(folds)]
 
-    def several_splits(self, y: np.ndarray, classes: bool, fraction: float, count: int, seed: int) -> list[Split]:
+    def holdout_splits(self, y: np.ndarray, classes: bool, fraction: float, count: int, seed: int) -> list[Split]:
         """``count`` splits that hold about a ``fraction`` of the rows out: the latest ones if the rows have times, and
         otherwise random ones, stratified for classes.
         """

@@ -92,7 +92,7 @@ def sweep(
         raise ValueError(f"a sweep needs at least 2 sizes and 2 seeds, got {len(sizes)} and {seeds!r}")
     y = check_lengths(X, y)
     table = table_splits(X, y, groups, times)
-    splits = list(enumerate(table.several_splits(y, is_classifier(estimator), validation_fraction, seeds, seed)))
+    splits = list(enumerate(table.holdout_splits(y, is_classifier(estimator), validation_fraction, seeds, seed)))
     X = table.X
     jobs = [
         (

@@ -306,7 +306,7 @@ def draws_setting(unsure: MonteCarloError, estimator: Any) -> Setting | None:
         useless = unsure.needed > MOST_DRAWS or isinstance(estimator.posterior_, Samples)
         owner, value = type(estimator).__name__, unsure.needed
         return None if useless else Setting(f"{owner}(draws={value})", f"--draws {value}")
-    if estimator.method in (None, "auto") or unsure.needed > min(MEMBERS, estimator.summary_["rows"] // 2):
+    if estimator._resolved_method() is None or unsure.needed > min(MEMBERS, estimator.summary_["rows"] // 2):
         return None  # the default's folds go with its own network
     found = ((method, path, method.runs_field) for method, path in methods[:-1] if method.runs_field is not None)
     return next((_setting(*one, unsure.needed) for one in found), None)

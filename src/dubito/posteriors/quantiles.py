@@ -70,7 +70,7 @@ def mixture_quantiles(
         first = origin, start, low, high, jnp.zeros(start.shape, bool)
         if not likelihood.is_location_family:
             return search(first, None)[1][:2]
-        _, (base, y, done) = jax.lax.scan(search, first, length=2)  # one traced search, which is half the compilation
+        _, (base, y, done) = jax.lax.scan(search, first, length=2)  # traced and compiled once for both
         return jnp.where(done[1], base[0], base[1]), jnp.where(done[1], y[0], y[1])
 
     return jax.lax.map(crossing, given)

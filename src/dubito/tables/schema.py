@@ -196,7 +196,7 @@ class Schema:
         most = 1.1 * rows if named and rows >= LEAST_COUNTED and len(columns) > len(left) + 1 else 0
         counters = [repr(column.name) for column in statistics if not column.left_out and column.counts_rows(most)]
         warn_about_columns(
-            "The values increase from row to row like row numbers, which tell nothing of new rows", counters
+            "The values increase from row to row like row numbers, which say nothing about new rows", counters
         )
         constant = [repr(c.name) for c in statistics if (c.moments.constant if c.moments else len(c.counts) == 1)]
         moments = ((c.name, c.moments.outlier) for c in statistics if c.moments)

@@ -34,7 +34,7 @@ from dubito.training.splits import fold_count, member_folds
 LEAST_NOISE = 0.05  # of c²: how much noise is left at least after subtraction of the members' spread
 NOISE_STEPS = 400
 NOISE = MAP(epochs=NOISE_STEPS, batch_size=None, learning_rate=1e-2, schedule="constant")
-MANY_ROWS, NOISE_BATCH = 16_384, 4096  # beyond so many rows, as many steps on batches lead to the same likelihood
+MANY_ROWS, NOISE_BATCH = 16_384, 4096  # larger tables take as many steps, on batches
 
 
 @register_dataclass

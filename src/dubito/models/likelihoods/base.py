@@ -22,9 +22,8 @@ from dubito._jax.types import ArrayLike, Key, Params
 
 LOG_2PI: float = 1.8378770664093453
 
-OutcomeParams: TypeAlias = dict[
-    str, Any
-]  # z: the parameters of p(y) at each row, arrays of JAX or NumPy (or their shapes) with rows first
+# z: the parameters of p(y) at each row, arrays of JAX or NumPy (or their shapes) with rows first.
+OutcomeParams: TypeAlias = dict[str, Any]
 
 
 class Likelihood(ABC):
