@@ -287,8 +287,10 @@ def test_draws_setting_is_none_if_none_helps():
     assert draws_setting(SimpleNamespace(enough=True), estimator) is None
     sgld = SimpleNamespace(method_=dubito.SGLD(), method=dubito.SGLD())
     assert draws_setting(too_few("chains", 400, 4, agree=False), sgld) is None  # it has no thin
-    default = SimpleNamespace(method_=dubito.default_method(300), method=None, posterior_=None)
-    assert draws_setting(too_few("members", 10, 10), default) is None
+    for name in (None, "auto"):
+        default = dubito.BayesianRegressor(name)
+        vars(default).update(method_=dubito.default_method(300), posterior_=None)
+        assert draws_setting(too_few("members", 10, 10), default) is None
 
 
 @pytest.mark.slow
