@@ -93,12 +93,14 @@ class ObjectiveDescent(Descent):
 
     def init(self, model: Model, batch: Batch, key: Key) -> DescentState:
         params = self.initial(model, batch, key)
-        return start_descent(self, params) if self.flat else DescentState(params, init_state(self, params))
+        if not self.flat:
+            return DescentState(params, init_state(self, params))
+        return start_descent(self, params, model.likelihood if "likelihood" in params else None)
 
     def step(self, model: Model, state: DescentState, batch: Batch, clock: Clock, key: Key) -> tuple[DescentState, Any]:
         objective = partial(self.objective, model, batch=batch, key=key)
         strengths = l1_strengths(model, state.params, batch.size) if self.proximal else None
-        state, info = objective_step(self, objective, state, clock, batch.size, strengths)
+        state, info = objective_step(self, objective, state, clock, model, batch, strengths)
         return state._replace(params=limit_norms(self, model, state.params, batch.x)), info
 
     def point(self, model: Model, state: DescentState) -> Params:

@@ -109,7 +109,7 @@ class SWAG(Descent):
         cycle = clock._replace(progress=jnp.where(late, within, 0.0))
         strengths = l1_strengths(model, state.descent.params, batch.size)
         objective = partial(map_objective, model, batch=batch)
-        descent, info = objective_step(self, objective, state.descent, cycle, batch.size, strengths)
+        descent, info = objective_step(self, objective, state.descent, cycle, model, batch, strengths)
         return collect(state, descent, late & clock.epoch_end), info
 
     def point(self, model: Model, state: SWAGState) -> Params:

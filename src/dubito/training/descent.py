@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dubito._jax.pytree import static
 from dubito._jax.types import Params
+from dubito.models.likelihoods.noise_parameters import FixedOrLearned
+from dubito.models.model import Batch, Model
 from dubito.training import optimizers
 from dubito.training.method import Clock, ScheduledMethod
 from dubito.training.packing import pack
@@ -22,10 +25,14 @@ class DescentState(NamedTuple):
         The parameters of the descent, packed (see ``packing``).
     optimizer : pytree
         The optimizer's state.
+    noise_gradient : pytree like the likelihood's parameters, or None
+        The mean gradient of the objective in them over the steps of this epoch so far, in nats per example; None if
+        the optimizer moves them, too.
     """
 
     params: Any
     optimizer: Any
+    noise_gradient: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +52,26 @@ class Descent(ScheduledMethod):
     clip: float | None = None
 
 
-def start_descent(method: ScheduledMethod, params: Params) -> DescentState:
-    """The first state of a descent from ``params``, which are not packed for a user's optimizer: it may use the leaves."""
+def start_descent(method: ScheduledMethod, params: Params, likelihood: Any = None) -> DescentState:
+    """The first state of a descent.
+
+    Parameters
+    ----------
+    method : ScheduledMethod
+        The settings of the descent.
+    params : pytree
+        Where it starts; not packed for a user's optimizer, which may use the leaves.
+    likelihood : Likelihood, optional
+        The model's, if its noise parameter is to have a step of its own.
+
+    Returns
+    -------
+    DescentState
+    """
+    own = isinstance(likelihood, FixedOrLearned) and bool(params["likelihood"])
+    noise_gradient = jax.tree.map(jnp.zeros_like, params["likelihood"]) if own else None
     params = pack(params) if isinstance(method.optimizer, str) else params
-    return DescentState(params, optimizers.init_state(method, params))
+    return DescentState(params, optimizers.init_state(method, params), noise_gradient)
 
 
 def objective_step(
@@ -56,10 +79,15 @@ def objective_step(
     objective: Callable[[Params], tuple[Any, Any]],
     state: DescentState,
     clock: Clock,
-    size: Any,
+    model: Model,
+    batch: Batch,
     strengths: Params | None = None,
 ) -> tuple[DescentState, dict[str, Any]]:
     """One step of ascent on log likelihood − penalty.
+
+    A noise parameter with a step of its own stays during an epoch. At its end it moves to the
+    maximum, given the epoch's mean gradient; an optimizer such as Adam, which moves every parameter
+    at the same pace, would need thousands of steps for a small noise.
 
     Parameters
     ----------
@@ -69,8 +97,9 @@ def objective_step(
         A function from packed parameters to log likelihood and penalty, in nats of the data set.
     state : DescentState
     clock : Clock
-    size : scalar
-        The sum of the data set's weights, which divides both.
+    model : Model
+    batch : Batch
+        The rows of the objective; their weight in the data set is used.
     strengths : pytree, optional
         Strengths of a proximal step (see ``optimizers.descend``).
 
@@ -81,8 +110,22 @@ def objective_step(
     """
 
     def loss(params: Params) -> tuple[Any, dict[str, Any]]:
-        likelihood, penalty = (value / size for value in objective(params))
+        likelihood, penalty = (value / batch.size for value in objective(params))
         return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
     gradient, info = jax.grad(loss, has_aux=True)(state.params)
-    return DescentState(*optimizers.descend(method, gradient, state.params, state.optimizer, clock, strengths)), info
+    total = state.noise_gradient
+    if total is not None:
+        total = jax.tree.map(lambda sum_, g: sum_ + g / batch.scale, total, gradient["likelihood"])
+        gradient = {**gradient, "likelihood": jax.tree.map(jnp.zeros_like, total)}
+    params, optimizer = optimizers.descend(method, gradient, state.params, state.optimizer, clock, strengths)
+    if total is not None:
+        uphill = jax.tree.map(lambda g: -batch.size * g, total)
+        improved = model.likelihood.improved(params["likelihood"], uphill, batch.size)
+        params = {**params, "likelihood": _where(clock.epoch_end, improved, params["likelihood"])}
+        total = jax.tree.map(lambda g: jnp.where(clock.epoch_end, 0, g), total)
+    return DescentState(params, optimizer, total), info
+
+
+def _where(chosen: Any, one: Params, other: Params) -> Params:
+    return jax.tree.map(lambda a, b: jnp.where(chosen, a, b), one, other)

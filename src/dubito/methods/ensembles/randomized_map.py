@@ -76,7 +76,7 @@ class RandomizedMAP(Descent):
         key_start, key_anchor = jax.random.split(key)
         params = model.init(key_start)
         anchor = model.prior.sample(key_anchor, params["network"], model.scales(params))
-        return RandomizedMAPState(start_descent(self, params), anchor)
+        return RandomizedMAPState(start_descent(self, params, model.likelihood), anchor)
 
     def step(
         self, model: Model, state: RandomizedMAPState, batch: Batch, clock: Clock, key: Key
@@ -88,7 +88,7 @@ class RandomizedMAP(Descent):
             likelihood = perturbed_log_likelihood(model, model.outputs(params, batch.x), batch)
             return likelihood, -(model.likelihood.log_prior(params["likelihood"]) + log_prior)
 
-        descent, info = objective_step(self, objective, state.descent, clock, batch.size)
+        descent, info = objective_step(self, objective, state.descent, clock, model, batch)
         return state._replace(descent=descent), info
 
     def point(self, model: Model, state: RandomizedMAPState) -> Params:

@@ -39,6 +39,7 @@ class HomoscedasticNoise(FixedOrLearned, GaussianNoise):
     targets: int = static(default=1)
 
     parameter = "precision"
+    row_information = 0.5
 
     @property
     def width(self) -> int:

@@ -70,6 +70,7 @@ class LogNormal(PositiveLikelihood):
     targets: int = static(default=1)
 
     parameter = "precision"
+    row_information = 0.5
 
     def join(self, f: Float[Array, "rows targets"], phi: Params) -> OutcomeParams:
         scale = jnp.exp(-0.5 * self.log_parameter(phi, f.dtype))
