@@ -47,7 +47,7 @@ def prior_draws(network, x, draws, key):
     like = jax.eval_shape(network.init, key)
 
     def one(key):
-        return network.apply(PRIOR.sample(key, like, network.scales(like)), jnp.asarray(x, jnp.float32))[:, 0]
+        return network.apply(PRIOR.sample(key, like, network.scales(like, 1.0)), jnp.asarray(x, jnp.float32))[:, 0]
 
     return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, draws)), float)
 

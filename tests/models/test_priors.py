@@ -143,20 +143,20 @@ def test_scale_mixture_gradient_equals_finite_differences(weight):
     np.testing.assert_allclose(found, slope, rtol=1e-4, atol=1e-6)
 
 
-def test_prior_by_network_multiplies_the_scales_of_the_network():
-    """Weights N(0, (s/√fan-in)²), and biases N(0, s²) though ``biases`` says otherwise."""
+def test_prior_by_network_has_the_scales_of_the_network():
+    """Weights N(0, (s/√fan-in)²), and biases N(0, 1) though ``biases`` says otherwise."""
     network = dubito.mlp(4, (9,), 2)
     params = network.init(jax.random.key(3))
     params = jax.tree.map(lambda leaf: leaf + 0.1, params)
     prior = Normal(1.7, biases=None, by_network=True)
-    scales = {"layer_0": {"w": 4**-0.5, "b": 1.0}, "layer_1": {"w": 9**-0.5, "b": 1.0}}
-    exact = jax.tree.map(lambda s, p: np.sum(stats.norm.logpdf(np.asarray(p, float), scale=1.7 * s)), scales, params)
-    found = prior.log_prob(params, network.scales(params))
+    scales = {"layer_0": {"w": 1.7 / 2, "b": 1.0}, "layer_1": {"w": 1.7 / 3, "b": 1.0}}
+    exact = jax.tree.map(lambda s, p: np.sum(stats.norm.logpdf(np.asarray(p, float), scale=s)), scales, params)
+    found = prior.log_prob(params, network.scales(params, 1.7))
     np.testing.assert_allclose(found, sum(jax.tree.leaves(exact)), rtol=2e-6)
     like = jax.tree.map(lambda leaf: jnp.zeros((*leaf.shape[:-1], 20_000), jnp.float32), params)
     drawn = jax.jit(lambda k: prior.sample(k, like, scales))(jax.random.key(4))
     for s, leaf in zip(jax.tree.leaves(scales), jax.tree.leaves(drawn), strict=True):
-        square = (np.asarray(leaf, float).ravel() / (1.7 * s)) ** 2
+        square = (np.asarray(leaf, float).ravel() / s) ** 2
         assert abs(square.mean() - 1) < 4.6 * np.sqrt(2 / square.size)
     model = dubito.Model(network, dubito.Gaussian(precision=1.0, targets=2), prior)
     np.testing.assert_allclose(model.log_prior({"network": params, "likelihood": {}}), found)

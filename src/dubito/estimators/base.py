@@ -19,9 +19,9 @@ from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
 from dubito.estimators.row_splits import SplitOptions, has_folds
-from dubito.estimators.table_network import DefaultNetwork, table_network
+from dubito.estimators.table_network import table_network
 from dubito.evaluation import conformal
-from dubito.methods.default import default_method
+from dubito.methods.default import RECIPES, default_method
 from dubito.methods.ensembles.committee import Committee
 from dubito.models.likelihoods.base import Likelihood
 from dubito.models.model import Model
@@ -37,7 +37,7 @@ from dubito.tables.targets import scaled_target
 from dubito.tables.validation import check_target, check_weight
 from dubito.training.data import Rows
 from dubito.training.fit import fit
-from dubito.training.method import base_method
+from dubito.training.method import base_method, get_recipe
 from dubito.training.progress import FitProgress, fit_sentence, print_lines
 from dubito.training.reports import Report, history
 from dubito.training.splits import member_folds
@@ -70,8 +70,6 @@ class Target(NamedTuple):
 
 class BayesianEstimator(FittedEstimator):
     """Base of the estimators: ``fit`` to a table in memory or in a file."""
-
-    _default_network: DefaultNetwork  # beside the default method
 
     @abstractmethod
     def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:
@@ -267,9 +265,10 @@ class BayesianEstimator(FittedEstimator):
             noise = "heteroscedastic"  # Student's t noise has no moments after most transforms
         chosen = self._resolved_method()
         method = default_method(rows, likelihood.task, noise) if chosen is None else chosen
-        default = self._default_network if chosen is None else None
-        network = table_network(schema, likelihood.width, default, self.hidden, self.activation, self.periodic)
-        model = Model(network, likelihood, Normal(by_network=True) if self.prior is None else self.prior)
+        recipe = RECIPES[likelihood.task] if chosen is None else get_recipe(method, likelihood.task)
+        network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
+        prior = Normal(recipe.prior_scale, by_network=True) if self.prior is None else self.prior
+        model = Model(network, likelihood, prior)
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         key_fit, key_predict = jax.random.split(prng.key_from_seed(seed))
         reports: list[Report] = []

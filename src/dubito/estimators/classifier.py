@@ -54,7 +54,6 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
     """
 
     task = "classification"
-    _default_network = ((256, 256), "silu", 0)
     classes_: np.ndarray
 
     def __init__(

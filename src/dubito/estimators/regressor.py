@@ -103,7 +103,6 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     """
 
     task = "regression"
-    _default_network = ((128, 128), "silu", 8)
 
     def __init__(
         self,

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 from numbers import Integral
-from typing import Any, TypeAlias
+from typing import Any
 
 from dubito.models.networks import MLP, mlp
 from dubito.tables.schema import Schema
-
-DefaultNetwork: TypeAlias = tuple[tuple[int, ...], str, int]  # hidden, activation, periodic
+from dubito.training.method import Recipe
 
 
 def table_network(
-    schema: Schema, outputs: int, default: DefaultNetwork | None, hidden: Any, activation: Any, periodic: int | None
+    schema: Schema, outputs: int, recipe: Recipe, hidden: Any, activation: Any, periodic: int | None
 ) -> MLP:
     """The network for a table.
 
@@ -21,11 +20,10 @@ def table_network(
         The table's columns.
     outputs : int
         Number of outputs.
-    default : tuple, optional
-        Hidden widths, activation and periodic of the default method. None, for other methods, is
-        one layer of 50 rectified units.
+    recipe : Recipe
+        The method's.
     hidden, activation, periodic : object
-        What the user has chosen instead; None for the default.
+        What the user has chosen instead; None for the recipe's.
 
     Returns
     -------
@@ -34,9 +32,13 @@ def table_network(
     """
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral | Iterable)):
         raise ValueError(f"hidden must be a width or a sequence of widths, such as (50, 50); got {hidden!r}")
-    widths, name, frequencies = ((50,), "relu", 0) if default is None else default
-    if hidden is not None:
-        widths: Any = (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
-    name, frequencies = name if activation is None else activation, frequencies if periodic is None else periodic
-    options: Any = {"numeric": schema.numeric, "last_variance": 1.0 if default is None else 0.1}
-    return mlp(schema.width, widths, outputs, name, periodic=frequencies, **options)
+    widths = recipe.hidden if hidden is None else (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
+    return mlp(
+        schema.width,
+        widths,
+        outputs,
+        recipe.activation if activation is None else activation,
+        periodic=recipe.periodic if periodic is None else periodic,
+        numeric=schema.numeric,
+        last_variance=recipe.last_variance,
+    )

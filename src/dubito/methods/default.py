@@ -4,7 +4,12 @@ from typing import Any
 
 from dubito.methods.ensembles.cross_fit import CrossFit
 from dubito.methods.map import MaximumLikelihood
+from dubito.training.method import Recipe
 
+RECIPES = {  # of the default; its epochs are those of ``default_method``
+    "regression": Recipe((128, 128), "silu", 8, last_variance=0.1),
+    "classification": Recipe((256, 256), "silu", last_variance=0.1),
+}
 # By the name of a likelihood that is asked for: the noise of cross-fitting, where it is not Student's t with σ(x).
 CROSS_FIT_NOISE: dict[str, dict[str, Any]] = {
     "gaussian": {"noise": "constant", "df": None},

@@ -17,6 +17,7 @@ from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.members import one_member
+from dubito.training.method import get_recipe
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import unpack
 
@@ -91,7 +92,7 @@ class SWAG(Descent):
             raise ValueError(f"SWAG needs optimizer 'sgd', 'momentum' or 'nesterov', got {self.optimizer!r}")
         check_whole("rank", self.rank, 2)
         check_intervals(self, start="[0, 1)")
-        if (self.epochs or self.least_epochs) * (1 - self.start) < 2:
+        if (self.epochs or get_recipe(self, model.likelihood.task).least_epochs) * (1 - self.start) < 2:
             raise ValueError(
                 f"start must leave two epochs to collect from: epochs·(1 − start) ≥ 2; got epochs={self.epochs!r}, "
                 f"start={self.start!r}"

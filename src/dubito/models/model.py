@@ -48,7 +48,7 @@ class Model:
     Parameters
     ----------
     network : object
-        Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params)`` if it has
+        Any object with ``init(key)`` and ``apply(params, x)``, and ``scales(params, scale)`` if it has
         prior scales of its own; such as ``mlp(...)`` or ``Network(init, apply)``.
     likelihood : Likelihood
         p(y given z), where z joins the network's outputs with φ.
@@ -116,7 +116,7 @@ class Model:
             return self.likelihood.join(f, params["likelihood"])
 
     def scales(self, params: Params) -> Params | None:
-        """The network's own prior scales.
+        """The network's own scales for the scale of the prior.
 
         Parameters
         ----------
@@ -130,7 +130,7 @@ class Model:
             network has none.
         """
         own = self.network.scales
-        return own(params["network"]) if own is not None else None
+        return own(params["network"], 1.0 if self.prior is None else self.prior.scale) if own is not None else None
 
     def log_prior(self, params: Params) -> Float[Array, ""]:
         """The log prior density; ``prior=None`` is flat.

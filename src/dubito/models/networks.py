@@ -40,7 +40,7 @@ class AnyNetwork(Protocol):
     @property
     def apply(self) -> Callable[[Params, Any], Any]: ...
     @property
-    def scales(self) -> Callable[[Params], Params] | None: ...
+    def scales(self) -> Callable[[Params, Any], Params] | None: ...
 
 
 @register_dataclass
@@ -58,13 +58,14 @@ class Network:
     apply : callable
         ``apply(params, x)`` for x (rows, columns) returns f, (rows, outputs).
     scales : callable, optional
-        ``scales(params)`` returns the standard deviation of each leaf for priors with
-        ``by_network``, a tree like ``params``.
+        ``scales(params, scale)`` returns the standard deviation of each leaf for a prior with
+        ``by_network`` and this ``scale``, a tree like ``params``: usually a multiple of ``scale`` for
+        weights, and a number of its own for biases.
     """
 
     init: Callable[[Key], Params] = static()
     apply: Callable[[Params, Any], Any] = static()
-    scales: Callable[[Params], Params] | None = static(default=None)
+    scales: Callable[[Params, Any], Params] | None = static(default=None)
 
 
 def as_network(network: Any) -> AnyNetwork:
@@ -150,9 +151,9 @@ class MLP:
                 x = _activate(self.activation, x) if number < len(self.hidden) else x
         return x
 
-    def scales(self, params: Params) -> Params:
-        # for periodic features the standard deviations at the start
-        scales = _fan_in_scales(params)
+    def scales(self, params: Params, scale: Any) -> Params:
+        # for periodic features the standard deviations at the start: another scale would be another resolution
+        scales = _fan_in_scales(params, scale)
         if self.periodic:
             phase = math.pi / math.sqrt(3)
             scales["periodic"] = {"frequency": FREQUENCY, "phase": phase, "w": self.periodic**-0.5, "b": 1.0}
@@ -208,8 +209,8 @@ class ConvNet:
         with jax.named_scope("last"):
             return _dense(params["last"], x)
 
-    def scales(self, params: Params) -> Params:
-        return _fan_in_scales(params)
+    def scales(self, params: Params, scale: Any) -> Params:
+        return _fan_in_scales(params, scale)
 
 
 def _dense(layer: Params, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
@@ -229,9 +230,9 @@ def _init_dense(key: Key, shape: tuple[int, ...], variance: float) -> Params:
     return {"w": scale * jax.random.normal(key, shape, jnp.float32), "b": jnp.zeros(shape[-1], jnp.float32)}
 
 
-def _fan_in_scales(params: Params) -> Params:
-    """1/√fan-in for weights and 1 for biases: outputs of order one at any width."""
-    return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else math.prod(leaf.shape[:-1]) ** -0.5, params)
+def _fan_in_scales(params: Params, scale: Any) -> Params:
+    """scale/√fan-in for weights, which keeps outputs of the order of ``scale`` at any width, and 1 for biases."""
+    return jax.tree.map(lambda leaf: 1.0 if leaf.ndim < 2 else scale * math.prod(leaf.shape[:-1]) ** -0.5, params)
 
 
 def gain(activation: ActivationLike) -> float:

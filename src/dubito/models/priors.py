@@ -32,7 +32,7 @@ class Prior(ABC):
     biases : float or None
         That of biases, the leaves with at most one axis; None leaves them without a prior.
     by_network : bool
-        Whether ``scale`` multiplies the network's own scales, also those of biases.
+        Whether the network turns ``scale`` into the scale of each leaf; ``biases`` has no effect then.
     """
 
     scale: float = 1.0
@@ -48,8 +48,8 @@ class Prior(ABC):
         params : pytree of arrays
             A network's parameters.
         scales : pytree of numbers, optional
-            The network's own standard deviations, a tree like ``params``; None for a network
-            without them.
+            The network's standard deviations for the prior's ``scale``, a tree like ``params``, as of
+            ``Model.scales``; None for a network without them.
 
         Returns
         -------
@@ -108,7 +108,7 @@ def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any
     params : pytree of arrays
         A network's parameters.
     scales : pytree of numbers, or None
-        The network's own.
+        The network's own, as of ``Model.scales``.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def leaf_scales(prior: Prior, params: Params, scales: Params | None) -> list[Any
     """
     leaves = jax.tree.leaves(params)
     if prior.by_network and scales is not None:
-        return [prior.scale * s for s in jax.tree.leaves(scales)]
+        return jax.tree.leaves(scales)
     return [prior.biases if is_bias(leaf) else prior.scale for leaf in leaves]
 
 
@@ -228,8 +228,10 @@ class Normal(IndependentPrior):
     biases : float or None
         The standard deviation of biases; None leaves them without a prior.
     by_network : bool
-        Multiply ``scale`` by the network's own scales (1/√fan-in for weights), which keeps the
-        outputs of wide networks of order one. Biases then also have the network's scales.
+        The network turns ``scale`` into the standard deviation of each of its leaves. In the library's
+        networks it is scale/√fan-in for the weights of layers, which keeps the outputs of wide
+        networks of the order of ``scale``; 1 for their biases; and that at the start for periodic
+        features.
     """
 
     scale: float = 1.0

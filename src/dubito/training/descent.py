@@ -111,7 +111,7 @@ def objective_step(
 
     def loss(params: Params) -> tuple[Any, dict[str, Any]]:
         likelihood, penalty = (value / batch.size for value in objective(params))
-        return penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
+        return penalty_weight(method, clock) * penalty - likelihood, {"likelihood": likelihood, "penalty": penalty}
 
     gradient, info = jax.grad(loss, has_aux=True)(state.params)
     total = state.noise_gradient
@@ -125,6 +125,12 @@ def objective_step(
         params = {**params, "likelihood": _where(clock.epoch_end, improved, params["likelihood"])}
         total = jax.tree.map(lambda g: jnp.where(clock.epoch_end, 0, g), total)
     return DescentState(params, optimizer, total), info
+
+
+def penalty_weight(method: ScheduledMethod, clock: Clock) -> Any:
+    """min(1, progress/warm_up): the weight of the penalty in a step."""
+    warm_up = jnp.asarray(method.warm_up, jnp.float32)
+    return jnp.where(clock.progress < warm_up, clock.progress / jnp.where(warm_up > 0, warm_up, 1), 1)
 
 
 def _where(chosen: Any, one: Params, other: Params) -> Params:

@@ -207,7 +207,7 @@ def train(
     Trained
     """
     used = max(int(np.sum(member.train > 0)) for member in members) if stream is None else stream.count
-    inner: LoopMethod = float32_leaves(optimizers.with_epochs(base_method(method), used))
+    inner: LoopMethod = float32_leaves(optimizers.with_epochs(method, used, model.likelihood.task))
     model = float32_leaves(model)
     most = padded_size(len(rows.x) if stream is None else stream.count)
     batch_rows = most if inner.batch_size is None else min(inner.batch_size, most)

@@ -25,6 +25,8 @@ from dubito.models.model import Batch, Model
 from dubito.training.data import Rows
 from dubito.training.members import Member, Trained
 
+TASKS = ("regression", "classification")
+
 
 class Clock(NamedTuple):
     """The position of a step in its run.
@@ -47,11 +49,48 @@ class Clock(NamedTuple):
     step_factor: Any
 
 
+class Recipe(NamedTuple):
+    """The network, prior and length of training with which a method predicts best on tables, as far
+    as users do not choose.
+
+    Attributes
+    ----------
+    hidden : tuple of int
+        Widths of the hidden layers.
+    activation : str
+        Between the layers.
+    periodic : int
+        Trained frequencies of each numeric column.
+    last_variance : float
+        The weights of the last layer start with variance last_variance/fan-in.
+    prior_scale : float
+        That of the ``Normal`` prior with the network's own scales.
+    rows_seen : int
+        Rows to process in training, where the method's ``epochs`` is None.
+    least_epochs : int
+        Epochs at least, where it is None.
+    """
+
+    hidden: tuple[int, ...] = (50,)
+    activation: str = "relu"
+    periodic: int = 0
+    last_variance: float = 1.0
+    prior_scale: float = 1.0
+    rows_seen: int = 400_000
+    least_epochs: int = 400
+
+    def epochs(self, rows: int) -> int:
+        """The epochs for so many rows, where the method leaves them open."""
+        return max(self.least_epochs, self.rows_seen // rows)
+
+
 class Method(ABC):
     """How to infer a model's parameters from data.
 
     Attributes
     ----------
+    recipes : dict of Recipe, or None
+        By task; None for a wrapper that has those of the method that it runs.
     every_row : bool
         Whether all rows must be in memory, so that streams are refused.
     validates : bool
@@ -63,6 +102,7 @@ class Method(ABC):
         out. False for methods that compute with y in other ways.
     """
 
+    recipes: ClassVar[dict[str, Recipe] | None] = None
     every_row: ClassVar[bool] = False
     validates: ClassVar[bool] = False
     has_folds: ClassVar[bool] = False
@@ -166,11 +206,9 @@ class LoopMethod(Method):
     Attributes
     ----------
     epochs : int or None
-        Passes over the rows; None: enough to process 400,000 rows, at least ``least_epochs``.
+        Passes over the rows; None: by the method's ``Recipe``.
     batch_size : int or None
         The number of rows of a step; None: all.
-    least_epochs : int
-        See ``epochs``.
     penalty_name : str
         What reports call the penalty of the objective, such as "KL"; empty: they leave it out.
     score : callable or None
@@ -186,7 +224,7 @@ class LoopMethod(Method):
     batch_size: Any
     thin: Any = None
     cycles: Any = 1
-    least_epochs: ClassVar[int] = 400
+    recipes = dict.fromkeys(TASKS, Recipe())
     penalty_name: ClassVar[str] = ""
     score: ClassVar[Callable[..., Any] | None] = None
 
@@ -246,7 +284,7 @@ class ScheduledMethod(LoopMethod):
     Parameters
     ----------
     epochs : int, optional
-        Passes over the rows. None: enough to process 400,000 rows, at least ``least_epochs``.
+        Passes over the rows. None: by the method's ``Recipe``, enough to process so many rows.
     batch_size : int or None
         The number of rows of a step; None: all.
     learning_rate : float or None
@@ -263,6 +301,7 @@ class ScheduledMethod(LoopMethod):
     optimizer: ClassVar[Any] = "sgd"  # plain steps; ``Descent`` lets users choose
     clip: ClassVar[Any] = None
     max_norm: ClassVar[Any] = None
+    warm_up: ClassVar[Any] = 0.0  # the fraction of the steps in which the penalty's weight rises from 0 to 1
 
 
 def base_method(method: Any) -> Any:
@@ -270,6 +309,14 @@ def base_method(method: Any) -> Any:
     while isinstance(method, Wrapper):
         method = method.method
     return method
+
+
+def get_recipe(method: Method, task: str) -> Recipe:
+    """The recipe of a method, or of the one that it wraps, for a task."""
+    found: Any = method
+    while found.recipes is None:
+        found = found.method
+    return found.recipes[task]
 
 
 def check_missing_targets(method: Any, rows: Rows) -> None:

@@ -16,10 +16,8 @@ from dubito._check import check_choice, check_number, check_whole
 from dubito._jax import jaxpr
 from dubito._jax.types import Params
 from dubito.models.model import Model
-from dubito.training.method import Clock, LoopMethod, ScheduledMethod
+from dubito.training.method import Clock, Method, ScheduledMethod, base_method, get_recipe
 from dubito.training.packing import pack_like, unpack
-
-PROCESSED_ROWS = 400_000  # by a fit with epochs=None, at least
 
 
 class Optimizer(NamedTuple):
@@ -99,11 +97,10 @@ def check_descent(method: ScheduledMethod) -> None:
         check_whole("batch_size", method.batch_size, 1, other="None (all rows)")
 
 
-def with_epochs(method: LoopMethod, rows: int) -> Any:
-    """Replace ``epochs=None`` by a number for this many rows."""
-    if method.epochs is not None:
-        return method
-    return replace(method, epochs=max(method.least_epochs, PROCESSED_ROWS // rows))  # type: ignore[type-var]
+def with_epochs(method: Method, rows: int, task: str) -> Any:
+    """The method that the loop drives, with a number in place of ``epochs=None``, for so many rows."""
+    inner = base_method(method)
+    return replace(inner, epochs=get_recipe(method, task).epochs(rows)) if inner.epochs is None else inner
 
 
 def _transformation(method: ScheduledMethod) -> Any:

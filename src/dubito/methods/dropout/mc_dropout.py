@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.dropout import DropoutPosterior
+from dubito.training.method import Recipe
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack_like, unpack
 
@@ -52,9 +53,15 @@ class MCDropout(PosteriorDescent):
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
+    clip: float | None = 5.0
     rate: Rates = 0.05
     input_rate: float | None = None
     max_norm: float | None = None
+
+    recipes: ClassVar[dict[str, Recipe] | None] = {
+        "regression": Recipe((128, 128), "silu", 8, prior_scale=3.0, rows_seen=300_000, least_epochs=100),
+        "classification": Recipe((50,), "relu", prior_scale=8.0, rows_seen=300_000, least_epochs=100),
+    }
 
     def check(self, model: Model) -> None:
         check_dropout(self, model, "[0, 1)")

@@ -1,7 +1,6 @@
 """Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin, ICML 2014), with cycles (Zhang et al., ICLR 2020)."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from dubito._jax.pytree import register_dataclass
 from dubito.methods.sampling.sgld import Recursion, SGLDState, StochasticGradientSampler, check_sampler, first_state
 from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Key, Model, Params, Scalar
+from dubito.training.method import TASKS, Recipe
 from dubito.training.packing import pack
 
 
@@ -41,7 +41,7 @@ class SGHMC(StochasticGradientSampler):
     learning_rate: float | None = 1e-3
     friction: float = 0.1
 
-    least_epochs: ClassVar[int] = 1000
+    recipes = dict.fromkeys(TASKS, Recipe(least_epochs=1000))
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)

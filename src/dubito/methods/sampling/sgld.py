@@ -6,7 +6,7 @@ coarse the steps are.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from dubito.models.priors import check_proper
 from dubito.posteriors.base import Samples
 from dubito.training import optimizers
 from dubito.training.data import pad_data, padded_size
-from dubito.training.method import ScheduledMethod
+from dubito.training.method import TASKS, Recipe, ScheduledMethod
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack, unpack
 
@@ -210,7 +210,7 @@ class SGLD(StochasticGradientSampler):
 
     learning_rate: float | None = 3e-3
 
-    least_epochs: ClassVar[int] = 2000
+    recipes = dict.fromkeys(TASKS, Recipe(least_epochs=2000))
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)

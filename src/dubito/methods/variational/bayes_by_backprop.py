@@ -21,6 +21,7 @@ from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, S
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import Normal, check_proper
 from dubito.posteriors.normals import DiagonalNormal
+from dubito.training.method import Recipe
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack_like, unpack
 
@@ -40,6 +41,8 @@ class FactorizedGaussian(PosteriorDescent):
 
     Parameters
     ----------
+    warm_up : float
+        See ``BayesByBackprop``.
     initial_scale : float
         σ at the start.
     gradient_estimator : str
@@ -48,11 +51,17 @@ class FactorizedGaussian(PosteriorDescent):
         Draws for each step.
     """
 
+    clip: float | None = 5.0
+    warm_up: float = 0.25
     initial_scale: float = 0.02
     gradient_estimator: str = static(default="local")
     draws: int = static(default=1)
 
     penalty_name: ClassVar[str] = "KL"
+    recipes: ClassVar[dict[str, Recipe] | None] = {
+        "regression": Recipe((32, 32), "silu", prior_scale=3.0, rows_seen=2_400_000, least_epochs=100),
+        "classification": Recipe((128, 128), "silu", prior_scale=5.0, rows_seen=300_000, least_epochs=100),
+    }
 
     @abstractmethod
     def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Inputs) -> Scalar:
@@ -137,6 +146,10 @@ class BayesByBackprop(FactorizedGaussian):
 
     Parameters
     ----------
+    warm_up : float
+        The fraction of the steps in which the weight of the KL rises from 0 to 1, in [0, 1); the
+        ELBO is the objective from then on. With the full KL from the first step, units are switched
+        off before the data have used them, and do not come back (Sønderby et al., NeurIPS 2016).
     initial_scale : float
         σ at the start.
     gradient_estimator : str
@@ -170,7 +183,7 @@ class BayesByBackprop(FactorizedGaussian):
 def check_variational(method: FactorizedGaussian, model: Model) -> None:
     """Raise ValueError for invalid settings, or a prior under which the KL is infinite."""
     check_descent(method)
-    check_intervals(method, initial_scale="(0, inf)")
+    check_intervals(method, initial_scale="(0, inf)", warm_up="[0, 1)")
     check_whole("draws", method.draws, 1)
     check_choice("gradient_estimator", method.gradient_estimator, GRADIENT_ESTIMATORS)
     check_proper(method, model)

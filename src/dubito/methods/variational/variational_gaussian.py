@@ -38,6 +38,8 @@ class VariationalGaussian(PosteriorDescent):
 
     Parameters
     ----------
+    warm_up : float
+        The fraction of the steps in which the weight of the KL rises from 0 to 1, in [0, 1).
     covariance : {"low-rank", "full"}
         "full" is for networks of up to 2,000 parameters; rank K costs as much as K + 2 networks.
     rank : int
@@ -50,6 +52,8 @@ class VariationalGaussian(PosteriorDescent):
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
+    clip: float | None = 5.0
+    warm_up: float = 0.25
     covariance: str = static(default="low-rank")
     rank: int = static(default=10)
     initial_scale: float = 0.02
@@ -61,7 +65,7 @@ class VariationalGaussian(PosteriorDescent):
     def check(self, model: Model) -> None:
         check_descent(self)
         check_choice("covariance", self.covariance, COVARIANCES)
-        check_intervals(self, initial_scale="(0, inf)")
+        check_intervals(self, initial_scale="(0, inf)", warm_up="[0, 1)")
         for name, value in (("draws", self.draws), ("rank", self.rank)):
             check_whole(name, value, 1)
         check_normal_prior(self, model)
