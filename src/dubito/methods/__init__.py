@@ -4,6 +4,7 @@
 - ``settings``: checks of a method's settings, and of the prior that it needs.
 - ``priors``: the prior's scale of each parameter, and its proximal step.
 - ``weight_noise``: noise on the parameters of any network, where it costs the least variance.
+- ``held_out_noise``: the noise of a predictive mixture, from held-out rows.
 - ``posterior_descent``: shared by the methods that descend on an objective and return a posterior.
 - ``variational``: Gaussians over weights.
 - ``dropout``: fixed and learned dropout.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
+from dubito.methods.held_out_noise import with_held_out_noise
 from dubito.methods.priors import l1_strengths
 from dubito.methods.types import Batch, Clock, Inputs, Key, Model, Objective, Params, RowValues, Trained
 from dubito.posteriors.base import log_mean_prob
@@ -24,10 +25,13 @@ class ObjectiveDescent(Descent):
         Whether small parts of the parameters descend as ``FlatParams``.
     proximal : bool
         Whether the step of a Laplace prior is proximal.
+    noise : {"training", "held-out"}
+        Where the likelihood's own parameters come from: the objective, or held-out rows after it.
     """
 
     flat: ClassVar[bool] = True
     proximal: ClassVar[bool] = False
+    noise: ClassVar[Any] = "training"
 
     members = one_member
 
@@ -108,7 +112,13 @@ class ObjectiveDescent(Descent):
         return params.get("mean", params)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Any:
-        return self.posterior(model, unpack(trained.states[0].params), trained.rows.x[:1])
+        def build(state: DescentState) -> Any:
+            return self.posterior(model, unpack(state.params), trained.rows.x[:1])
+
+        posterior = build(trained.states[0])
+        if self.noise == "training":
+            return posterior
+        return with_held_out_noise(posterior, trained, build, partial(run, model, self), key)
 
 
 @dataclass(frozen=True, kw_only=True)

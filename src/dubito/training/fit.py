@@ -245,7 +245,7 @@ def train(
     if not kept:
         raise KeyboardInterrupt("stopped before the first epoch")
     best = tuple(states[k].best if mesh is None else to_process(states[k].best) for k in kept)
-    return Trained(tuple(members[k] for k in kept), best, tuple(kept), len(members), rows)
+    return Trained(tuple(members[k] for k in kept), best, tuple(kept), len(members), rows, stream is not None)
 
 
 def run_members(

@@ -43,6 +43,8 @@ class Trained:
         The length of that list.
     rows : Rows
         The rows of the fit; for a stream, those of its first piece.
+    streamed : bool
+        Whether the fit was to a stream.
     """
 
     members: tuple[Member, ...]
@@ -50,6 +52,7 @@ class Trained:
     numbers: tuple[int, ...]
     count: int
     rows: Rows
+    streamed: bool = False
 
 
 def one_member(self: Any, rows: Rows, key: Key) -> list[Member]:
@@ -66,5 +69,5 @@ def split_runs(trained: Trained, runs: int) -> list[Trained]:
         kept = [k for k, number in enumerate(trained.numbers) if number // each == run]
         members, states = (tuple(values[k] for k in kept) for values in (trained.members, trained.states))
         numbers = tuple(trained.numbers[k] % each for k in kept)
-        found += [Trained(members, states, numbers, each, trained.rows)] if kept else []
+        found += [Trained(members, states, numbers, each, trained.rows, trained.streamed)] if kept else []
     return found

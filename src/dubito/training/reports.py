@@ -66,7 +66,7 @@ def history(reports: Iterable[Report]) -> list[np.ndarray]:
             continue
         again = report.epoch == len(report.likelihood) and report.member in members
         ended |= {report.member} if again else set()
-        if report.member not in ended:
+        if report.member not in ended and (report.member in members or not ended):
             rows = np.stack([report.likelihood, report.penalty, report.score], axis=1)
             members.setdefault(report.member, []).append(rows)
     return [np.concatenate(members[number]) for number in sorted(members)]

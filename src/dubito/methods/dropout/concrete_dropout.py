@@ -9,8 +9,15 @@ import jax
 import jax.numpy as jnp
 
 from dubito._jax import jaxpr
-from dubito._jax.pytree import register_dataclass
-from dubito.methods.dropout.mc_dropout import Rates, check_dropout, drop_rates, dropout_posterior, weight_penalty
+from dubito._jax.pytree import register_dataclass, static
+from dubito.methods.dropout.mc_dropout import (
+    MCDropout,
+    Rates,
+    check_dropout,
+    drop_rates,
+    dropout_posterior,
+    weight_penalty,
+)
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
@@ -37,9 +44,12 @@ class LearnedRates(PosteriorDescent):
         The kind of ``weight_noise.Masked`` in training, and of the posterior.
     """
 
+    clip: float | None = 5.0
     rate: Rates = 0.1
     input_rate: float | None = None
+    noise: str = static(default="held-out")
 
+    recipes = MCDropout.recipes
     training_masks: ClassVar[str]
     masks: ClassVar[str]
 

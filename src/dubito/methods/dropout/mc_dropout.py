@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from dubito._check import check_choice, check_number
 from dubito._jax import jaxpr
-from dubito._jax.pytree import register_dataclass
+from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_normal_prior
@@ -49,6 +49,11 @@ class MCDropout(PosteriorDescent):
     max_norm : float, optional
         The largest norm of the weights into a hidden unit: (1 − r) times that of the paper, whose
         masks are not scaled.
+    noise : {"held-out", "training"}
+        "held-out" fits the likelihood's own parameters once more, after training, by the predictive
+        mixture's likelihood of held-out rows: those of early stopping, or two tenths that two more
+        runs leave out. The weights stay. Fewer than 40 rows and streams keep the "training" noise, in
+        which the variance of the masks counts as noise, and which the mixture adds once more.
     epochs, batch_size, learning_rate, schedule, optimizer, clip
         As in ``MAP``; ``epochs=None`` is the default.
     """
@@ -57,6 +62,7 @@ class MCDropout(PosteriorDescent):
     rate: Rates = 0.05
     input_rate: float | None = None
     max_norm: float | None = None
+    noise: str = static(default="held-out")
 
     recipes: ClassVar[dict[str, Recipe] | None] = {
         "regression": Recipe((128, 128), "silu", 8, prior_scale=3.0, rows_seen=300_000, least_epochs=100),
@@ -118,6 +124,7 @@ def dropout_posterior(
 def check_dropout(method: Any, model: Model, interval: str) -> None:
     """Raise ValueError for invalid descent settings or rates, or a prior without a length scale."""
     check_descent(method)
+    check_choice("noise", method.noise, ("held-out", "training"))
     for rate in method.rate if isinstance(method.rate, tuple) else (method.rate,):
         check_number("rate", rate, interval)
     if method.input_rate is not None:
