@@ -52,7 +52,7 @@ class FactorizedGaussian(PosteriorDescent):
     """
 
     clip: float | None = 5.0
-    warm_up: float = 0.25
+    warm_up: float = 0.5
     initial_scale: float = 0.02
     gradient_estimator: str = static(default="local")
     draws: int = static(default=1)

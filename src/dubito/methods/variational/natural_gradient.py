@@ -14,13 +14,14 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_intervals, check_normal_prior
 from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
-from dubito.methods.variational.bayes_by_backprop import IndependentNormals, divergence
+from dubito.methods.variational.bayes_by_backprop import FactorizedGaussian, IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.priors import check_proper
 from dubito.posteriors.base import log_mean_prob
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
+from dubito.training.descent import penalty_weight
 from dubito.training.members import one_member
 from dubito.training.method import ScheduledMethod
 from dubito.training.optimizers import check_descent
@@ -69,20 +70,26 @@ class NaturalGradientVI(ScheduledMethod):
     follow IVON (Shen et al. 2024), with ĝ the gradient per example at a draw θ = m + σε, averaged
     over ``draws``, and δ = 1/(N σ_p²):
 
-        ĥ = ĝ ε/σ,  h ← βh + (1 − β)ĥ + ½(1 − β)²(h − ĥ)²/(h + δ),  g ← γg + (1 − γ)ĝ,  m ← m − α(g/(1 − γᵗ) + δm)/(h + δ)
+        ĥ = ĝ ε/σ,  h ← βh + (1 − β)ĥ + ½(1 − β)²(h − ĥ)²/(h + δ),  g ← γg + (1 − γ)ĝ,
+        m ← m − α clip((g/(1 − γᵗ) + δm)/(h + δ), ±clip_radius)
 
     with α the learning rate (1 is Newton's step) times the schedule. Another likelihood's own
-    parameters are among θ. The family is mean-field, so it underestimates epistemic uncertainty
-    between clusters of data; and with few rows for the network's size the first steps, scaled by a
-    curvature not yet known, may end at the prior and stay there (the network then predicts a
-    constant). Choose it for regression with a τ that is integrated out.
+    parameters are among θ. On tables with few rows for the network's size, steps scaled by a
+    curvature not yet known, or draws as wide as the prior, would end at the prior: so the first σ is
+    small, h is averaged over ten times as many steps at the start as at the end, steps are clipped,
+    and δ rises to its value. The family is mean-field, so it underestimates epistemic uncertainty
+    between clusters of data. Choose it for regression with a τ that is integrated out.
 
     Parameters
     ----------
     momentum, hessian_decay : float
-        γ and β.
+        γ, and β at the end of the run; 1 − β is a tenth of it at the start, and grows linearly.
     initial_hessian : float
-        h at the start.
+        h at the start, where σ is 1/√(N h).
+    clip_radius : float
+        The largest change of a weight in a step, in multiples of α.
+    warm_up : float
+        The fraction of the steps in which δ rises from 0 to its value, in [0, 1).
     forgetting, delay : float
         The exponent and the offset of ρ_t.
     draws : int
@@ -93,19 +100,23 @@ class NaturalGradientVI(ScheduledMethod):
 
     learning_rate: float | None = 0.1
     momentum: float = 0.9
-    hessian_decay: float = 0.99
-    initial_hessian: float = 1.0
+    hessian_decay: float = 0.999
+    initial_hessian: float = 10.0
     forgetting: float = 0.7
     delay: float = 1.0
     draws: int = static(default=1)
+    warm_up: float = 0.25
+    clip_radius: float = 0.03
 
     penalty_name: ClassVar[str] = "KL"
     allows_missing_targets: ClassVar[bool] = False
     members = one_member
+    recipes = FactorizedGaussian.recipes
 
     def check(self, model: Model) -> None:
         check_descent(self)
         check_intervals(self, momentum="[0, 1)", hessian_decay="[0, 1)", initial_hessian="(0, inf)")
+        check_intervals(self, warm_up="[0, 1)", clip_radius="(0, inf)")
         check_intervals(self, forgetting="(0.5, 1]", delay="[0, inf)")  # as Robbins and Monro need
         check_whole("draws", self.draws, 1)
         check_normal_prior(self, model)
@@ -128,7 +139,8 @@ class NaturalGradientVI(ScheduledMethod):
         size, count = batch.size, state.count + 1
         shape, rate = gamma(model, state, size)
         known = given_precision(model, shape, rate)
-        delta = jax.tree.map(lambda d: d / size, state.delta)
+        share = penalty_weight(self, clock) / size
+        delta = jax.tree.map(lambda d: share * d, state.delta)
         curvature = jax.tree.map(jnp.add, state.hessian, delta)
         scale = jax.tree.map(lambda c: 1 / jnp.sqrt(size * c), curvature)
 
@@ -143,7 +155,8 @@ class NaturalGradientVI(ScheduledMethod):
         gradient = jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients)
         estimate = jax.tree.map(lambda g, e, s: jnp.mean(g * e, axis=0) / s, gradients, noise, scale)
         info = report(model, state._replace(shape=shape, rate=rate, size=size), scale, likelihoods, drawn)
-        decay, kept = 1 - jnp.asarray(self.hessian_decay, jnp.float32), jnp.asarray(self.momentum, jnp.float32)
+        decay = (1 - jnp.asarray(self.hessian_decay, jnp.float32)) * (0.1 + 0.9 * clock.progress)
+        kept, radius = jnp.asarray(self.momentum, jnp.float32), jnp.asarray(self.clip_radius, jnp.float32)
         # h + δ is multiplied by 1 + u + u²/2 > 0 with u = (1 − β)(ĥ − h)/(h + δ): it stays positive
         hessian = jax.tree.map(
             lambda h, e, c: h + decay * (e - h) + 0.5 * (decay * (e - h)) ** 2 / c, state.hessian, estimate, curvature
@@ -151,7 +164,8 @@ class NaturalGradientVI(ScheduledMethod):
         momentum = jax.tree.map(lambda old, g: kept * old + (1 - kept) * g, state.momentum, gradient)
         whole, move = 1 - kept**count, optimizers.step_size(self, clock)
         mean = jax.tree.map(
-            lambda m, g, h, d: m + move * (g / whole + d * m) / (h + d), state.mean, momentum, hessian, delta
+            lambda m, g, h, d: m + move * jnp.clip((g / whole + d * m) / (h + d), -radius, radius),
+            *(state.mean, momentum, hessian, delta),
         )
         if learns_precision(model):
             squares = jnp.mean((batch.y[None] - z["mean"]) ** 2, axis=0)
