@@ -61,7 +61,9 @@ def test_the_reported_objective_is_the_elbo():
     """At the end of a fit the mean of the last epochs' reports against the closed form at coordinate ascent's optimum."""
     means, scales, a, b = coordinate_ascent()
     reports = []
-    method = dubito.NaturalGradientVI(epochs=1000, batch_size=None, draws=16, hessian_decay=0.99, learning_rate=0.05, **STEPS)
+    method = dubito.NaturalGradientVI(
+        epochs=1000, batch_size=None, draws=16, hessian_decay=0.99, learning_rate=0.05, **STEPS
+    )
     dubito.fit(MODEL, X, Y, method, key=jax.random.key(1), progress=reports.append)
     history = collect_history(reports)[0][-200:]
     log_tau = special.digamma(a) - np.log(b)
@@ -84,7 +86,9 @@ def test_the_gammas_kl_is_the_integral():
 def test_natural_gradient_vi_with_known_precision_is_the_mean_field_optimum():
     """σ_i² = 1/Λ_ii with Λ of the given τ; the posterior is one of independent normals."""
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=4.0, targets=2), dubito.Normal(PRIOR))
-    method = dubito.NaturalGradientVI(epochs=1000, batch_size=None, draws=16, hessian_decay=0.99, learning_rate=0.05, **STEPS)
+    method = dubito.NaturalGradientVI(
+        epochs=1000, batch_size=None, draws=16, hessian_decay=0.99, learning_rate=0.05, **STEPS
+    )
     posterior = dubito.fit(model, X, Y, method, key=jax.random.key(0))
     precision = np.eye(D) / PRIOR**2 + 4.0 * X.T @ X
     assert isinstance(posterior, dubito.DiagonalNormal)

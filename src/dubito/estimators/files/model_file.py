@@ -30,7 +30,12 @@ from dubito.tables.schema import Schema
 
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
-FORMAT = 2
+FORMAT = 3
+SINCE_3 = {  # fields that methods have since format 3, with the values by which those of format 2 were fitted
+    **{name: {"noise": "training"} for name in ("MCDropout", "ConcreteDropout", "VariationalDropout")},
+    **{name: {"warm_up": 0.0} for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")},
+    "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},
+}
 KEYS = {
     *"format kind params method schema scaler transform classes flat key posterior calibration summary versions".split()
 }
@@ -189,9 +194,8 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     """The dtypes and shapes of the arrays of a configuration."""
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
-    older = type(version) is int and 0 < version < FORMAT
-    expect(not older, f"an older dubito wrote it (format {version}): fit the model again")
-    valid = type(version) is int and version == FORMAT and set(config) == KEYS
+    expect(version != 1, "an older dubito wrote it (format 1): fit the model again")
+    valid = type(version) is int and version in (2, FORMAT) and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
     expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior has too many models")
@@ -202,6 +206,8 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     """The estimator of a configuration and its arrays, whose parts must match."""
     schema, posterior = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], arrays)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
+    if config["format"] == 2:
+        config = {**config, "method": upgraded(config["method"]), "params": upgraded(config["params"])}
     method, calibration = decode(config["method"]), decode(config["calibration"])
     estimator = kinds[config["kind"]]()
     params = {name: decode(value) for name, value in config["params"].items()}
@@ -235,6 +241,16 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
         class_weights(params["class_weight"], classes, np.ones(len(classes)))  # checks them
     estimator._set_fitted(schema, classes, **learned)
     return estimator
+
+
+def upgraded(value: Any) -> Any:
+    """A value of format 2 with the fields of format 3."""
+    if isinstance(value, list):
+        return [upgraded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    added = SINCE_3.get(value.get("class"), {}) if isinstance(value.get("class"), str) else {}
+    return {**added, **{name: upgraded(each) for name, each in value.items()}}
 
 
 def _fits(model: Model, width: int, count: int) -> bool:

@@ -281,7 +281,40 @@ def with_prior_factor(model: Model, factor: float, noise: Noise | None, determin
     (a + ½N)/(b + ½Σ(y − f)²) is that of the evidence.
     """
     prior, likelihood = model.prior, model.likelihood
-    biases = None if prior.biases is None else prior.biases * factor
     if noise is not None:
         likelihood = replace(likelihood, shape=float(noise.gamma(determined)[0][0] - 0.5 * noise.size))
+    if is_by_network(model):
+        return replace(model, network=ScaledByNetwork(model.network, factor), likelihood=likelihood)
+    biases = None if prior.biases is None else prior.biases * factor
     return replace(model, prior=replace(prior, scale=prior.scale * factor, biases=biases), likelihood=likelihood)
+
+
+def is_by_network(model: Model) -> bool:
+    """Whether the network has the prior's scales."""
+    return model.prior.by_network and model.network.scales is not None
+
+
+@register_dataclass
+@dataclass(frozen=True)
+class ScaledByNetwork:
+    """A network whose own prior scales are multiplied: those of all leaves, not of weights alone.
+
+    Parameters
+    ----------
+    network : network
+        With ``scales``.
+    factor : float
+        What multiplies them.
+    """
+
+    network: Any
+    factor: float
+
+    def init(self, key: Key) -> Params:
+        return self.network.init(key)
+
+    def apply(self, params: Params, x: Any) -> Any:
+        return self.network.apply(params, x)
+
+    def scales(self, params: Params, scale: Any) -> Params:
+        return jax.tree.map(lambda s: self.factor * s, self.network.scales(params, scale))
