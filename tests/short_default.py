@@ -1,18 +1,31 @@
-"""The default method with 3 folds and a tenth of its epochs, for tests of what surrounds it: compilation takes long enough."""
+"""Short fits, for tests of what surrounds them: compilation takes long enough."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import dubito
-from dubito.methods.by_name import METHODS
 from dubito.methods.default import default_method
+from dubito.training import optimizers
+
+EPOCHS = 20
 
 
 def short_default(*arguments):
+    """The default method with 3 folds and a tenth of its epochs."""
     method = default_method(*arguments)
     return replace(method, folds=3, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
 
 
-def shorten_methods(monkeypatch):
-    """Estimators and commands without a method take the short default, and commands a short MC dropout."""
+def shorten_fits(monkeypatch):
+    """No method runs more than ``EPOCHS`` epochs, whatever it asks for; the programs are those of the whole fits. The default
+    method has 3 folds, and NUTS draws little."""
+    original = optimizers.with_epochs
+
+    def with_epochs(method, rows):
+        found = original(method, rows)
+        known = any(field.name == "epochs" for field in fields(found))
+        return replace(found, epochs=min(found.epochs, EPOCHS)) if known else found
+
+    monkeypatch.setattr(optimizers, "with_epochs", with_epochs)
     monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
-    monkeypatch.setitem(METHODS, "mc-dropout", dubito.MCDropout(epochs=20))
+    nuts, few = dubito.NUTS, {"draws": 40, "warmup": 200}
+    monkeypatch.setattr(dubito, "NUTS", lambda **settings: nuts(**settings | few))

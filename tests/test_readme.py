@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from command_line import commands_of_shells
-from short_default import shorten_methods
+from short_default import shorten_fits
 
 from dubito.methods.by_name import METHODS
 
@@ -24,7 +24,7 @@ def blocks(language, *names):
 @pytest.mark.parametrize("block", blocks("python", "first", "table", "network", "computation", "seeing"))
 def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shorten_methods(monkeypatch)
+    shorten_fits(monkeypatch)
     exec(compile(block, "README.md", "exec"), {})
     assert 0 < len(capsys.readouterr().out.splitlines()) < 30
 
@@ -33,7 +33,7 @@ def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("block", blocks("sh", "first", "table"))
 def test_shell_block_of_the_readme_runs(block, tmp_path, monkeypatch):
     os.symlink(ROOT / "src", tmp_path / "src")
-    shorten_methods(monkeypatch)
+    shorten_fits(monkeypatch)
     with commands_of_shells() as path:
         command = ["sh", "-ec", block]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path})
