@@ -7,6 +7,7 @@ import socket
 import sys
 import tempfile
 import threading
+import traceback
 import warnings
 
 import pytest
@@ -75,7 +76,9 @@ def _answer(server):
             if not message:
                 return
             code = 1
-            with contextlib.suppress(Exception):  # as in a process, the script sees exit code 1
+            with contextlib.suppress(
+                OSError
+            ):  # of a pipe that was closed: as after a process, the script sees exit code 1
                 code = _answer_one(*message.decode().split("\0"), files=files)
             caller.sendall(str(code).encode())
 
@@ -84,4 +87,8 @@ def _answer_one(folder, *arguments, files):
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(open(*pair, encoding="utf-8")) for pair in zip(files, "rww", strict=True)]
         stack.enter_context(contextlib.chdir(folder))
-        return call(arguments, streams)
+        try:
+            return call(arguments, streams)
+        except Exception:
+            traceback.print_exc(file=streams[2])
+            return 1
