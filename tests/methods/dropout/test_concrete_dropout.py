@@ -90,7 +90,7 @@ def test_concrete_dropout_without_noise_is_map():
 @pytest.mark.slow
 def test_rates_and_epistemic_variance_fall_with_data():
     """y = 2x + 8 + ε, the paper's synthetic data: paired over sets of data, from 30 rows to 300."""
-    model = dubito.Model(dubito.mlp(1, (20, 20)), dubito.Gaussian(), dubito.Normal(by_network=True))
+    model = dubito.Model(dubito.mlp(1, (20,)), dubito.Gaussian(), dubito.Normal(by_network=True))
     method = ConcreteDropout(epochs=200, batch_size=None, learning_rate=0.03)
     rates, epistemic = np.empty((5, 2)), np.empty((5, 2))
     for seed in range(5):
