@@ -218,7 +218,7 @@ def posteriors():
 
 def everything(posterior, x, y):
     """Every answer that has rows, by name, rows first."""
-    answer = dubito.predict(posterior, x, key=jax.random.key(7), draws=24, shift=3.0, scale=2.0)
+    answer = dubito.predict(posterior, x, key=jax.random.key(7), draws=204, shift=3.0, scale=2.0)
     found = {"mean": answer.mean, "aleatoric": answer.aleatoric, "epistemic": answer.epistemic}
     found["log_prob"] = answer.log_prob(y)
     if answer.task == "regression":
