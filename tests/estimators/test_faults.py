@@ -251,7 +251,7 @@ def test_a_class_of_one_row():
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 def test_ten_thousand_classes():
     x, y = np.random.default_rng(0).normal(size=(10_000, 3)), np.arange(10_000)
-    found = classifier(dubito.MAP(epochs=1, batch_size=512)).fit(x, y)
+    found = classifier(dubito.MAP(epochs=1, batch_size=512), hidden=(4,)).fit(x, y)
     probs = found.predict_proba(x[:20])
     assert probs.shape == (20, 10_000) and np.abs(probs.sum(1) - 1).max() < 1e-6 and np.all(probs >= 0)
 
@@ -283,12 +283,12 @@ def anyone(request, quick_fits):
 @pytest.mark.optimized
 def test_row_order_and_number_of_rows(anyone):
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(2500, 3))
-    whole, order = answers(anyone, x), rng.permutation(2500)
+    x = rng.normal(size=(1500, 3))
+    whole, order = answers(anyone, x), rng.permutation(1500)
     assert np.array_equal(answers(anyone, x[order]), whole[:, order])
-    for rows in (1, 2, 7, 1023, 1024, 1025, 2047, 2049):
+    for rows in (1, 2, 1023, 1024, 1025):
         assert np.array_equal(answers(anyone, x[:rows]), whole[:, :rows])
-    each = [answers(anyone, x[k : k + 1]) for k in range(0, 2500, 499)]
+    each = [answers(anyone, x[k : k + 1]) for k in range(0, 1500, 499)]
     assert np.array_equal(np.concatenate(each, axis=1), whole[:, ::499])
 
 
@@ -382,7 +382,7 @@ def test_far_inputs_of_classes(voter, far):
 
 
 def test_sixteen_threads(anyone):
-    tables = [np.random.default_rng(k).normal(size=(3 + 68 * k, 3)) for k in range(16)]
+    tables = [np.random.default_rng(k).normal(size=((3, 90, 500, 1030)[k % 4], 3)) for k in range(16)]
     series = [answers(anyone, x) for x in tables]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda x: answers(anyone, x), tables))
@@ -496,7 +496,8 @@ y = x[:, 0] + 0.1 * rng.normal(size=rows)
 INTERRUPTED = (
     START
     + """
-found = dubito.BayesianRegressor(dubito.CrossFit(dubito.MAP(epochs=10**6), 5), hidden=(16,), random_state=0)
+method = dubito.CrossFit(dubito.MAP(epochs=10**6, batch_size=32), 5)
+found = dubito.BayesianRegressor(method, hidden=(16,), random_state=0)
 def progress(report):
     os.write(1, b"training\\n")  # in one piece: two threads report
 try:
@@ -523,7 +524,7 @@ def said(child, seconds=100):
 
 @pytest.mark.slow
 def test_ctrl_c():
-    with process(INTERRUPTED, 20_000) as child:
+    with process(INTERRUPTED, 96) as child:
         try:
             for _ in range(3):
                 assert child.stdout.readline() == "training\n"
@@ -544,7 +545,7 @@ import dubito
 from dubito.estimators import regressor
 from dubito.posteriors import predictive
 folder, *starts = sys.argv[1:]
-x = np.random.default_rng(0).normal(size=(50, 3))
+x = np.random.default_rng(0).normal(size=(96, 3))  # the program of test_faults.py
 
 def load():
     return dubito.load(folder + "/m.dubito")
@@ -554,7 +555,7 @@ def unpickle():
         return pickle.load(file)
 
 def fit():
-    return dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(8,), random_state=0).fit(x, x[:, 0])
+    return dubito.BayesianRegressor(dubito.MAP(epochs=2, batch_size=32), hidden=(16,), random_state=0).fit(x, x[:, 0])
 
 def predict():
     found = unpickle()
@@ -657,7 +658,7 @@ def test_any_number_of_threads_and_devices():
     before = os.environ.get("XLA_FLAGS", "")
     flags = {"all": "", "one": "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=4"}
     children = [
-        process(THREADS, 500, name, env=os.environ | {"XLA_FLAGS": f"{before} {flag}"}) for name, flag in flags.items()
+        process(THREADS, 96, name, env=os.environ | {"XLA_FLAGS": f"{before} {flag}"}) for name, flag in flags.items()
     ]
     found = [said(child) for child in children]
     assert len({out for out, _ in found}) == 1 and len(found[0][0]) == 65, found
@@ -674,7 +675,7 @@ def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = status("VmRSS")
-outputs = found.predict(np.broadcast_to(x[0], (2_000_000, 60)), return_std=True)
+outputs = found.predict(np.broadcast_to(x[0], (500_000, 60)), return_std=True)
 print(status("VmHWM") - before - sum(output.nbytes for output in outputs))
 """
 )
@@ -682,9 +683,9 @@ print(status("VmHWM") - before - sum(output.nbytes for output in outputs))
 
 @pytest.mark.slow
 def test_memory_of_many_rows():
-    """The table is a view that takes no memory of its own; beside the outputs there are 300 MB."""
+    """The table is a view that takes no memory of its own; beside the outputs there are 90 MB, less than it would take as float32."""
     out, err = said(process(MEMORY, 100))
-    assert int(out) < 300e6, err
+    assert int(out) < 90e6, err
 
 
 # --- divergence
@@ -692,7 +693,7 @@ def test_memory_of_many_rows():
 
 @pytest.mark.slow
 def test_divergence_says_what_to_do():
-    method = dubito.MAP(epochs=20, learning_rate=1e6, optimizer="sgd", batch_size=32)
+    method = dubito.MAP(epochs=5, learning_rate=1e6, optimizer="sgd", batch_size=32)
     for wrapped in (method, dubito.Ensemble(method, 2), dubito.CrossFit(method, 3)):
         with pytest.raises(
             dubito.DivergenceError, match=r"epoch 1 \(step 0\).*learning rate is 1e\+06. Try learning_rate=100000"
@@ -752,16 +753,16 @@ def test_nan_in_the_middle(limit, key):
 @pytest.mark.parametrize("kind", [dubito.BayesianRegressor, dubito.BayesianClassifier])
 def test_rows_of_weight_0_may_hold_anything_and_change_nothing(kind):
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(60, 2))
+    X = rng.normal(size=(94, 3))
     y = X[:, 0] if kind is dubito.BayesianRegressor else np.where(X[:, 0] > 0, "up", "down").astype(object)
-    model = kind(dubito.MAP(epochs=3), hidden=(4,), random_state=0)
+    model = kind(dubito.MAP(epochs=3, batch_size=32), hidden=(16,), random_state=0)
     truth = model.fit(X, y).predictive(X[:5]).mean
     more, targets = np.insert(X, [3, 20], np.nan, axis=0), np.insert(y, [3, 20], np.nan)
     targets = targets if kind is dubito.BayesianRegressor else np.insert(y, [3, 20], [None, "sideways"])
-    weight = np.insert(np.ones(60), [3, 20], 0.0)
+    weight = np.insert(np.ones(94), [3, 20], 0.0)
     assert np.array_equal(model.fit(more, targets, sample_weight=weight).predictive(X[:5]).mean, truth)
     with pytest.raises(dubito.DataError, match=r"column 0: 1 missing, 0 infinite, in row 3\n"):
-        model.set_params(missing="error").fit(more, targets, sample_weight=np.where(np.arange(62) == 3, 1.0, weight))
+        model.set_params(missing="error").fit(more, targets, sample_weight=np.where(np.arange(96) == 3, 1.0, weight))
 
 
 def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
@@ -825,7 +826,7 @@ def test_a_method_may_be_a_name_or_a_class(tmp_path):
         model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).set_params(method__epochs=3).fit(X, Y)
         assert model.method_ == dubito.MAP(epochs=3) and np.array_equal(model.predict(X), wanted)
     for method in ("maximum-likelihood", dubito.MaximumLikelihood):
-        model = dubito.BayesianRegressor(method, hidden=(2,), random_state=0).fit(X[:20], Y[:20])
+        model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X[:20], Y[:20])
         model.save(tmp_path / "m")
         assert np.array_equal(dubito.load(tmp_path / "m").predict(X), model.predict(X))
         assert clone(model).method == method

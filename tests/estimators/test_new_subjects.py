@@ -1,11 +1,14 @@
 """Coverage of subjects and of days that come after the fit, where rows of one subject, or of days in a row, are alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dubito
+from dubito.methods.default import default_method
 
-pytestmark = [pytest.mark.slow, pytest.mark.optimized]
+pytestmark = pytest.mark.slow
 
 
 def subjects(rng, count, rows, inputs):
@@ -40,7 +43,14 @@ def test_intervals_of_committees_hold_new_subjects_with_groups_only():
     assert np.mean(found[False]) < 0.6
 
 
-def test_intervals_of_the_default_hold_new_subjects_with_groups_only():
+def test_intervals_of_the_default_hold_new_subjects_with_groups_only(monkeypatch):
+    """The default method with 5 folds and a third of its epochs."""
+
+    def short(*given):
+        method = default_method(*given)
+        return replace(method, folds=5, method=replace(method.method, epochs=method.method.epochs // 3))
+
+    monkeypatch.setattr("dubito.estimators.base.default_method", short)
     X, y, subject = with_new_subjects(0, 250, 8, 4)
     assert 0.86 <= coverage(dubito.BayesianRegressor(random_state=0), X, y, groups=subject) <= 0.94
     assert coverage(dubito.BayesianRegressor(random_state=0), X, y) < 0.7
