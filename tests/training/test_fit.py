@@ -184,7 +184,7 @@ def test_bad_rows_are_refused(problem, x, y, message, key):
 def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, retraced, monkeypatch, tmp_path):
     """The same numbers up to rounding; members stop on their own, and a checkpoint goes on to the same bits."""
     model, x, y = problem
-    method = dubito.CrossFit(dubito.MCDropout(epochs=12), 3)
+    method = dubito.CrossFit(dubito.MCDropout(epochs=12), 3, "constant")
     plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
     monkeypatch.setattr(prng, "on_cpu", lambda: False)
     calls, chunk_all = [], chunk.chunk_all
