@@ -281,7 +281,15 @@ def anyone(request, quick_fits):
         return regressor(METHODS[request.param]).fit(X, Y)
 
 
-@pytest.mark.optimized
+AS_USERS_COMPILE = {"cross", "dropout"}  # two kinds of draws; the other methods' are of these kinds
+
+
+@pytest.mark.parametrize(
+    "anyone",
+    [pytest.param(name, marks=pytest.mark.optimized if name in AS_USERS_COMPILE else ()) for name in METHODS],
+    indirect=True,
+    scope="module",
+)
 def test_row_order_and_number_of_rows(anyone):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(1500, 3))
