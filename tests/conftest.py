@@ -68,6 +68,19 @@ def retraced():
     jax.clear_caches()
 
 
+@pytest.fixture
+def retrace_loops():
+    """``retrace_loops()`` forgets the compiled training loops, after a patch of what they are traced from; so does the test's end."""
+    from dubito.training.chunk import begin, chunk
+
+    def forget():
+        begin.programs.clear()
+        chunk.programs.clear()
+
+    yield forget
+    forget()
+
+
 @pytest.fixture(scope="session")
 def quick_fits():
     """``with quick_fits():`` fits are compiled as by ``scripts/quick_compiler``, for optimized tests of predictions."""

@@ -1,35 +1,31 @@
-"""The default method with 3 folds and a tenth of its epochs, for tests of what surrounds it: compilation takes long enough."""
+"""Short fits, for tests of what surrounds them: compilation takes long enough."""
 
-import os
-import pathlib
-import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
-from dubito.methods.default import default_method
-
-PROGRAM = f"""#!{sys.executable}
-import sys
-sys.path.append({str(pathlib.Path(__file__).parent)!r})
 import dubito
-from dubito.estimators import base
-from dubito.methods import by_name
-from short_default import short_default
-base.default_method = short_default
-by_name.METHODS["mc-dropout"] = dubito.MCDropout(epochs=20)
-from dubito.__main__ import main
-main()
-"""
+from dubito.methods.default import default_method
+from dubito.training import optimizers
+
+EPOCHS = 20
 
 
 def short_default(*arguments):
+    """The default method with 3 folds and a tenth of its epochs."""
     method = default_method(*arguments)
     return replace(method, folds=3, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
 
 
-def path_with_program(folder):
-    """A PATH whose ``dubito``, written to ``folder``, is the command line with the short default method."""
-    program = folder / "bin" / "dubito"
-    program.parent.mkdir()
-    program.write_text(PROGRAM)
-    program.chmod(0o755)
-    return f"{program.parent}:{os.environ['PATH']}"
+def shorten_fits(monkeypatch):
+    """No method runs more than ``EPOCHS`` epochs, whatever it asks for; the programs are those of the whole fits. The default
+    method has 3 folds, and NUTS draws little."""
+    original = optimizers.with_epochs
+
+    def with_epochs(method, rows, task):
+        found = original(method, rows, task)
+        known = any(field.name == "epochs" for field in fields(found))
+        return replace(found, epochs=min(found.epochs, EPOCHS)) if known else found
+
+    monkeypatch.setattr(optimizers, "with_epochs", with_epochs)
+    monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
+    nuts, few = dubito.NUTS, {"draws": 40, "warmup": 200}
+    monkeypatch.setattr(dubito, "NUTS", lambda **settings: nuts(**settings | few))

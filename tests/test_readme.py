@@ -6,7 +6,8 @@ import re
 import subprocess
 
 import pytest
-from short_default import path_with_program, short_default
+from command_line import commands_of_shells
+from short_default import shorten_fits
 
 from dubito.methods.by_name import METHODS
 
@@ -23,17 +24,19 @@ def blocks(language, *names):
 @pytest.mark.parametrize("block", blocks("python", "first", "table", "network", "computation", "seeing"))
 def test_python_block_of_the_readme_runs(block, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
+    shorten_fits(monkeypatch)
     exec(compile(block, "README.md", "exec"), {})
     assert 0 < len(capsys.readouterr().out.splitlines()) < 30
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", blocks("sh", "first", "table"))
-def test_shell_block_of_the_readme_runs(block, tmp_path):
+def test_shell_block_of_the_readme_runs(block, tmp_path, monkeypatch):
     os.symlink(ROOT / "src", tmp_path / "src")
-    environment = os.environ | {"PATH": path_with_program(tmp_path)}
-    done = subprocess.run(["sh", "-ec", block], cwd=tmp_path, capture_output=True, text=True, env=environment)
+    shorten_fits(monkeypatch)
+    with commands_of_shells() as path:
+        command = ["sh", "-ec", block]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert done.returncode == 0, done.stderr
     files = {name for name in ("co2.dubito", "predictions.csv", "report.html") if name in block}
     assert len(files) == 2 and files <= set(os.listdir(tmp_path))

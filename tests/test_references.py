@@ -31,9 +31,8 @@ def test_chains_of_the_references_have_converged(references):
         assert np.max(found["mcse"] / np.maximum(sd, 1e-3)) < 0.02
 
 
-@pytest.mark.optimized
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["diabetes-3", "iris"])
+@pytest.mark.parametrize("name", [pytest.param("diabetes-3", marks=pytest.mark.optimized), "iris"])
 def test_nuts_agrees_with_the_reference(references, name):
     """z-scores of the mean output or class probability at each row, from the Monte Carlo errors of both runs.
 

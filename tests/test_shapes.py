@@ -7,7 +7,10 @@ import sys
 import pytest
 
 PROGRAM = """
+# What dubito imports comes first: under the hook Python does not find the compiled files of any module.
 import importlib, pkgutil, warnings
+import annotations, arviz_stats.base, jax.extend, jinja2, matplotlib.backends.backend_agg, narwhals, optax, pandas, pyarrow.csv
+import rich.console, safetensors.numpy, scipy.stats, sklearn.datasets, sklearn.isotonic, sklearn.model_selection, typer
 from jaxtyping import install_import_hook
 
 with install_import_hook("dubito", "annotations.check"):
@@ -22,22 +25,20 @@ from dubito import metrics
 
 warnings.simplefilter("ignore")
 rng = np.random.default_rng(0)
-X = rng.normal(size=(40, 3))
-y = X[:, 0] + 0.1 * rng.normal(size=40)
+X = rng.normal(size=(24, 2))  # programs of test_model_file.py
+y = X[:, 0] + 0.1 * rng.normal(size=24)
 short = {"epochs": 2}
 two = np.stack([y, -y], 1)
 methods = {
-    dubito.CrossFit(dubito.MAP(**short), folds=2): [y, two], dubito.MCDropout(**short): [two],
-    dubito.BayesByBackprop(**short): [two], dubito.LaplaceApproximation(dubito.MAP(**short)): [y],
-    dubito.SWAG(epochs=4): [y], dubito.Ensemble(dubito.MAP(**short), 2): [two],
-    dubito.VariationalGaussian(**short): [y],
+    dubito.CrossFit(dubito.MaximumLikelihood(**short, batch_size=16), folds=2): two, dubito.MCDropout(**short): y,
+    dubito.BayesByBackprop(**short): y, dubito.LaplaceApproximation(dubito.MAP(**short)): y,
+    dubito.Ensemble(dubito.SWAG(epochs=4), 2): y, dubito.VariationalGaussian(**short, rank=2): y,
 }
-for method, each in methods.items():
-    for targets in each:
-        model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X, targets)
-        answer = model.predictive(X)
-        metrics.scorecard(answer, targets)
-        model.predict_interval(X), answer.quantile([0.1, 0.9]), model.sample_y(X, 2)
+for method, targets in methods.items():
+    model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X, targets)
+    answer = model.predictive(X)
+    metrics.scorecard(answer, targets)
+    model.predict_interval(X), answer.quantile([0.1, 0.9]), model.sample_y(X, 2)
 labels = np.where(y > 0, "up", "down")
 model = dubito.BayesianClassifier(dubito.MCDropout(**short), hidden=(4,), random_state=0).fit(X, labels)
 metrics.scorecard(model.predictive(X), labels)

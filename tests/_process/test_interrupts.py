@@ -260,7 +260,7 @@ def wait_for_work(child, seconds):
         time.sleep(0.05)
 
 
-IMPORTED = 3.0  # seconds of CPU time at which a command has imported JAX and works
+IMPORTED = 2.5  # seconds of CPU time at which a command has imported JAX and works
 
 
 @pytest.mark.slow

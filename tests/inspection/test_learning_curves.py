@@ -119,10 +119,10 @@ def test_diagnose_real_fits():
 @pytest.mark.slow
 def test_trivial_loss_is_the_loss_without_inputs():
     x, y = data(300)
-    model = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, np.column_stack([y, -y]))
+    model = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(), random_state=0).fit(x, np.column_stack([y, -y]))
     z = (y - y.mean()) / y.std()
     assert trivial_loss(model) == pytest.approx(-2 * np.mean(-0.5 * z**2 - 0.5 * math.log(2 * math.pi)), abs=1e-6)
-    classes = dubito.BayesianClassifier(dubito.MAP(epochs=1), hidden=(2,), random_state=0).fit(x, np.arange(300) % 3)
+    classes = dubito.BayesianClassifier(dubito.MAP(epochs=1), hidden=(), random_state=0).fit(x, np.arange(300) % 3)
     assert trivial_loss(classes) == pytest.approx(math.log(3))
-    counts = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(2,), likelihood="poisson", random_state=0)
+    counts = dubito.BayesianRegressor(dubito.MAP(epochs=1), hidden=(), likelihood="poisson", random_state=0)
     assert trivial_loss(counts.fit(x, np.arange(300) % 3)) is None

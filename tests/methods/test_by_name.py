@@ -1,12 +1,8 @@
-"""The registry of methods: whoever adds a method writes its file, and an import and an entry of ``by_name``."""
+"""The registry of methods; ``test_registries`` adds one."""
 
 import dataclasses
 import inspect
-import pathlib
 import re
-import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -14,64 +10,6 @@ import dubito
 from dubito.estimators.files import codec
 from dubito.methods import by_name
 from dubito.training.method import LoopMethod, Method, Wrapper, base_method
-
-PACKAGE = pathlib.Path(dubito.__file__).parent
-
-NEW_METHOD = '''
-"""MAP with a power of the prior."""
-
-from dataclasses import dataclass
-
-from dubito._jax.pytree import register_dataclass
-from dubito.methods.map import PointEstimate
-from dubito.training import optimizers
-
-
-@register_dataclass
-@dataclass(frozen=True, kw_only=True)
-class TemperedMAP(PointEstimate):
-    """argmax log p(D | θ) + power · log p(θ), in nats."""
-
-    power: float = 0.5
-
-    def check(self, model):
-        optimizers.check_descent(self)
-
-    def log_prior(self, model, params):
-        return self.power * model.log_prior(params)
-'''
-IMPORT, ENTRY = "from dubito.methods.tempered_map import TemperedMAP", '    "tempered-map": TemperedMAP(),'
-
-USE = """
-import numpy as np
-import dubito
-from dubito.methods import by_name
-
-method = by_name.get_method("tempered-map", ["power=0.25", "epochs=2"])
-assert (method.power, method.epochs) == (0.25, 2)
-assert "tempered-map" in by_name.parse_names("all")
-x = np.linspace(-1, 1, 20)[:, None]
-model = dubito.BayesianRegressor(method, hidden=(2,), random_state=0).fit(x, x[:, 0])
-model.save("model")
-loaded = dubito.load("model")
-assert loaded.method_ == method and np.array_equal(loaded.predict(x), model.predict(x))
-"""
-
-
-@pytest.mark.slow
-def test_a_new_method_is_one_file_an_import_and_an_entry(tmp_path):
-    """The command line's names and settings, the estimators and the model file know it, though none of them is edited."""
-    package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))
-    (package / "methods" / "tempered_map.py").write_text(NEW_METHOD)
-    registry = package / "methods" / "by_name.py"
-    last_import, first_entry = "from dubito.training.method import Method, Wrapper", '    "map": MAP(),'
-    text = registry.read_text()
-    assert text.count(last_import) == text.count(first_entry) == 1
-    text = text.replace(last_import, f"{IMPORT}\n{last_import}").replace(first_entry, f"{first_entry}\n{ENTRY}")
-    registry.write_text(text)
-    paths = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\n"
-    done = subprocess.run([sys.executable, "-c", paths + USE], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_classes_of_the_registry_are_those_of_the_model_file():

@@ -105,7 +105,7 @@ def log_uniform_kl(alpha):
 
 
 def slopes(w, x):
-    """∂f/∂w of one w, (n, 3)."""
+    """∂f/∂w of weights w (..., 3), (..., n, 3)."""
     t = np.tanh(w[..., :1] * x + w[..., 1:2])
     inner = w[..., 2:] * (1 - t**2)
     return np.stack([inner * x, inner, t], axis=-1)
@@ -191,18 +191,23 @@ def gaussian_dropout():
 
 
 def perturbed():
-    """600 modes of perturbed data and prior, each found from a random start as the method's are."""
-    rng = np.random.default_rng(1)
-    found = []
-    for _ in range(600):
-        anchor, y = rng.normal(size=3), Y + rng.normal(size=14) / np.sqrt(TAU)
+    """2000 modes of perturbed data and prior, each found from a random start as the method's are, by Levenberg and Marquardt."""
+    rng, count = np.random.default_rng(1), 2000
+    anchor, y = rng.normal(size=(count, 3)), Y + rng.normal(size=(count, 14)) / np.sqrt(TAU)
+    w, damping = rng.normal(size=(count, 3)), np.ones(count)
 
-        def cost(w, anchor=anchor, y=y):
-            off, error = w - anchor, y - network(w, X)
-            return 0.5 * off @ off + 0.5 * TAU * error @ error, off - TAU * error @ slopes(w, X)
+    def cost(w):
+        return np.sum((w - anchor) ** 2, axis=1) + TAU * np.sum((y - network(w, X)) ** 2, axis=1)
 
-        found.append(scipy.optimize.minimize(cost, rng.normal(size=3), method="BFGS", jac=True).x)
-    return moments(network(np.array(found), NEW), np.full(len(found), 1 / len(found)))
+    for _ in range(200):
+        g = slopes(w, X)
+        gradient = w - anchor - TAU * np.einsum("sn,snp->sp", y - network(w, X), g)
+        curvature = (1 + damping)[:, None, None] * np.eye(3) + TAU * np.einsum("snp,snq->spq", g, g)
+        moved = w - np.linalg.solve(curvature, gradient[:, :, None])[:, :, 0]
+        better = cost(moved) <= cost(w)
+        w, damping = np.where(better[:, None], moved, w), np.where(better, damping / 3, 4 * damping)
+    assert np.quantile(np.abs(gradient).max(1), 0.95) < 0.01
+    return moments(network(w, NEW), np.full(count, 1 / count))
 
 
 def long(kind, **fields):
@@ -244,7 +249,6 @@ RIGHT = {
     "hmc": dubito.HMC(draws=2000, warmup=500, thin=2, acceptance=0.95),
     "nuts": dubito.NUTS(draws=2000, warmup=500, acceptance=0.95),
     "mclmc": dubito.MCLMC(draws=1000, warmup=1000, thin=5),
-    "sgld": dubito.SGLD(learning_rate=2e-3, epochs=40_000, batch_size=None, draws=4000),
     "sghmc": dubito.SGHMC(learning_rate=4e-4, epochs=40_000, batch_size=None, draws=4000),
 }
 
@@ -289,10 +293,11 @@ def far(f, mean, sd, chains):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "mclmc" else pytest.mark.optimized) for name in RIGHT]
+    "name", [pytest.param(name, marks=[pytest.mark.optimized] if name == "sghmc" else []) for name in RIGHT]
 )
 def test_sampler_draws_have_the_moments_by_quadrature(name, truth):
     """A false alarm of the 8 numbers once in 20,000 runs, were draws' errors normal. A prior 25 % wider is seen by the first three
-    (and by all approximations above), a τ 30 % smaller by the others too."""
+    (and by all approximations above), a τ 30 % smaller by SGHMC too. SGLD has its own test of a posterior that is not normal,
+    ``test_cycles_draw_two_modes_with_their_weights``."""
     f, posterior = predicted(RIGHT[name])
     assert np.max(np.abs(far(f, *truth, posterior.chains))) < 4.5

@@ -155,9 +155,9 @@ BUGS = {
 @pytest.mark.optimized
 @pytest.mark.slow
 @pytest.mark.parametrize("bug", BUGS)
-@pytest.mark.parametrize("name", ["hmc", "nuts"])
-def test_sbc_catches_a_planted_bug_of_the_model(name, bug):
-    assert min(p_values(SAMPLERS[name], BUGS[bug])) < 1e-6
+def test_sbc_catches_a_planted_bug_of_the_model(bug):
+    """With one exact sampler: the draws of another one are of the same wrong posterior."""
+    assert min(p_values(SAMPLERS["hmc"], BUGS[bug])) < 1e-6
 
 
 @pytest.mark.optimized

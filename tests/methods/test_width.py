@@ -49,7 +49,7 @@ def prior_draws(network, x, draws, key):
     def one(key):
         return network.apply(PRIOR.sample(key, like, network.scales(like, 1.0)), jnp.asarray(x, jnp.float32))[:, 0]
 
-    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys))(jax.random.split(key, draws)), float)
+    return np.asarray(jax.jit(lambda keys: jax.lax.map(one, keys, batch_size=500))(jax.random.split(key, draws)), float)
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -77,12 +77,12 @@ def narrow(x, width, draws):
 def test_the_covariance_of_two_layers_tends_to_the_kernel_as_one_over_the_width():
     """Of two rows on nearly opposite sides, where it is too small by 0.14 standard deviations of f f' at width 2: there, at
     four times that and at sixteen times the error is that of the width itself, which falls at least by half each time."""
-    x, draws, errors = np.array([[10.0, 0.0], [-8.7, 5.0]]), 20_000, []
-    for width in (2, 8, 32):
+    x, errors = np.array([[10.0, 0.0], [-8.7, 5.0]]), []
+    for width, draws in ((2, 20_000), (8, 20_000), (32, 4000)):
         f = prior_draws(dubito.mlp(2, (width,) * 2), x, draws, jax.random.key(width))
         products = f[:, :, None] * f[:, None, :]
         own = products.std(0) / np.sqrt(draws)
-        exact, error = narrow(x, width, draws // width)
+        exact, error = narrow(x, width, 20_000 // width)
         assert np.all(np.abs(products.mean(0) - exact) < 4.6 * np.sqrt(own**2 + error**2))
         limit = kernel(x, relu_mean, 2)
         errors.append([one[0, 1] for one in (products.mean(0) - limit, exact - limit, own)])
@@ -141,7 +141,7 @@ def moments_at(width, draws):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [8, 128])
+@pytest.mark.parametrize("width", [8, 64])
 def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):
     """And of a narrow one its own, ten errors away from that. By HMC, whose coordinates make the prior N(0, 1): there the
     posterior of a wide network is near the prior."""
@@ -153,16 +153,16 @@ def test_the_posterior_of_a_wide_network_is_the_gaussian_process(width):
     values = np.concatenate([f, products], axis=1).reshape(2, 600, -1)
     limit = np.concatenate([mean, covariance.ravel()])
     error = values.std((0, 1)) / np.sqrt(diagnostics.ess(values))
-    own, own_error = moments_at(width, 40_000 if width == 8 else 2000)
+    own, own_error = moments_at(width, 40_000 if width == 8 else 4000)
     assert np.all(np.abs(values.mean((0, 1)) - own) < 4.6 * np.sqrt(error**2 + own_error**2))
     far = np.max(np.abs(values.mean((0, 1)) - limit) / error)
-    assert far < 4.6 if width == 128 else far > 6
+    assert far < 4.6 if width == 64 else far > 6
 
 
 @pytest.mark.slow
 def test_the_covariance_of_dropout_in_a_random_wide_network_is_the_kernel():
     """Of masked units the draws have covariance r/(1 − r) Σ_h v_h² φ_h(x) φ_h(x'), in the wide limit r/(1 − r) (K − 1)."""
-    rate, width = 0.2, 4096
+    rate, width = 0.2, 1024
     model = wide(width)
     like = model.init(jax.random.key(5))
     params = {**like, "network": PRIOR.sample(jax.random.key(6), like["network"], model.scales(like))}

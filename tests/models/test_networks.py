@@ -11,6 +11,8 @@ from dubito._jax import jaxpr
 from dubito.models import periodic
 
 ROWS = np.arange(4.0)[:, None], np.arange(4.0)
+# The default method of 120 rows with half of the folds and a third of the epochs.
+DEFAULT = dubito.CrossFit(dubito.MaximumLikelihood(epochs=200, clip=5.0), 5)
 
 
 def test_mlp_equals_affine_maps_and_activations_in_numpy(key):
@@ -98,7 +100,7 @@ def test_network_refuses_impossible_settings(make, message):
 @pytest.mark.parametrize(
     ("method", "in_gap", "beyond"),
     [
-        (None, 1.5, 3.0),
+        (DEFAULT, 1.5, 3.0),
         (dubito.Ensemble(dubito.MAP(epochs=300), 10), 1.5, 3.0),
         (dubito.BayesByBackprop(epochs=300), 0.5, 1.2),
     ],

@@ -79,9 +79,9 @@ def test_another_number_of_members_compiles_nothing(method, other, compiled):
 @pytest.mark.slow
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_second_fit_of_the_default_estimator_compiles_nothing(classes, compiled, monkeypatch):
-    """The default method with few epochs, which are the same programs, as is tested above."""
+    """The default method with few epochs and folds, which are the same programs, as is tested above."""
     default = base.default_method
-    monkeypatch.setattr(base, "default_method", lambda *given: changed(default(*given), epochs=20))
+    monkeypatch.setattr(base, "default_method", lambda *given: replace(changed(default(*given), epochs=20), folds=3))
 
     def fit(n, seed=0, weight=None):
         x, y = table(n, seed)

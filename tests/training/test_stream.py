@@ -59,8 +59,11 @@ METHODS = [
 ]
 
 
-@pytest.mark.optimized
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(METHODS[0], marks=pytest.mark.optimized), *METHODS[1:]],  # the bits as users compile them, of one
+    ids=lambda m: type(m).__name__,
+)
 def test_what_fits_in_one_piece_is_as_in_memory(method):
     x, y, weight = data()
     reports, told = [], []
@@ -73,10 +76,10 @@ def test_what_fits_in_one_piece_is_as_in_memory(method):
 @pytest.mark.parametrize(
     ("block", "wrong"), [(16, {}), (24, {}), (100, {}), (16, {"scale": 4.0}), (16, {"size": 80.0})]
 )
-def test_an_epochs_gradients_average_to_the_full_batch(small, block, wrong, request, monkeypatch):
+def test_an_epochs_gradients_average_to_the_full_batch(small, block, wrong, retrace_loops, monkeypatch):
     """Uneven pieces with weights: with steps of rate ~0 an epoch moves by its mean gradient; a piece's numbers are caught."""
     if wrong:
-        request.getfixturevalue("retraced")
+        retrace_loops()
         plain = chunk.Batch
         monkeypatch.setattr(chunk, "Batch", lambda *parts: plain(*parts)._replace(**wrong))
     x, y, weight = data()
@@ -172,7 +175,7 @@ def test_it_learns_as_in_memory(small):
 
 
 @pytest.mark.slow
-def test_after_a_divergence_the_epoch_begins_with_its_first_piece(small, retraced, monkeypatch):
+def test_after_a_divergence_the_epoch_begins_with_its_first_piece(small, retrace_loops, monkeypatch):
     """NaN in the third piece, once: the fit is that of half the rate from the start."""
     x, y, _ = data()
     source = in_parts(x, y)
@@ -188,7 +191,7 @@ def test_after_a_divergence_the_epoch_begins_with_its_first_piece(small, retrace
         }
 
     monkeypatch.setattr(dubito.MAP, "step", step)
-    jax.clear_caches()
+    retrace_loops()
     braked = dubito.fit(
         model(), source, None, dubito.MAP(epochs=3, batch_size=16, learning_rate=0.01), key=jax.random.key(1)
     )

@@ -45,7 +45,7 @@ METHODS: dict[str, Method | None] = {
     "practical-vi": BayesByBackprop(gradient_estimator="fisher"),  # Graves 2011, who also fits the prior
     "natural-gradient-vi": NaturalGradientVI(),
     "variational-gaussian": VariationalGaussian(),
-    "ensemble": Ensemble(MAP(), 5),
+    "ensemble": Ensemble(MAP(noise="held-out"), 5),
     "cross-fit": CrossFit(MAP(), 10),
     "committee": Committee(MAP(), 10),
     "hmc": HMC(),

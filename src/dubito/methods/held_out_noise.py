@@ -29,7 +29,7 @@ from dubito.training.splits import member_folds
 FOLDS = 10  # two of them are held out, by one more run each
 LEAST_ROWS = 40  # fewer are not divided
 MOST_ROWS = 5000  # of a fold: more would not change the noise
-FUNCTIONS = 100
+NOISES = ("training", "held-out")
 
 
 def with_held_out_noise(
@@ -72,7 +72,7 @@ def with_held_out_noise(
     for part, kept in zip(parts, held, strict=True):
         chosen = np.flatnonzero(kept)[:MOST_ROWS]
         x, truth, w = pad_data(rows.x[chosen], rows.y[chosen], kept[chosen], padded_size(len(chosen)))
-        seeds = part.sources(key_draws, FUNCTIONS)[0][1]
+        seeds = part.sources(key_draws)[0][1]
         f, y, weight = [*f, network_outputs(part, seeds, x)], [*y, truth], [*weight, w]
     data = jnp.concatenate(f, axis=1), np.concatenate(y), np.concatenate(weight).astype(np.float32)
     params = {

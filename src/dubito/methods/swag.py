@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.map import map_objective
+from dubito.methods.map import PointEstimate, map_objective
 from dubito.methods.priors import l1_strengths
 from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
@@ -85,6 +85,7 @@ class SWAG(Descent):
     schedule: str = static(default="constant")
 
     members = one_member
+    recipes = PointEstimate.recipes
 
     def check(self, model: Model) -> None:
         check_descent(self)

@@ -91,7 +91,7 @@ class StopFitError(Exception):
 
 METHODS = {
     "checkpoint": dubito.MAP(epochs=8, batch_size=16),
-    "checkpoints": dubito.CrossFit(dubito.MaximumLikelihood(epochs=6, batch_size=16), 2),
+    "checkpoints": dubito.CrossFit(dubito.MaximumLikelihood(epochs=6, batch_size=16), 2, "constant"),
 }
 
 
@@ -314,7 +314,7 @@ def fuzz(numbers, seed, folder, say=lambda line: None):
         result = try_checkpoint(path, METHODS[name]) if name in METHODS else try_model(path, x)
         assert result == "answered", (name, result)
     counts, findings = collections.Counter(), []
-    signal.signal(signal.SIGALRM, alarm)
+    before = signal.signal(signal.SIGALRM, alarm)
     for number in numbers:
         if number % 300 == 0:  # compiled programs hold mappings of memory, of which a process may have 65,530
             jax.clear_caches()
@@ -340,6 +340,7 @@ def fuzz(numbers, seed, folder, say=lambda line: None):
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
     faulthandler.cancel_dump_traceback_later()
+    signal.signal(signal.SIGALRM, before)
     return dict(counts), findings
 
 

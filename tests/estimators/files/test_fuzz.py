@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import subprocess
 import sys
 
 import numpy as np
@@ -20,15 +19,22 @@ import fuzz_files  # isort: skip
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+@pytest.fixture(scope="module")
+def often():
+    """Fits report and write checkpoints after each few blocks, as ``fuzz_files.checkpoints`` wants it, in this file only."""
+    engine = fuzz_files.fit
+    before = engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL
+    yield
+    engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = before
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is measured by /proc")
-def test_mutated_files_end_in_errors_of_dubito_or_in_finite_answers():
-    program = [sys.executable, fuzz_files.__file__, "--mutants", "300", "--seed", "0"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["findings"] == []
-    assert found["counts"]["refused"] > 150 and found["counts"]["answered"] > 30, found["counts"]
+def test_mutated_files_end_in_errors_of_dubito_or_in_finite_answers(often, tmp_path):
+    with np.errstate(all="ignore"):
+        counts, findings = fuzz_files.fuzz(range(1, 300), 0, tmp_path)
+    assert findings == []
+    assert counts["refused"] > 150 and counts["answered"] > 30, counts
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +107,10 @@ def test_check_predictions_finds_the_row():
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory):
+def interrupted(often, tmp_path_factory):
     """{name: (configuration, arrays)} of the checkpoints of interrupted fits."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    engine = fuzz_files.fit
-    before = engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL
-    yield {name: fuzz_files.parts(path) for name, path in fuzz_files.checkpoints(folder)}
-    engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = before
+    return {name: fuzz_files.parts(path) for name, path in fuzz_files.checkpoints(folder)}
 
 
 def longer(config, arrays):

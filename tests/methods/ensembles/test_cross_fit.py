@@ -82,7 +82,7 @@ def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
 @pytest.mark.slow
 @pytest.mark.parametrize("batch", [None, 256])
 def test_noise_that_depends_on_the_input_is_found(batch, monkeypatch):
-    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have; also from batches, as of large tables."""
+    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have; also from batches, as of large tables, there with heavy tails."""
     if batch is not None:
         monkeypatch.setattr(cross_fit, "MANY_ROWS", batch)
         monkeypatch.setattr(cross_fit, "NOISE_BATCH", batch)
@@ -92,8 +92,8 @@ def test_noise_that_depends_on_the_input_is_found(batch, monkeypatch):
     y = x + truth * rng.normal(size=(1500, 1))
     model = dubito.Model(dubito.mlp(1, (16,)), dubito.Gaussian(precision=1.0), None)
     base = dubito.MaximumLikelihood(epochs=15, batch_size=64)
-    for noise, df in [("input", 4)] if batch else [("input", None), ("input", 4), ("constant", None)]:
-        posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 5, noise=noise, df=df), key=jax.random.key(0))
+    for noise, df in [("input", 4)] if batch else [("input", None), ("constant", None)]:
+        posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 3, noise=noise, df=df), key=jax.random.key(0))
         answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
         std = np.sqrt(answer.aleatoric)
         if noise == "constant":

@@ -32,6 +32,7 @@ Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
 FORMAT = 3
 SINCE_3 = {  # fields that methods have since format 3, with the values by which those of format 2 were fitted
+    **{name: {"noise": "training"} for name in ("MAP", "MaximumLikelihood")},
     **{name: {"noise": "training"} for name in ("MCDropout", "ConcreteDropout", "VariationalDropout")},
     **{name: {"warm_up": 0.0} for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")},
     "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},

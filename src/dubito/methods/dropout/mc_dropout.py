@@ -11,6 +11,7 @@ from jaxtyping import Array
 from dubito._check import check_choice, check_number
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
+from dubito.methods.held_out_noise import NOISES
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_normal_prior
@@ -124,7 +125,7 @@ def dropout_posterior(
 def check_dropout(method: Any, model: Model, interval: str) -> None:
     """Raise ValueError for invalid descent settings or rates, or a prior without a length scale."""
     check_descent(method)
-    check_choice("noise", method.noise, ("held-out", "training"))
+    check_choice("noise", method.noise, NOISES)
     for rate in method.rate if isinstance(method.rate, tuple) else (method.rate,):
         check_number("rate", rate, interval)
     if method.input_rate is not None:

@@ -30,7 +30,7 @@ from dubito.posteriors.base import Posterior, Samples, Seed, Source, unwrapped
 from dubito.posteriors.file_layout import FileLayout, float32_shape
 from dubito.posteriors.noise import GammaNoisePosterior
 from dubito.training.fit import float32_leaves
-from dubito.training.method import Wrapper
+from dubito.training.method import Recipe, Wrapper
 
 
 @register_dataclass
@@ -107,8 +107,9 @@ class LaplaceApproximation(Wrapper):
     ----------
     method : MAP or MaximumLikelihood
         The method that finds θ*.
-    structure : str
-        The part of G that is kept:
+    structure : str, optional
+        The part of G that is kept. The default is "kronecker", and "last-layer" with classes, where
+        the variance of a linearized network's logits is otherwise far too large.
 
         - ``"dense"``: all of it, for up to 10,000 parameters (thousands take seconds, 10,000
           minutes);
@@ -138,18 +139,23 @@ class LaplaceApproximation(Wrapper):
         The rank of ``"low-rank"``.
     """
 
-    method: Any = MAP()
-    structure: str = static(default="kronecker")
+    method: Any = MAP(epochs=None, clip=5.0)
+    structure: str | None = static(default=None)
     curvature: str = static(default="ggn")
     linearized: bool = static(default=True)
     prior_updates: int = static(default=0)
     rank: int = static(default=20)
 
+    recipes: ClassVar[dict[str, Recipe] | None] = {
+        "regression": Recipe((128, 128), "silu", 8, prior_scale=2.0, rows_seen=300_000, least_epochs=100),
+        "classification": Recipe(prior_scale=3.0),
+    }
     allows_missing_targets: ClassVar[bool] = False
     every_row: ClassVar[bool] = True  # the curvature sums over all rows
 
     def check(self, model: Model) -> None:
-        check_choice("structure", self.structure, STRUCTURES)
+        if self.structure is not None:
+            check_choice("structure", self.structure, STRUCTURES)
         check_choice("curvature", self.curvature, ("ggn", "fisher"))
         if not isinstance(self.method, MAP | MaximumLikelihood):
             raise ValueError(
@@ -229,7 +235,8 @@ class LaplaceApproximation(Wrapper):
         full = map_prior(lambda w, s: np.broadcast_to(np.asarray(s, np.float64), w.shape), model, params)
         phi, scales = around_phi(model, params, rows), jax.tree.leaves(full)
         problem = LaplaceProblem(model, params, rows, scales, phi.sd, self.curvature, self.rank, key_own)
-        kept = STRUCTURES[self.structure](problem)
+        usual = "kronecker" if model.likelihood.task == "regression" else "last-layer"
+        kept = STRUCTURES[self.structure or usual](problem)
         norm = sum(float(np.sum((np.float64(leaves[k]) / scales[k]) ** 2)) for k in kept.leaves)
         return kept, Evidence(kept.values, norm, phi.log_likelihood, phi.noise, phi.evidence)
 
