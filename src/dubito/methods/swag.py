@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +10,14 @@ import jax.numpy as jnp
 from dubito._check import check_whole
 from dubito._jax import programs
 from dubito._jax.pytree import register_dataclass, static
-from dubito.methods.map import PointEstimate, map_objective
+from dubito.methods.map import map_objective
 from dubito.methods.priors import l1_strengths
 from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Clock, Key, Model, Params, Trained
 from dubito.posteriors.normals import LowRankNormal
 from dubito.training.descent import Descent, DescentState, objective_step, start_descent
 from dubito.training.members import one_member
-from dubito.training.method import get_recipe
+from dubito.training.method import Recipe, get_recipe
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import unpack
 
@@ -78,14 +78,18 @@ class SWAG(Descent):
         As in ``MAP``.
     """
 
-    epochs: int | None = 400
+    epochs: int | None = None
+    clip: float | None = 5.0
     start: float = 0.5
     rank: int = static(default=20)
     optimizer: str = static(default="momentum")
     schedule: str = static(default="constant")
 
     members = one_member
-    recipes = PointEstimate.recipes
+    recipes: ClassVar[dict[str, Recipe] | None] = {
+        "regression": Recipe((128, 128), "silu", 8, prior_scale=1.5, rows_seen=300_000, least_epochs=100),
+        "classification": Recipe(prior_scale=5.0),
+    }
 
     def check(self, model: Model) -> None:
         check_descent(self)
