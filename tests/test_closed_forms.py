@@ -189,7 +189,9 @@ def test_precision_from_weight_decay_gives_the_gradient_of_the_other_objective(c
     )
     network = dubito.Network(lambda key: {"w": jax.random.normal(key, (3, 3))}, lambda p, x: x @ p["w"])
     model = dubito.Model(network, dubito.Gaussian(precision=tau, targets=3), dubito.Normal(1 / LENGTH))
-    method = dubito.MCDropout(rate=RATE, input_rate=RATE, optimizer="sgd", learning_rate=1.0, schedule="constant")
+    method = dubito.MCDropout(
+        rate=RATE, input_rate=RATE, optimizer="sgd", learning_rate=1.0, schedule="constant", clip=None
+    )
     key = fast(jax.random.key(5))
     state = method.init(model, None, jax.random.key(6))
     clock = SimpleNamespace(progress=jnp.float32(0), step_factor=jnp.float32(1))

@@ -105,10 +105,11 @@ def test_evaluate_prints_scores_and_their_interpretation(folder):
 def test_evaluate_names_an_option_that_gives_enough_draws(folder):
     fit = ("fit", folder / "diabetes.csv", "--target", "progression", "--hidden", "8", "--method", "mc-dropout")
     out = folder / "drops.dubito"
-    run(*fit, "--set", "epochs=3", "--draws", "2", "-o", out)
+    fit += ("--set", "epochs=3", "--set", "rate=0.5")
+    run(*fit, "--draws", "2", "-o", out)
     _, told = run("evaluate", out, folder / "diabetes.csv")
     option = re.search(r"To have enough, use dubito fit with --draws (\d+)\.", " ".join(told.split()))
-    run(*fit, "--set", "epochs=3", "--draws", 4 * int(option[1]), "-o", out)  # two draws tell the error to a factor
+    run(*fit, "--draws", 4 * int(option[1]), "-o", out)  # two draws tell the error to a factor
     _, told = run("evaluate", out, folder / "diabetes.csv")
     assert "are enough" in " ".join(told.split())
 
@@ -382,7 +383,9 @@ def test_ctrl_c_ends_a_fit_soon_and_leaves_nothing(folder):
 def test_set_reaches_the_fields_of_every_method():
     """``--method`` knows each method, and ``--set`` each of its fields, by the dataclasses alone."""
     assert by_name.get_method("mc-dropout", ["rate=0.2"]) == dubito.MCDropout(rate=0.2)
-    assert by_name.get_method("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(dubito.MAP(epochs=7), 3)
+    assert by_name.get_method("ensemble", ["size=3", "method.epochs=7"]) == dubito.Ensemble(
+        dubito.MAP(epochs=7, noise="held-out"), 3
+    )
     assert by_name.get_method("auto", ["folds=5"], size=100).folds == 5
     assert by_name.get_method("auto") is None
     assert {command.name or command.callback.__name__ for command in commands.app.registered_commands} == set(

@@ -52,7 +52,7 @@ def test_inspect_model_without_a_table_or_target(regressor):
     model, x, _ = regressor
     text, found = inspect_model(model, unfold="layer_1")
     assert "on 16 rows of standard normal numbers:" in text and found.value.shape == (16, 1)
-    assert "relu" in text and "rms gradient" not in text
+    assert "silu" in text and "rms gradient" not in text
     text, found = inspect_model(model, x[:50])
     assert "The network on 50 rows:" in text and found.value.shape == (50, 1)
     np.testing.assert_allclose(

@@ -214,6 +214,12 @@ def long(kind, **fields):
     return kind(**{"epochs": 2000, "batch_size": None, "learning_rate": 0.02} | fields)
 
 
+NEWTON = {
+    "clip_radius": 1.0,
+    "initial_hessian": 1.0,
+    "hessian_decay": 0.99,
+    "warm_up": 0.0,
+}  # a model with few parameters
 LEAST = dubito.MaximumLikelihood(epochs=3000, batch_size=None, learning_rate=0.1)
 MODE = dubito.MAP(epochs=3000, batch_size=None, learning_rate=0.05)
 # The method, what it must say, and how near: means in standard deviations of the posterior, standard deviations as a share of their own.
@@ -227,7 +233,7 @@ WRONG = {
         lambda: variational(full=False),
         0.06,
     ),
-    "natural gradient": (long(dubito.NaturalGradientVI, draws=4), lambda: variational(full=False), 0.06),
+    "natural gradient": (long(dubito.NaturalGradientVI, draws=4, **NEWTON), lambda: variational(full=False), 0.06),
     "practical vi": (
         long(dubito.BayesByBackprop, epochs=8000, learning_rate=0.01, gradient_estimator="fisher"),
         practical,

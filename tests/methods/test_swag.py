@@ -81,7 +81,7 @@ def test_the_spread_is_the_stationary_distribution_of_descent(optimizer, rate, s
     mean, covariance = (part[:D] for part in stationary(matrices, shifts))
     covariance = covariance[:, :D]
     method = dubito.SWAG(
-        epochs=EPOCHS, batch_size=2, learning_rate=rate, optimizer=optimizer, schedule=schedule, rank=1000
+        epochs=EPOCHS, clip=None, batch_size=2, learning_rate=rate, optimizer=optimizer, schedule=schedule, rank=1000
     )
     found = dubito.fit(MODEL, X, Y, method, key=jax.random.key(0))
     of_mean, of_variance, of_outer = errors(matrices, shifts, 1000)

@@ -27,8 +27,8 @@ class Linear:
 
 
 class Scaled(Linear):
-    def scales(self, params):
-        return {"w": 0.5}
+    def scales(self, params, scale):
+        return {"w": 0.5 * scale}
 
 
 @register_dataclass

@@ -65,7 +65,7 @@ def test_l1_makes_zeros_and_l2_does_not(key):
     y = np.sin(x[:, :1]) + 0.1 * rng.normal(size=(80, 1))
 
     def fitted(prior, method):
-        return dubito.fit(dubito.Model(dubito.mlp(6, (8,)), dubito.Gaussian(), prior), x, y, method, key=key)
+        return dubito.fit(dubito.Model(dubito.mlp(6, (8,)), dubito.Gaussian(1.0), prior), x, y, method, key=key)
 
     method = dubito.MAP(epochs=300, batch_size=None)
     by_l1, by_l2 = fitted(dubito.Laplace.from_l1(0.01, 80), method), fitted(dubito.Normal.from_l2(0.01, 80), method)

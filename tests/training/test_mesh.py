@@ -20,7 +20,7 @@ rng = np.random.default_rng(0)
 x = rng.normal(size=(203, 3))
 y = np.sin(x[:, :1]) + 0.1 * rng.normal(size=(203, 1))
 model = dubito.Model(dubito.mlp(3, (16,)), dubito.Gaussian())
-METHODS = [dubito.BayesByBackprop(epochs=4, batch_size=None), dubito.MCDropout(epochs=2, batch_size=32)]
+METHODS = [dubito.BayesByBackprop(epochs=4, batch_size=None), dubito.MCDropout(epochs=2, batch_size=32, noise="training")]
 
 def learned(mesh, methods=METHODS):
     found = []

@@ -28,13 +28,13 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         "mc-dropout". The default is a cross-fitted ensemble of
         networks with periodic features, whose noise is estimated from held-out residuals.
     hidden : int or sequence of int, optional
-        Widths of the hidden layers, or the width of the only one. The default is (128, 128), for
-        classes (256, 256), with the default method, and (50,) with another.
+        Widths of the hidden layers, or the width of the only one. The default is that of the method's
+        recipe (the guide to priors and schedules lists them).
     activation : str, optional
-        Name of an activation. The default is "silu" with the default method, "relu" with another.
+        Name of an activation. The default is that of the recipe.
     periodic : int, optional
-        Number of trained frequencies of a numeric column, 0 for none. The default is 8 with the
-        default method of a regression, 0 otherwise.
+        Number of trained frequencies of a numeric column, 0 for none. The default is that of the
+        recipe.
     likelihood : str or Likelihood, optional
         A name in ``dubito.LIKELIHOODS``, which says when to use which, or an object. The default is
         Gaussian noise; with the default method noise that depends on the row, with Student's t.
@@ -43,7 +43,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         predictions are those of y. ``"log"`` and ``"box-cox"`` for positive targets,
         ``"yeo-johnson"`` for any, or functions (g, inverse) or (g, inverse, derivative).
     prior : Prior, optional
-        The default is ``Normal`` with the network's own scales, 1/√fan-in.
+        The default is ``Normal`` with the network's own scales, a multiple of 1/√fan-in that is that
+        of the recipe.
     draws : int, optional
         Number of functions drawn in prediction. The default is all of a finite posterior, 100 of
         another.

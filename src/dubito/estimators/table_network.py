@@ -32,7 +32,7 @@ def table_network(
     """
     if isinstance(hidden, str) or not (hidden is None or isinstance(hidden, Integral | Iterable)):
         raise ValueError(f"hidden must be a width or a sequence of widths, such as (50, 50); got {hidden!r}")
-    widths = recipe.hidden if hidden is None else (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
+    widths: Any = recipe.hidden if hidden is None else (hidden,) if isinstance(hidden, Integral) else tuple(hidden)
     return mlp(
         schema.width,
         widths,

@@ -85,5 +85,7 @@ class RecordedDescent(Descent):
 def record_descent(method: ScheduledMethod, at_steps: Int[np.ndarray, "points"]) -> RecordedDescent:
     """The method's descent, recorded after these steps, with the settings that the loop reads."""
     own = vars(method)
+    if own.get("noise") == "held-out":  # which is fitted after a descent
+        method = replace(method, noise="training")  # type: ignore[call-arg]
     settings = {field.name: own[field.name] for field in fields(Descent) if field.name in own}
     return RecordedDescent(method=method, at_steps=at_steps, **settings)

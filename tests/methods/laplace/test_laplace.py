@@ -211,7 +211,7 @@ def test_the_curvature_is_that_by_hand(number, kind):
     exact = np.linalg.inv((g + np.diag(WIDE**-2))[20:, 20:])
     np.testing.assert_allclose(covariance(last)[20:, 20:], exact, rtol=2e-3, atol=2e-4)
     assert not covariance(last)[:20].any()
-    kronecker = covariance(around(model, x, y, curvature=kind))
+    kronecker = covariance(around(model, x, y, structure="kronecker", curvature=kind))
     for inputs, slopes, start, units in ((0, 1, 0, 5), (2, 3, 20, 2)):
         a = sum(np.outer(pair[inputs], pair[inputs]) for pair in pairs) / len(pairs)
         b = sum(pair[slopes] @ pair[slopes].T for pair in pairs)

@@ -195,7 +195,7 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     """The dtypes and shapes of the arrays of a configuration."""
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
-    expect(version != 1, "an older dubito wrote it (format 1): fit the model again")
+    expect(type(version) is not int or version != 1, "an older dubito wrote it (format 1): fit the model again")
     valid = type(version) is int and version in (2, FORMAT) and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
@@ -250,8 +250,9 @@ def upgraded(value: Any) -> Any:
         return [upgraded(each) for each in value]
     if not isinstance(value, dict):
         return value
-    added = SINCE_3.get(value.get("class"), {}) if isinstance(value.get("class"), str) else {}
-    return {**added, **{name: upgraded(each) for name, each in value.items()}}
+    name: Any = value.get("class")
+    added = SINCE_3.get(name, {}) if isinstance(name, str) else {}
+    return {**added, **{key: upgraded(each) for key, each in value.items()}}
 
 
 def _fits(model: Model, width: int, count: int) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.dropout.mc_dropout import (
-    MCDropout,
+    DROPOUT,
     Rates,
     check_dropout,
     drop_rates,
@@ -49,7 +49,7 @@ class LearnedRates(PosteriorDescent):
     input_rate: float | None = None
     noise: str = static(default="held-out")
 
-    recipes = MCDropout.recipes
+    recipes = DROPOUT
     training_masks: ClassVar[str]
     masks: ClassVar[str]
 

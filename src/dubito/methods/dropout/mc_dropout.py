@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,12 @@ from dubito.training.packing import pack_like, unpack
 Rates: TypeAlias = (
     float | Array | tuple[float | Array, ...]
 )  # of all masked weights, or of each in the order of the parameters
+
+
+DROPOUT = {  # recipes of methods that drop units
+    "regression": Recipe((128, 128), "silu", 8, prior_scale=3.0, rows_seen=300_000, least_epochs=100),
+    "classification": Recipe(prior_scale=8.0, rows_seen=300_000, least_epochs=100),
+}
 
 
 @register_dataclass
@@ -65,10 +71,7 @@ class MCDropout(PosteriorDescent):
     max_norm: float | None = None
     noise: str = static(default="held-out")
 
-    recipes: ClassVar[dict[str, Recipe] | None] = {
-        "regression": Recipe((128, 128), "silu", 8, prior_scale=3.0, rows_seen=300_000, least_epochs=100),
-        "classification": Recipe((50,), "relu", prior_scale=8.0, rows_seen=300_000, least_epochs=100),
-    }
+    recipes = DROPOUT
 
     def check(self, model: Model) -> None:
         check_dropout(self, model, "[0, 1)")

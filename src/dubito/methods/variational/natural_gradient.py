@@ -14,7 +14,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_intervals, check_normal_prior
 from dubito.methods.types import Batch, Clock, Key, Model, Params, RowValues, Scalar, Trained
-from dubito.methods.variational.bayes_by_backprop import FactorizedGaussian, IndependentNormals, divergence
+from dubito.methods.variational.bayes_by_backprop import MEAN_FIELD, IndependentNormals, divergence
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.priors import check_proper
 from dubito.posteriors.base import log_mean_prob
@@ -111,7 +111,7 @@ class NaturalGradientVI(ScheduledMethod):
     penalty_name: ClassVar[str] = "KL"
     allows_missing_targets: ClassVar[bool] = False
     members = one_member
-    recipes = FactorizedGaussian.recipes
+    recipes = MEAN_FIELD
 
     def check(self, model: Model) -> None:
         check_descent(self)
