@@ -2,7 +2,7 @@
 
     python benchmarks/mixing.py DATA [--settings HMC;NUTS]    # half an hour
 
-DATA: the folder of the UCI tables (``uci.py``). Writes results/mixing.md: R-hat (maximum, 95 % quantile, median) and the minimum
+DATA: as for ``uci.py``. Writes results/mixing.md: R-hat (maximum, 95 % quantile, median) and the minimum
 effective sample size of predictions at the 31 held-out rows, the mean log τ of each chain, the held-out NLL in standardized units,
 and seconds including compilation. NUTS of two other libraries, started from the prior, has R-hat 1.9 to 2.9 here after 4 × 2,000
 draws.

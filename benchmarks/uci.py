@@ -2,7 +2,7 @@
 ``groups=False``: some rows of concrete, power-plant and wine repeat others, and the protocol separates them into training and test
 rows, too.
 
-    python benchmarks/uci.py DATA [--methods auto,mc-dropout,...] [--sets concrete,...] [--splits 5-19] [--choose] [--together]
+    python benchmarks/uci.py DATA [--methods "auto;mc-dropout;..."] [--sets concrete,...] [--splits 5-19] [--choose] [--together]
 
 DATA contains the folders uci, with one folder per table: data.txt, index_features.txt, index_target.txt,
 index_{train,test}_<split>.txt; and extra, with one per table: data.csv.gz, whose last column is the target, and test_mask.csv.gz,
@@ -25,6 +25,12 @@ import dubito
 from dubito import metrics
 
 UCI = ("concrete", "energy", "power-plant", "wine-quality-red", "yacht")
+VARIANTS = {  # of the default, as arguments of the estimator
+    "auto, relu 50, no waves": {"hidden": (50,), "activation": "relu", "periodic": 0},
+    "auto, no waves": {"periodic": 0},
+    "auto, one Gaussian noise": {"likelihood": "gaussian"},
+    "auto, Gaussian": {"likelihood": "heteroscedastic"},
+}
 EXTRA = ("autompg", "elevators", "skillcraft", "stock")
 RESULTS = pathlib.Path(__file__).parent / "results"
 NOTE = (
@@ -59,7 +65,8 @@ def run(data, name, split, method, choose, together):
     if choose:
         (x, y), test = validation(x, y, split)
     start = time.perf_counter()
-    model = dubito.BayesianRegressor(method, random_state=split).fit(x, y, groups=None if together else False)
+    model = dubito.BayesianRegressor(method.split(",")[0], random_state=split, **VARIANTS.get(method, {}))
+    model.fit(x, y, groups=None if together else False)
     seconds = time.perf_counter() - start
     answer, y_test = model.predictive(test[0]), test[1]
     lower, upper = answer.interval(0.9)
@@ -106,7 +113,9 @@ def write_report():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=pathlib.Path)
-    parser.add_argument("--methods", default="auto", help="names of dubito.METHODS, separated by commas")
+    parser.add_argument(
+        "--methods", default="auto", help="names of dubito.METHODS, or variants of the default, separated by semicolons"
+    )
     parser.add_argument("--sets", default=",".join([*UCI, *EXTRA]))
     parser.add_argument("--splits", default="5-19", help="first-last; of the four more tables, those that exist")
     parser.add_argument("--choose", action="store_true", help="score validation rows of the training rows")
@@ -116,7 +125,7 @@ def main():
     RESULTS.mkdir(exist_ok=True)
     print(HEAD)
     for name in chosen.sets.split(","):
-        for method in chosen.methods.split(","):
+        for method in chosen.methods.split(";"):
             rows = []
             for split in range(first, min(last, 9 if name in EXTRA else 19) + 1):
                 rows.append(run(chosen.data, name, split, method, chosen.choose, chosen.together))

@@ -235,7 +235,7 @@ class Mixture(Posterior):
     def sources(self, key: Key, n: int | None = None) -> list[Source]:
         count, keys = len(self.parts), jax.random.split(key, len(self.parts) + 1)
         if n is not None:
-            shares = np.bincount(np.asarray(stratified_indices(keys[0], count, n)), minlength=count)
+            shares = np.bincount(np.asarray(stratified_indices(keys[0], count, n)), minlength=count).tolist()
         elif all(isinstance(part, Samples) for part in self.parts):
             sizes = [len(part) for part in self.parts]
             shares = [None if len(set(sizes)) == 1 else math.lcm(*sizes)] * count  # each the same share

@@ -77,8 +77,10 @@ class NaturalGradientVI(ScheduledMethod):
     parameters are among θ. On tables with few rows for the network's size, steps scaled by a
     curvature not yet known, or draws as wide as the prior, would end at the prior: so the first σ is
     small, h is averaged over ten times as many steps at the start as at the end, steps are clipped,
-    and δ rises to its value. The family is mean-field, so it underestimates epistemic uncertainty
-    between clusters of data. Choose it for regression with a τ that is integrated out.
+    and δ rises to its value. All this takes some ten thousand steps; with fewer, set a larger
+    ``clip_radius`` and a smaller ``initial_hessian``. The family is mean-field, so it underestimates
+    epistemic uncertainty between clusters of data. Choose it for regression with a τ that is
+    integrated out.
 
     Parameters
     ----------
