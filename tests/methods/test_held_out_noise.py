@@ -8,6 +8,8 @@ from scipy import optimize, special, stats
 
 import dubito
 from dubito.methods.held_out_noise import best_noise
+from dubito.training.progress import FitProgress
+from dubito.training.reports import history
 
 RNG = np.random.default_rng(0)
 F = RNG.normal(size=(30, 1, 2)) * 0.4 + RNG.normal(size=(1, 200, 2))  # 30 draws at 200 rows of 2 targets
@@ -88,3 +90,16 @@ def test_classes_have_no_second_step():
     x, y = table(60)
     posterior = fit(dubito.MCDropout(epochs=5), dubito.Bernoulli(), x, (y[:, 0] > 0).astype(np.int32))
     assert posterior.params["likelihood"] == {}
+
+
+def test_progress_names_the_second_run():
+    """Its share starts anew, and the history is that of the first run alone."""
+    x, y = table(60)
+    reports, shown = [], FitProgress()
+    fit(dubito.MCDropout(epochs=3), dubito.Gaussian(), x, y, progress=reports.append)
+    texts = []
+    for report in reports:
+        shown.add(report)
+        texts.append(shown.describe())
+    assert "100 % of training · epoch 3 of 3" in texts[0] and "100 % of training, run 2 · epoch 3 of 3" in texts[-1]
+    assert [epochs.shape for epochs in history(reports)] == [(3, 3)]

@@ -29,7 +29,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         networks with periodic features, whose noise is estimated from held-out residuals.
     hidden : int or sequence of int, optional
         Widths of the hidden layers, or the width of the only one. The default is that of the method's
-        recipe (the guide to priors and schedules lists them).
+        recipe, which the guide to priors and schedules lists.
     activation : str, optional
         Name of an activation. The default is that of the recipe.
     periodic : int, optional
@@ -43,8 +43,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         predictions are those of y. ``"log"`` and ``"box-cox"`` for positive targets,
         ``"yeo-johnson"`` for any, or functions (g, inverse) or (g, inverse, derivative).
     prior : Prior, optional
-        The default is ``Normal`` with the network's own scales, a multiple of 1/√fan-in that is that
-        of the recipe.
+        The default is ``Normal`` with the scale of the recipe and the network's own scales.
     draws : int, optional
         Number of functions drawn in prediction. The default is all of a finite posterior, 100 of
         another.

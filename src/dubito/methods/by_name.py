@@ -56,7 +56,7 @@ METHODS: dict[str, Method | None] = {
     "multi-swag": Ensemble(SWAG(), 5),
     "sgld": SGLD(),
     "sghmc": SGHMC(),
-    "conjugate-noise": ConjugateNoise(MCDropout()),
+    "conjugate-noise": ConjugateNoise(MCDropout(noise="training")),  # it replaces the noise,
 }
 
 

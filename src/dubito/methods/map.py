@@ -31,7 +31,7 @@ class PointEstimate(ObjectiveDescent):
     epochs : int, optional
         Passes over the rows. The default of 200 is less than that of distributions over weights,
         since the point of a large network eventually fits few rows as if they had no noise.
-        None: at least 400, and enough to process 400,000 rows.
+        None: by the method's recipe, here at least 400, and enough to process 400,000 rows.
     dropout : float, optional
         The rate at which inputs of the weights after the first are dropped in training, as a
         regularizer only.
@@ -120,7 +120,8 @@ class MAP(PointEstimate):
     Parameters
     ----------
     epochs : int, optional
-        Passes over the rows. None: at least 400, and enough to process 400,000 rows.
+        Passes over the rows. None: by the method's recipe, here at least 400, and enough to process
+        400,000 rows.
     batch_size : int or None
         Rows of a step; None: all.
     learning_rate : float or None

@@ -70,13 +70,16 @@ class FitProgress:
     Attributes
     ----------
     done, total : float
-        Epochs, summed over the members; ``total`` is 0 before the first report.
+        Epochs of the current run, summed over its members; ``total`` is 0 before the first report.
+    run : int
+        1, and more where a method trains again after that, as for a noise from held-out rows.
     """
 
     def __init__(self, penalty_name: str = "") -> None:
         self.penalty_name = penalty_name
         self.done, self.total = 0.0, 0
         self.seen: dict[int, float] = {}
+        self.run, self.members = 1, 0
         self.epoch, self.scores = "", ""
 
     def add(self, one: Any) -> None:
@@ -87,7 +90,11 @@ class FitProgress:
         one : Report
             Of any member.
         """
-        self.seen[one.member] = one.epoch + one.part
+        passed = one.epoch + one.part
+        if self.members and (one.members != self.members or self.seen.get(one.member, 0) >= one.epochs > passed):
+            self.run, self.seen = self.run + 1, {}
+        self.members = one.members
+        self.seen[one.member] = passed
         self.total, self.done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in self.seen.values())
         self.epoch = f"epoch {one.epoch} of {one.epochs}"
         if len(one.likelihood):
@@ -108,4 +115,5 @@ class FitProgress:
         """
         if not self.total:
             return "preparing (compiling)"
-        return f"{100 * self.done / self.total:.0f} % of training · {self.epoch}{self.scores}"
+        run = f", run {self.run}" if self.run > 1 else ""
+        return f"{100 * self.done / self.total:.0f} % of training{run} · {self.epoch}{self.scores}"

@@ -15,6 +15,8 @@ import dubito
 from dubito import network_view as fitted_
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.evidence import Evidence
+from dubito.methods.laplace.laplace import with_prior_factor
+from dubito.methods.priors import map_prior
 from dubito.posteriors.base import unwrapped
 from dubito.training.data import check_rows
 from dubito.training.descent import DescentState
@@ -473,3 +475,16 @@ def test_network_view_of_laplace_reads_the_point():
         same = jax.tree.map(np.array_equal, fitted_.point_params(each)["network"], posterior.center)
         assert jax.tree.all(same)
     assert len(fitted_.unit_correlation(posterior, X)) == 1
+
+
+def test_the_prior_factor_multiplies_the_scales_of_all_leaves():
+    """log p(θ) of the model to train with is that with every scale times 1.7, also where the network has the scales."""
+    network = dubito.mlp(2, (3,), periodic=2)
+    params = {"network": jax.tree.map(lambda leaf: leaf + 0.1, network.init(jax.random.key(0))), "likelihood": {}}
+    for prior in (dubito.Normal(0.6, biases=0.4), dubito.Normal(0.6, by_network=True)):
+        model = dubito.Model(network, dubito.Gaussian(1.0), prior)
+        before, after = (
+            jax.tree.leaves(map_prior(lambda w, s: float(s), one, params))
+            for one in (model, with_prior_factor(model, 1.7, None, 0.0))
+        )
+        np.testing.assert_allclose(after, 1.7 * np.array(before), rtol=1e-6)

@@ -290,15 +290,10 @@ def with_prior_factor(model: Model, factor: float, noise: Noise | None, determin
     prior, likelihood = model.prior, model.likelihood
     if noise is not None:
         likelihood = replace(likelihood, shape=float(noise.gamma(determined)[0][0] - 0.5 * noise.size))
-    if is_by_network(model):
+    if prior.by_network and model.network.scales is not None:
         return replace(model, network=ScaledByNetwork(model.network, factor), likelihood=likelihood)
     biases = None if prior.biases is None else prior.biases * factor
     return replace(model, prior=replace(prior, scale=prior.scale * factor, biases=biases), likelihood=likelihood)
-
-
-def is_by_network(model: Model) -> bool:
-    """Whether the network has the prior's scales."""
-    return model.prior.by_network and model.network.scales is not None
 
 
 @register_dataclass
