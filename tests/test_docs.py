@@ -68,10 +68,23 @@ def test_references_to_equations_lead_to_existing_equations():
     assert [number for number in found if not 1 <= number <= last] == []
 
 
-def test_cross_references_name_objects_that_exist():
-    roles = re.compile(r"\{py:obj\}`(?:[^`<]*<)?(dubito[\w.]*)>?`")
+ROLES = re.compile(r"\{py:obj\}`(?:[^`<]*<)?(dubito[\w.]*)>?`")
+
+
+def names_in_cross_references():
     pages = [page for page in DOCS.rglob("*.md") if "_build" not in page.parts]
-    names = {name for page in pages for name in roles.findall(page.read_text())}
+    return {name for page in pages for name in ROLES.findall(page.read_text())}
+
+
+def test_cross_references_lead_to_the_reference():
+    text = "".join(page.read_text() for page in (DOCS / "reference").glob("*.md"))
+    documented = set(re.findall(r"\.\. (?:auto|py:)\w+:: (dubito[\w.]*)", text))
+    missing = [n for n in names_in_cross_references() if not {n, n.rpartition(".")[0]} & documented]
+    assert sorted(missing) == []
+
+
+def test_cross_references_name_objects_that_exist():
+    names = names_in_cross_references()
 
     def exists(name):
         parts = name.split(".")
