@@ -23,7 +23,7 @@ from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import compilation_cache, progress
 from dubito.cli import table_options as tables
-from dubito.cli.terminal import comparison_table, escape_control, print_text, score_table
+from dubito.cli.terminal import comparison_table, escape_control, noise_card, print_text, score_table
 
 HELP = "Neural networks that know what they don't know: predictions with honest uncertainty from a table."
 app = typer.Typer(help=HELP, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False)
@@ -222,7 +222,7 @@ def evaluate(
     answer = found.predictive(inputs)
     raw = answer if found.calibration_ is None else found.uncalibrated(inputs)
     unsure = diagnostics.monte_carlo(raw, found.posterior_, y)
-    card = metrics.scorecard(answer, y) | unsure.to_dict()
+    card = metrics.scorecard(answer, y) | noise_card(found) | unsure.to_dict()
     if as_json:
         print(json.dumps(card | {"draws_enough": unsure.enough}))
         return

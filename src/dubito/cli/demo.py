@@ -15,7 +15,7 @@ from sklearn.model_selection import train_test_split
 
 from dubito._process import threads
 from dubito._process.output_files import write_atomically
-from dubito.cli.terminal import Say
+from dubito.cli.terminal import Say, noise_card
 from dubito.estimators.classifier import BayesianClassifier
 from dubito.estimators.regressor import BayesianRegressor
 from dubito.evaluation import interpretation, metrics
@@ -166,7 +166,7 @@ def run(folder: Path, names: Sequence[str], say: Say = print) -> list[str]:
         for job in tables:
             results = {display_name(name): threads.wait_for(running.popleft()) for name in names}
             cards = [(name, one.card) for name, one in results.items()]
-            text = conclusion(job, results)
+            text = conclusion(job, results) + noise_text(results)
             lines += ["", job.text, *text_table(cards), text]
             points.append(f"{job.name}: {text}")
             methods = interpretation.join_names(list(results))
@@ -202,6 +202,17 @@ def conclusion(job: Job, results: Results) -> str:
     scores = [metrics.nll(result.answer, job.test[1]) for _, result in order[:2]]
     difference = metrics.paired(scores[1], scores[0]) if len(scores) > 1 else None
     return interpretation.interpret_comparison([(name, result.card) for name, result in order], difference)
+
+
+def noise_text(results: Results) -> str:
+    """A sentence on the noise that methods have estimated."""
+    cards = {name: noise_card(result.model) for name, result in results.items()}
+    found = [
+        f"{name} estimates noise with a standard deviation of {card['noise_std']:.3g}"
+        for name, card in cards.items()
+        if card
+    ]
+    return f" {interpretation.join_names(found)}." if found else ""
 
 
 def text_table(cards: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:

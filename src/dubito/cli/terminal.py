@@ -32,6 +32,18 @@ def score_table(card: Mapping[str, Any]) -> Table:
     return grid
 
 
+def noise_card(estimator: Any) -> dict[str, float]:
+    """{"noise_std": ...}, an estimator's ``noise_std_``; empty without one, for several targets, and for a
+    transformed target, whose unit it does not have.
+    """
+    from dubito.models.noise_network import noise_std
+
+    known = noise_std(estimator.posterior_.model)
+    if known is None or len(known) > 1 or estimator.transform_ is not None:
+        return {}
+    return {"noise_std": known[0] * estimator.scaler_.scale[0]}
+
+
 def comparison_table(rows: Sequence[Any]) -> Table:
     """A table with one row for each result of ``cross_validation.compare``.
 

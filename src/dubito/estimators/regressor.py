@@ -10,6 +10,7 @@ from sklearn.base import RegressorMixin
 from dubito._values import Column, Table
 from dubito.estimators.base import BayesianEstimator, Target
 from dubito.methods.ensembles.cross_fit import CrossFit
+from dubito.models.noise_network import noise_std
 from dubito.tables import targets
 
 Values: TypeAlias = Float[np.ndarray, "rows *targets"]
@@ -88,6 +89,11 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         per row.
     summary_ : dict
         Number of rows and seconds of the fit.
+    noise_std_ : float or array of shape (targets,)
+        The estimated standard deviation of the noise and of the error that all members have in
+        common, in the target's unit (of a transformed target, in that of the transform). Only the
+        default and other ``CrossFit`` of Gaussian noise have it; ``aleatoric`` of a prediction is
+        smaller, since the members' epistemic variance makes up for their error.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : array
@@ -181,6 +187,16 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         """
         (both,) = self.in_blocks(X, lambda answer: np.stack(answer.interval(coverage), axis=1))
         return both[:, 0], both[:, 1]
+
+    @property
+    def noise_std_(self) -> Any:
+        known = noise_std(self.posterior_.model) if "posterior_" in vars(self) else None
+        if known is None:
+            raise AttributeError(
+                "only a fit by the default method, or by another CrossFit with Gaussian noise, has noise_std_"
+            )
+        found = np.array(known) * np.array(self.scaler_.scale)
+        return float(found[0]) if len(found) == 1 else found
 
     def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:
         method = self._resolved_method()

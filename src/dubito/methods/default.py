@@ -10,6 +10,7 @@ RECIPES = {  # of the default; its epochs are those of ``default_method``
     "regression": Recipe((128, 128), "silu", 8, last_variance=0.1),
     "classification": Recipe((256, 256), "silu", last_variance=0.1),
 }
+EMA_EPOCHS = 3.0
 # By the name of a likelihood that is asked for: the noise of cross-fitting, where it is not Student's t with σ(x).
 CROSS_FIT_NOISE: dict[str, dict[str, Any]] = {
     "gaussian": {"noise": "constant", "df": None},
@@ -51,6 +52,7 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
         batch_size=64 if small else 256,
         learning_rate=3e-3 if task == "classification" else 1e-2,
         clip=5.0,
+        ema_epochs=EMA_EPOCHS if task == "regression" else None,
         dropout=0.2 if task == "classification" else None,
     )
     return CrossFit(member, 10, **(CROSS_FIT_NOISE.get(likelihood, {}) if isinstance(likelihood, str) else {}))

@@ -84,7 +84,7 @@ class PointEstimate(ObjectiveDescent):
         return one_sample(model, params)
 
     def score(self, model: Model, state: DescentState, batch: Batch, key: Key) -> RowValues:
-        return point_score(model, state.params, batch)
+        return point_score(model, state.result, batch)
 
 
 @register_dataclass

@@ -19,6 +19,12 @@ from dubito.training.packing import unpack
 class ObjectiveDescent(Descent):
     """One descent on penalty − log likelihood. A method defines ``initial``, ``objective``, ``posterior`` and ``score``.
 
+    Parameters
+    ----------
+    ema_epochs : float, optional
+        The parameters are those averaged exponentially over about so many epochs (Polyak averaging), which are less
+        noisy than the last ones; these are scored and kept. None: the last ones.
+
     Attributes
     ----------
     flat : bool
@@ -28,6 +34,8 @@ class ObjectiveDescent(Descent):
     noise : {"training", "held-out"}
         Where the likelihood's own parameters come from: the objective, or held-out rows after it.
     """
+
+    ema_epochs: float | None = None
 
     flat: ClassVar[bool] = True
     proximal: ClassVar[bool] = False
@@ -98,7 +106,7 @@ class ObjectiveDescent(Descent):
     def init(self, model: Model, batch: Batch, key: Key) -> DescentState:
         params = self.initial(model, batch, key)
         if not self.flat:
-            return DescentState(params, init_state(self, params))
+            return DescentState(params, init_state(self, params), average=None if self.ema_epochs is None else params)
         return start_descent(self, params, model.likelihood if "likelihood" in params else None)
 
     def step(self, model: Model, state: DescentState, batch: Batch, clock: Clock, key: Key) -> tuple[DescentState, Any]:
@@ -108,12 +116,12 @@ class ObjectiveDescent(Descent):
         return state._replace(params=limit_norms(self, model, state.params, batch.x)), info
 
     def point(self, model: Model, state: DescentState) -> Params:
-        params = unpack(state.params)
+        params = unpack(state.result)
         return params.get("mean", params)
 
     def finish(self, model: Model, trained: Trained, key: Key, run: Any) -> Any:
         def build(state: DescentState) -> Any:
-            return self.posterior(model, unpack(state.params), trained.rows.x[:1])
+            return self.posterior(model, unpack(state.result), trained.rows.x[:1])
 
         posterior = build(trained.states[0])
         if self.noise == "training":
@@ -126,4 +134,4 @@ class PosteriorDescent(ObjectiveDescent):
     """A descent whose parameters are those of a distribution, scored by its draws."""
 
     def score(self, model: Model, state: DescentState, batch: Batch, key: Key) -> RowValues:
-        return log_mean_prob(self.posterior(model, unpack(state.params), batch.x), batch, key)
+        return log_mean_prob(self.posterior(model, unpack(state.result), batch.x), batch, key)

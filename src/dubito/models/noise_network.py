@@ -1,6 +1,6 @@
 """A network for the noise: a second network beside the one for the mean, and its training."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import jax
@@ -50,11 +50,15 @@ class MeanAndNoiseNetwork:
         The network of h, whose outputs are kept within ±5; None is h = 0.
     targets : int
         K, the number of targets.
+    noise_std : tuple of float, optional
+        For each target the standard deviation of the noise and of the error that all members have in
+        common, as ``CrossFit`` estimates it. No part of the network; see ``BayesianRegressor.noise_std_``.
     """
 
     mean: Any
     noise: Any
     targets: int = static(default=1)
+    noise_std: Any = field(default=None, compare=False)
 
     scales: ClassVar[None] = None
 
@@ -96,3 +100,8 @@ class LogScale(WithoutParameters, GaussianNoise):
 
     def join(self, f: Float[Array, "rows width"], phi: Params) -> OutcomeParams:
         return {"mean": jnp.zeros_like(f), "scale": jnp.exp(f)}
+
+
+def noise_std(model: Any) -> tuple[float, ...] | None:
+    """``MeanAndNoiseNetwork.noise_std`` of a model, in its units; None for models that have none."""
+    return model.network.noise_std if isinstance(model.network, MeanAndNoiseNetwork) else None

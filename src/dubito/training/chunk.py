@@ -37,7 +37,7 @@ class Run:
     model : Model
     method : LoopMethod
     held : DeviceRows
-        The validation rows; rows of weight 0 are last.
+        The validation rows, with weights of shape (rows, parts); those without weight are last.
     key : Key
     stopping : Stopping
     batch_rows : int
@@ -83,8 +83,8 @@ class Epoch(NamedTuple):
     step_factor: Any
 
 
-@programs.jit(static_argnums=(3, 4))
-def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
+@programs.jit(static_argnums=(3, 4, 5))
+def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int, mesh: Any, key: Key) -> Any:
     """The first ``LoopState``, and an uninitialized ``order`` for ``chunk``."""
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(batch_rows, jnp.float32)
@@ -96,10 +96,10 @@ def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any,
     zero = jnp.int32(0)
     loop_state = LoopState(
         state=state,
-        best=state,
+        best=(state,) * parts,
         epoch=zero,
         step=zero,
-        score=jnp.float32(-jnp.inf),
+        score=jnp.full(parts, -jnp.inf, jnp.float32),
         stale=zero,
         step_factor=jnp.float32(1),
         retries=zero,
@@ -156,10 +156,11 @@ def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState
         at = at._replace(running=running, info=info, number=end)
 
         def close() -> LoopState:
-            mean, scored, score = info / piece.steps.astype(jnp.float32), jnp.bool_(False), jnp.float32(jnp.nan)
+            mean = info / piece.steps.astype(jnp.float32)
+            scored, score, parts = jnp.bool_(False), jnp.float32(jnp.nan), jnp.full_like(at.score, jnp.nan)
             if run.method.score is not None:
-                scored, score = jnp.any(run.held.weight > 0), validate(run, running, keys[2])
-            return decide(at, EpochResult(mean, scored, score), run.stopping, piece.steps, first)
+                scored, (score, parts) = jnp.any(run.held.weight > 0), validate(run, running, keys[2])
+            return decide(at, EpochResult(mean, scored, score, parts), run.stopping, piece.steps, first)
 
         at = jax.lax.cond(end == piece.steps, close, lambda: at)
         return at, order, spent
@@ -168,12 +169,12 @@ def chunk(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopState
     return with_sharding((loop_state, order), run.mesh, PartitionSpec())
 
 
-@programs.jit(static_argnums=(3, 4))
-def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, mesh: Any, key: Key) -> Any:
+@programs.jit(static_argnums=(3, 4, 5))
+def begin_all(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int, mesh: Any, key: Key) -> Any:
     """``begin`` for several members: targets, weights and keys have a leading axis."""
 
     def one(rows: DeviceRows, key: Key) -> Any:
-        return begin(model, method, rows, batch_rows, mesh, key)
+        return begin(model, method, rows, batch_rows, parts, mesh, key)
 
     return jax.vmap(one, (DeviceRows(None, 0, 0), 0))(rows, key)
 
@@ -255,14 +256,21 @@ def with_sharding(tree: Any, mesh: Any, spec: PartitionSpec) -> Any:
     return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, NamedSharding(mesh, spec)), tree)
 
 
-def validate(run: Run, state: Any, key: Key) -> Any:
-    """The mean score of the held-out rows, in nats per example; padding batches are skipped."""
-    count = jnp.sum(run.held.weight > 0, dtype=jnp.int32)
+def validate(run: Run, state: Any, key: Key) -> tuple[Float[Array, ""], Float[Array, " parts"]]:
+    """The mean scores of the held-out rows and of their parts, in nats per example; a part without rows
+    has that of all. Padding batches are skipped.
+    """
+    count = jnp.sum(jnp.any(run.held.weight > 0, axis=1), dtype=jnp.int32)
 
-    def add(number: Any, sums: Float[Array, "2"]) -> Float[Array, "2"]:
+    def add(number: Any, sums: Float[Array, "2 parts"]) -> Float[Array, "2 parts"]:
         x, y, weight = (jax.lax.dynamic_slice_in_dim(a, number * run.batch_rows, run.batch_rows) for a in run.held)
-        row = run.method.score(run.model, state, Batch(x, y, weight, 1.0, 1.0), jax.random.fold_in(key, number))
-        return sums + jnp.stack([jnp.sum(jnp.where(weight > 0, weight * row, 0.0)), jnp.sum(weight)])
+        batch = Batch(x, y, jnp.sum(weight, axis=1), 1.0, 1.0)
+        row = run.method.score(run.model, state, batch, jax.random.fold_in(key, number))
+        return sums + jnp.stack(
+            [jnp.sum(jnp.where(weight > 0, weight * row[:, None], 0.0), axis=0), jnp.sum(weight, axis=0)]
+        )
 
-    sums = jax.lax.fori_loop(0, -(-count // run.batch_rows), add, jnp.zeros(2, jnp.float32))
-    return sums[0] / sums[1]
+    start = jnp.zeros((2, run.held.weight.shape[1]), jnp.float32)
+    sums, weights = jax.lax.fori_loop(0, -(-count // run.batch_rows), add, start)
+    score = jnp.sum(sums) / jnp.sum(weights)
+    return score, jnp.where(weights > 0, sums / weights, score)

@@ -28,11 +28,19 @@ class DescentState(NamedTuple):
     noise_gradient : pytree like the likelihood's parameters, or None
         The mean gradient of the objective in them over the steps of this epoch so far, in nats per example; None if
         the optimizer moves them, too.
+    average : pytree like ``params``, or None
+        Their exponential moving average (see ``ScheduledMethod.ema_epochs``).
     """
 
     params: Any
     optimizer: Any
     noise_gradient: Any = None
+    average: Any = None
+
+    @property
+    def result(self) -> Any:
+        """The packed parameters that are scored and kept."""
+        return self.params if self.average is None else self.average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +79,8 @@ def start_descent(method: ScheduledMethod, params: Params, likelihood: Any = Non
     own = isinstance(likelihood, FixedOrLearned) and bool(params["likelihood"])
     noise_gradient = jax.tree.map(jnp.zeros_like, params["likelihood"]) if own else None
     params = pack(params) if isinstance(method.optimizer, str) else params
-    return DescentState(params, optimizers.init_state(method, params), noise_gradient)
+    average = None if method.ema_epochs is None else params
+    return DescentState(params, optimizers.init_state(method, params), noise_gradient, average)
 
 
 def objective_step(
@@ -124,7 +133,15 @@ def objective_step(
         improved = model.likelihood.improved(params["likelihood"], uphill, batch.size)
         params = {**params, "likelihood": _where(clock.epoch_end, improved, params["likelihood"])}
         total = jax.tree.map(lambda g: jnp.where(clock.epoch_end, 0, g), total)
-    return DescentState(params, optimizer, total), info
+    return DescentState(params, optimizer, total, updated_average(method, state.average, params, clock, batch)), info
+
+
+def updated_average(method: ScheduledMethod, average: Params | None, params: Params, clock: Clock, batch: Batch) -> Any:
+    """The exponential moving average after a step; as long as it has fewer steps than its horizon, the plain average."""
+    if average is None:
+        return None
+    share = jnp.maximum(1 / (method.ema_epochs * batch.scale), 1 / (1.0 + clock.step))
+    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
 
 
 def penalty_weight(method: ScheduledMethod, clock: Clock) -> Any:

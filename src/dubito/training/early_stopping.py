@@ -45,19 +45,22 @@ class EpochResult(NamedTuple):
         Whether there is a validation score.
     score : float32 scalar
         The validation score, in nats per example.
+    parts : float32 array of shape (parts,)
+        That of each part of the validation rows.
     """
 
     info: Any
     scored: Any
     score: Any
+    parts: Any
 
 
 def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, first: Any) -> LoopState:
     """Accept the epoch, or return to the last finite state with half the step size; update best state and patience."""
-    state, (info, scored, score) = at.running, result
+    state, (info, scored, score, parts) = at.running, result
     finite = jnp.all(jnp.isfinite(info)) & all_finite(state) & (~scored | ~jnp.isnan(score))
-    better = finite & (~scored | (score > at.score))
-    gained = finite & scored & (score > at.score + stopping.tol)
+    better = finite & (~scored | (parts > at.score))
+    gained = finite & scored & jnp.any(parts > at.score + stopping.tol)
     stale = jnp.where(gained, 0, at.stale + finite.astype(jnp.int32))
     retries = at.retries + (~finite).astype(jnp.int32)
     patient = (stopping.patience == 0) | ~scored | (stale < stopping.patience)
@@ -66,10 +69,10 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
     kept = choose(finite, state, at.state)
     return LoopState(
         state=kept,
-        best=choose(better, state, at.best),
+        best=tuple(choose(chosen, state, old) for chosen, old in zip(better, at.best, strict=True)),
         epoch=at.epoch + finite.astype(jnp.int32),
         step=at.step + jnp.where(finite, steps, 0),
-        score=jnp.where(better & scored, score, at.score),
+        score=jnp.where(better & scored, parts, at.score),
         stale=stale,
         step_factor=jnp.where(finite, at.step_factor, at.step_factor * 0.5),
         retries=retries,

@@ -30,7 +30,7 @@ from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, pa
 from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
-from dubito.training.members import Member, Trained
+from dubito.training.members import Member, Trained, each_part
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
 from dubito.training.reports import Report, report_chunk
 from dubito.training.splits import hold_out
@@ -219,8 +219,9 @@ def train(
     slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
     def held_rows(member: Member) -> DeviceRows:
-        chosen = np.flatnonzero(member.valid > 0)
-        x, y, weight = (array[chosen] for array in (rows.x, rows.y, member.valid))
+        valid = np.atleast_2d(member.valid).T
+        chosen = np.flatnonzero(valid.any(axis=1))
+        x, y, weight = (array[chosen] for array in (rows.x, rows.y, valid))
         return DeviceRows(*map(put, pad_data(x, y, weight, held + batch_rows)))
 
     def one(numbers: list[int], stop: Any) -> list[LoopState]:
@@ -244,8 +245,10 @@ def train(
     kept = [k for k in range(len(members)) if k not in lost and int(states[k].epoch) > 0]
     if not kept:
         raise KeyboardInterrupt("stopped before the first epoch")
-    best = tuple(states[k].best if mesh is None else to_process(states[k].best) for k in kept)
-    return Trained(tuple(members[k] for k in kept), best, tuple(kept), len(members), rows, stream is not None)
+    best = tuple(best if mesh is None else to_process(best) for k in kept for best in states[k].best)
+    parts, each = len(states[0].best), tuple(each_part([members[k] for k in kept]))
+    numbers = tuple(parts * k + part for k in kept for part in range(parts))
+    return Trained(each, best, numbers, parts * len(members), rows, stream is not None)
 
 
 def run_members(
@@ -272,7 +275,8 @@ def run_members(
     total, count = int(run.method.epochs), len(reports)
     start, advance = (begin, chunk) if count == 1 else (begin_all, chunk_all)
     piece = next(pieces)
-    loop_state, order = start(run.model, run.method, piece.rows, run.batch_rows, run.mesh, run.key)
+    parts = run.held.weight.shape[-1]
+    loop_state, order = start(run.model, run.method, piece.rows, run.batch_rows, parts, run.mesh, run.key)
     each: Any = unstack(loop_state, count)
     logs: Any = [np.empty((0, 3), np.float32)] * count
     length, fresh = FIRST_CHUNK_STEPS, True

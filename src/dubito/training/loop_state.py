@@ -10,14 +10,14 @@ class LoopState(NamedTuple):
     ----------
     state : pytree
         The method's, after the last epoch that was finite.
-    best : pytree
-        The state with the best validation score; the last one without validation.
+    best : tuple of pytree
+        The state with the best score on each part of the validation rows; the last one without validation.
     epoch, step : int32 scalar
         Epochs that ended, and their steps.
-    score : float32 scalar
-        The best validation score so far, in nats per example.
+    score : (parts,) float32 array
+        The best scores so far, in nats per example.
     stale : int32 scalar
-        Epochs since the score last improved.
+        Epochs since a score last improved.
     step_factor : float32 scalar
         Multiplies the step size: halved by each divergence.
     retries : int32 scalar

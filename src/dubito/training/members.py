@@ -16,8 +16,10 @@ class Member(NamedTuple):
     ----------
     key : Key
         Determines the start, the order of the rows and the noise of the steps.
-    train, valid : array of shape (N,)
-        Weights of the training and of the validation rows; 0 leaves a row out.
+    train : array of shape (N,)
+        Weights of the training rows; 0 leaves a row out.
+    valid : array of shape (N,) or (parts, N)
+        Weights of the validation rows. Each of several parts chooses its own best state.
     y : array of shape (N, ...), optional
         Targets that replace those of the rows.
     """
@@ -35,12 +37,13 @@ class Trained:
     Attributes
     ----------
     members : tuple of Member
+        One for each part of the validation rows, which are its ``valid``, so of shape (N,).
     states : tuple
         The best state of each member; without validation, the last one.
     numbers : tuple of int
-        The members' indices in the list that ``Method.members`` returned.
+        The members' indices in the list that ``Method.members`` returned, counting the parts of each.
     count : int
-        The length of that list.
+        The length of that list, counting the parts.
     rows : Rows
         The rows of the fit; for a stream, those of its first piece.
     streamed : bool
@@ -71,3 +74,16 @@ def split_runs(trained: Trained, runs: int) -> list[Trained]:
         numbers = tuple(trained.numbers[k] % each for k in kept)
         found += [Trained(members, states, numbers, each, trained.rows, trained.streamed)] if kept else []
     return found
+
+
+def each_part(members: list[Member]) -> list[Member]:
+    """A member for each part of the validation rows of each member."""
+    return [member._replace(valid=part) for member in members for part in np.atleast_2d(member.valid)]
+
+
+def choose_part(trained: Trained, part: int, parts: int) -> Trained:
+    """The members of one of several parts of the validation rows."""
+    kept = [k for k, number in enumerate(trained.numbers) if number % parts == part]
+    members, states = (tuple(values[k] for k in kept) for values in (trained.members, trained.states))
+    numbers = tuple(trained.numbers[k] // parts for k in kept)
+    return Trained(members, states, numbers, trained.count // parts, trained.rows, trained.streamed)

@@ -301,6 +301,7 @@ class ScheduledMethod(LoopMethod):
     optimizer: ClassVar[Any] = "sgd"  # plain steps; ``Descent`` lets users choose
     clip: ClassVar[Any] = None
     max_norm: ClassVar[Any] = None
+    ema_epochs: ClassVar[Any] = None  # the horizon of an exponential moving average of the parameters
     warm_up: ClassVar[Any] = 0.0  # the fraction of the steps in which the penalty's weight rises from 0 to 1
 
 

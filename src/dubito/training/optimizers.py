@@ -91,6 +91,8 @@ def check_descent(method: ScheduledMethod) -> None:
     for name, limit in (("clip", method.clip), ("max_norm", method.max_norm)):
         if limit is not None:
             check_number(name, limit, "(0, inf)", other="None (no limit)")
+    if method.ema_epochs is not None:
+        check_number("ema_epochs", method.ema_epochs, "(0, inf)", other="None (no average)")
     if method.epochs is not None:
         check_whole("epochs", method.epochs, 1, other="None (by rows)")
     if method.batch_size is not None:

@@ -81,6 +81,67 @@ def member_folds(rows: Rows, folds: int, key: Key | None = None) -> list[Fold]:
     return [Fold(number != k, number == k) for k in range(number.max() + 1)]
 
 
+def halves(rows: Rows, held_out: Bool[np.ndarray, " N"], order: Int[np.ndarray, " N"]) -> Bool[np.ndarray, "2 N"]:
+    """Divide held-out rows in two, at random, by classes and whole groups; the second half of one row or group is empty.
+
+    Parameters
+    ----------
+    rows : Rows
+    held_out : array of shape (N,)
+    order : array of shape (N,)
+        A permutation of all rows, by which they are divided.
+    """
+    chosen, second = order[held_out[order]], np.zeros(len(held_out), bool)
+    if rows.group is not None:
+        each = group_folds(rows.group[chosen], rows.y[chosen], np.array([0.5, 0.5]), np.arange(len(chosen)))
+        second[chosen[each == 1]] = True
+    else:
+        if rows.y.ndim == 1:
+            chosen = chosen[np.argsort(rows.y[chosen], kind="stable")]
+        second[chosen[1::2]] = True
+    return np.stack([held_out & ~second, second])
+
+
+def overlaps(
+    rows: Rows, folds: list[Fold], fraction: float, order: Int[np.ndarray, " N"]
+) -> list[Bool[np.ndarray, " N"]]:
+    """A part of the next fold for each of random folds, the first after the last one.
+
+    Parameters
+    ----------
+    rows : Rows
+        With ``folds`` or ``time``, and with classes, there are no such parts.
+    folds : list of Fold
+        Of ``member_folds``.
+    fraction : float
+        Of the next fold. Whole groups, as many as make up at most twice that.
+    order : array of shape (N,)
+        A permutation of all rows, of which the first are taken.
+
+    Returns
+    -------
+    list of bool array of shape (N,)
+    """
+    found = []
+    for number in range(len(folds)):
+        part = np.zeros(len(rows.x), bool)
+        following = folds[(number + 1) % len(folds)].held_out
+        chosen = order[following[order]]
+        if rows.folds is None and rows.time is None and rows.y.ndim > 1 and len(folds) > 1:
+            if rows.group is None:
+                part[chosen[: round(fraction * len(chosen))]] = True
+            else:
+                _, first, group, sizes = np.unique(
+                    rows.group[chosen], return_index=True, return_inverse=True, return_counts=True
+                )
+                queue = np.argsort(first)
+                taken = np.zeros(len(queue), bool)
+                taken[queue] = np.cumsum(sizes[queue]) <= 2 * fraction * len(chosen)
+                part[chosen[taken[group]]] = True
+        found.append(part)
+    return found
+
+
 def fold_count(rows: Rows, folds: int) -> int:
     """The number of random ``member_folds``, which is the same for every key."""
     if rows.folds is not None:

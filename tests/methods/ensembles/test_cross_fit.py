@@ -1,16 +1,19 @@
 """Cross-fitting: folds, members in closed form, and noise against the truth it was drawn from."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 import dubito
 from dubito._jax import prng
 from dubito.methods.ensembles import cross_fit
-from dubito.training import splits
+from dubito.training import fit, splits
 from dubito.training.data import Rows, check_rows
+from dubito.training.early_stopping import Stopping
+from dubito.training.members import Member
 
 
 def init(key):
@@ -58,69 +61,68 @@ def linear():
     return x, y
 
 
-def test_members_do_not_see_their_fold_and_residuals_are_those_of_it(linear):
-    """After one epoch there is one state to keep, so that a fold can reach its member by its training only."""
+def test_members_do_not_see_their_fold_nor_the_overlap(linear):
+    """After one epoch there is one state to keep, so that a fold can reach its members by their training only."""
     x, y = linear
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=1.0), dubito.Normal(scale=0.5))
-    method = dubito.CrossFit(dubito.MAP(epochs=1, batch_size=None, learning_rate=0.5), 3, noise="constant", df=None)
-    _, key_members, _ = jax.random.split(prng.fast(jax.random.key(3)), 3)
-    fold = splits.random_folds(check_rows(model, x, y, None), 3, jax.random.split(key_members, 4)[0])
+    map_ = dubito.MAP(epochs=1, batch_size=None, learning_rate=0.5)
+    for overlap, expected in ((0.0, 0), (0.2, 6)):
+        method = dubito.CrossFit(map_, 3, noise="constant", df=None, overlap=overlap)
+        data = check_rows(model, x, y, None)
+        members = method.members(data, jax.random.key(3))
+        unseen = [np.flatnonzero((member.train == 0) & ~member.valid.any(0)) for member in members]
+        assert [len(rows) for rows in unseen] == [expected] * 3
 
-    def fitted(y):
-        params = dubito.fit(model, x, y, method, key=jax.random.key(3)).params["network"]
-        return np.asarray(params["mean"]["w"])[:, :, 0], np.asarray(params["noise"]["level"])
+        def fitted(y, method=method):
+            params = dubito.fit(model, x, y, method, key=jax.random.key(5)).params["network"]
+            return np.asarray(params["mean"]["w"])[:, :, 0]
 
-    found, level = fitted(y)
-    for k in range(3):
-        spoiled, _ = fitted(np.where(fold[:, None] == k, 7 - y, y))
-        assert np.array_equal(np.all(spoiled == found, axis=1), np.arange(3) == k)
-    means = np.einsum("nd,kd->kn", x, found)
-    c = np.mean((y[:, 0] - means[fold, np.arange(90)]) ** 2)
-    np.testing.assert_allclose(np.exp(2 * level[0, 0]), c - 2 * np.mean(means.var(0, ddof=1)), rtol=1e-4)
+        found = fitted(y)
+        assert np.array_equal(found[::2], found[1::2])  # two members of each run
+        key_members = jax.random.split(prng.fast(jax.random.key(5)), 3)[1]
+        for k, member in enumerate(method.members(data, key_members)):
+            spoiled = fitted(np.where(member.train[:, None] == 0, 7 - y, y))
+            same = np.all(spoiled == found, axis=1)
+            assert same[2 * k : 2 * k + 2].all() and not same.all()
+
+
+def test_a_run_keeps_the_best_epoch_of_each_half_of_its_fold(linear, key):
+    """Two members of one run are the runs that would have been scored by one half alone."""
+    x, y = linear
+    model = dubito.Model(dubito.mlp(3, (4,)), dubito.Gaussian(precision=1.0), None)
+    data, method = check_rows(model, x, y, None), dubito.MaximumLikelihood(epochs=40, learning_rate=0.1)
+    keep = np.arange(90) % 3
+    train = (keep == 0).astype(np.float32)
+    halves = np.stack([keep == 1, keep == 2]).astype(np.float32)
+    run = partial(fit.train, rows=data, stopping=Stopping(np.int32(0), np.float32(0)))
+    both = run(model, method, members=[Member(prng.fast(key), train, halves)])
+    alone = [run(model, method, members=[Member(prng.fast(key), train, half)]) for half in halves]
+    assert both.numbers == (0, 1) and both.count == 2
+    for part in range(2):
+        assert np.array_equal(both.members[part].valid, halves[part])
+        np.testing.assert_array_equal(
+            *(np.asarray(t.params["network"].values) for t in (both.states[part], alone[part].states[0]))
+        )
+    first, second = (np.asarray(state.params["network"].values) for state in both.states)
+    assert not np.array_equal(first, second)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [None, 256])
-def test_noise_that_depends_on_the_input_is_found(batch, monkeypatch):
-    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have; also from batches, as of large tables, there with heavy tails."""
-    if batch is not None:
-        monkeypatch.setattr(cross_fit, "MANY_ROWS", batch)
-        monkeypatch.setattr(cross_fit, "NOISE_BATCH", batch)
+def test_noise_that_depends_on_the_input_is_found():
+    """σ(x) = 0.1 + 0.4·1{x > 0}: the two levels, which a constant cannot have."""
     rng = np.random.default_rng(1)
     x = rng.uniform(-1, 1, size=(1500, 1))
     truth = np.where(x > 0, 0.5, 0.1)
     y = x + truth * rng.normal(size=(1500, 1))
     model = dubito.Model(dubito.mlp(1, (16,)), dubito.Gaussian(precision=1.0), None)
     base = dubito.MaximumLikelihood(epochs=15, batch_size=64)
-    for noise, df in [("input", 4)] if batch else [("input", None), ("constant", None)]:
-        posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 3, noise=noise, df=df), key=jax.random.key(0))
-        answer = dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1))
-        std = np.sqrt(answer.aleatoric)
+    for noise in ("input", "constant"):
+        posterior = dubito.fit(model, x, y, dubito.CrossFit(base, 3, noise=noise, df=None), key=jax.random.key(0))
+        std = np.sqrt(dubito.predict(posterior, np.array([[-0.6], [0.6]]), key=jax.random.key(1)).aleatoric)
         if noise == "constant":
             np.testing.assert_allclose(std, np.sqrt(np.mean(truth**2)), rtol=0.1)
-        elif df is None:
-            np.testing.assert_allclose(std, [0.1, 0.5], rtol=0.15)
         else:
-            lower, upper = answer.quantile(
-                [0.05, 0.95]
-            )  # a t of 4 has a larger sd where its quantiles are a Gaussian's
-            np.testing.assert_allclose((upper - lower) / 3.29, [0.1, 0.5], rtol=0.15)
-
-
-def test_noise_network_takes_as_many_steps_on_large_tables():
-    assert cross_fit.noise_method(16_384) == cross_fit.NOISE
-    large, huge = cross_fit.noise_method(40_960), cross_fit.noise_method(10**7)
-    assert (large.batch_size, large.epochs) == (4096, 40) and huge.epochs == 20
-
-
-@pytest.mark.parametrize("df", [4, 6, 10])
-def test_student_scale_is_the_maximum_of_the_likelihood(df):
-    ratio = 0.7 * scipy.stats.t.rvs(df, size=4000, random_state=np.random.default_rng(0))
-    found = cross_fit.student_scale(ratio, np.ones(4000), df)
-    _, _, scale = scipy.stats.t.fit(ratio, fdf=df, floc=0)
-    np.testing.assert_allclose(found, scale, rtol=1e-3)
-    # the information about log s in one observation is 2ν/(ν + 3)
-    assert abs(np.log(found / 0.7)) < 4.6 * np.sqrt((df + 3) / (2 * df * 4000))
+            np.testing.assert_allclose(std, [0.1, 0.5], rtol=0.15)
 
 
 def test_temperature_undoes_logits_that_are_too_large():
@@ -167,7 +169,7 @@ def test_temperature_of_rows_that_are_all_right_keeps_probabilities_below_one(ma
         dubito.CrossFit(dubito.MCDropout(epochs=5), 3),
         dubito.CrossFit(dubito.BayesByBackprop(epochs=5), 3, noise="constant"),
         dubito.CrossFit(dubito.Ensemble(dubito.MAP(epochs=5), 2), 3),
-        dubito.Ensemble(dubito.CrossFit(dubito.MAP(epochs=5), 3), 2),
+        dubito.Ensemble(dubito.CrossFit(dubito.MAP(epochs=5), 3, df=4), 2),
     ],
     ids=repr,
 )
@@ -193,7 +195,7 @@ def test_several_targets_each_get_their_noise(key):
     np.testing.assert_allclose(np.sqrt(answer.aleatoric.mean(0)), [0.1, 0.6], rtol=0.1)
 
 
-@pytest.mark.parametrize(("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", 2)])
+@pytest.mark.parametrize(("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", 2), ("overlap", 0.7)])
 def test_invalid_settings_are_refused(linear, field, wrong, key):
     model = dubito.Model(LINEAR, dubito.Gaussian())
     with pytest.raises(ValueError, match=field):

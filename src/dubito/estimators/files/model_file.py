@@ -32,9 +32,16 @@ Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
 FORMAT = 3
 SINCE_3 = {  # fields that methods have since format 3, with the values by which those of format 2 were fitted
-    **{name: {"noise": "training"} for name in ("MAP", "MaximumLikelihood")},
-    **{name: {"noise": "training"} for name in ("MCDropout", "ConcreteDropout", "VariationalDropout")},
-    **{name: {"warm_up": 0.0} for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")},
+    **{
+        name: {"noise": "training", "ema_epochs": None}
+        for name in ("MAP", "MaximumLikelihood", "MCDropout", "ConcreteDropout", "VariationalDropout")
+    },
+    **{
+        name: {"warm_up": 0.0, "ema_epochs": None}
+        for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")
+    },
+    "CrossFit": {"overlap": 0.0},
+    "MeanAndNoiseNetwork": {"noise_std": None},
     "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},
 }
 KEYS = {
@@ -205,10 +212,10 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
 
 def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     """The estimator of a configuration and its arrays, whose parts must match."""
+    if config["format"] == 2:
+        config = {**config, **{name: upgraded(config[name]) for name in ("method", "params", "posterior")}}
     schema, posterior = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], arrays)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
-    if config["format"] == 2:
-        config = {**config, "method": upgraded(config["method"]), "params": upgraded(config["params"])}
     method, calibration = decode(config["method"]), decode(config["calibration"])
     estimator = kinds[config["kind"]]()
     params = {name: decode(value) for name, value in config["params"].items()}

@@ -56,8 +56,8 @@ def combine(parts: list[Any]) -> Samples | Mixture:
     """Points become one set of samples; anything else a mixture. ValueError where the parts predict with different models."""
     if any(part.model != parts[0].model for part in parts):
         raise ValueError(
-            "the members have different models, since each run estimated its own temperature. "
-            "Use CrossFit(Ensemble(...)) instead."
+            "the members have different models, since each run estimated its own temperature or tail of the noise. "
+            "Use CrossFit(Ensemble(...)) instead, or give CrossFit a df."
         )
     if all(isinstance(part, Samples) for part in parts):
         params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[part.params for part in parts])
