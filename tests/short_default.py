@@ -38,5 +38,5 @@ def shorten_fits(monkeypatch):
         "sweep",
         lambda estimator, X, y, sizes, **options: sweep(estimator, X, y, sizes[:: len(sizes) - 1], **options),
     )
-    nuts, few = dubito.NUTS, {"draws": 40, "warmup": 200}
+    nuts, few = dubito.NUTS, {"draws": 20, "warmup": 60}
     monkeypatch.setattr(dubito, "NUTS", lambda **settings: nuts(**settings | few))
