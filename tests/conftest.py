@@ -81,6 +81,14 @@ def retrace_loops():
     forget()
 
 
+@pytest.fixture(scope="module")
+def one_size():
+    """Tables of up to 256 rows are padded to 256, so that the many small ones of a file share programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dubito.training.data.LEAST_ROWS", 256)
+        yield
+
+
 @pytest.fixture(scope="session")
 def quick_fits():
     """``with quick_fits():`` fits are compiled as by ``scripts/quick_compiler``, for optimized tests of predictions."""
@@ -95,6 +103,7 @@ def quick_fits():
             program.options["compiler_options"] = {
                 "xla_backend_optimization_level": 0,
                 "xla_cpu_use_fusion_emitters": False,
+                "xla_disable_hlo_passes": "while-loop-invariant-code-motion,simplify-while-loops,tree_reduction_rewriter",
             }
         try:
             yield

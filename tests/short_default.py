@@ -3,8 +3,10 @@
 from dataclasses import fields, replace
 
 import dubito
+from dubito.estimators import size_sweep
 from dubito.methods.default import default_method
 from dubito.training import optimizers
+from dubito.training.method import TASKS, Recipe
 
 EPOCHS = 20
 
@@ -16,8 +18,9 @@ def short_default(*arguments):
 
 
 def shorten_fits(monkeypatch):
-    """No method runs more than ``EPOCHS`` epochs, whatever it asks for; the programs are those of the whole fits. The default
-    method has 3 folds, and NUTS draws little."""
+    """No method runs more than ``EPOCHS`` epochs, whatever it asks for, and estimators that name no network get that of ``Recipe``,
+    one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little, and a
+    sweep has its first and its last size."""
     original = optimizers.with_epochs
 
     def with_epochs(method, rows, task):
@@ -27,5 +30,13 @@ def shorten_fits(monkeypatch):
 
     monkeypatch.setattr(optimizers, "with_epochs", with_epochs)
     monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
-    nuts, few = dubito.NUTS, {"draws": 40, "warmup": 200}
+    monkeypatch.setattr("dubito.estimators.base.RECIPES", dict.fromkeys(TASKS, Recipe()))
+    monkeypatch.setattr("dubito.estimators.base.get_recipe", lambda method, task: Recipe())
+    sweep = size_sweep.sweep
+    monkeypatch.setattr(
+        size_sweep,
+        "sweep",
+        lambda estimator, X, y, sizes, **options: sweep(estimator, X, y, sizes[:: len(sizes) - 1], **options),
+    )
+    nuts, few = dubito.NUTS, {"draws": 20, "warmup": 60}
     monkeypatch.setattr(dubito, "NUTS", lambda **settings: nuts(**settings | few))

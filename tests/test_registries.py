@@ -174,7 +174,7 @@ assert len(answer.draws) == 30 and np.all(answer.epistemic > 0)
 
 @pytest.mark.slow
 def test_a_new_likelihood_method_and_posterior_are_a_file_and_an_entry_each(tmp_path):
-    package = shutil.copytree(PACKAGE, tmp_path / "dubito", ignore=shutil.ignore_patterns("__pycache__"))
+    package = shutil.copytree(PACKAGE, tmp_path / "dubito")  # with the compiled files of what is not edited
     for name, text in FILES.items():
         (package / name).write_text(text)
     for name, old, new in EDITS:

@@ -48,6 +48,16 @@ def test_streams_are_the_stock_ones_in_a_compiled_scan():
     np.testing.assert_array_equal(jax.jit(total)(prng.fast(stock)), jax.jit(total)(stock))
 
 
+def test_a_chain_of_splits_compiles_one_hash_per_split():
+    def last(key):
+        for _ in range(3):
+            key = jax.random.split(key)[1]
+        return jax.random.key_data(key)
+
+    program = jax.jit(last).lower(prng.fast(jax.random.key(0))).compile().as_text()
+    assert program.count(" shift-left(") == 3 * 20  # rounds
+
+
 def test_streams_are_the_stock_ones_in_64_bits():
     with jax.enable_x64(True):
         stock = jax.random.key(3)

@@ -187,6 +187,7 @@ assert not heard, heard
 """
 
 
+@pytest.mark.slow
 def test_no_address_reaches_the_network():
     done = subprocess.run([sys.executable, "-c", AUDIT], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

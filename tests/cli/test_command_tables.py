@@ -32,6 +32,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_compare_scores_held_out_rows_with_missing_values(tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=120)

@@ -25,6 +25,8 @@ import dubito
 from dubito.estimators import cross_validation
 from dubito.methods.by_name import METHODS
 
+pytestmark = pytest.mark.usefixtures("one_size")
+
 ROWS, FOLDS, COVERAGE = 60, 2, 0.8
 METHOD = dubito.MAP(epochs=3)
 TOWNS = np.array(["Bern", "Rome"])

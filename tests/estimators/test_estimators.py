@@ -20,6 +20,8 @@ import dubito
 from dubito.methods.default import default_method
 from dubito.tables.columns import column_values
 
+pytestmark = pytest.mark.usefixtures("one_size")
+
 SMALL = dubito.MAP(epochs=60, batch_size=32, learning_rate=0.03)
 # Zero weight removes a row from the loss, but the order of mini-batches then differs: equal in law, not in bits. A weight of 2 and two
 # rows are equal up to float32's rounding, 1e-5 after training; the check wants 1e-7.

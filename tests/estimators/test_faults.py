@@ -131,7 +131,9 @@ def test_unix_times_stay_apart(plain):
     assert np.abs(answers(found, shifted) - answers(regressor().fit(x, Y), x)).max() < 1e-3 * Y.std()
 
 
-@pytest.mark.parametrize("method", [FAST, dubito.CrossFit(MEMBER, 3)], ids=["map", "cross"])
+@pytest.mark.parametrize(
+    "method", [FAST, pytest.param(dubito.CrossFit(MEMBER, 3), marks=pytest.mark.slow)], ids=["map", "cross"]
+)
 @pytest.mark.parametrize("value", [0.0, 5.0, -1e18, 1e-18])
 def test_a_constant_target(method, value):
     with warned("Constant targets.*target 0"):
@@ -152,7 +154,9 @@ def test_an_outlier():
 
 
 @pytest.mark.parametrize(
-    ("rows", "method"), [(2, FAST), (95, FAST), (2, dubito.CrossFit(MEMBER, 10))], ids=["two", "odd", "cross"]
+    ("rows", "method"),
+    [(2, FAST), (95, FAST), pytest.param(2, dubito.CrossFit(MEMBER, 10), marks=pytest.mark.slow)],
+    ids=["two", "odd", "cross"],
 )
 def test_few_rows(rows, method):
     """Two rows, fewer than a batch and than folds; and a batch that is not full."""
@@ -286,7 +290,10 @@ AS_USERS_COMPILE = {"cross", "dropout"}  # two kinds of draws; the other methods
 
 @pytest.mark.parametrize(
     "anyone",
-    [pytest.param(name, marks=pytest.mark.optimized if name in AS_USERS_COMPILE else ()) for name in METHODS],
+    [
+        pytest.param(name, marks=pytest.mark.optimized if name in AS_USERS_COMPILE else pytest.mark.slow)
+        for name in METHODS
+    ],
     indirect=True,
     scope="module",
 )

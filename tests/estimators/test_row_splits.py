@@ -13,6 +13,8 @@ import dubito
 from dubito import cross_validation, size_sweep
 from dubito.estimators import base
 
+pytestmark = pytest.mark.usefixtures("one_size")
+
 RNG = np.random.default_rng(0)
 X, SUBJECT = RNG.normal(size=(60, 2)), np.repeat(np.arange(12), 5)
 Y = X[:, 0] + 0.1 * RNG.normal(size=60)

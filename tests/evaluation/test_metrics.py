@@ -421,7 +421,7 @@ def test_paired_difference_has_the_paired_error():
 # --- the scorecard
 
 
-@pytest.mark.parametrize("draws", [3, 120])
+@pytest.mark.parametrize("draws", [3, pytest.param(120, marks=pytest.mark.slow)])
 def test_regression_scorecard(draws, monkeypatch):
     predictive, y, weight = regression(draws=draws, n=30)
     single = {name: getattr(metrics, name)(predictive, y, weight=weight) for name in "rmse mae r2 nll crps".split()}

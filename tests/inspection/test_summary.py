@@ -82,6 +82,7 @@ def test_inspect_model_of_a_mean_and_noise_network():
     assert rows["mean.layer_0"].count("%") == 2  # its dead and its saturated units
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::dubito.DivergenceWarning")
 @pytest.mark.parametrize("method", [dubito.MAP, dubito.MCDropout, dubito.BayesByBackprop])
 def test_divergence_error_reports_the_gradients(method):

@@ -59,6 +59,7 @@ def equal(one, other):
     return all(map(np.array_equal, jax.tree.leaves(one), jax.tree.leaves(other)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"early_stopping": True}], ids=["folds", "validation rows"])
 def test_the_second_step_changes_the_noise_alone_and_predicts_new_rows_better(options):
     """On 4,000 new rows: the mean log likelihood gains; with the noise of training the variance of the masks counts twice."""
@@ -75,6 +76,7 @@ def test_the_second_step_changes_the_noise_alone_and_predicts_new_rows_better(op
     assert scores[1] < scores[0] - 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["few", "fixed", "stream"])
 def test_the_noise_of_training_stays_where_no_rows_can_be_held_out(case):
     """Of a stream only a piece is in memory."""

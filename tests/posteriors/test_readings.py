@@ -64,6 +64,7 @@ def test_html_has_the_lines_of_the_repr_and_the_first_rows_of_a_regression(targe
     )
 
 
+@pytest.mark.slow
 def test_html_escapes_and_shortens_the_labels_of_classes():
     labels = np.array(["<script>", "a & b", "long" * 20])
     model = dubito.BayesianClassifier(dubito.MAP(epochs=2), hidden=(4,), random_state=0)

@@ -162,6 +162,7 @@ def test_cross_fit_of_a_likelihood_beats_the_intercept_and_is_calibrated(name):
     assert 0.85 < covered < 0.95
 
 
+@pytest.mark.slow
 def test_scale_of_positive_targets_is_their_median():
     """Also with outliers; of a stream, the lognormal's. Multiplying the target by 1e-30 multiplies the predictions."""
     rng = np.random.default_rng(7)

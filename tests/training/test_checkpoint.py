@@ -126,6 +126,7 @@ def test_a_checkpoint_of_other_states_is_refused(tmp_path):
         dubito.fit(model(), x, y, dubito.MAP(epochs=3), key=jax.random.key(1), checkpoint=path)
 
 
+@pytest.mark.slow
 def test_a_model_file_is_no_checkpoint(tmp_path):
     x, y = data()
     path = tmp_path / "model.dubito"

@@ -118,6 +118,7 @@ def test_a_search_by_threads_compiles_nothing_and_finds_the_same(compiled):
     assert names == []
 
 
+@pytest.mark.slow
 def test_fits_at_once_compile_once(compiled):
     X, y = table(120)
     model = dubito.BayesianRegressor(dubito.MAP(epochs=5), hidden=(9,), random_state=0)

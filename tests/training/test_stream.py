@@ -74,7 +74,8 @@ def test_what_fits_in_one_piece_is_as_in_memory(method):
 
 
 @pytest.mark.parametrize(
-    ("block", "wrong"), [(16, {}), (24, {}), (100, {}), (16, {"scale": 4.0}), (16, {"size": 80.0})]
+    ("block", "wrong"),
+    [(16, {}), (24, {}), (100, {}), pytest.param(16, {"scale": 4.0}, marks=pytest.mark.slow), (16, {"size": 80.0})],
 )
 def test_an_epochs_gradients_average_to_the_full_batch(small, block, wrong, retrace_loops, monkeypatch):
     """Uneven pieces with weights: with steps of rate ~0 an epoch moves by its mean gradient; a piece's numbers are caught."""

@@ -57,12 +57,20 @@ def _seed(seed: Any) -> Array:
     return jax.random.key_data(jax.random.key(seed, impl="threefry2x32"))
 
 
+@jax.jit
+def _keys(key: Array, low: Array) -> Array:
+    """A key of two words for each counter, behind a barrier: without it, XLA would fuse the hash with each consumer of a key, and
+    compile and compute it for each anew.
+    """
+    return jax.lax.optimization_barrier(jnp.stack(_threefry(key, low), axis=-1))
+
+
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return jnp.stack(_threefry(key, _counter(shape)), axis=-1)
+    return _keys(key, _counter(shape))
 
 
 def _fold_in(key: Array, data: Any) -> Array:
-    return jnp.stack(_threefry(key, jnp.asarray(data).astype(jnp.uint32)))
+    return _keys(key, jnp.asarray(data).astype(jnp.uint32))
 
 
 _FUNCTIONS = {"seed": _seed, "split": _split, "random_bits": _bits, "fold_in": _fold_in}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dubito._check import check_choice
 from dubito._jax.pytree import register_dataclass, static
@@ -168,4 +169,6 @@ def point_score(model: Model, params: Any, batch: Batch) -> RowValues:
 
 def one_sample(model: Model, params: Params) -> Samples:
     """A point as a posterior of one draw."""
-    return Samples(model, jax.tree.map(lambda leaf: leaf[None], params))
+    return Samples(
+        model, jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[None], params))
+    )  # without a program

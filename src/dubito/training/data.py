@@ -12,6 +12,8 @@ from dubito._jax.types import Key
 from dubito.models.likelihoods.by_name import round_to_float32, target_error
 from dubito.models.model import Model
 
+LEAST_ROWS = 16  # of a padded table
+
 
 class Rows(NamedTuple):
     """The data set of N rows, on the host.
@@ -113,9 +115,9 @@ def may_miss_targets(model: Model, y: np.ndarray) -> bool:
 
 
 def padded_size(count: int) -> int:
-    """The padded size for a number of rows: 2^k or 1.5·2^k, at least 16, so that few shapes are compiled."""
-    power = max(16, 1 << (count - 1).bit_length())
-    return power * 3 // 4 if 16 < count <= power * 3 // 4 else power
+    """The padded size for a number of rows: 2^k or 1.5·2^k, at least ``LEAST_ROWS``, so that few shapes are compiled."""
+    power = max(LEAST_ROWS, 1 << (count - 1).bit_length())
+    return power * 3 // 4 if LEAST_ROWS < count <= power * 3 // 4 else power
 
 
 def padded_fraction(size: int, count: int) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Params
@@ -74,9 +75,13 @@ def unpack(params: Any) -> Any:
 
 
 def _tree(flat: FlatParams) -> Any:
-    ends = np.cumsum([math.prod(shape) for shape in flat.shapes])
-    leaves = jnp.split(flat.values, ends[:-1])
-    return flat.tree.unflatten([leaf.reshape(shape) for leaf, shape in zip(leaves, flat.shapes, strict=True)])
+    traced = isinstance(flat.values, Tracer)
+    ends = np.cumsum([math.prod(shape) for shape in flat.shapes])[:-1]
+    leaves = jnp.split(flat.values, ends) if traced else np.split(np.asarray(flat.values), ends)
+    leaves = [leaf.reshape(shape) for leaf, shape in zip(leaves, flat.shapes, strict=True)]
+    return flat.tree.unflatten(
+        leaves if traced else jax.device_put(leaves)
+    )  # split on the host: no program per network
 
 
 def _is_flat(part: Any) -> bool:

@@ -144,7 +144,7 @@ def fitted(folder):
     return found
 
 
-QUICK = {"default", "dropout", "laplace", "targets", "frame", "classes", "tiny"}
+QUICK = {"dropout", "laplace", "frame", "classes", "tiny"}
 
 
 @pytest.mark.parametrize(

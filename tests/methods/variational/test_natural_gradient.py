@@ -83,6 +83,7 @@ def test_the_gammas_kl_is_the_integral():
     np.testing.assert_allclose(found, exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_natural_gradient_vi_with_known_precision_is_the_mean_field_optimum():
     """σ_i² = 1/Λ_ii with Λ of the given τ; the posterior is one of independent normals."""
     model = dubito.Model(LINEAR, dubito.Gaussian(precision=4.0, targets=2), dubito.Normal(PRIOR))
