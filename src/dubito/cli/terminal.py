@@ -39,7 +39,7 @@ def noise_card(estimator: Any) -> dict[str, float]:
     from dubito.models.noise_network import noise_std
 
     known = noise_std(estimator.posterior_.model)
-    if known is None or len(known) > 1 or estimator.transform_ is not None:
+    if known is None or len(known) != 1 or estimator.transform_ is not None:
         return {}
     return {"noise_std": known[0] * estimator.scaler_.scale[0]}
 

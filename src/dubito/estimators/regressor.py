@@ -195,7 +195,8 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
             raise AttributeError(
                 "only a fit by the default method, or by another CrossFit with Gaussian noise, has noise_std_"
             )
-        found = np.array(known) * np.array(self.scaler_.scale)
+        scaler: Any = self.scaler_
+        found = np.array(known) * np.array(scaler.scale)
         return float(found[0]) if len(found) == 1 else found
 
     def _encoded_target(self, y: Column, weight: Float[np.ndarray, "rows"]) -> tuple[Target, np.ndarray]:

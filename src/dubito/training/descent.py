@@ -140,8 +140,8 @@ def updated_average(method: ScheduledMethod, average: Params | None, params: Par
     """The exponential moving average after a step; as long as it has fewer steps than its horizon, the plain average."""
     if average is None:
         return None
-    share = jnp.maximum(1 / (method.ema_epochs * batch.scale), 1 / (1.0 + clock.step))
-    return jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+    steps = jnp.clip(method.ema_epochs * batch.scale, 1, 1 + clock.step.astype(jnp.float32))
+    return jax.tree.map(lambda a, p: a + (p - a) / steps, average, params)
 
 
 def penalty_weight(method: ScheduledMethod, clock: Clock) -> Any:

@@ -114,7 +114,7 @@ class CrossFit(Wrapper):
         if not isinstance(model.likelihood, Gaussian | HeteroscedasticGaussian):
             return combine_folds(parts)  # another likelihood keeps the noise that it learned
         some = some_rows(rows, key_rows)
-        few = Rows(*(None if each is None else each[some] for each in rows[:4]))
+        few = Rows(rows.x[some], rows.y[some], rows.train[some], rows.valid[some])
         means = np.stack([predict(part, few.x, key=key_predict).columnwise.mean for part in parts]).astype(float)
         residuals, targets = (
             Residuals(few, held[:, some], seen[:, some], unseen[:, some], means, self._parts),

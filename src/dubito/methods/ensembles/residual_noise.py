@@ -107,7 +107,8 @@ class Residuals(NamedTuple):
         each = which.reshape(shape)
         first = np.argmax(each, axis=1)[:, None, :, None]
         means = np.take_along_axis(self.means.reshape(*shape, -1), first, axis=1)[:, 0]
-        return variance(means, each.any(1)), each.any(1).sum(0) > 1
+        chosen: Any = each.any(1)
+        return variance(means, chosen), chosen.sum(0) > 1
 
 
 class MixtureErrors(NamedTuple):
@@ -255,6 +256,7 @@ def noise_level(residuals: Residuals, errors: MixtureErrors, networks: NoiseNetw
     held = residuals.held[networks.numbers]
     scale, weight = np.exp(held_out(held, networks.h)), held.sum(0) / np.mean(residuals.weight)
     found = {}
+    degrees: Any
     for degrees in DEGREES if df == "auto" else (df,):
         each = [
             best_scale(e, d, s, weight, degrees)
