@@ -41,7 +41,7 @@ METHODS = [
     dubito.SGLD(epochs=12, draws=4, chains=2, learning_rate=1e-3),
     dubito.SGHMC(epochs=12, draws=4, chains=2, learning_rate=1e-4),
     dubito.Committee(dubito.MAP(epochs=12), 3),
-    dubito.CrossFit(dubito.MAP(epochs=12), 3),
+    dubito.CrossFit(dubito.MAP(epochs=12), 3, df=4),  # another tail is another program of predictions
 ]
 
 

@@ -186,11 +186,11 @@ def test_scale_of_positive_targets_is_their_median():
 
 def test_default_method_has_the_noise_of_the_likelihood():
     default = dubito.default_method(100)
-    assert (default.noise, default.df) == ("input", 4)
+    assert (default.noise, default.df) == ("input", "auto")
     for name, wanted in (
         ("gaussian", ("constant", None)),
         ("heteroscedastic", ("input", None)),
-        ("poisson", ("input", 4)),
+        ("poisson", ("input", "auto")),
     ):
         method = dubito.default_method(100, "regression", name)
         assert (method.noise, method.df) == wanted

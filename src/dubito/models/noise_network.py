@@ -58,7 +58,7 @@ class MeanAndNoiseNetwork:
     mean: Any
     noise: Any
     targets: int = static(default=1)
-    noise_std: Any = field(default=None, compare=False)
+    noise_std: tuple[float, ...] | None = field(default=None, compare=False)
 
     scales: ClassVar[None] = None
 

@@ -150,7 +150,7 @@ def test_diagram_of_an_estimator_names_its_columns():
     ax = network_diagram(model, ax=Figure().add_subplot())
     texts = [text.get_text().strip() for text in ax.texts]
     assert texts == ["3 inputs", "6 columns and waves", "70 hidden units", "1 output", "age", "sex=f", "sex=m"]
-    assert ax.get_legend().get_title().get_text() == "member 1 of 2"
+    assert ax.get_legend().get_title().get_text() == "member 1 of 4"
 
 
 def test_diagram_rejects_networks_without_layers():

@@ -129,7 +129,10 @@ def decode(value: Any) -> Any:
         expect(right and small, f"{kind.__name__} with {name}={str(each)[:99]!r}")
     expect(1e-6 < found.get("temperature", 1.0) < 1e6, f"the temperature {found.get('temperature')!r}")
     freedom = found.get("df")
-    expect(freedom is None or 4 <= freedom <= FREEDOM and freedom % 2 == 0, f"the degrees of freedom {freedom!r}")
+    even = type(freedom) is int and 4 <= freedom <= FREEDOM and freedom % 2 == 0
+    expect(freedom in (None, "auto") or even, f"the degrees of freedom {freedom!r}")
+    noise_std = found.get("noise_std") or ()
+    expect(all(type(each) is float and 0 <= each <= FAR for each in noise_std), f"the noise {noise_std!r}")
     expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
     if kind is networks.MLP:
         expect(networks.mlp(**found) == kind(**found), "the network is not one that dubito.mlp creates")

@@ -72,7 +72,7 @@ class CrossFit(Wrapper):
 
     folds: int = static(default=10)
     noise: str = static(default="input")
-    df: Any = static(default="auto")
+    df: int | str | None = static(default="auto")
     overlap: float = static(default=0.1)
 
     every_row: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class CrossFit(Wrapper):
         check_choice("noise", self.noise, ("input", "constant"))
         check_number("overlap", self.overlap, "[0, 0.5]")
         if self.df not in (None, "auto"):
-            StudentT(self.df)  # raises ValueError
+            StudentT(self.df)  # type: ignore[arg-type]  # raises ValueError
         self.method.check(model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:

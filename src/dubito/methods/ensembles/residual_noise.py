@@ -80,8 +80,10 @@ class Residuals(NamedTuple):
             return np.zeros(self.means.shape[-1])
         new, several_new = self._between_runs(self.unseen)
         old, several_old = self._between_runs(self.seen)
-        weight = self.weight / np.mean(self.weight)
-        if not several_old.any():  # in order of time, no run may have seen a row that another has not
+        weight = self.rows.train / np.mean(self.rows.train)
+        if not several_old.any():  # of two runs, or of folds in the order of time
+            if not several_new.any():
+                new, several_new = self._between_runs(np.ones_like(self.seen))
             found = np.average(new, axis=0, weights=weight * several_new)
         else:
             found = np.average(old, axis=0, weights=weight * several_old) * self._ratio(
@@ -94,7 +96,7 @@ class Residuals(NamedTuple):
         mean = np.maximum(np.mean(old, axis=0), np.finfo(np.float32).tiny)
         if not both.any():
             return np.full(len(mean), PRIOR_RATIO)
-        weight, old = (self.weight / np.mean(self.weight))[both], np.maximum(old[both], 1e-6 * mean)
+        weight, old = (self.rows.train / np.mean(self.rows.train))[both], np.maximum(old[both], 1e-6 * mean)
         each = new[both] / old
         limited = np.minimum(each, OUTLIER * np.median(each, axis=0)) * old
         return (weight @ limited + PRIOR_RATIO * PRIOR_ROWS * mean) / (weight @ old + PRIOR_ROWS * mean)
@@ -192,7 +194,7 @@ def mixture_errors(residuals: Residuals) -> MixtureErrors:
     count = seen.sum(0)[:, None]
     center = np.sum(means * seen[..., None], axis=0) / np.maximum(count, 1)
     deviations = np.where(seen[..., None], means - center, np.nan)
-    enough = np.where(count[:, 0] > 1, residuals.weight, 0)
+    enough = np.where(count[:, 0] > 1, residuals.rows.train, 0)
     if enough.any():
         found = np.average(variance(means, seen), axis=0, weights=enough)
         deviations *= np.sqrt(spread / np.maximum(found, np.finfo(np.float32).tiny))
