@@ -9,7 +9,7 @@ from scipy import optimize, special, stats
 import dubito
 from dubito.methods.held_out_noise import best_noise
 from dubito.training.progress import FitProgress
-from dubito.training.reports import history
+from dubito.training.reports import Report, history
 
 RNG = np.random.default_rng(0)
 F = RNG.normal(size=(30, 1, 2)) * 0.4 + RNG.normal(size=(1, 200, 2))  # 30 draws at 200 rows of 2 targets
@@ -105,3 +105,10 @@ def test_progress_names_the_second_run():
         texts.append(shown.describe())
     assert "100 % of training · epoch 3 of 3" in texts[0] and "100 % of training, run 2 · epoch 3 of 3" in texts[-1]
     assert [epochs.shape for epochs in history(reports)] == [(3, 3)]
+
+
+def test_history_leaves_out_a_second_run_of_more_members_in_any_order():
+    """Threads report when they have something: the second member of the second run may be the first to."""
+    values = np.zeros(2, np.float32)
+    first, later = Report(0, 1, 2, 2, 0.0, *[values] * 3), [Report(k, 2, 2, 2, 0.0, *[values] * 3) for k in (1, 0)]
+    assert [epochs.shape for epochs in history([first, *later])] == [(2, 3)]

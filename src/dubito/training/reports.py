@@ -60,9 +60,11 @@ def history(reports: Iterable[Report]) -> list[np.ndarray]:
         example.
     """
     members: dict[int, list[Any]] = {}
-    ended = set()
+    ended: set[int] = set()
+    count = None  # of the first run's members
     for report in reports:
-        if len(report.likelihood) == 0:  # within an epoch
+        count = count or report.members
+        if len(report.likelihood) == 0 or report.members != count:  # within an epoch, or of another run
             continue
         again = report.epoch == len(report.likelihood) and report.member in members
         ended |= {report.member} if again else set()
