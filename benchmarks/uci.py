@@ -36,7 +36,7 @@ EXTRA = ("autompg", "elevators", "skillcraft", "stock")
 RESULTS = pathlib.Path(__file__).parent / "results"
 NOTE = (
     "All methods by name with their defaults; means over splits ± standard errors, coverage of 90 % intervals pooled over the splits. "
-    "The last column: the factor on the width of all predictive distributions that is best in hindsight, and the NLL that it gains. "
+    "The last column is the factor on the widths of all predictive distributions that is best in hindsight, with the NLL that it gains. "
     "The recipes were chosen on validation rows inside the training rows of splits 0-4; the test rows of splits 5-19 (folds 5-9 of "
     "autompg, elevators, skillcraft and stock) have been training or validation rows of those. Made by `python benchmarks/uci.py`."
 )

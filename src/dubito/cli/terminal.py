@@ -39,9 +39,9 @@ def noise_card(estimator: Any) -> dict[str, float]:
     from dubito.models.noise_network import noise_std
 
     known = noise_std(estimator.posterior_.model)
-    if known is None or len(known) != 1 or estimator.transform_ is not None:
+    if known is None or len(known) > 1 or estimator.transform_ is not None:
         return {}
-    return {"noise_std": known[0] * estimator.scaler_.scale[0]}
+    return {"noise_std": estimator.noise_std_}
 
 
 def comparison_table(rows: Sequence[Any]) -> Table:

@@ -90,10 +90,11 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
     summary_ : dict
         Number of rows and seconds of the fit.
     noise_std_ : float or array of shape (targets,)
-        The estimated standard deviation of the noise and of the error that all members have in
-        common, in the target's unit (of a transformed target, in that of the transform). Only the
-        default and other ``CrossFit`` of Gaussian noise have it; ``aleatoric`` of a prediction is
-        smaller, since the members' epistemic variance makes up for their error.
+        The estimated standard deviation of the noise, which includes the error that all members
+        have in common, in the target's unit (for a transformed target, in that of the transform).
+        Only fits by the default method or by another ``CrossFit`` with Gaussian noise have it. The
+        ``aleatoric_std`` of a prediction is usually smaller: the epistemic variance of the members,
+        of which most cancels in their mean, is part of the same calibrated total.
     n_features_in_ : int
         Number of columns.
     feature_names_in_ : array
@@ -190,6 +191,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
 
     @property
     def noise_std_(self) -> Any:
+        """See Attributes."""
         known = noise_std(self.posterior_.model) if "posterior_" in vars(self) else None
         if known is None:
             raise AttributeError(

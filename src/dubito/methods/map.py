@@ -97,7 +97,7 @@ class MaximumLikelihood(PointEstimate):
 
     Parameters
     ----------
-    epochs, batch_size, learning_rate, schedule, optimizer, clip, dropout, max_norm, noise
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs, dropout, max_norm, noise
         As in ``MAP``.
     """
 
@@ -133,6 +133,9 @@ class MAP(PointEstimate):
         "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adadelta", "adam", or your own.
     clip : float, optional
         The largest norm of the gradient.
+    ema_epochs : float, optional
+        The horizon of an exponential moving average of the parameters, in epochs: the averaged
+        parameters are scored and kept. They are less noisy than the last ones, which None keeps.
     dropout : float, optional
         The rate at which inputs of the weights after the first are dropped in training, as a
         regularizer only.
@@ -169,6 +172,5 @@ def point_score(model: Model, params: Any, batch: Batch) -> RowValues:
 
 def one_sample(model: Model, params: Params) -> Samples:
     """A point as a posterior of one draw."""
-    return Samples(
-        model, jax.device_put(jax.tree.map(lambda leaf: np.asarray(leaf)[None], params))
-    )  # without a program
+    params = jax.tree.map(lambda leaf: np.asarray(leaf)[None], params)  # on the host: no program for each network
+    return Samples(model, jax.device_put(params))

@@ -22,8 +22,8 @@ class ObjectiveDescent(Descent):
     Parameters
     ----------
     ema_epochs : float, optional
-        The parameters are those averaged exponentially over about so many epochs (Polyak averaging), which are less
-        noisy than the last ones; these are scored and kept. None: the last ones.
+        The horizon of an exponential moving average of the parameters, in epochs: the averaged
+        parameters are scored and kept. None: the last ones.
 
     Attributes
     ----------

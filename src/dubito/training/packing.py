@@ -75,13 +75,11 @@ def unpack(params: Any) -> Any:
 
 
 def _tree(flat: FlatParams) -> Any:
-    traced = isinstance(flat.values, Tracer)
+    traced = isinstance(flat.values, Tracer)  # otherwise split on the host: no program for each network
     ends = np.cumsum([math.prod(shape) for shape in flat.shapes])[:-1]
     leaves = jnp.split(flat.values, ends) if traced else np.split(np.asarray(flat.values), ends)
     leaves = [leaf.reshape(shape) for leaf, shape in zip(leaves, flat.shapes, strict=True)]
-    return flat.tree.unflatten(
-        leaves if traced else jax.device_put(leaves)
-    )  # split on the host: no program per network
+    return flat.tree.unflatten(leaves if traced else jax.device_put(leaves))
 
 
 def _is_flat(part: Any) -> bool:

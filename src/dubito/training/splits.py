@@ -82,14 +82,19 @@ def member_folds(rows: Rows, folds: int, key: Key | None = None) -> list[Fold]:
 
 
 def halves(rows: Rows, held_out: Bool[np.ndarray, " N"], order: Int[np.ndarray, " N"]) -> Bool[np.ndarray, "2 N"]:
-    """Divide held-out rows in two, at random, by classes and whole groups; the second half of one row or group is empty.
+    """Divide held-out rows into two random halves, stratified for classes, of whole groups.
 
     Parameters
     ----------
     rows : Rows
-    held_out : array of shape (N,)
+    held_out : bool array of shape (N,)
     order : array of shape (N,)
-        A permutation of all rows, by which they are divided.
+        A random permutation of all rows.
+
+    Returns
+    -------
+    bool array of shape (2, N)
+        The second half is empty if there is only one row or group.
     """
     chosen, second = order[held_out[order]], np.zeros(len(held_out), bool)
     if rows.group is not None:
@@ -102,43 +107,39 @@ def halves(rows: Rows, held_out: Bool[np.ndarray, " N"], order: Int[np.ndarray, 
     return np.stack([held_out & ~second, second])
 
 
-def overlaps(
-    rows: Rows, folds: list[Fold], fraction: float, order: Int[np.ndarray, " N"]
-) -> list[Bool[np.ndarray, " N"]]:
-    """A part of the next fold for each of random folds, the first after the last one.
+def overlaps(rows: Rows, folds: list[Fold], fraction: float, order: Int[np.ndarray, " N"]) -> Bool[np.ndarray, "M N"]:
+    """For each of random folds, rows of the next one; after the last comes the first.
 
     Parameters
     ----------
     rows : Rows
-        With ``folds`` or ``time``, and with classes, there are no such parts.
+        With classes, ``folds`` or ``time`` there are no overlaps.
     folds : list of Fold
-        Of ``member_folds``.
+        M ``member_folds``.
     fraction : float
-        Of the next fold. Whole groups, as many as make up at most twice that.
+        Of the next fold. Of groups, as many whole ones as have at most twice that fraction of its rows.
     order : array of shape (N,)
-        A permutation of all rows, of which the first are taken.
+        A random permutation of all rows.
 
     Returns
     -------
-    list of bool array of shape (N,)
+    bool array of shape (M, N)
     """
-    found = []
+    found = np.zeros((len(folds), len(rows.x)), bool)
+    if rows.y.ndim == 1 or rows.folds is not None or rows.time is not None or len(folds) == 1:
+        return found
     for number in range(len(folds)):
-        part = np.zeros(len(rows.x), bool)
         following = folds[(number + 1) % len(folds)].held_out
         chosen = order[following[order]]
-        if rows.folds is None and rows.time is None and rows.y.ndim > 1 and len(folds) > 1:
-            if rows.group is None:
-                part[chosen[: round(fraction * len(chosen))]] = True
-            else:
-                _, first, group, sizes = np.unique(
-                    rows.group[chosen], return_index=True, return_inverse=True, return_counts=True
-                )
-                queue = np.argsort(first)
-                taken = np.zeros(len(queue), bool)
-                taken[queue] = np.cumsum(sizes[queue]) <= 2 * fraction * len(chosen)
-                part[chosen[taken[group]]] = True
-        found.append(part)
+        if rows.group is None:
+            found[number, chosen[: round(fraction * len(chosen))]] = True
+        else:
+            _, first, group, sizes = np.unique(
+                rows.group[chosen], return_index=True, return_inverse=True, return_counts=True
+            )
+            queue = np.argsort(first)
+            fits = np.cumsum(sizes[queue]) <= 2 * fraction * len(chosen)
+            found[number, chosen[np.isin(group, queue[fits])]] = True
     return found
 
 

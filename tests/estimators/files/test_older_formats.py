@@ -26,8 +26,9 @@ def as_format_2(value):
         dubito.Ensemble(dubito.MCDropout(epochs=5), 2),
         dubito.BayesByBackprop(epochs=5),
         dubito.NaturalGradientVI(epochs=5),
+        dubito.CrossFit(dubito.MAP(epochs=5), 3),
     ],
-    ids=["dropout", "backprop", "natural gradients"],
+    ids=["dropout", "backprop", "natural gradients", "cross-fitted"],
 )
 def test_load_reads_format_2(method, tmp_path):
     model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X, X[:, 0])
@@ -38,9 +39,10 @@ def test_load_reads_format_2(method, tmp_path):
     (tmp_path / "old").write_bytes(fuzz_files.pack(old, arrays))
     loaded = dubito.load(tmp_path / "old")
     assert np.array_equal(loaded.predict(X), model.predict(X))
-    found = getattr(loaded.method_, "method", loaded.method_)
-    added = SINCE_3[type(found).__name__]
-    assert {name: getattr(found, name) for name in added} == added
+    for found in (loaded.method_, getattr(loaded.method_, "method", loaded.method_)):
+        added = SINCE_3.get(type(found).__name__, {})
+        assert {name: getattr(found, name) for name in added} == added
+    assert not hasattr(loaded, "noise_std_")
     (tmp_path / "mixed").write_bytes(fuzz_files.pack(old | {"format": 3}, arrays))
     with pytest.raises(dubito.ModelFileError, match="unexpected fields"):
         dubito.load(tmp_path / "mixed")

@@ -132,7 +132,8 @@ def decode(value: Any) -> Any:
     even = type(freedom) is int and 4 <= freedom <= FREEDOM and freedom % 2 == 0
     expect(freedom in (None, "auto") or even, f"the degrees of freedom {freedom!r}")
     noise_std = found.get("noise_std") or ()
-    expect(all(type(each) is float and 0 <= each <= FAR for each in noise_std), f"the noise {noise_std!r}")
+    plain = all(type(each) is float and 0 <= each <= FAR for each in noise_std)
+    expect(plain and len(noise_std) in (0, found.get("targets")), f"the noise {noise_std!r}")
     expect(found.get("link") in (None, "softplus", "exp"), f"the link {found.get('link')!r}")
     if kind is networks.MLP:
         expect(networks.mlp(**found) == kind(**found), "the network is not one that dubito.mlp creates")

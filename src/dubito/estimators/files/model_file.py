@@ -31,7 +31,7 @@ from dubito.tables.schema import Schema
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
 FORMAT = 3
-SINCE_3 = {  # fields that methods have since format 3, with the values by which those of format 2 were fitted
+SINCE_3 = {  # fields since format 3, with the values that say how models of format 2 were fitted
     **{
         name: {"noise": "training", "ema_epochs": None}
         for name in ("MAP", "MaximumLikelihood", "MCDropout", "ConcreteDropout", "VariationalDropout")
@@ -206,14 +206,14 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     valid = type(version) is int and version in (2, FORMAT) and set(config) == KEYS
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
-    expect(len(posterior_file.models_in(config["posterior"])) <= MODELS, "its posterior has too many models")
-    return posterior_file.expected_arrays(config["posterior"])
+    posterior = upgraded(config)["posterior"]
+    expect(len(posterior_file.models_in(posterior)) <= MODELS, "its posterior has too many models")
+    return posterior_file.expected_arrays(posterior)
 
 
 def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     """The estimator of a configuration and its arrays, whose parts must match."""
-    if config["format"] == 2:
-        config = {**config, **{name: upgraded(config[name]) for name in ("method", "params", "posterior")}}
+    config = upgraded(config)
     schema, posterior = Schema.from_dict(config["schema"]), posterior_file.build_posterior(config["posterior"], arrays)
     scaler, classes = _scaler(config["scaler"]), _classes(config["classes"])
     method, calibration = decode(config["method"]), decode(config["calibration"])
@@ -251,15 +251,19 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     return estimator
 
 
-def upgraded(value: Any) -> Any:
-    """A value of format 2 with the fields of format 3."""
+def upgraded(config: Config) -> Config:
+    """The configuration in the current format."""
+    return _with_new_fields(config) if config["format"] == 2 else config
+
+
+def _with_new_fields(value: Any) -> Any:
     if isinstance(value, list):
-        return [upgraded(each) for each in value]
+        return [_with_new_fields(each) for each in value]
     if not isinstance(value, dict):
         return value
     name: Any = value.get("class")
     added = SINCE_3.get(name, {}) if isinstance(name, str) else {}
-    return {**added, **{key: upgraded(each) for key, each in value.items()}}
+    return {**added, **{key: _with_new_fields(each) for key, each in value.items()}}
 
 
 def _fits(model: Model, width: int, count: int) -> bool:

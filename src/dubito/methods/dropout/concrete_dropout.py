@@ -109,7 +109,7 @@ class ConcreteDropout(LearnedRates):
         The rates at the start, as in ``MCDropout``.
     input_rate : float, optional
         The same for the weights of the raw inputs; None: no masks there.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 

@@ -61,7 +61,7 @@ class MCDropout(PosteriorDescent):
         mixture's likelihood of held-out rows: those of early stopping, or two tenths that two more
         runs leave out. The weights stay. Fewer than 40 rows and streams keep the "training" noise, in
         which the variance of the masks counts as noise, and which the mixture adds once more.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 

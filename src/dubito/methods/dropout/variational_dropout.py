@@ -43,7 +43,7 @@ class VariationalDropout(LearnedRates):
         At the start, as in ``MCDropout``: α = r/(1 − r).
     input_rate : float, optional
         The same for the raw inputs; None: no noise there.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
@@ -81,7 +81,7 @@ class SparseVariationalDropout(bayes.FactorizedGaussian):
         fraction.
     initial_scale, gradient_estimator, draws
         As in ``BayesByBackprop``.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 

@@ -42,15 +42,17 @@ MOST_ROWS = 16_384  # from which the noise is estimated
 class CrossFit(Wrapper):
     """Runs of a method, each without one fold of the rows (stratified for classes), as a mixture.
 
-    The folds are ``splits.member_folds``. A run gives two members: its best epochs on the halves of
-    its fold. The other half has neither trained nor chosen a member, so its errors r there are those
-    of new rows. So are those of a part (``overlap``) of the next fold, which the run leaves out, too:
-    there two runs have not seen the row, and the difference of their predictions gives v, the
-    variance between runs at new rows. With c² = mean r², the mean of all members has the squared error
-    c² − v(1 − 1/folds). The noise is y = f + s e^h(x) t with Student's t; s and its degrees of freedom
-    maximize the likelihood of the mixture at errors of that size. It replaces that of a wrapped method with Gaussian
-    noise; another likelihood (counts, Student's t, ...) keeps what each member has learned. For
-    classes one temperature, from the held-out logits, replaces all this.
+    The folds are ``splits.member_folds``. A run gives two members, one for each half of its fold: the
+    epoch that predicts this half best. The other half was used neither to train nor to choose the
+    member, so its errors r there are those of new rows. A run also leaves out a part of the next
+    fold (``overlap``). Two runs have not seen these rows, and from the difference of their predictions
+    follows v, the variance between runs at new rows. With c² = mean r², the mean of all members has
+    the squared error c² − v(1 − 1/folds).
+
+    The noise is s e^h(x) t, where t is Student's t; s and the degrees of freedom of t maximize the
+    likelihood of the mixture at errors of that size. It replaces the noise of a wrapped method whose
+    likelihood is Gaussian; any other likelihood (counts, Student's t, ...) keeps what each member has
+    learned. For classes, one temperature from the held-out logits replaces all this.
 
     Parameters
     ----------
@@ -62,12 +64,12 @@ class CrossFit(Wrapper):
         "input" learns h, a small network that minimizes Σ [h + ½(e/c)² e^−2h] over errors e,
         cross-fitted over the same folds; "constant" is h = 0.
     df : int, None or "auto"
-        Degrees of freedom of t; None: Gaussian. "auto": the fewest of 4, 6, 10, 30 and None
-        whose likelihood is within one nat of the best.
+        Degrees of freedom of t; None: Gaussian. "auto": of 4, 6, 10, 30 and None the first whose
+        likelihood is within one nat of the best.
     overlap : float
         The fraction of the next fold that a run leaves out, in [0, 0.5]; rows of one group stay
-        together. With the user's folds and with times nothing more is left out, since several runs
-        may not have seen a row anyhow. If no row is unseen by two runs, v is the members' variance at all rows.
+        together. With folds of the user, with times, and for classes nothing more is left out. If there
+        is no row that two runs have not seen, v is twice the variance between runs that have seen a row.
     """
 
     folds: int = static(default=10)
@@ -116,10 +118,8 @@ class CrossFit(Wrapper):
         some = some_rows(rows, key_rows)
         few = Rows(rows.x[some], rows.y[some], rows.train[some], rows.valid[some])
         means = np.stack([predict(part, few.x, key=key_predict).columnwise.mean for part in parts]).astype(float)
-        residuals, targets = (
-            Residuals(few, held[:, some], seen[:, some], unseen[:, some], means, self._parts),
-            means.shape[-1],
-        )
+        targets = means.shape[-1]
+        residuals = Residuals(few, held[:, some], seen[:, some], unseen[:, some], means, self._parts)
         errors = mixture_errors(residuals)
         noise, networks = None, NoiseNetworks(list(range(len(parts))), [{}] * len(parts), np.zeros(means.shape))
         if self.noise == "input" and len(runs) > 1:
@@ -127,8 +127,7 @@ class CrossFit(Wrapper):
             networks = noise_networks(noise, residuals, errors, key_noise, run)
         level = noise_level(residuals, errors, networks, self.df)
         likelihood = HeteroscedasticGaussian(0.0, targets, "exp") if level.df is None else StudentT(level.df, targets)
-        noise_std = tuple(map(float, np.sqrt(residuals.square - residuals.spread)))
-        network = MeanAndNoiseNetwork(parts[0].model.network, noise, targets, noise_std)
+        network = MeanAndNoiseNetwork(parts[0].model.network, noise, targets, errors.noise_std)
         final, pairs = Model(network, likelihood, model.prior), zip(networks.numbers, networks.params, strict=True)
         return combine_folds([with_noise(final, parts[n], {"level": level.log_scale, "shape": h}) for n, h in pairs])
 

@@ -18,20 +18,20 @@ from dubito.training.data import pad_rows, padded_size
 from dubito.training.packing import unpack
 
 DEGREES = (4, 6, 10, 30, None)  # of freedom, to choose from
-PRIOR_ROWS, PRIOR_RATIO = 20, 2.0  # about the ratio of the tables of the benchmark
+PRIOR_ROWS, PRIOR_RATIO = 20, 2.0  # the ratio was 1 to 4 on the validation rows of the benchmark's tables
 OUTLIER = 20.0  # ratios of rows are at most so many times their median
-MOST_SPREAD = 0.8  # of c²: how much the members' variance is at most
+MOST_SPREAD = 0.8  # of c²: the largest variance between runs
 NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
 
 
 class Residuals(NamedTuple):
-    """What M members predict for N rows, each of which some have not seen.
+    """What M members predict for N rows; some members have not seen a row.
 
     Attributes
     ----------
     rows : Rows
     held : array of shape (M, N)
-        Weights of the rows whose error each member gives: of every row, one member's.
+        The weight of each row for the one member whose error there counts, and 0 for the others.
     seen, unseen : bool array of shape (M, N)
         The rows by which a member was trained, and those by which it was neither trained nor chosen.
     means : array of shape (M, N, K)
@@ -71,10 +71,11 @@ class Residuals(NamedTuple):
     def spread(self) -> Float[np.ndarray, " K"]:
         """v, the mean variance between runs at rows that none of them has seen, at most 0.8 c².
 
-        It is the mean variance between the runs that have seen a row, times the ratio of new to seen
-        variance over the rows where both are known, since both are large where inputs are rare. The
-        ratio counts as 2 over ``PRIOR_ROWS`` more rows, and that of a row is limited to twenty times the
-        median, since few rows would make it noisy.
+        It is the mean variance between the runs that have seen a row, times a ratio: that of the
+        variance between runs that have not seen a row to the variance between those that have, over
+        the rows where both are known. Both are large where inputs are rare, so their ratio is less
+        noisy than either. With few such rows it would still be noisy, so 20 more count as if their
+        ratio were 2, and the ratio of no row exceeds twenty times the median.
         """
         if self.runs == 1:
             return np.zeros(self.means.shape[-1])
@@ -86,24 +87,14 @@ class Residuals(NamedTuple):
                 new, several_new = self._between_runs(np.ones_like(self.seen))
             found = np.average(new, axis=0, weights=weight * several_new)
         else:
-            found = np.average(old, axis=0, weights=weight * several_old) * self._ratio(
-                new, old, several_new & several_old
-            )
+            mean = np.average(old, axis=0, weights=weight * several_old)
+            both = several_new & several_old
+            found = mean * ratio_of_variances(new[both], old[both], weight[both], mean)
         return np.minimum(found, MOST_SPREAD * self.square)
 
-    def _ratio(self, new: Any, old: Any, both: Bool[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:
-        """The ratio of new to seen variance, from the rows with ``both``."""
-        mean = np.maximum(np.mean(old, axis=0), np.finfo(np.float32).tiny)
-        if not both.any():
-            return np.full(len(mean), PRIOR_RATIO)
-        weight, old = (self.rows.train / np.mean(self.rows.train))[both], np.maximum(old[both], 1e-6 * mean)
-        each = new[both] / old
-        limited = np.minimum(each, OUTLIER * np.median(each, axis=0)) * old
-        return (weight @ limited + PRIOR_RATIO * PRIOR_ROWS * mean) / (weight @ old + PRIOR_ROWS * mean)
-
     def _between_runs(self, which: Bool[np.ndarray, "M N"]) -> tuple[Float[np.ndarray, "N K"], Bool[np.ndarray, " N"]]:
-        """The variance between runs at each row, of each run's first member of ``which``, and whether
-        there are several.
+        """The variance at each row between the first member of ``which`` of each run, and whether
+        several runs have one.
         """
         shape = (self.runs, self.parts, len(self.weight))
         each = which.reshape(shape)
@@ -118,12 +109,15 @@ class MixtureErrors(NamedTuple):
 
     Attributes
     ----------
+    noise_std : tuple of float
+        √(c² − v) for each target: noise, and error that all members have in common.
     values : array of shape (N, K)
         e, those of its mean; NaN where y is missing.
     deviations : array of shape (M, N, K)
         d, those of its members from the mean; NaN for members that are left out.
     """
 
+    noise_std: tuple[float, ...]
     values: Float[np.ndarray, "N K"]
     deviations: Float[np.ndarray, "M N K"]
 
@@ -164,6 +158,25 @@ def variance(values: Float[np.ndarray, "M N K"], chosen: Bool[np.ndarray, "M N"]
     return np.sum(chosen * (values - center) ** 2, axis=0) / np.maximum(count - 1, 1)
 
 
+def ratio_of_variances(
+    new: Float[np.ndarray, "n K"],
+    old: Float[np.ndarray, "n K"],
+    weight: Float[np.ndarray, " n"],
+    mean: Float[np.ndarray, " K"],
+) -> Float[np.ndarray, " K"]:
+    """The ratio of ``new`` to ``old`` variances of n rows, with the prior and the limit of ``Residuals.spread``.
+
+    ``mean`` is the mean of old variances over more rows.
+    """
+    if len(weight) == 0:
+        return np.full(len(mean), PRIOR_RATIO)
+    mean = np.maximum(mean, np.finfo(np.float32).tiny)
+    old = np.maximum(old, 1e-6 * mean)
+    limit = OUTLIER * np.median(new / old, axis=0)
+    total = weight @ np.minimum(new, limit * old)
+    return (total + PRIOR_RATIO * PRIOR_ROWS * mean) / (weight @ old + PRIOR_ROWS * mean)
+
+
 def average_known(values: Float[np.ndarray, "N K"], weight: Float[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:
     """The weighted mean of each column without its missing entries (NaN)."""
     known = ~np.isnan(values)
@@ -176,9 +189,9 @@ def average_known(values: Float[np.ndarray, "N K"], weight: Float[np.ndarray, " 
 def mixture_errors(residuals: Residuals) -> MixtureErrors:
     """The errors of the mixture, from those of single members.
 
-    The squared error of its mean is c² − v(1 − 1/R) for R runs, so e = r √(1 − v(1 − 1/R)/c²). Its
-    members' deviations are those of the members that have seen the row, multiplied by one number, by
-    which their mean variance is v; where fewer than two have seen it, those of a Gaussian.
+    The mean of R runs has the squared error c² − v(1 − 1/R), so e = r √(1 − v(1 − 1/R)/c²). The
+    deviations are those of the members that have seen the row, times a number that makes their mean
+    variance v; where fewer than two members have seen it, they are quantiles of a Gaussian.
 
     Parameters
     ----------
@@ -188,8 +201,8 @@ def mixture_errors(residuals: Residuals) -> MixtureErrors:
     -------
     MixtureErrors
     """
-    spread, runs = residuals.spread, residuals.runs
-    errors = residuals.values * np.sqrt(1 - spread * (1 - 1 / runs) / residuals.square)
+    spread, square, runs = residuals.spread, residuals.square, residuals.runs
+    errors = residuals.values * np.sqrt(1 - spread * (1 - 1 / runs) / square)
     seen, means = residuals.seen, residuals.means
     count = seen.sum(0)[:, None]
     center = np.sum(means * seen[..., None], axis=0) / np.maximum(count, 1)
@@ -200,12 +213,15 @@ def mixture_errors(residuals: Residuals) -> MixtureErrors:
         deviations *= np.sqrt(spread / np.maximum(found, np.finfo(np.float32).tiny))
     shape = ndtri((np.arange(len(means)) + 0.5) / len(means))[:, None, None]
     shape = shape / max(shape.std(), 1e-9) * np.sqrt(spread)
-    return MixtureErrors(errors, np.where(count > 1, deviations, shape))
+    noise_std = tuple(map(float, np.sqrt(square - spread)))
+    return MixtureErrors(noise_std, errors, np.where(count > 1, deviations, shape))
 
 
 def noise_networks(noise: MLP, residuals: Residuals, errors: MixtureErrors, key: Key, run: Any) -> NoiseNetworks:
-    """The shape h of the noise: a network for each member, trained without the fold of its run, that
-    minimizes Σ [h + ½ (e/c)² e^−2h]. Its best epoch is chosen on the rows that chose the member's.
+    """Learn the shape h of the noise: for each member a network that minimizes Σ [h + ½ (e/c)² e^−2h].
+
+    It is trained without the fold of the member's run, and its best epoch is chosen on the same rows as
+    the member's.
 
     Parameters
     ----------
@@ -238,8 +254,9 @@ def noise_networks(noise: MLP, residuals: Residuals, errors: MixtureErrors, key:
 
 
 def noise_level(residuals: Residuals, errors: MixtureErrors, networks: NoiseNetworks, df: int | str | None) -> Level:
-    """The scale and tail of the noise y = f + s e^h(x) t that maximize the mixture's likelihood at the rows'
-    errors: Σ_i w_i log (1/M) Σ_m p(e_i − d_mi | s e^h_i).
+    """Estimate the scale s and the tail of the noise s e^h(x) t, where t is Student's t or Gaussian.
+
+    They maximize the likelihood of the mixture at its errors: Σ_i w_i log (1/M) Σ_m p(e_i − d_mi | s e^h_i).
 
     Parameters
     ----------
@@ -248,8 +265,8 @@ def noise_level(residuals: Residuals, errors: MixtureErrors, networks: NoiseNetw
     networks : NoiseNetworks
         Rows whose network has diverged are left out.
     df : int, None or "auto"
-        The degrees of freedom of t; None: Gaussian. "auto": the fewest of 4, 6, 10, 30 and None
-        that come within one nat of the best.
+        The degrees of freedom of t; None: Gaussian. "auto": of 4, 6, 10, 30 and None the first
+        whose likelihood is within one nat of the best, since a tail that is too light costs more.
 
     Returns
     -------

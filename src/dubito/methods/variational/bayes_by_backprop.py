@@ -167,7 +167,7 @@ class BayesByBackprop(FactorizedGaussian):
         −½ ∂² log p/∂θ². It is biased where the noise differs from the model's.
     draws : int
         Draws for each step.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 

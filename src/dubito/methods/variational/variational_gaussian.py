@@ -48,7 +48,7 @@ class VariationalGaussian(PosteriorDescent):
         The standard deviations at the start.
     draws : int
         Draws of all parameters for each step.
-    epochs, batch_size, learning_rate, schedule, optimizer, clip
+    epochs, batch_size, learning_rate, schedule, optimizer, clip, ema_epochs
         As in ``MAP``; ``epochs=None`` is the default.
     """
 
