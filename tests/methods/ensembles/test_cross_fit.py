@@ -195,8 +195,11 @@ def test_several_targets_each_get_their_noise(key):
     np.testing.assert_allclose(np.sqrt(answer.aleatoric.mean(0)), [0.1, 0.6], rtol=0.1)
 
 
-@pytest.mark.parametrize(("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", 2), ("overlap", 0.7)])
+@pytest.mark.parametrize(
+    ("field", "wrong"), [("folds", 1), ("noise", "some"), ("df", 3), ("df", "three"), ("overlap", 0.7)]
+)
 def test_invalid_settings_are_refused(linear, field, wrong, key):
     model = dubito.Model(LINEAR, dubito.Gaussian())
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=field) as caught:
         dubito.fit(model, *linear, dubito.CrossFit(dubito.MAP(), **{field: wrong}), key=key)
+    assert field != "df" or "None is Gaussian noise, and 'auto'" in str(caught.value)

@@ -87,7 +87,10 @@ class CrossFit(Wrapper):
         check_choice("noise", self.noise, ("input", "constant"))
         check_number("overlap", self.overlap, "[0, 0.5]")
         if self.df not in (None, "auto"):
-            StudentT(self.df)  # type: ignore[arg-type]  # raises ValueError
+            try:
+                StudentT(self.df)  # type: ignore[arg-type]
+            except ValueError as error:
+                raise ValueError(f"{error}. None is Gaussian noise, and 'auto' lets the data decide.") from None
         self.method.check(model)
 
     def members(self, rows: Rows, key: Key) -> list[Member]:
