@@ -190,7 +190,7 @@ class Samples(Posterior):
     params: Params
     chains: int = static(default=1)
 
-    file_keys = ("draws", "chains")
+    file_keys: ClassVar[tuple[str, ...]] = ("draws", "chains")
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.params)[0])

@@ -1,7 +1,7 @@
 """The posterior of dropout: weights whose inputs are dropped at random."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class DropoutPosterior(KeyedPosterior):
     axes: tuple[int, ...] | None = static(default=None)
     masks: str = static(default="bernoulli")
 
-    file_keys = ("rates", "axes", "masks")
+    file_keys: ClassVar[tuple[str, ...]] = ("rates", "axes", "masks")
 
     def draw(self, seed: Seed) -> Params:
         weights, tree = jax.tree.flatten(self.params["network"])

@@ -1,7 +1,7 @@
 """Normals in the coordinates in which a curvature is diagonal, for Laplace approximations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ class KroneckerNormal(KeyedPosterior):
     right: dict[str, Array]
     groups: tuple[tuple[int, ...], ...] = static()
 
-    file_keys = ("groups",)
+    file_keys: ClassVar[tuple[str, ...]] = ("groups",)
 
     def draw(self, seed: Seed) -> Params:
         leaves, tree = jax.tree.flatten(self.mean)
@@ -118,7 +118,7 @@ class LowRankPrecisionNormal(KeyedPosterior):
     directions: Params
     kept: Float[Array, " directions"]
 
-    file_keys = ("rank",)
+    file_keys: ClassVar[tuple[str, ...]] = ("rank",)
 
     def draw(self, seed: Seed) -> Params:
         noise = prng.normal_like(prng.fast(seed), self.mean)

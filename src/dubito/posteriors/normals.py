@@ -1,7 +1,7 @@
 """Normal posteriors: independent parameters, correlations of low rank, and all correlations."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -65,7 +65,7 @@ class LowRankNormal(KeyedPosterior):
     scale: Params
     directions: Params
 
-    file_keys = ("rank",)
+    file_keys: ClassVar[tuple[str, ...]] = ("rank",)
 
     def draw(self, seed: Seed) -> Params:
         rank = len(jax.tree.leaves(self.directions)[0])

@@ -224,7 +224,7 @@ class LoopMethod(Method):
     batch_size: Any
     thin: Any = None
     cycles: Any = 1
-    recipes = dict.fromkeys(TASKS, Recipe())
+    recipes: ClassVar[dict[str, Recipe] | None] = dict.fromkeys(TASKS, Recipe())
     penalty_name: ClassVar[str] = ""
     score: ClassVar[Callable[..., Any] | None] = None
 

@@ -22,6 +22,7 @@ from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
 from dubito.posteriors.dropout import DropoutPosterior
+from dubito.training.method import Recipe
 from dubito.training.packing import unpack
 
 LARGEST_LOGIT = 8.0  # rates from 3e-4 to 1 − 3e-4
@@ -49,7 +50,7 @@ class LearnedRates(PosteriorDescent):
     input_rate: float | None = None
     noise: str = static(default="held-out")
 
-    recipes = DROPOUT
+    recipes: ClassVar[dict[str, Recipe] | None] = DROPOUT
     training_masks: ClassVar[str]
     masks: ClassVar[str]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -71,7 +71,7 @@ class MCDropout(PosteriorDescent):
     max_norm: float | None = None
     noise: str = static(default="held-out")
 
-    recipes = DROPOUT
+    recipes: ClassVar[dict[str, Recipe] | None] = DROPOUT
 
     def check(self, model: Model) -> None:
         check_dropout(self, model, "[0, 1)")

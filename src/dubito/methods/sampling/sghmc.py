@@ -1,6 +1,7 @@
 """Stochastic gradient Hamiltonian Monte Carlo (Chen, Fox & Guestrin, ICML 2014), with cycles (Zhang et al., ICLR 2020)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ class SGHMC(StochasticGradientSampler):
     learning_rate: float | None = 1e-3
     friction: float = 0.1
 
-    recipes = dict.fromkeys(TASKS, Recipe(least_epochs=1000))
+    recipes: ClassVar[dict[str, Recipe] | None] = dict.fromkeys(TASKS, Recipe(least_epochs=1000))
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)

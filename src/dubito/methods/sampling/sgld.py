@@ -6,7 +6,7 @@ coarse the steps are.
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -210,7 +210,7 @@ class SGLD(StochasticGradientSampler):
 
     learning_rate: float | None = 3e-3
 
-    recipes = dict.fromkeys(TASKS, Recipe(least_epochs=2000))
+    recipes: ClassVar[dict[str, Recipe] | None] = dict.fromkeys(TASKS, Recipe(least_epochs=2000))
 
     def check(self, model: Model) -> None:
         check_sampler(self, model)

@@ -62,7 +62,7 @@ class FactorizedGaussian(PosteriorDescent):
     draws: int = static(default=1)
 
     penalty_name: ClassVar[str] = "KL"
-    recipes = MEAN_FIELD
+    recipes: ClassVar[dict[str, Recipe] | None] = MEAN_FIELD
 
     @abstractmethod
     def divergence(self, model: Model, q: IndependentNormals, draw: Params, x: Inputs) -> Scalar:

@@ -23,7 +23,7 @@ from dubito.posteriors.normals import DiagonalNormal
 from dubito.training import optimizers
 from dubito.training.descent import penalty_weight
 from dubito.training.members import one_member
-from dubito.training.method import ScheduledMethod
+from dubito.training.method import Recipe, ScheduledMethod
 from dubito.training.optimizers import check_descent
 from dubito.training.packing import pack, unpack
 
@@ -113,7 +113,7 @@ class NaturalGradientVI(ScheduledMethod):
     penalty_name: ClassVar[str] = "KL"
     allows_missing_targets: ClassVar[bool] = False
     members = one_member
-    recipes = MEAN_FIELD
+    recipes: ClassVar[dict[str, Recipe] | None] = MEAN_FIELD
 
     def check(self, model: Model) -> None:
         check_descent(self)
