@@ -12,23 +12,23 @@ EPOCHS = 20
 
 
 def short_default(*arguments):
-    """The default method with 3 folds and a tenth of its epochs."""
+    """The default method with 3 folds and ``EPOCHS`` epochs."""
     method = default_method(*arguments)
-    return replace(method, folds=3, method=replace(method.method, epochs=max(20, method.method.epochs // 10)))
+    return replace(method, folds=3, method=replace(method.method, epochs=EPOCHS))
 
 
 def shorten_fits(monkeypatch):
     """No method runs more than ``EPOCHS`` epochs, whatever it asks for, and estimators that name no network get that of ``Recipe``,
     one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little, and a
     sweep has its first and its last size."""
-    original = optimizers.with_epochs
+    original = optimizers.each_length
 
-    def with_epochs(method, rows, task):
-        found = original(method, rows, task)
+    def each_length(method, rows, task):
+        found = original(method, rows, task)[0]
         known = any(field.name == "epochs" for field in fields(found))
-        return replace(found, epochs=min(found.epochs, EPOCHS)) if known else found
+        return [replace(found, epochs=min(found.epochs, EPOCHS)) if known else found]
 
-    monkeypatch.setattr(optimizers, "with_epochs", with_epochs)
+    monkeypatch.setattr(optimizers, "each_length", each_length)
     monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
     monkeypatch.setattr("dubito.estimators.base.RECIPES", dict.fromkeys(TASKS, Recipe()))
     monkeypatch.setattr("dubito.estimators.base.get_recipe", lambda method, task: Recipe())

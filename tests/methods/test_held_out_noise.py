@@ -110,5 +110,6 @@ def test_progress_names_the_second_run():
 def test_history_leaves_out_a_second_run_of_more_members_in_any_order():
     """Threads report when they have something: the second member of the second run may be the first to."""
     values = np.zeros(2, np.float32)
-    first, later = Report(0, 1, 2, 2, 0.0, *[values] * 3), [Report(k, 2, 2, 2, 0.0, *[values] * 3) for k in (1, 0)]
+    first = Report(0, 1, 2, 2, 0.0, True, *[values] * 3)
+    later = [Report(k, 2, 2, 2, 0.0, False, *[values] * 3) for k in (1, 0)]
     assert [epochs.shape for epochs in history([first, *later])] == [(2, 3)]

@@ -75,7 +75,8 @@ def test_epochs_left_open_are_by_the_rows_trained_on(problem):
             dubito.fit(model, x, y, method, key=jax.random.key(0), weight=given, progress=stop)
         assert {report.epochs for report in reports} == {expected}
     assert len(collect_history(reports)[0]) == 3
-    assert optimizers.with_epochs(dubito.Ensemble(dubito.MCDropout(), 2), 10**6, "regression").epochs == 100
+    (length,) = optimizers.each_length(dubito.Ensemble(dubito.MCDropout(), 2), 10**6, "regression")
+    assert length.epochs == 100
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 640, 70_000])

@@ -18,7 +18,7 @@ from dubito.models.model import Batch, Model
 from dubito.training.data import Rows, check_rows, pad_data, padded_size
 from dubito.training.fit import fit, float32_leaves
 from dubito.training.method import ScheduledMethod
-from dubito.training.optimizers import with_epochs
+from dubito.training.optimizers import each_length
 
 GRID_POINTS = 51  # of each coordinate
 BLOCK_ROWS = 512
@@ -376,7 +376,7 @@ def descent_path(
         raise ValueError(f"a path needs a single descent with an optimizer; got {type(method).__name__}")
     rows = check_rows(model, x, y, weight)
     used = int(np.sum(rows.train > 0))
-    scheduled = with_epochs(method, used, model.likelihood.task)
+    scheduled = each_length(method, used, model.likelihood.task)[-1]
     per_epoch = 1 if method.batch_size is None else -(-used // method.batch_size)
     steps = np.unique(np.round(np.linspace(0, scheduled.epochs * per_epoch, points + 1)).astype(np.int32))
     return fit(model, rows, None, record_descent(scheduled, steps), key=key)

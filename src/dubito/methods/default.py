@@ -22,7 +22,8 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
     """The cross-fitted ensemble that is best in the committed benchmark.
 
     A member sees about 300,000 rows in training (550,000 of a large table; 120,000 with classes,
-    where dropout keeps it from overfitting), whatever the size, within limits.
+    where dropout keeps it from overfitting), whatever the size, within limits. For regression it sees
+    a tenth of that first, and up to nine times as many, as long as the held-out curve gains.
 
     Parameters
     ----------
@@ -47,8 +48,9 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
     small = size < 4000
     seen = 120_000 if task == "classification" else 300_000 if small else 550_000
     least, most = (100, 600) if small and task == "regression" else (20, 200)
+    epochs = min(max(seen // size, least), most)
     member = MaximumLikelihood(
-        epochs=min(max(seen // size, least), most),
+        epochs=epochs if task == "classification" else (max(epochs // 10, 1), epochs, 3 * epochs, 9 * epochs),
         batch_size=64 if small else 256,
         learning_rate=3e-3 if task == "classification" else 1e-2,
         clip=5.0,

@@ -29,8 +29,8 @@ class PointEstimate(ObjectiveDescent):
 
     Parameters
     ----------
-    epochs : int, optional
-        Passes over the rows. The default of 200 is less than that of distributions over weights,
+    epochs : int or tuple of int, optional
+        Passes over the rows; several, among which held-out rows choose: see ``MAP``. The default of 200 is less than that of distributions over weights,
         since the point of a large network eventually fits few rows as if they had no noise.
         None: by the method's recipe, here at least 400, and enough to process 400,000 rows.
     dropout : float, optional
@@ -42,7 +42,7 @@ class PointEstimate(ObjectiveDescent):
         See ``MAP``.
     """
 
-    epochs: int | None = 200
+    epochs: int | tuple[int, ...] | None = 200
     dropout: float | None = None
     max_norm: float | None = None
     noise: str = static(default="training")
@@ -120,9 +120,11 @@ class MAP(PointEstimate):
 
     Parameters
     ----------
-    epochs : int, optional
-        Passes over the rows. None: by the method's recipe, here at least 400, and enough to process
-        400,000 rows.
+    epochs : int or tuple of int, optional
+        Passes over the rows. Several, from the smallest: all members are trained for the first number,
+        and anew for the next as long as the median of their best epochs lies in the second half of a
+        run, that is, while the held-out curve still gains at its end. None: by the method's recipe,
+        here at least 400, and enough to process 400,000 rows.
     batch_size : int or None
         Rows of a step; None: all.
     learning_rate : float or None

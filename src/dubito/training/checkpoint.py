@@ -204,6 +204,7 @@ def _problem(start: LoopState, at: LoopState, log: np.ndarray, epochs: int, step
         "its number of steps": 0 <= int(at.step) <= epochs * steps,
         "its number of retries": 0 <= retries <= RETRIES + 1 and float(at.step_factor) == 0.5**retries,
         "its number of epochs without gain": 0 <= int(at.stale) <= epoch,
+        "its best epoch": bool(np.all((at.best_epoch >= 0) & (at.best_epoch <= epoch))),
         "its score": not np.isnan(at.score).any(),
         "its end": at.done.tobytes() in (b"\0", b"\1"),
         "its state": not _finite(start.state) or _finite((at.state, at.best)),

@@ -100,6 +100,7 @@ def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int
         epoch=zero,
         step=zero,
         score=jnp.full(parts, -jnp.inf, jnp.float32),
+        best_epoch=jnp.zeros(parts, jnp.int32),
         stale=zero,
         step_factor=jnp.float32(1),
         retries=zero,

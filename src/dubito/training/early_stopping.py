@@ -1,5 +1,6 @@
 """The end of an epoch: early stopping, the best state, and the return from divergence."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,6 +74,7 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
         epoch=at.epoch + finite.astype(jnp.int32),
         step=at.step + jnp.where(finite, steps, 0),
         score=jnp.where(better & scored, parts, at.score),
+        best_epoch=jnp.where(better, at.epoch + 1, at.best_epoch),
         stale=stale,
         step_factor=jnp.where(finite, at.step_factor, at.step_factor * 0.5),
         retries=retries,
@@ -82,6 +84,21 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
         number=jnp.int32(0),
         info=jnp.zeros_like(info),
     )
+
+
+def has_ended(at: LoopState, epochs: Any) -> bool:
+    """Whether a run is complete: not cut off by Ctrl-C."""
+    return int(at.epoch) >= int(epochs) or bool(at.done)
+
+
+def still_gaining(states: Sequence[LoopState], epochs: Any) -> bool:
+    """Whether runs of so many epochs were too short for their validation score.
+
+    A run that overfits is best early; one that still learns is best when the step size has become
+    small. The runs were too short if the median of their best epochs lies in the second half.
+    """
+    ended = [state for state in states if int(state.retries) <= RETRIES]
+    return bool(ended) and float(np.median([np.asarray(state.best_epoch) for state in ended])) > 0.5 * int(epochs)
 
 
 def choose(condition: Any, new: Any, old: Any) -> Any:

@@ -28,7 +28,7 @@ from dubito.training.checkpoint import Checkpoint
 from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
 from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, padded_size
 from dubito.training.descent import Descent
-from dubito.training.early_stopping import RETRIES, Stopping, stopping_rule
+from dubito.training.early_stopping import RETRIES, Stopping, has_ended, still_gaining, stopping_rule
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained, each_part
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
@@ -167,7 +167,7 @@ def fit(
         mesh=mesh,
     )
     members = method.members(rows, key_members)
-    return method.finish(model, run(model, method, members=members), key_finish, run)
+    return method.finish(model, run(model, method, members=members, of_members=True), key_finish, run)
 
 
 def train(
@@ -182,8 +182,12 @@ def train(
     keep_on_interrupt: bool = False,
     checkpoint: Checkpoint | None = None,
     mesh: Any = None,
+    of_members: bool = False,
 ) -> Trained:
     """Train all members, each from its own initial state.
+
+    If the method has several lengths of training, all members are trained for the shortest, and as
+    long as validation still gains at the end (see ``still_gaining``), anew for the next.
 
     On CPU, one host thread per core runs the compiled program for one member at a time, which is
     faster there than one call for all, and a member's bits do not depend on the others. On other
@@ -201,22 +205,28 @@ def train(
         The source of the rows if they are more than one piece.
     progress, keep_on_interrupt, checkpoint, mesh : optional
         As in ``fit``.
+    of_members : bool
+        As in ``Report``.
 
     Returns
     -------
     Trained
     """
     used = max(int(np.sum(member.train > 0)) for member in members) if stream is None else stream.count
-    inner: LoopMethod = float32_leaves(optimizers.with_epochs(method, used, model.likelihood.task))
+    lengths: list[LoopMethod] = [float32_leaves(m) for m in optimizers.each_length(method, used, model.likelihood.task)]
+    if len(lengths) > 1 and not any(np.any(member.valid > 0) for member in members):
+        raise ValueError(
+            f"held-out rows choose among epochs={base_method(method).epochs}, but no rows are held out. "
+            "Use one number, or hold rows out: CrossFit does, and in Python early_stopping=True."
+        )
     model = float32_leaves(model)
     most = padded_size(len(rows.x) if stream is None else stream.count)
-    batch_rows = most if inner.batch_size is None else min(inner.batch_size, most)
+    batch_rows = most if lengths[0].batch_size is None else min(lengths[0].batch_size, most)
     held = padded_fraction(most, max(int(np.sum(member.valid > 0)) for member in members))
     if mesh is not None and batch_rows % mesh.size:
         raise ValueError(f"batch_size={batch_rows} must be a multiple of the {mesh.size} devices of the mesh")
     put = partial(jax.device_put, device=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
     pieces = memory_pieces(rows, batch_rows, put) if stream is None else stream_pieces(stream, batch_rows)
-    slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
 
     def held_rows(member: Member) -> DeviceRows:
         valid = np.atleast_2d(member.valid).T
@@ -224,31 +234,53 @@ def train(
         x, y, weight = (array[chosen] for array in (rows.x, rows.y, valid))
         return DeviceRows(*map(put, pad_data(x, y, weight, held + batch_rows)))
 
-    def one(numbers: list[int], stop: Any) -> list[LoopState]:
+    def one(inner: LoopMethod, slots: list[Any], numbers: list[int], stop: Any) -> list[LoopState]:
         found = [members[number] for number in numbers]
         valid, keys = stack([held_rows(member) for member in found]), stack([member.key for member in found])
         run = Run(model=model, method=inner, held=valid, key=keys, stopping=stopping, batch_rows=batch_rows, mesh=mesh)
-        reports = [partial(report_chunk, (progress, number, len(members))) for number in numbers]
+        reports = [partial(report_chunk, (progress, number, len(members), of_members)) for number in numbers]
         with contextlib.closing(pieces(*found)) as source:
             return run_members(run, source, stop, reports, [slots[number] for number in numbers])
 
     alone = prng.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
-    with interrupts.deferred_exit(checkpoint is not None):
-        found = run_concurrently(one, groups, keep_on_interrupt, None if mesh is None else 1)
-    states = [state for group in found for state in group]
+    states: list[LoopState] = []
+    for inner in lengths:
+        slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
+        with interrupts.deferred_exit(checkpoint is not None):
+            each_run = partial(one, inner, slots)
+            found = run_concurrently(each_run, groups, keep_on_interrupt, None if mesh is None else 1)
+        shorter, states = states, [state for group in found for state in group]
+        if shorter and not all(has_ended(state, inner.epochs) for state in states):
+            states = shorter  # Ctrl-C: they are complete
+            break
+        if not still_gaining(states, inner.epochs):
+            break
+    return _trained(model, lengths[0], members, states, rows, stream is not None, mesh is not None)
+
+
+def _trained(
+    model: Model,
+    method: LoopMethod,
+    members: list[Member],
+    states: list[LoopState],
+    rows: Rows,
+    streamed: bool,
+    distributed: bool,
+) -> Trained:
+    """The members that did not diverge, with a warning about the others; DivergenceError if all did."""
     lost = [k for k, state in enumerate(states) if int(state.retries) > RETRIES]
     if len(lost) == len(members):
-        raise divergence_error(model, inner, rows, states[0])
+        raise divergence_error(model, method, rows, states[0])
     if lost:
         warn(f"{len(lost)} of {len(members)} members diverged and were left out", DivergenceWarning)
     kept = [k for k in range(len(members)) if k not in lost and int(states[k].epoch) > 0]
     if not kept:
         raise KeyboardInterrupt("stopped before the first epoch")
-    best = tuple(best if mesh is None else to_process(best) for k in kept for best in states[k].best)
+    best = tuple(to_process(best) if distributed else best for k in kept for best in states[k].best)
     parts, each = len(states[0].best), tuple(each_part([members[k] for k in kept]))
     numbers = tuple(parts * k + part for k in kept for part in range(parts))
-    return Trained(each, best, numbers, parts * len(members), rows, stream is not None)
+    return Trained(each, best, numbers, parts * len(members), rows, streamed)
 
 
 def run_members(

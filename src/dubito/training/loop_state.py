@@ -16,6 +16,8 @@ class LoopState(NamedTuple):
         Epochs that ended, and their steps.
     score : (parts,) float32 array
         The best scores so far, in nats per example.
+    best_epoch : (parts,) int32 array
+        The epochs that ended with them, counted from 1.
     stale : int32 scalar
         Epochs since a score last improved.
     step_factor : float32 scalar
@@ -39,6 +41,7 @@ class LoopState(NamedTuple):
     epoch: Any
     step: Any
     score: Any
+    best_epoch: Any
     stale: Any
     step_factor: Any
     retries: Any

@@ -283,8 +283,11 @@ class ScheduledMethod(LoopMethod):
 
     Parameters
     ----------
-    epochs : int, optional
-        Passes over the rows. None: by the method's ``Recipe``, enough to process so many rows.
+    epochs : int or tuple of int, optional
+        Passes over the rows. Several, from the smallest: all members are trained for the first number,
+        and anew for the next, as long as the median of their best epochs lies in the second half of
+        the run, that is, while validation still gains at its end; this needs held-out rows. None: by
+        the method's ``Recipe``, enough to process so many rows.
     batch_size : int or None
         The number of rows of a step; None: all.
     learning_rate : float or None
@@ -293,7 +296,7 @@ class ScheduledMethod(LoopMethod):
         How the learning rate decreases during a run.
     """
 
-    epochs: int | None = None
+    epochs: int | tuple[int, ...] | None = None
     batch_size: int | None = static(default=64)
     learning_rate: float | None = 1e-2
     schedule: str = static(default="cosine")

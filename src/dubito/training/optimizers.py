@@ -94,15 +94,31 @@ def check_descent(method: ScheduledMethod) -> None:
     if method.ema_epochs is not None:
         check_number("ema_epochs", method.ema_epochs, "(0, inf)", other="None (no average)")
     if method.epochs is not None:
-        check_whole("epochs", method.epochs, 1, other="None (by rows)")
+        check_lengths(method, method.epochs if isinstance(method.epochs, tuple) else (method.epochs,))
     if method.batch_size is not None:
         check_whole("batch_size", method.batch_size, 1, other="None (all rows)")
 
 
-def with_epochs(method: Method, rows: int, task: str) -> Any:
-    """The method that the loop drives, with a number in place of ``epochs=None``, for so many rows."""
+def check_lengths(method: ScheduledMethod, lengths: tuple[int, ...]) -> None:
+    """Raise ValueError if ``epochs`` is invalid."""
+    for epochs in lengths:
+        check_whole("epochs", epochs, 1, other="None (by rows)")
+    if not lengths or list(lengths) != sorted(set(lengths)):
+        raise ValueError(f"epochs must be one number, or several from the smallest to the largest; got {lengths}")
+    if len(lengths) > 1 and method.score is None:
+        name = type(method).__name__
+        raise ValueError(f"epochs of {name} must be one number, since it has no validation score; got {lengths}")
+
+
+def each_length(method: Method, rows: int, task: str) -> list[Any]:
+    """The method that the loop drives for each length of training that may be tried, for so many rows.
+
+    Each has one number of ``epochs``, the shortest first.
+    """
     inner = base_method(method)
-    return replace(inner, epochs=get_recipe(method, task).epochs(rows)) if inner.epochs is None else inner
+    if inner.epochs is None:
+        return [replace(inner, epochs=get_recipe(method, task).epochs(rows))]
+    return [replace(inner, epochs=epochs) for epochs in inner.epochs] if isinstance(inner.epochs, tuple) else [inner]
 
 
 def _transformation(method: ScheduledMethod) -> Any:

@@ -72,14 +72,15 @@ class FitProgress:
     done, total : float
         Epochs of the current run, summed over its members; ``total`` is 0 before the first report.
     run : int
-        1, and more where a method trains again after that, as for a noise from held-out rows.
+        1, and more where a method trains again after that: for longer, or for a noise from held-out rows.
     """
 
     def __init__(self, penalty_name: str = "") -> None:
         self.penalty_name = penalty_name
         self.done, self.total = 0.0, 0
         self.seen: dict[int, float] = {}
-        self.run, self.members = 1, 0
+        self.run = 1
+        self.current: tuple[int, int] | None = None  # members and epochs of the current run
         self.epoch, self.scores = "", ""
 
     def add(self, one: Any) -> None:
@@ -91,9 +92,10 @@ class FitProgress:
             Of any member.
         """
         passed = one.epoch + one.part
-        if self.members and (one.members != self.members or self.seen.get(one.member, 0) >= one.epochs > passed):
+        which = one.members, one.epochs
+        if self.current not in (which, None) or self.seen.get(one.member, 0) >= one.epochs > passed:
             self.run, self.seen = self.run + 1, {}
-        self.members = one.members
+        self.current = which
         self.seen[one.member] = passed
         self.total, self.done = one.epochs * one.members, sum(min(epoch, one.epochs) for epoch in self.seen.values())
         self.epoch = f"epoch {one.epoch} of {one.epochs}"

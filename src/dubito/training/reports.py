@@ -19,6 +19,8 @@ class Report(NamedTuple):
         The number of completed epochs, and of all epochs.
     part : float
         The completed fraction of the current epoch.
+    of_members : bool
+        Whether the members are those of ``Method.members``; False where a method trains again, as for a noise.
     likelihood, penalty, score : array of shape (n,)
         For each of the n epochs that ended in the chunk: the log likelihood, the penalty (KL or
         −log prior) and the validation score, in nats per example. The objective is likelihood −
@@ -30,19 +32,25 @@ class Report(NamedTuple):
     epoch: int
     epochs: int
     part: float
+    of_members: bool
     likelihood: np.ndarray
     penalty: np.ndarray
     score: np.ndarray
 
 
 def report_chunk(
-    whose: tuple[Any, int, int], total: int, loop_state: LoopState, piece: DataPiece, log: np.ndarray, new: np.ndarray
+    whose: tuple[Any, int, int, bool],
+    total: int,
+    loop_state: LoopState,
+    piece: DataPiece,
+    log: np.ndarray,
+    new: np.ndarray,
 ) -> None:
-    """Call a user's ``progress`` with the ``Report`` of a chunk. ``whose``: progress, member, members."""
-    progress, number, members = whose
+    """Call a user's ``progress`` with the ``Report`` of a chunk. ``whose``: progress, member, members, ``of_members``."""
+    progress, number, members, own = whose
     part = int(loop_state.number) / int(np.max(piece.steps))
     if progress is not None and (len(new) or part):
-        progress(Report(number, members, len(log), total, part, *new.T))
+        progress(Report(number, members, len(log), total, part, own, *new.T))
 
 
 def history(reports: Iterable[Report]) -> list[np.ndarray]:
@@ -51,7 +59,7 @@ def history(reports: Iterable[Report]) -> list[np.ndarray]:
     Parameters
     ----------
     reports : iterable of Report
-        If a method trains twice (first means, then noise), those of the second run are left out.
+        Those of ``of_members``; of several lengths of training, the last.
 
     Returns
     -------
@@ -60,15 +68,9 @@ def history(reports: Iterable[Report]) -> list[np.ndarray]:
         example.
     """
     members: dict[int, list[Any]] = {}
-    ended: set[int] = set()
-    count = None  # of the first run's members
     for report in reports:
-        count = count or report.members
-        if len(report.likelihood) == 0 or report.members != count:  # within an epoch, or of another run
-            continue
-        again = report.epoch == len(report.likelihood) and report.member in members
-        ended |= {report.member} if again else set()
-        if report.member not in ended and (report.member in members or not ended):
+        if report.of_members and len(report.likelihood):
             rows = np.stack([report.likelihood, report.penalty, report.score], axis=1)
-            members.setdefault(report.member, []).append(rows)
+            before = members[report.member] if report.epoch > len(rows) else []
+            members[report.member] = [*before, rows]
     return [np.concatenate(members[number]) for number in sorted(members)]
