@@ -23,6 +23,7 @@ from dubito._process.threads import check_process
 Shapes: TypeAlias = Sequence[tuple[int, ...]]
 
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
+FEW = 4  # keys are split into so many at least: splits into fewer share one hash, which is compiled once
 EVEN = 64  # hashes at a time: XLA's loop on several threads takes 8 times as long when these do not divide its length
 
 
@@ -66,7 +67,8 @@ def _keys(key: Array, low: Array) -> Array:
 
 
 def _split(key: Array, shape: tuple[int, ...]) -> Array:
-    return _keys(key, _counter(shape))
+    count = math.prod(shape)
+    return _keys(key, _counter((max(count, FEW),)))[:count].reshape(*shape, 2)
 
 
 def _fold_in(key: Array, data: Any) -> Array:

@@ -85,7 +85,7 @@ class Epoch(NamedTuple):
 
 @programs.jit(static_argnums=(3, 4, 5))
 def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int, mesh: Any, key: Key) -> Any:
-    """The first ``LoopState``, and an uninitialized ``order`` for ``chunk``."""
+    """The first ``LoopState``. A method that uses only the shapes of a row has one compiled program for tables of any size."""
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(batch_rows, jnp.float32)
     state = method.init(
@@ -110,7 +110,15 @@ def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int
         number=zero,
         info=jnp.zeros(2, jnp.float32),
     )
-    return with_sharding((loop_state, jax.tree.map(jnp.zeros_like, rows)), mesh, PartitionSpec())
+    return with_sharding(loop_state, mesh, PartitionSpec())
+
+
+@programs.jit(static_argnums=1)
+def unordered(rows: DeviceRows, mesh: Any) -> DeviceRows:
+    """An uninitialized ``order`` for ``chunk`` or ``chunk_all``: as large as ``rows``, of which several members share the inputs."""
+    members = rows.weight.shape[:-1]
+    x, y, weight = (jnp.zeros(a.shape, a.dtype) for a in rows)
+    return with_sharding(DeviceRows(jnp.broadcast_to(x, (*members, *x.shape)), y, weight), mesh, PartitionSpec())
 
 
 @programs.jit(donate_argnums=(3, 4))
@@ -194,20 +202,22 @@ def chunk_all(run: Run, piece: DataPiece, limits: ChunkLimits, loop_state: LoopS
 def shuffle_rows(rows: DeviceRows, key: Key, order: DeviceRows, due: Any) -> DeviceRows:
     """If ``due``, overwrite ``order`` with the rows in random order; rows of weight 0 come last.
 
-    It moves some rows at a time, which XLA writes in place; moving all at once would need the
+    It moves some rows at a time, which XLA writes in place; moving many at once would need the
     memory of another copy.
     """
-    total = len(rows.weight)
-    some = min(MOVED_ROWS, total)
+    total, some = len(rows.weight), MOVED_ROWS
+
+    def taken(chosen: Any) -> DeviceRows:
+        return DeviceRows(*(a.at[chosen].get(mode="promise_in_bounds") for a in rows))
+
+    if total <= some:
+        return jax.lax.cond(due, lambda: taken(random_order(key, rows.weight > 0)), lambda: order)
     index = jax.lax.cond(due, lambda: random_order(key, rows.weight > 0), lambda: jnp.zeros(total, jnp.int32))
 
     def move(number: Any, order: DeviceRows) -> DeviceRows:
         start = jnp.minimum(number * some, total - some)
-        chosen = jax.lax.dynamic_slice_in_dim(index, start, some)
-        moved = (
-            jax.lax.dynamic_update_slice_in_dim(to, a[chosen], start, 0) for to, a in zip(order, rows, strict=True)
-        )
-        return DeviceRows(*moved)
+        moved = taken(jax.lax.dynamic_slice_in_dim(index, start, some))
+        return jax.tree.map(lambda to, a: jax.lax.dynamic_update_slice_in_dim(to, a, start, 0), order, moved)
 
     return jax.lax.fori_loop(0, jnp.where(due, -(-total // some), 0), move, order)
 
@@ -222,12 +232,13 @@ def random_order(key: Key, first: Bool[Array, "rows"]) -> Int[Array, "rows"]:
     n = len(first)
     low = max((n - 1).bit_length(), 1)
     mask = np.uint32(2**low - 1)
-    order = jnp.arange(n, dtype=jnp.uint32)
+    order: Any = None
     for key_round in jax.random.split(key, -(-low // (31 - low))):
         high = (jax.random.bits(key_round, (n,), np.uint32) >> np.uint32(1)) & ~mask
         last = np.uint32(2**31)
-        word = jnp.where(first[order], high, last) | jnp.arange(n, dtype=jnp.uint32)
-        order = order[jnp.sort(word) & mask]
+        word = jnp.where(first if order is None else first[order], high, last) | jnp.arange(n, dtype=jnp.uint32)
+        place = jnp.sort(word) & mask
+        order = place if order is None else order[place]
     return order.astype(jnp.int32)
 
 

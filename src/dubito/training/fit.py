@@ -25,7 +25,7 @@ from dubito._process.threads import SEATS, run_concurrently
 from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
-from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all
+from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all, unordered
 from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, padded_size
 from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, has_ended, still_gaining, stopping_rule
@@ -308,7 +308,8 @@ def run_members(
     start, advance = (begin, chunk) if count == 1 else (begin_all, chunk_all)
     piece = next(pieces)
     parts = run.held.weight.shape[-1]
-    loop_state, order = start(run.model, run.method, piece.rows, run.batch_rows, parts, run.mesh, run.key)
+    loop_state = start(run.model, run.method, piece.rows, run.batch_rows, parts, run.mesh, run.key)
+    order = unordered(piece.rows, run.mesh)
     each: Any = unstack(loop_state, count)
     logs: Any = [np.empty((0, 3), np.float32)] * count
     length, fresh = FIRST_CHUNK_STEPS, True
