@@ -134,6 +134,7 @@ def test_tail_of_few_rows_is_the_heaviest():
     assert residual_noise.noise_level(residuals, errors, no_networks(residuals), "auto").df == 4
 
 
+@pytest.mark.optimized
 @pytest.mark.slow
 def test_default_intervals_of_few_rows_hold_what_they_say():
     """y = 3x + N(0, .3), 100 rows: mean coverage over data sets, whose standard deviation is about 5 %."""
