@@ -66,7 +66,7 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
     retries = at.retries + (~finite).astype(jnp.int32)
     patient = (stopping.patience == 0) | ~scored | (stale < stopping.patience)
     place = at.epoch - first
-    row = jnp.concatenate([info, score[None]])
+    row = jnp.where(finite, jnp.concatenate([info, score[None]]), jax.lax.dynamic_index_in_dim(at.log, place, 0, False))
     kept = choose(finite, state, at.state)
     return LoopState(
         state=kept,
@@ -79,7 +79,7 @@ def decide(at: LoopState, result: EpochResult, stopping: Stopping, steps: Any, f
         step_factor=jnp.where(finite, at.step_factor, at.step_factor * 0.5),
         retries=retries,
         done=~patient | (retries > RETRIES),
-        log=at.log.at[place].set(jnp.where(finite, row, at.log[place])),
+        log=jax.lax.dynamic_update_index_in_dim(at.log, row, place, 0),
         running=kept,
         number=jnp.int32(0),
         info=jnp.zeros_like(info),
