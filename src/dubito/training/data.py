@@ -13,6 +13,7 @@ from dubito.models.likelihoods.by_name import round_to_float32, target_error
 from dubito.models.model import Model
 
 LEAST_ROWS = 16  # of a padded table
+LEAST_HELD = 128  # of padded validation rows, or all of a smaller table
 
 
 class Rows(NamedTuple):
@@ -122,9 +123,9 @@ def padded_size(count: int) -> int:
 
 def padded_fraction(size: int, count: int) -> int:
     """The padded size for ``count`` of ``size`` rows: ``size`` halved while they fit, so that tables of
-    one size with the same held-out fraction share it.
+    one size with the same held-out fraction share it. Small tables share it for every fraction, also without held-out rows.
     """
-    while size // 2 >= max(count, 1):
+    while size // 2 >= max(count, LEAST_HELD):
         size //= 2
     return size
 
