@@ -48,7 +48,8 @@ def test_estimators_take_the_recipe_and_the_users_choices_first(name, task, monk
             kind(name, random_state=0, **options).fit(X, y)
         (model,) = reached.value.args
         assert (model.network.hidden, model.network.activation, model.network.periodic) == network
-        assert model.network.last_variance == recipe.last_variance and model.prior == prior
+        start = model.network.last_variance, model.network.wave_scale
+        assert start == (recipe.last_variance, recipe.wave_scale) and model.prior == prior
 
 
 def test_the_prior_scale_is_that_of_the_layers_weights_alone():

@@ -35,13 +35,27 @@ def test_mlp_weights_start_with_variance_gain_over_fan_in(key, activation, gain)
 
 
 def test_periodic_features_equal_their_formula(key):
-    params = periodic.init_periodic(key, 2, 8)
+    params = periodic.init_periodic(key, 2, 8, 1.0)
     params["b"] = params["b"] + 0.5
     x = np.random.default_rng(0).normal(size=(9, 2)).astype(np.float32) * 5
     p = {name: np.asarray(value, float) for name, value in params.items()}
     waves = np.cos(2 * np.pi * p["frequency"] * x[:, :, None] + p["phase"])
     exact = np.einsum("njq,jqk->nkj", waves, p["w"]) + p["b"].T
     np.testing.assert_allclose(periodic.periodic_features(params, x), exact.reshape(9, -1), atol=2e-5)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0])
+def test_waves_start_with_the_size_that_the_network_says(key, scale):
+    """Features Σ w cos(…) of 4,000 columns: variance scale²/2, and weights as spread as their prior."""
+    network = dubito.mlp(4000, (), 1, periodic=8, wave_scale=scale)
+    params = network.init(key)
+    found = np.asarray(periodic.periodic_features(params["periodic"], jnp.ones((1, 4000))))
+    squares = found.ravel() ** 2 / (scale**2 / 2)
+    assert abs(squares.mean() - 1) < 4.6 * squares.std() / np.sqrt(squares.size)
+    w, prior = np.asarray(params["periodic"]["w"]), network.scales(params, 1.0)["periodic"]["w"]
+    assert abs(w.var() / prior**2 - 1) < 4.6 * np.sqrt(2 / w.size)
+    with pytest.raises(ValueError, match="wave_scale"):
+        dubito.mlp(1, wave_scale=0)
 
 
 def test_cosine_and_its_derivative_are_accurate():

@@ -41,4 +41,5 @@ def table_network(
         periodic=recipe.periodic if periodic is None else periodic,
         numeric=schema.numeric,
         last_variance=recipe.last_variance,
+        wave_scale=recipe.wave_scale,
     )

@@ -7,7 +7,7 @@ from dubito.methods.map import MaximumLikelihood
 from dubito.training.method import Recipe
 
 RECIPES = {  # of the default; its epochs are those of ``default_method``
-    "regression": Recipe((128, 128), "silu", 8, last_variance=0.1),
+    "regression": Recipe((128, 128), "silu", 8, last_variance=0.1, wave_scale=0.3),
     "classification": Recipe((256, 256), "silu", last_variance=0.1),
 }
 EMA_EPOCHS = 3.0

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from dubito._check import check_choice, check_whole
+from dubito._check import check_choice, check_number, check_whole
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 from dubito.models.activations import ACTIVATIONS
@@ -113,7 +113,7 @@ class MLP:
         The widths of the hidden layers.
     outputs : int
         The number of columns of f.
-    activation, periodic, numeric, last_variance
+    activation, periodic, numeric, last_variance, wave_scale
         As in ``mlp``.
     """
 
@@ -124,6 +124,7 @@ class MLP:
     periodic: int = static(default=0)
     numeric: tuple[int, ...] | None = static(default=None)
     last_variance: float = static(default=1.0)
+    wave_scale: float = static(default=1.0)
 
     def init(self, key: Key) -> Params:
         key_layers, key_periodic = jax.random.split(key)
@@ -133,7 +134,7 @@ class MLP:
         keys = jax.random.split(key_layers, len(variances))
         params = {f"layer_{k}": _init_dense(keys[k], sizes[k : k + 2], each) for k, each in enumerate(variances)}
         if self.periodic:
-            params["periodic"] = init_periodic(key_periodic, len(self.columns), self.periodic)
+            params["periodic"] = init_periodic(key_periodic, len(self.columns), self.periodic, self.wave_scale)
         return params
 
     @property
@@ -156,7 +157,8 @@ class MLP:
         scales = _fan_in_scales(params, scale)
         if self.periodic:
             phase = math.pi / math.sqrt(3)
-            scales["periodic"] = {"frequency": FREQUENCY, "phase": phase, "w": self.periodic**-0.5, "b": 1.0}
+            weights = self.wave_scale * self.periodic**-0.5
+            scales["periodic"] = {"frequency": FREQUENCY, "phase": phase, "w": weights, "b": 1.0}
         return scales
 
 
@@ -260,6 +262,7 @@ def mlp(
     periodic: int = 0,
     numeric: Sequence[int] | None = None,
     last_variance: float = 1.0,
+    wave_scale: float = 1.0,
 ) -> MLP:
     """A multilayer perceptron from (rows, inputs) to (rows, outputs).
 
@@ -278,6 +281,9 @@ def mlp(
         The indices of the columns that get periodic features; None is all.
     last_variance : float
         The weights of the last layer start with variance last_variance/fan-in.
+    wave_scale : float
+        The size of periodic features at the start, as a positive number. Small ones grow where the
+        data need them, and a smooth function is learned without.
 
     Returns
     -------
@@ -301,12 +307,13 @@ def mlp(
     _check_sizes(1, inputs=(inputs,), outputs=(outputs,), hidden=hidden)
     _check_sizes(0, periodic=(periodic,))
     _check_activation(activation, hidden)
+    check_number("wave_scale", wave_scale, "(0, inf)")
     if numeric is not None:
         if not all(0 <= column < inputs for column in numeric):
             raise ValueError(f"numeric names columns from 0 to {inputs - 1}, got {numeric!r}")
         numeric = tuple(int(column) for column in numeric)
         periodic = periodic if numeric else 0
-    return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance))
+    return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance), float(wave_scale))
 
 
 def convnet(

@@ -13,7 +13,7 @@ FREQUENCY = 0.3  # initial standard deviation of the frequencies, in periods per
 FEATURES = 3  # per column
 
 
-def init_periodic(key: Key, columns: int, frequencies: int) -> Params:
+def init_periodic(key: Key, columns: int, frequencies: int, scale: float) -> Params:
     """Random parameters of ``periodic_features``.
 
     Parameters
@@ -24,6 +24,8 @@ def init_periodic(key: Key, columns: int, frequencies: int) -> Params:
         The number of columns of x.
     frequencies : int
         The number of trained frequencies per column.
+    scale : float
+        √2 times the standard deviation of a feature.
 
     Returns
     -------
@@ -35,7 +37,7 @@ def init_periodic(key: Key, columns: int, frequencies: int) -> Params:
     return {
         "frequency": FREQUENCY * jax.random.normal(keys[0], shape, jnp.float32),
         "phase": jax.random.uniform(keys[1], shape, jnp.float32, -math.pi, math.pi),
-        "w": frequencies**-0.5 * jax.random.normal(keys[2], (columns, frequencies, FEATURES), jnp.float32),
+        "w": scale * frequencies**-0.5 * jax.random.normal(keys[2], (columns, frequencies, FEATURES), jnp.float32),
         "b": jnp.zeros((columns, FEATURES), jnp.float32),
     }
 

@@ -63,6 +63,8 @@ class Recipe(NamedTuple):
         Trained frequencies of each numeric column.
     last_variance : float
         The weights of the last layer start with variance last_variance/fan-in.
+    wave_scale : float
+        The size of periodic features at the start.
     prior_scale : float
         That of the ``Normal`` prior with the network's own scales.
     rows_seen : int
@@ -75,6 +77,7 @@ class Recipe(NamedTuple):
     activation: str = "relu"
     periodic: int = 0
     last_variance: float = 1.0
+    wave_scale: float = 1.0
     prior_scale: float = 1.0
     rows_seen: int = 400_000
     least_epochs: int = 400

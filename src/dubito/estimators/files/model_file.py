@@ -43,6 +43,7 @@ SINCE_3: dict[
         for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")
     },
     "CrossFit": {"overlap": 0.0},
+    "MLP": {"wave_scale": 1.0},
     "MeanAndNoiseNetwork": {"noise_std": None},
     "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},
 }
