@@ -23,7 +23,7 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
 
     A member sees about 300,000 rows in training (550,000 of a large table; 120,000 with classes,
     where dropout keeps it from overfitting), whatever the size, within limits. For regression it sees
-    a tenth of that first, and up to nine times as many, as long as the held-out curve gains.
+    a tenth of that first, and up to three times as many, as long as the held-out curve gains.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
     least, most = (100, 600) if small and task == "regression" else (20, 200)
     epochs = min(max(seen // size, least), most)
     member = MaximumLikelihood(
-        epochs=epochs if task == "classification" else (max(epochs // 10, 1), epochs, 3 * epochs, 9 * epochs),
+        epochs=epochs if task == "classification" else (max(epochs // 10, 1), epochs, 3 * epochs),
         batch_size=64 if small else 256,
         learning_rate=3e-3 if task == "classification" else 1e-2,
         clip=5.0,
