@@ -16,7 +16,7 @@ import warnings
 import jax
 import numpy as np
 from sklearn.preprocessing import StandardScaler
-from uci import load
+from uci_tables import load
 
 import dubito
 from dubito import diagnostics, metrics

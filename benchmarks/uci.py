@@ -20,11 +20,11 @@ import pathlib
 import time
 
 import numpy as np
+from uci_tables import EXTRA, UCI, load, splits_of
 
 import dubito
 from dubito import metrics
 
-UCI = ("concrete", "energy", "power-plant", "wine-quality-red", "yacht")
 VARIANTS = {  # of the default, as arguments of the estimator
     "auto, relu 50, no waves": {"hidden": (50,), "activation": "relu", "periodic": 0},
     "auto, no waves": {"periodic": 0},
@@ -32,7 +32,6 @@ VARIANTS = {  # of the default, as arguments of the estimator
     "auto, Gaussian": {"likelihood": "heteroscedastic"},
 }
 FACTORS = np.exp(np.linspace(-0.6, 0.6, 41))
-EXTRA = ("autompg", "elevators", "skillcraft", "stock")
 RESULTS = pathlib.Path(__file__).parent / "results"
 NOTE = (
     "All methods by name with their defaults; means over splits ± standard errors, coverage of 90 % intervals pooled over the splits. "
@@ -40,19 +39,6 @@ NOTE = (
     "The recipes were chosen on validation rows inside the training rows of splits 0-4; the test rows of splits 5-19 (folds 5-9 of "
     "autompg, elevators, skillcraft and stock) have been training or validation rows of those. Made by `python benchmarks/uci.py`."
 )
-
-
-def load(data, name, split):
-    """(inputs, target) of the training rows, and of the test rows."""
-    if name in EXTRA:
-        table = np.loadtxt(data / "extra" / name / "data.csv.gz", delimiter=",")
-        test = np.loadtxt(data / "extra" / name / "test_mask.csv.gz", delimiter=",")[:, split] == 1
-        return [(table[chosen, :-1], table[chosen, -1]) for chosen in (~test, test)]
-    folder = data / "uci" / name
-    table = np.loadtxt(folder / "data.txt")
-    features, target = (np.loadtxt(folder / f"index_{part}.txt", dtype=int) for part in ("features", "target"))
-    rows = [np.loadtxt(folder / f"index_{part}_{split}.txt", dtype=int) for part in ("train", "test")]
-    return [(table[chosen][:, features], table[chosen, target]) for chosen in rows]
 
 
 def validation(x, y, split):
@@ -148,7 +134,7 @@ def main():
     for name in chosen.sets.split(","):
         for method in chosen.methods.split(";"):
             rows = []
-            for split in range(first, min(last, 9 if name in EXTRA else 19) + 1):
+            for split in splits_of(name, first, last):
                 rows.append(run(chosen.data, name, split, method, chosen.choose, chosen.together))
                 with (RESULTS / "uci.jsonl").open("a") as file:
                     file.write(json.dumps(rows[-1]) + "\n")
