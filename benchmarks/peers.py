@@ -23,7 +23,7 @@ DUBITO = "dubito"
 NOTE = (
     "RMSE and NLL in the target's units, means over splits 5-9 ± standard errors of the paired difference from dubito's default; "
     "the same rows for all. dubito's recipes were chosen on validation rows inside the training rows of splits 0-4: some of these "
-    "test rows are among them. Nothing was tuned for a table. RealMLP gives no distribution. Made by `python benchmarks/peers.py`."
+    "test rows are among them. Nothing was tuned for a table. RealMLP gives no distribution; –: not run, since its fits to larger tables take minutes. Made by `python benchmarks/peers.py`."
 )
 
 
