@@ -19,7 +19,7 @@ def short_default(*arguments):
 
 def shorten_fits(monkeypatch):
     """No method runs more than ``EPOCHS`` epochs, whatever it asks for, and estimators that name no network get that of ``Recipe``,
-    one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little, and a
+    one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little in short steps, and a
     sweep has its first and its last size."""
     original = optimizers.each_length
 
@@ -38,5 +38,5 @@ def shorten_fits(monkeypatch):
         "sweep",
         lambda estimator, X, y, sizes, **options: sweep(estimator, X, y, sizes[:: len(sizes) - 1], **options),
     )
-    nuts, few = dubito.NUTS, {"draws": 20, "warmup": 60}
+    nuts, few = dubito.NUTS, {"draws": 20, "warmup": 60, "acceptance": 0.95}
     monkeypatch.setattr(dubito, "NUTS", lambda **settings: nuts(**settings | few))

@@ -83,7 +83,7 @@ def test_default_method_fits_and_predicts(monkeypatch):
 
     def short(*given):
         method = default_method(*given)
-        return replace(method, folds=3, method=replace(method.method, epochs=method.method.epochs // 3))
+        return replace(method, folds=3, method=replace(method.method, epochs=method.method.epochs[1] // 3))
 
     monkeypatch.setattr("dubito.estimators.base.default_method", short)
     X, y = (part[:64] for part in load_diabetes(return_X_y=True))  # a batch in each epoch

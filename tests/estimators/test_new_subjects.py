@@ -48,7 +48,7 @@ def test_intervals_of_the_default_hold_new_subjects_with_groups_only(monkeypatch
 
     def short(*given):
         method = default_method(*given)
-        return replace(method, folds=3, method=replace(method.method, epochs=method.method.epochs // 5))
+        return replace(method, folds=3, method=replace(method.method, epochs=method.method.epochs[1] // 5))
 
     monkeypatch.setattr("dubito.estimators.base.default_method", short)
     X, y, subject = with_new_subjects(1, 125, 8, 4)

@@ -94,12 +94,12 @@ def check_descent(method: ScheduledMethod) -> None:
     if method.ema_epochs is not None:
         check_number("ema_epochs", method.ema_epochs, "(0, inf)", other="None (no average)")
     if method.epochs is not None:
-        check_lengths(method, method.epochs if isinstance(method.epochs, tuple) else (method.epochs,))
+        check_epochs(method, method.epochs if isinstance(method.epochs, tuple) else (method.epochs,))
     if method.batch_size is not None:
         check_whole("batch_size", method.batch_size, 1, other="None (all rows)")
 
 
-def check_lengths(method: ScheduledMethod, lengths: tuple[int, ...]) -> None:
+def check_epochs(method: ScheduledMethod, lengths: tuple[int, ...]) -> None:
     """Raise ValueError if ``epochs`` is invalid."""
     for epochs in lengths:
         check_whole("epochs", epochs, 1, other="None (by rows)")
