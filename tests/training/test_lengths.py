@@ -91,6 +91,7 @@ def test_early_stopping_holds_out_the_rows_that_choose(key):
         (dubito.MAP(epochs=(0, 10)), "epochs must be a whole number of at least 1"),
         (dubito.MAP(epochs=(5, 10.5)), "epochs must be a whole number"),
         (dubito.SWAG(epochs=(10, 20)), "epochs of SWAG must be one number, since it has no validation score"),
+        (dubito.SWAG(epochs=(10,)), "epochs of SWAG must be one number"),
         (dubito.SGLD(epochs=(10, 20)), "epochs of SGLD must be one number"),
     ],
 )

@@ -105,7 +105,7 @@ def check_epochs(method: ScheduledMethod, lengths: tuple[int, ...]) -> None:
         check_whole("epochs", epochs, 1, other="None (by rows)")
     if not lengths or list(lengths) != sorted(set(lengths)):
         raise ValueError(f"epochs must be one number, or several from the smallest to the largest; got {lengths}")
-    if len(lengths) > 1 and method.score is None:
+    if isinstance(method.epochs, tuple) and method.score is None:
         name = type(method).__name__
         raise ValueError(f"epochs of {name} must be one number, since it has no validation score; got {lengths}")
 
