@@ -21,9 +21,10 @@ from uci_tables import EXTRA, UCI, load, splits_of
 RESULTS = pathlib.Path(__file__).parent / "results"
 DUBITO = "dubito"
 NOTE = (
-    "RMSE and NLL in the target's units, means over splits 5-9 ± standard errors of the paired difference from dubito's default; "
+    "RMSE and NLL in the target's units, means over splits {}-{} ± standard errors of the paired difference from dubito's default; "
     "the same rows for all. dubito's recipes were chosen on validation rows inside the training rows of splits 0-4: some of these "
-    "test rows are among them. Nothing was tuned for a table. RealMLP gives no distribution; –: not run, since its fits to larger tables take minutes. Made by `python benchmarks/peers.py`."
+    "test rows are among them. Nothing was tuned for a table. RealMLP gives no distribution; its fits to the larger tables take "
+    "minutes and were not run (–). Made by `python benchmarks/peers.py`."
 )
 
 
@@ -81,7 +82,7 @@ def write_report(sets, splits):
         if method == "auto"
     }
     found = {**ours, **read(RESULTS / "peers.jsonl")}
-    lines = ["# Beside other libraries", "", NOTE, ""]
+    lines = ["# Beside other libraries", "", NOTE.format(*splits), ""]
     for measure in ("rmse", "nll"):
         lines += [f"| {measure.upper()} | {' | '.join([DUBITO, *PEERS])} |", "|---" * (len(PEERS) + 2) + "|"]
         for name in sets:

@@ -19,8 +19,8 @@ def short_default(*arguments):
 
 def shorten_fits(monkeypatch):
     """No method runs more than ``EPOCHS`` epochs, whatever it asks for, and estimators that name no network get that of ``Recipe``,
-    one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little in short steps, and a
-    sweep has its first and its last size."""
+    one for all methods (``test_recipes.py`` tests who takes which). The default method has 3 folds, NUTS draws little in short steps,
+    and a sweep has its first and its last size."""
     original = optimizers.each_length
 
     def each_length(method, rows, task):

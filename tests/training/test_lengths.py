@@ -71,6 +71,18 @@ def test_runs_are_too_short_if_their_median_best_epoch_is_in_the_second_half(sta
     assert still_gaining(states, 10) is longer
 
 
+def test_best_epochs_are_those_of_the_best_scores(key, monkeypatch):
+    x, y = curve(noise=1.0)
+    seen, reports = [], []
+    monkeypatch.setattr(fit, "still_gaining", lambda states, epochs: seen.extend(states))
+    model = dubito.Model(dubito.mlp(2, (32,), activation="tanh"), dubito.Gaussian())
+    method = dubito.Ensemble(dubito.MAP(epochs=(30, 60), batch_size=16), 3)
+    options = {"early_stopping": True, "n_iter_no_change": 60}
+    dubito.fit(model, x, y, method, key=key, progress=reports.append, **options)
+    best = [1 + int(np.argmax(scores[:, 2])) for scores in history(reports)]
+    assert [int(state.best_epoch[0]) for state in seen] == best and min(best) < 30
+
+
 def test_early_stopping_holds_out_the_rows_that_choose(key):
     x, y = curve(noise=3.0)
     model = dubito.Model(dubito.mlp(2, (32,), activation="tanh"), dubito.Gaussian())

@@ -30,9 +30,10 @@ class PointEstimate(ObjectiveDescent):
     Parameters
     ----------
     epochs : int or tuple of int, optional
-        Passes over the rows; several, among which held-out rows choose: see ``MAP``. The default of 200 is less than that of distributions over weights,
-        since the point of a large network eventually fits few rows as if they had no noise.
-        None: by the method's recipe, here at least 400, and enough to process 400,000 rows.
+        Passes over the rows; of several, held-out rows choose one (see ``MAP``). The default of 200
+        is less than that of distributions over weights, since the point of a large network
+        eventually fits few rows as if they had no noise. None: by the method's recipe, here at least
+        400, and enough to process 400,000 rows.
     dropout : float, optional
         The rate at which inputs of the weights after the first are dropped in training, as a
         regularizer only.
@@ -121,9 +122,9 @@ class MAP(PointEstimate):
     Parameters
     ----------
     epochs : int or tuple of int, optional
-        Passes over the rows. Several, from the smallest: all members are trained for the first number,
-        and anew for the next as long as the median of their best epochs lies in the second half of a
-        run, that is, while the held-out curve still gains at its end. None: by the method's recipe,
+        Passes over the rows. With several numbers, from the smallest to the largest, held-out rows
+        choose: all members are trained for the first number, and anew for the next as long as the
+        median of their best epochs lies in the second half of the run. None: by the method's recipe,
         here at least 400, and enough to process 400,000 rows.
     batch_size : int or None
         Rows of a step; None: all.

@@ -282,8 +282,8 @@ def mlp(
     last_variance : float
         The weights of the last layer start with variance last_variance/fan-in.
     wave_scale : float
-        The size of periodic features at the start, as a positive number. Small ones grow where the
-        data need them, and a smooth function is learned without.
+        Multiplies the weights of the waves at the start; a positive number. Small waves grow where
+        the data need them, and smooth functions are learned without them.
 
     Returns
     -------

@@ -85,7 +85,10 @@ class Epoch(NamedTuple):
 
 @programs.jit(static_argnums=(3, 4, 5))
 def begin(model: Any, method: Any, rows: DeviceRows, batch_rows: int, parts: int, mesh: Any, key: Key) -> Any:
-    """The first ``LoopState``. A method that uses only the shapes of a row has one compiled program for tables of any size."""
+    """The first ``LoopState``.
+
+    If ``method.init`` reads no values of the rows, JAX drops them from the program, and tables of any size share it.
+    """
     key_init = jax.random.split(key)[0]
     weight = jnp.ones(batch_rows, jnp.float32)
     state = method.init(

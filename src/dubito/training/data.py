@@ -123,7 +123,8 @@ def padded_size(count: int) -> int:
 
 def padded_fraction(size: int, count: int) -> int:
     """The padded size for ``count`` of ``size`` rows: ``size`` halved while they fit, so that tables of
-    one size with the same held-out fraction share it. Small tables share it for every fraction, also without held-out rows.
+    one size with the same held-out fraction share it. It is at least ``LEAST_HELD``, so that small tables
+    of one size share it whatever the fraction, also if no rows are held out.
     """
     while size // 2 >= max(count, LEAST_HELD):
         size //= 2

@@ -92,10 +92,10 @@ def has_ended(at: LoopState, epochs: Any) -> bool:
 
 
 def still_gaining(states: Sequence[LoopState], epochs: Any) -> bool:
-    """Whether runs of so many epochs were too short for their validation score.
+    """Whether the validation score of runs of so many epochs still gained at their end.
 
-    A run that overfits is best early; one that still learns is best when the step size has become
-    small. The runs were too short if the median of their best epochs lies in the second half.
+    A run that overfits has its best epoch early; one that still learns has it late, when the step size
+    has become small. The limit is the middle of the run, for the median of the best epochs.
     """
     ended = [state for state in states if int(state.retries) <= RETRIES]
     return bool(ended) and float(np.median([np.asarray(state.best_epoch) for state in ended])) > 0.5 * int(epochs)

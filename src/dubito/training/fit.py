@@ -186,8 +186,8 @@ def train(
 ) -> Trained:
     """Train all members, each from its own initial state.
 
-    If the method has several lengths of training, all members are trained for the shortest, and as
-    long as validation still gains at the end (see ``still_gaining``), anew for the next.
+    If the method has several lengths of training, all members are trained for the shortest, and anew
+    for the next as long as validation still gains at the end of a run (see ``still_gaining``).
 
     On CPU, one host thread per core runs the compiled program for one member at a time, which is
     faster there than one call for all, and a member's bits do not depend on the others. On other

@@ -64,7 +64,7 @@ class Recipe(NamedTuple):
     last_variance : float
         The weights of the last layer start with variance last_variance/fan-in.
     wave_scale : float
-        The size of periodic features at the start.
+        Multiplies the weights of the waves at the start.
     prior_scale : float
         That of the ``Normal`` prior with the network's own scales.
     rows_seen : int
@@ -287,10 +287,10 @@ class ScheduledMethod(LoopMethod):
     Parameters
     ----------
     epochs : int or tuple of int, optional
-        Passes over the rows. Several, from the smallest: all members are trained for the first number,
-        and anew for the next, as long as the median of their best epochs lies in the second half of
-        the run, that is, while validation still gains at its end; this needs held-out rows. None: by
-        the method's ``Recipe``, enough to process so many rows.
+        Passes over the rows. With several numbers, from the smallest to the largest, held-out rows
+        choose: all members are trained for the first number, and anew for the next as long as the
+        median of their best epochs lies in the second half of the run. None: by the method's
+        ``Recipe``, enough to process so many rows.
     batch_size : int or None
         The number of rows of a step; None: all.
     learning_rate : float or None

@@ -101,8 +101,9 @@ def check_descent(method: ScheduledMethod) -> None:
 
 def check_epochs(method: ScheduledMethod, lengths: tuple[int, ...]) -> None:
     """Raise ValueError if ``epochs`` is invalid."""
+    other = "None (by rows)" if method.score is None else "None (by rows) or a tuple of several"
     for epochs in lengths:
-        check_whole("epochs", epochs, 1, other="None (by rows)")
+        check_whole("epochs", epochs, 1, other=other)
     if not lengths or list(lengths) != sorted(set(lengths)):
         raise ValueError(f"epochs must be one number, or several from the smallest to the largest; got {lengths}")
     if isinstance(method.epochs, tuple) and method.score is None:

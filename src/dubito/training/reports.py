@@ -59,7 +59,8 @@ def history(reports: Iterable[Report]) -> list[np.ndarray]:
     Parameters
     ----------
     reports : iterable of Report
-        Those of ``of_members``; of several lengths of training, the last.
+        Only those of ``of_members`` count. Of several lengths of training, the history is that of the
+        last that was begun, even if Ctrl-C cut it off and the posterior is that of the one before.
 
     Returns
     -------

@@ -31,9 +31,8 @@ from dubito.tables.schema import Schema
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
 FORMAT = 3
-SINCE_3: dict[
-    str, dict[str, Any]
-] = {  # fields since format 3, with the values that say how models of format 2 were fitted
+# Fields since format 3, with the values that say how models of format 2 were fitted.
+SINCE_3: dict[str, dict[str, Any]] = {
     **{
         name: {"noise": "training", "ema_epochs": None}
         for name in ("MAP", "MaximumLikelihood", "MCDropout", "ConcreteDropout", "VariationalDropout")
