@@ -58,10 +58,47 @@ def test_spread_is_at_most_a_share_of_the_error():
     assert residuals.spread == 0.8 * residuals.square
 
 
-def test_spread_without_rows_that_two_runs_have_not_seen_is_twice_that_of_seen_rows():
-    residuals = simulate(3000, 0.02, 0.01, gaussian(0.3))
+def test_spread_without_rows_that_two_runs_have_not_seen_is_that_of_seen_rows_times_a_power_of_the_errors():
+    """c² = .09 + .04 at new rows, and .09 + .01 at others."""
+    residuals = simulate(30_000, 0.04, 0.01, gaussian(0.3))
     alone = residuals._replace(unseen=residuals.held > 0)
-    np.testing.assert_allclose(alone.spread, 0.02, rtol=0.1)
+    np.testing.assert_allclose(alone.spread, 0.01 * (0.13 / 0.10) ** 0.7, rtol=0.03)
+
+
+def test_few_rows_that_two_runs_have_not_seen_count_beside_the_power_of_the_errors():
+    """20 of them: the ratio of variances is halfway between 4 and (.13/.10)^.7, with a relative sd of √2/√20 · 4/5.2."""
+    found = [simulate(100, 0.04, 0.01, gaussian(0.3), seed=seed).spread for seed in range(100)]
+    expected = 0.01 * (4 + (0.13 / 0.10) ** 0.7) / 2
+    np.testing.assert_allclose(np.mean(found), expected, rtol=0.10)
+
+
+@pytest.mark.parametrize("v", [0.0, 0.02, 0.09])
+def test_shrinkage_of_gaussian_errors_is_that_of_their_mean_square(v):
+    """4,000 pairs: q has a relative sd of some 1.5 %, and the shrinkage is 1.8 q − .8."""
+    residuals = simulate(20_000, v, v, gaussian(0.3))
+    expected = (0.09 + v / RUNS) / (0.09 + v)
+    np.testing.assert_allclose(residuals.shrinkage, expected, rtol=4 * 0.03)
+
+
+def mostly_small(rng, shape):
+    """Errors that all runs share: of sd 1 in one row of twenty, of .05 in the others."""
+    return rng.normal(size=shape) * np.where(rng.uniform(size=shape) < 0.05, 1.0, 0.05)
+
+
+def test_shrinkage_is_that_of_the_bulk_where_a_few_rows_have_most_of_the_error():
+    """The mean square shrinks to .85; SciPy's scale of t with 4 degrees of freedom shrinks much more."""
+    residuals = simulate(20_000, 0.01, 0.01, mostly_small)
+    mean = residuals.rows.y[:, 0] + 0.1 / np.sqrt(RUNS) * np.random.default_rng(1).normal(size=20_000)
+    of_one, of_mean = (scipy.stats.t.fit(each, fdf=4, floc=0)[2] ** 2 for each in (residuals.values[:, 0], mean))
+    assert 1 - 0.9 * residuals.spread / residuals.square > 0.8
+    assert of_mean / of_one < 0.4
+    np.testing.assert_allclose(residuals.shrinkage, of_mean / of_one, rtol=0.1)
+
+
+def test_shrinkage_of_20_pairs_is_halfway_between_that_of_the_mean_and_that_of_the_bulk():
+    """It is .32 for the bulk and .85 for the mean. Over 200 tables of 100 rows; its standard error is .009."""
+    found = [simulate(100, 0.01, 0.01, mostly_small, seed=seed).shrinkage for seed in range(200)]
+    np.testing.assert_allclose(np.mean(found), (0.32 + 0.85) / 2, atol=0.04)
 
 
 @pytest.mark.parametrize("missing", [False, True])

@@ -47,7 +47,7 @@ class CrossFit(Wrapper):
     member, so its errors r there are those of new rows. A run also leaves out a part of the next
     fold (``overlap``). Two runs have not seen these rows, and from the difference of their predictions
     follows v, the variance between runs at new rows. With c² = mean r², the mean of all members has
-    the squared error c² − v(1 − 1/folds).
+    the squared error c² − v(1 − 1/folds); most rows have less where a few are predicted badly by all runs.
 
     The noise is s e^h(x) t, where t is Student's t; s and the degrees of freedom of t maximize the
     likelihood of the mixture at errors of that size. It replaces the noise of a wrapped method whose
@@ -69,7 +69,8 @@ class CrossFit(Wrapper):
     overlap : float
         The fraction of the next fold that a run leaves out, in [0, 0.5]; rows of one group stay
         together. With folds of the user, with times, and for classes nothing more is left out. If there
-        is no row that two runs have not seen, v is twice the variance between runs that have seen a row.
+        is no row that two runs have not seen, v is the variance between runs that have seen a row, times
+        a power of how much larger the errors at new rows are.
     """
 
     folds: int = static(default=10)

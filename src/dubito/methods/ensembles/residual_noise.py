@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import gammaln, logsumexp, ndtri
 
@@ -18,8 +18,10 @@ from dubito.training.data import pad_rows, padded_size
 from dubito.training.packing import unpack
 
 DEGREES = (4, 6, 10, 30, None)  # of freedom, to choose from
-PRIOR_ROWS, PRIOR_RATIO = 20, 2.0  # the ratio was 1 to 4 on the validation rows of the benchmark's tables
-OUTLIER = 20.0  # ratios of rows are at most so many times their median
+PRIOR_ROWS = 20  # what is expected counts as so many rows
+POWER = 0.7  # of c² over the error of seen rows: the expected ratio of variances
+OUTLIER = 100.0  # ratios of rows are at most so many times their median
+ROBUST_DF = 4  # of Student's t, whose scale is the size of the bulk of errors
 MOST_SPREAD = 0.8  # of c²: the largest variance between runs
 NOISE = MAP(epochs=400, batch_size=None, learning_rate=1e-2, schedule="constant")
 
@@ -68,6 +70,13 @@ class Residuals(NamedTuple):
         return np.maximum(average_known(self.values**2, self.weight), np.finfo(np.float32).tiny)
 
     @property
+    def seen_square(self) -> Float[np.ndarray, " K"]:
+        """The mean squared error of single members at rows by which they were trained."""
+        squares, seen = (self.rows.y - self.means) ** 2, self.seen[..., None]
+        each = np.sum(squares * seen, axis=0) / np.maximum(seen.sum(0), 1)
+        return average_known(each, self.rows.train * seen.any((0, 2)))
+
+    @property
     def spread(self) -> Float[np.ndarray, " K"]:
         """v, the mean variance between runs at rows that none of them has seen, at most 0.8 c².
 
@@ -75,7 +84,11 @@ class Residuals(NamedTuple):
         variance between runs that have not seen a row to the variance between those that have, over
         the rows where both are known. Both are large where inputs are rare, so their ratio is less
         noisy than either. With few such rows it would still be noisy, so 20 more count as if their
-        ratio were 2, and the ratio of no row exceeds twenty times the median.
+        ratio were (c² / ``seen_square``)^0.7, and the ratio of no row exceeds a hundred times the median.
+
+        Were a run's prediction linear in its targets, with leverage h, both the errors and the
+        differences at its rows would be 1 − h times those at new rows, and the power would be 1. It
+        is smaller because runs differ by their initial weights, too.
         """
         if self.runs == 1:
             return np.zeros(self.means.shape[-1])
@@ -89,8 +102,39 @@ class Residuals(NamedTuple):
         else:
             mean = np.average(old, axis=0, weights=weight * several_old)
             both = several_new & several_old
-            found = mean * ratio_of_variances(new[both], old[both], weight[both], mean)
+            expected = (self.square / np.maximum(self.seen_square, 1e-3 * self.square)) ** POWER
+            found = mean * ratio_of_variances(new[both], old[both], weight[both], mean, expected)
         return np.minimum(found, MOST_SPREAD * self.square)
+
+    @property
+    def shrinkage(self) -> Float[np.ndarray, " K"]:
+        """The squared error of the mean of all R runs divided by that of one, for the bulk of the rows.
+
+        By (85) it is 1 − (1 − 1/R) v/c² in the mean over rows. Where a few rows are predicted badly by all
+        runs, these give c², and the other errors shrink more. So it is estimated for the bulk, too: with
+        q the ratio of the squared size of the mean error of two runs that have not seen a row to that of
+        their single errors (sizes: scales of Student's t with 4 degrees of freedom), the share
+        2q − 1 of the squared error is common to all runs, and the rest shrinks to 1/R. The mean
+        counts as 20 rows beside the rows of these pairs.
+        """
+        in_the_mean = 1 - (1 - 1 / self.runs) * self.spread / self.square
+        runs: Any = self.unseen.reshape(self.runs, self.parts, -1).any(1)
+        pairs = np.flatnonzero((runs.sum(0) > 1) & (self.rows.train > 0))
+        if len(pairs) == 0:
+            return in_the_mean
+        errors = np.stack([self._errors(run, pairs) for run in np.argsort(runs[:, pairs], axis=0, kind="stable")[-2:]])
+        weight = self.rows.train[pairs] / np.mean(self.rows.train)
+        single = [robust_size(each.ravel(), np.tile(weight, 2)) for each in np.moveaxis(errors, -1, 0)]
+        joint = [robust_size(each, weight) for each in errors.mean(0).T]
+        common = 2 * (np.array(joint) / np.array(single)) ** 2 - 1
+        bulk = np.clip(common + (1 - common) / self.runs, 1 / self.runs, 1)
+        return (PRIOR_ROWS * in_the_mean + len(pairs) * bulk) / (PRIOR_ROWS + len(pairs))
+
+    def _errors(self, run: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n K"]:
+        """The errors at ``rows`` of the first member of each one's ``run`` that has not seen it."""
+        members = self.parts * run[:, None] + np.arange(self.parts)
+        first = members[np.arange(len(rows)), np.argmax(self.unseen[members, rows[:, None]], axis=1)]
+        return self.rows.y[rows] - self.means[first, rows]
 
     def _between_runs(self, which: Bool[np.ndarray, "M N"]) -> tuple[Float[np.ndarray, "N K"], Bool[np.ndarray, " N"]]:
         """The variance at each row between the first member of ``which`` of each run, and whether
@@ -163,18 +207,19 @@ def ratio_of_variances(
     old: Float[np.ndarray, "n K"],
     weight: Float[np.ndarray, " n"],
     mean: Float[np.ndarray, " K"],
+    expected: Float[np.ndarray, " K"],
 ) -> Float[np.ndarray, " K"]:
-    """The ratio of ``new`` to ``old`` variances of n rows, with the prior and the limit of ``Residuals.spread``.
+    """The ratio of ``new`` to ``old`` variances of n rows, with the limit of ``Residuals.spread``.
 
-    ``mean`` is the mean of old variances over more rows.
+    ``mean`` is the mean of old variances over more rows, and ``expected`` the ratio that 20 rows more have.
     """
     if len(weight) == 0:
-        return np.full(len(mean), PRIOR_RATIO)
+        return expected
     mean = np.maximum(mean, np.finfo(np.float32).tiny)
     old = np.maximum(old, 1e-6 * mean)
     limit = OUTLIER * np.median(new / old, axis=0)
     total = weight @ np.minimum(new, limit * old)
-    return (total + PRIOR_RATIO * PRIOR_ROWS * mean) / (weight @ old + PRIOR_ROWS * mean)
+    return (total + expected * PRIOR_ROWS * mean) / (weight @ old + PRIOR_ROWS * mean)
 
 
 def average_known(values: Float[np.ndarray, "N K"], weight: Float[np.ndarray, " N"]) -> Float[np.ndarray, " K"]:
@@ -189,7 +234,7 @@ def average_known(values: Float[np.ndarray, "N K"], weight: Float[np.ndarray, " 
 def mixture_errors(residuals: Residuals) -> MixtureErrors:
     """The errors of the mixture, from those of single members.
 
-    The mean of R runs has the squared error c² − v(1 − 1/R), so e = r √(1 − v(1 − 1/R)/c²). The
+    e is r times the root of ``Residuals.shrinkage``. The
     deviations are those of the members that have seen the row, times a number that makes their mean
     variance v; where fewer than two members have seen it, they are quantiles of a Gaussian.
 
@@ -201,8 +246,8 @@ def mixture_errors(residuals: Residuals) -> MixtureErrors:
     -------
     MixtureErrors
     """
-    spread, square, runs = residuals.spread, residuals.square, residuals.runs
-    errors = residuals.values * np.sqrt(1 - spread * (1 - 1 / runs) / square)
+    spread, square = residuals.spread, residuals.square
+    errors = residuals.values * np.sqrt(residuals.shrinkage)
     seen, means = residuals.seen, residuals.means
     count = seen.sum(0)[:, None]
     center = np.sum(means * seen[..., None], axis=0) / np.maximum(count, 1)
@@ -326,6 +371,12 @@ def best_scale(
     options = {"xatol": 1e-3}
     best: Any = minimize_scalar(loss, bounds=(center - 5, center + 1), method="bounded", options=options)
     return best.x, -best.fun
+
+
+def robust_size(errors: Float[np.ndarray, " N"], weight: Float[np.ndarray, " N"]) -> float:
+    """The scale of Student's t that is most likely for errors (NaN: missing)."""
+    log_size, _ = best_scale(errors, np.zeros((1, len(errors))), np.ones(len(errors)), weight, ROBUST_DF)
+    return float(np.exp(log_size))
 
 
 def standard_log_prob(z: Float[np.ndarray, "*shape"], df: int | None) -> Float[np.ndarray, "*shape"]:
