@@ -18,6 +18,7 @@ from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, S
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import check_proper
 from dubito.posteriors.normals import FullCovarianceNormal, LowRankNormal
+from dubito.training.method import Recipe
 from dubito.training.optimizers import check_descent
 
 COVARIANCES = ("full", "low-rank")
@@ -39,7 +40,8 @@ class VariationalGaussian(PosteriorDescent):
     Parameters
     ----------
     warm_up : float
-        The fraction of the steps in which the weight of the KL rises from 0 to 1, in [0, 1).
+        The fraction of the steps in which the weight of the KL rises from 0 to 1, in [0, 1). Shared
+        draws are noisy, and with the full KL too early their noise, not the data, decides which units are used.
     covariance : {"low-rank", "full"}
         "full" is for networks of up to 2,000 parameters; rank K costs as much as K + 2 networks.
     rank : int
@@ -53,13 +55,17 @@ class VariationalGaussian(PosteriorDescent):
     """
 
     clip: float | None = 5.0
-    warm_up: float = 0.25
+    warm_up: float = 0.8
     covariance: str = static(default="low-rank")
     rank: int = static(default=10)
-    initial_scale: float = 0.02
-    draws: int = static(default=8)
+    initial_scale: float = 0.005
+    draws: int = static(default=16)
 
     penalty_name: ClassVar[str] = "KL"
+    recipes: ClassVar[dict[str, Recipe] | None] = {
+        "regression": Recipe((32, 32), "silu", prior_scale=3.0, rows_seen=1_200_000, least_epochs=100),
+        "classification": Recipe(prior_scale=5.0),
+    }
     flat: ClassVar[bool] = False  # its objective makes one vector of all parameters itself
 
     def check(self, model: Model) -> None:
