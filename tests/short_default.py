@@ -6,7 +6,7 @@ import dubito
 from dubito.estimators import size_sweep
 from dubito.methods.default import default_method
 from dubito.training import optimizers
-from dubito.training.method import TASKS, Recipe
+from dubito.training.method import Recipe
 
 EPOCHS = 20
 
@@ -30,7 +30,7 @@ def shorten_fits(monkeypatch):
 
     monkeypatch.setattr(optimizers, "each_length", each_length)
     monkeypatch.setattr("dubito.estimators.base.default_method", short_default)
-    monkeypatch.setattr("dubito.estimators.base.RECIPES", dict.fromkeys(TASKS, Recipe()))
+    monkeypatch.setattr("dubito.estimators.base.default_recipe", lambda size, task: Recipe())
     monkeypatch.setattr("dubito.estimators.base.get_recipe", lambda method, task: Recipe())
     sweep = size_sweep.sweep
     monkeypatch.setattr(

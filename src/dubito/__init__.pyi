@@ -54,6 +54,7 @@ from .methods.variational.bayes_by_backprop import prune as prune
 from .methods.variational.natural_gradient import NaturalGradientVI as NaturalGradientVI
 from .methods.variational.variational_gaussian import VariationalGaussian as VariationalGaussian
 from .models import activations as activations
+from .models.grouped_prior import GroupedNormal as GroupedNormal
 from .models.likelihoods.base import Likelihood as Likelihood
 from .models.likelihoods.by_name import LIKELIHOODS as LIKELIHOODS
 from .models.likelihoods.classes import Bernoulli as Bernoulli

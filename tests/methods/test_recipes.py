@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.methods.default import RECIPES
+from dubito.methods.default import default_recipe
 from dubito.training.method import TASKS, Method, get_recipe
 
 RNG = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def stop(model, *rest, **options):
 def test_estimators_take_the_recipe_and_the_users_choices_first(name, task, monkeypatch):
     monkeypatch.setattr("dubito.estimators.base.fit", stop)
     kind, y = (dubito.BayesianRegressor, X[:, 0]) if task == "regression" else (dubito.BayesianClassifier, X[:, 0] > 0)
-    recipe = RECIPES[task] if name == "auto" else get_recipe(dubito.METHODS[name], task)
+    recipe = default_recipe(len(X), task) if name == "auto" else get_recipe(dubito.METHODS[name], task)
     prior = dubito.Normal(0.7)
     chosen = {"hidden": 4, "activation": "tanh", "periodic": 2, "prior": prior}
     expected = {
@@ -50,6 +50,11 @@ def test_estimators_take_the_recipe_and_the_users_choices_first(name, task, monk
         assert (model.network.hidden, model.network.activation, model.network.periodic) == network
         start = model.network.last_variance, model.network.wave_scale
         assert start == (recipe.last_variance, recipe.wave_scale) and model.prior == prior
+
+
+def test_large_tables_have_a_deeper_network_by_default():
+    assert [default_recipe(rows).hidden for rows in (3999, 4000)] == [(128, 128), (128, 128, 128)]
+    assert default_recipe(10**6, "classification") == default_recipe(10, "classification")
 
 
 def test_the_prior_scale_is_that_of_the_layers_weights_alone():

@@ -21,7 +21,7 @@ from dubito.estimators.fitted import FittedEstimator
 from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import table_network
 from dubito.evaluation import conformal
-from dubito.methods.default import RECIPES, default_method
+from dubito.methods.default import default_method, default_recipe
 from dubito.methods.ensembles.committee import Committee
 from dubito.models.likelihoods.base import Likelihood
 from dubito.models.model import Model
@@ -265,7 +265,7 @@ class BayesianEstimator(FittedEstimator):
             noise = "heteroscedastic"  # Student's t noise has no moments after most transforms
         chosen = self._resolved_method()
         method = default_method(rows, likelihood.task, noise) if chosen is None else chosen
-        recipe = RECIPES[likelihood.task] if chosen is None else get_recipe(method, likelihood.task)
+        recipe = default_recipe(rows, likelihood.task) if chosen is None else get_recipe(method, likelihood.task)
         network = table_network(schema, likelihood.width, recipe, self.hidden, self.activation, self.periodic)
         prior = Normal(recipe.prior_scale, by_network=True) if self.prior is None else self.prior
         model = Model(network, likelihood, prior)

@@ -6,16 +6,34 @@ from dubito.methods.ensembles.cross_fit import CrossFit
 from dubito.methods.map import MaximumLikelihood
 from dubito.training.method import Recipe
 
-RECIPES = {  # of the default; its epochs are those of ``default_method``
-    "regression": Recipe((128, 128), "silu", 8, last_variance=0.1, wave_scale=0.3),
-    "classification": Recipe((256, 256), "silu", last_variance=0.1),
-}
+LARGE = 4000  # rows, from which a table is large
+BATCH = {"regression": (32, 64), "classification": (64, 256)}  # of a small and a large table
 EMA_EPOCHS = 3.0
 # By the name of a likelihood that is asked for: the noise of cross-fitting, where it is not Student's t with σ(x).
 CROSS_FIT_NOISE: dict[str, dict[str, Any]] = {
     "gaussian": {"noise": "constant", "df": None},
     "heteroscedastic": {"df": None},
 }
+
+
+def default_recipe(size: int, task: str = "regression") -> Recipe:
+    """The network of the default, deeper for a large table; its epochs are those of ``default_method``.
+
+    Parameters
+    ----------
+    size : int
+        The number of rows.
+    task : {"regression", "classification"}
+        What is predicted.
+
+    Returns
+    -------
+    Recipe
+        The recipe.
+    """
+    if task == "classification":
+        return Recipe((256, 256), "silu", last_variance=0.1)
+    return Recipe((128,) * (3 if size >= LARGE else 2), "silu", 8, last_variance=0.1, wave_scale=0.3)
 
 
 def default_method(size: int, task: str = "regression", likelihood: str | Any = None) -> CrossFit:
@@ -45,13 +63,13 @@ def default_method(size: int, task: str = "regression", likelihood: str | Any = 
     >>> dubito.default_method(442).folds
     10
     """
-    small = size < 4000
+    small = size < LARGE
     seen = 120_000 if task == "classification" else 300_000 if small else 550_000
     least, most = (100, 600) if small and task == "regression" else (20, 200)
     epochs = min(max(seen // size, least), most)
     member = MaximumLikelihood(
         epochs=epochs if task == "classification" else (max(epochs // 10, 1), epochs, 3 * epochs),
-        batch_size=64 if small else 256,
+        batch_size=BATCH[task][not small],
         learning_rate=3e-3 if task == "classification" else 1e-2,
         clip=5.0,
         ema_epochs=EMA_EPOCHS if task == "regression" else None,

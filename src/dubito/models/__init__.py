@@ -8,6 +8,7 @@
 - ``target_transforms``: increasing transforms of a target, such as its logarithm.
 - ``noise_network``: networks of the mean and of the noise side by side.
 - ``priors``: p(params): the regularizer.
+- ``grouped_prior``: one whose scale is shared by the weights out of a unit.
 - ``model``: log p(D, θ) and its parts; the scale N/n.
 """
 

@@ -21,7 +21,14 @@ MODEL = dubito.Model(LINEAR, dubito.Gaussian(precision=TAU), dubito.Normal(PRIOR
 PRECISION = np.eye(D) / PRIOR**2 + TAU * X.T @ X
 MEAN = np.linalg.solve(PRECISION, TAU * X.T @ Y)[:, 0]
 BATCH = Batch(jnp.float32(X), jnp.float32(Y), jnp.ones(N), jnp.float32(1), jnp.float32(N))
-TRAINING = {"epochs": 800, "batch_size": None, "learning_rate": 0.02, "draws": 32, "warm_up": 0.25, "initial_scale": 0.02}
+TRAINING = {
+    "epochs": 800,
+    "batch_size": None,
+    "learning_rate": 0.02,
+    "draws": 32,
+    "warm_up": 0.25,
+    "initial_scale": 0.02,
+}
 
 
 def kl(mean, covariance):

@@ -13,7 +13,7 @@ import numpy as np
 from dubito._process.archive import ModelFileError, expect
 from dubito.evaluation import calibration, conformal
 from dubito.methods import by_name as methods
-from dubito.models import linearized, model, networks, noise_network, priors, target_transforms
+from dubito.models import grouped_prior, linearized, model, networks, noise_network, priors, target_transforms
 from dubito.models.likelihoods import by_name
 
 LIST = 100_000  # largest number of entries of a list: a network may have so many numeric columns
@@ -25,7 +25,7 @@ FREEDOM = 1000  # degrees of freedom: the cdf is a sum of half as many terms, an
 METHODS: tuple[Any, ...] = methods.method_classes()
 NETWORKS: tuple[Any, ...] = (networks.MLP, noise_network.MeanAndNoiseNetwork, linearized.Linearized)  # of estimators
 LIKELIHOODS: tuple[Any, ...] = tuple(type(entry.make(2)) for entry in by_name.LIKELIHOODS.values())  # no functions
-PRIORS: tuple[Any, ...] = (priors.Normal, priors.Laplace, priors.ScaleMixture)
+PRIORS: tuple[Any, ...] = (priors.Normal, priors.Laplace, priors.ScaleMixture, grouped_prior.GroupedNormal)
 CALIBRATIONS: tuple[Any, ...] = (
     *(calibration.Temperature, calibration.Isotonic, calibration.Quantiles),
     *(conformal.Conformal, conformal.CVPlus),

@@ -18,6 +18,7 @@ from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_intervals
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
+from dubito.models.grouped_prior import GroupedNormal
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.priors import Normal, check_proper
 from dubito.posteriors.normals import DiagonalNormal
@@ -118,7 +119,9 @@ class FactorizedGaussian(PosteriorDescent):
         """
         key_noise, key_draw = keys
         products = self.gradient_estimator in weight_noise.PRODUCTS
-        closed = products and isinstance(model.prior, Normal)  # then only the likelihood's parameters need a draw
+        closed = products and isinstance(
+            model.prior, Normal | GroupedNormal
+        )  # only the likelihood's parameters need a draw
         drawn = [{"likelihood": tree["likelihood"]} for tree in q] if closed else q
         draw = unpack(perturb(key_draw, *drawn))
         if products:
@@ -141,7 +144,7 @@ class BayesByBackprop(FactorizedGaussian):
 
         ELBO = E_q[log p(D | θ)] − KL(q ‖ p)
 
-    with the KL in closed form for a Normal prior and from the same draws for another; there is no
+    with the KL in closed form for a Normal or GroupedNormal prior and from the same draws for another; there is no
     KL weight to choose. The mean-field family has no correlations: it underestimates epistemic
     uncertainty between clusters of data.
 
@@ -220,8 +223,15 @@ def practical(model: Model, q: IndependentNormals, batch: Batch, key: Key) -> Sc
 
 
 def divergence(model: Model, q: IndependentNormals, draw: Params) -> Scalar:
-    """KL(q ‖ p) in nats: closed form for a Normal prior's weights, log q − log p at the draw for everything else."""
+    """KL(q ‖ p) in nats: closed form for a Normal prior's weights and for a GroupedNormal's with their t, log q − log p at
+    the draw for everything else.
+    """
     own = negative_entropy(q.scale["likelihood"]) - model.likelihood.log_prior(draw["likelihood"])
+    if isinstance(model.prior, GroupedNormal):
+        means, stds = (unpack(tree)["network"] for tree in q)
+        squares = jax.tree.map(lambda mean, std: mean**2 + std**2, means, stds)
+        scales = model.scales(unpack(q.mean))
+        return own + negative_entropy(q.scale["network"]) - model.prior.log_prob_of_squares(squares, scales)
     if not isinstance(model.prior, Normal):
         prior = model.prior.log_prob(draw["network"], model.scales(draw))
         return own + negative_entropy(q.scale["network"]) - prior
