@@ -50,6 +50,7 @@ def test_estimators_take_the_recipe_and_the_users_choices_first(name, task, monk
         assert (model.network.hidden, model.network.activation, model.network.periodic) == network
         start = model.network.last_variance, model.network.wave_scale
         assert start == (recipe.last_variance, recipe.wave_scale) and model.prior == prior
+        assert model.network.input_limit == 10
 
 
 def test_large_tables_have_a_deeper_network_by_default():

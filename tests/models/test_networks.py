@@ -134,3 +134,14 @@ def test_periodic_features_are_more_uncertain_away_from_the_data(method, in_gap,
         for at in (np.linspace(1, 2.8, 40), np.linspace(-0.3, 0.3, 40), np.linspace(4.5, 5, 40))
     )
     assert gap > in_gap * inside and outside > beyond * inside
+
+
+def test_inputs_beyond_the_limit_count_as_if_they_were_there():
+    network = dubito.mlp(3, (8,), periodic=2, input_limit=2.0)
+    params = network.init(jax.random.key(0))
+    x = np.float32([[0.5, -1.9, 2.0], [7.0, -1e18, 2.1], [2.0, -2.0, 2.0]])
+    f = network.apply(params, x)
+    np.testing.assert_array_equal(f[1], f[2])
+    np.testing.assert_allclose(f[0], dubito.mlp(3, (8,), periodic=2).apply(params, x[:1])[0], rtol=1e-6)
+    with pytest.raises(ValueError, match="input_limit"):
+        dubito.mlp(3, input_limit=0.0)

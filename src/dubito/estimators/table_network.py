@@ -8,6 +8,8 @@ from dubito.models.networks import MLP, mlp
 from dubito.tables.schema import Schema
 from dubito.training.method import Recipe
 
+INPUT_LIMIT = 10.0  # in standard deviations: training rows rarely say what lies farther away
+
 
 def table_network(
     schema: Schema, outputs: int, recipe: Recipe, hidden: Any, activation: Any, periodic: int | None
@@ -42,4 +44,5 @@ def table_network(
         numeric=schema.numeric,
         last_variance=recipe.last_variance,
         wave_scale=recipe.wave_scale,
+        input_limit=INPUT_LIMIT,
     )

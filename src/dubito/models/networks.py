@@ -107,13 +107,7 @@ class MLP:
 
     Parameters
     ----------
-    inputs : int
-        The number of columns of x.
-    hidden : tuple of int
-        The widths of the hidden layers.
-    outputs : int
-        The number of columns of f.
-    activation, periodic, numeric, last_variance, wave_scale
+    inputs, hidden, outputs, activation, periodic, numeric, last_variance, wave_scale, input_limit
         As in ``mlp``.
     """
 
@@ -125,6 +119,7 @@ class MLP:
     numeric: tuple[int, ...] | None = static(default=None)
     last_variance: float = static(default=1.0)
     wave_scale: float = static(default=1.0)
+    input_limit: float | None = static(default=None)
 
     def init(self, key: Key) -> Params:
         key_layers, key_periodic = jax.random.split(key)
@@ -143,6 +138,8 @@ class MLP:
         return tuple(range(self.inputs)) if self.numeric is None else self.numeric
 
     def apply(self, params: Params, x: Float[Array, "rows *inputs"]) -> Float[Array, "rows outputs"]:
+        if self.input_limit is not None:
+            x = jnp.clip(x, -self.input_limit, self.input_limit)
         if self.periodic:
             with jax.named_scope("periodic"):
                 x = jnp.concatenate([x, periodic_features(params["periodic"], x[:, np.array(self.columns)])], axis=1)
@@ -263,6 +260,7 @@ def mlp(
     numeric: Sequence[int] | None = None,
     last_variance: float = 1.0,
     wave_scale: float = 1.0,
+    input_limit: float | None = None,
 ) -> MLP:
     """A multilayer perceptron from (rows, inputs) to (rows, outputs).
 
@@ -284,6 +282,8 @@ def mlp(
     wave_scale : float
         Multiplies the weights of the waves at the start; a positive number. Small waves grow where
         the data need them, and smooth functions are learned without them.
+    input_limit : float, optional
+        Inputs beyond ±``input_limit`` count as if they were there: a deep network extrapolates wildly.
 
     Returns
     -------
@@ -308,12 +308,14 @@ def mlp(
     _check_sizes(0, periodic=(periodic,))
     _check_activation(activation, hidden)
     check_number("wave_scale", wave_scale, "(0, inf)")
+    check_number("input_limit", 1.0 if input_limit is None else input_limit, "(0, inf)")
     if numeric is not None:
         if not all(0 <= column < inputs for column in numeric):
             raise ValueError(f"numeric names columns from 0 to {inputs - 1}, got {numeric!r}")
         numeric = tuple(int(column) for column in numeric)
         periodic = periodic if numeric else 0
-    return MLP(inputs, hidden, outputs, activation, periodic, numeric, float(last_variance), float(wave_scale))
+    numbers = float(last_variance), float(wave_scale), None if input_limit is None else float(input_limit)
+    return MLP(inputs, hidden, outputs, activation, periodic, numeric, *numbers)
 
 
 def convnet(

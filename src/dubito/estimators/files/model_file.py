@@ -42,7 +42,7 @@ SINCE_3: dict[str, dict[str, Any]] = {
         for name in ("BayesByBackprop", "SparseVariationalDropout", "VariationalGaussian")
     },
     "CrossFit": {"overlap": 0.0},
-    "MLP": {"wave_scale": 1.0},
+    "MLP": {"wave_scale": 1.0, "input_limit": None},
     "MeanAndNoiseNetwork": {"noise_std": None},
     "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},
 }
