@@ -26,6 +26,7 @@ from .inspection import report as report
 from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
+from .interop.pytorch import from_torch as from_torch
 from .methods.by_name import METHODS as METHODS
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.default import default_method as default_method

@@ -1,0 +1,271 @@
+"""Networks of PyTorch, from their exported graph: ``torch.export`` without decompositions keeps every dropout with its rate."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dubito._jax.types import Params
+from dubito.interop.aten import OPERATIONS, SYMBOLIC, Operation, attention
+from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
+
+ATTENTION = "aten.scaled_dot_product_attention.default"
+DROPS = {
+    "aten.dropout.default": "units",
+    "aten.dropout_.default": "units",
+    "aten.feature_dropout.default": "channels",
+    "aten.feature_dropout_.default": "channels",
+    "aten.alpha_dropout.default": "alpha",
+    "aten.alpha_dropout_.default": "alpha",
+    "aten.feature_alpha_dropout.default": "alpha channels",
+}
+RELATIVE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # of the largest output
+
+
+class Node(NamedTuple):
+    """An operation of the graph.
+
+    Attributes
+    ----------
+    name : str
+        That of its result.
+    target : str
+        The operation.
+    function : callable
+        In JAX.
+    args, kwargs : tuple, dict
+        Its operands; ``Name`` stands for a result.
+    site : str
+        The module in which it is.
+    """
+
+    name: str
+    target: str
+    function: Operation
+    args: Any
+    kwargs: Any
+    site: str
+
+
+class Name(NamedTuple):
+    """The result of another node, an input or a weight."""
+
+    name: str
+
+
+def from_torch(
+    module: Any,
+    *examples: Any,
+    output: int | str | None = None,
+    fresh_masks: bool = False,
+    operations: Mapping[str, Operation] | None = None,
+) -> TrainedNetwork:
+    """A trained module of PyTorch as a network of dubito.
+
+    The weights are copied; the module, its modes, buffers, hooks and random generators stay as they
+    are. Batch norm keeps its statistics. All dropout is found: modules, ``F.dropout``, and that of
+    attention.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module, in any mode; a compiled one is taken apart.
+    *examples : array or tensor
+        At least two rows of each of its inputs, of the shape and dtype of the inputs to come. Several are a tuple for
+        the network.
+    output : int or str, optional
+        Which of its values predicts, for a module that returns several.
+    fresh_masks : bool
+        Give each row masks of its own in a draw. By default a draw is one function, with one mask for all rows.
+    operations : mapping, optional
+        Further operations by their ATen names, such as ``{"aten.frac.default": lambda x: x - jnp.trunc(x)}``.
+
+    Returns
+    -------
+    TrainedNetwork
+        The network. Its outputs equal those of ``module.eval()``.
+
+    Raises
+    ------
+    ImportError
+        Without PyTorch.
+    ValueError
+        For a module that cannot be exported, an operation that is not translated, and outputs that differ
+        from the module's.
+
+    Examples
+    --------
+    >>> import torch, dubito  # doctest: +SKIP
+    >>> network = dubito.from_torch(torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(0.1)), torch.zeros(2, 3))  # doctest: +SKIP
+    >>> network.dropout  # doctest: +SKIP
+    {'1': 0.1}
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError("from_torch needs PyTorch: pip install torch") from error
+    module = getattr(module, "_orig_mod", module)
+    tensors = tuple(torch.as_tensor(np.asarray(x) if isinstance(x, jax.Array) else x) for x in examples)
+    if not tensors or any(len(tensor) < 2 for tensor in tensors):
+        raise ValueError("from_torch needs at least two rows of each input, such as X[:2]")
+    with _untouched(torch, module):
+        program = _exported(torch, module, tensors)
+        module.eval()
+        with torch.no_grad():
+            expected = module(*tensors)
+    nodes, weights, constants, inputs, results = _read(torch, program, {**OPERATIONS, **(operations or {})})
+
+    def function(params: Params, x: Any, site: Callable[..., Any]) -> Any:
+        values = {**constants, **params, **dict(zip(inputs, x if len(inputs) > 1 else (x,), strict=True))}
+        for node in nodes:
+            values[node.name] = _run(node, values, site)
+        f = jax.tree.map(lambda name: values[name.name], results, is_leaf=lambda leaf: isinstance(leaf, Name))
+        return outputs_of(f, output, type(module).__name__)
+
+    arrays = [_array(torch, tensor) for tensor in tensors]
+    example = tuple(arrays) if len(arrays) > 1 else arrays[0]
+    network = trained_network(function, weights, example, fresh=fresh_masks)
+    exact = jax.tree.map(lambda tensor: _array(torch, tensor), expected)
+    _check_outputs(network.apply(weights, example), outputs_of(exact, output, type(module).__name__), _dtype(module))
+    return network
+
+
+def _exported(torch: Any, module: Any, tensors: tuple[Any, ...]) -> Any:
+    """The graph in training mode, where dropout shows its rate, with the statistics of norms frozen."""
+    module.train()
+    for part in module.modules():
+        if hasattr(part, "running_mean"):
+            part.eval()
+    rows = {0: torch.export.Dim.AUTO}
+    try:
+        return torch.export.export(module, tensors, dynamic_shapes=tuple(rows for _ in tensors), strict=False)
+    except Exception as error:
+        raise ValueError(
+            f"{type(module).__name__} cannot be exported by torch.export, with any number of rows: {str(error).splitlines()[0]}"
+        ) from error
+
+
+@contextmanager
+def _untouched(torch: Any, module: Any) -> Iterator[None]:
+    """Restore the module's modes and buffers and PyTorch's random generator at the end."""
+    modes = {part: part.training for part in module.modules()}
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+        with torch.no_grad():
+            for name, buffer in module.named_buffers():
+                if not torch.equal(buffer, buffers[name]):
+                    buffer.copy_(buffers[name])
+        torch.set_rng_state(state)
+
+
+def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tuple[Any, ...]:
+    """The nodes, weights, constants, names of inputs and results of an exported program."""
+    signature, state = program.graph_signature, {**program.state_dict, **program.constants}
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    stored |= getattr(signature, "inputs_to_lifted_tensor_constants", {})
+    arrays = {name: _array(torch, state[target]) for name, target in stored.items()}
+    weights = {name: arrays[name] for name in signature.inputs_to_parameters}
+    constants = {name: array for name, array in arrays.items() if name not in weights}
+    nodes, results, missing = [], None, set()
+    for node in program.graph.nodes:
+        if node.op == "output":
+            (found,) = node.args
+            results = _unflattened(torch, program, _named(torch, found))
+        elif node.op == "call_function":
+            target = str(node.target)
+            function = operations.get(target, SYMBOLIC.get(node.target))
+            if target in DROPS or target == ATTENTION:
+                function = attention
+            if target.startswith("aten._assert") or target.startswith("aten.sym_constrain"):
+                continue
+            if function is None:
+                missing.add(target)
+            nodes.append(Node(node.name, target, function, *_named(torch, (node.args, dict(node.kwargs))), _site(node)))
+    if missing:
+        names = ", ".join(sorted(missing))
+        raise ValueError(
+            f"PyTorch's operation {names} is not translated. Pass it in JAX: from_torch(..., operations={{{sorted(missing)[0]!r}: function}})"
+        )
+    return _numbered(nodes), weights, constants, list(signature.user_inputs), results
+
+
+def _named(torch: Any, value: Any) -> Any:
+    """Operands with ``Name`` in the place of nodes, and JAX's dtypes in the place of PyTorch's."""
+    if isinstance(value, torch.fx.Node):
+        return Name(value.name)
+    if isinstance(value, dict):
+        return {key: _named(torch, each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_named(torch, each) for each in value]
+    return value
+
+
+def _unflattened(torch: Any, program: Any, flat: list[Any]) -> Any:
+    return torch.utils._pytree.tree_unflatten(flat, program.call_spec.out_spec)
+
+
+def _site(node: Any) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return stack[-1][0].removeprefix("L['self'].") if stack else ""
+
+
+def _numbered(nodes: list[Node]) -> list[Node]:
+    """Nodes with names of their own for each place that drops: the module's, numbered where it drops several times."""
+    places = [node for node in nodes if node.target in DROPS or node.target == ATTENTION]
+    names = [node.site or "dropout" for node in places]
+    found, renamed = {}, {}
+    for node, name in zip(places, names, strict=True):
+        if names.count(name) > 1:
+            found[name] = found.get(name, -1) + 1
+            name = f"{name}[{found[name]}]"
+        renamed[node.name] = name
+    return [node._replace(site=renamed.get(node.name, "")) for node in nodes]
+
+
+def _run(node: Node, values: dict[str, Any], site: Callable[..., Any]) -> Any:
+    args, kwargs = jax.tree.map(
+        lambda leaf: values[leaf.name] if isinstance(leaf, Name) else leaf,
+        (tuple(node.args), node.kwargs),
+        is_leaf=lambda leaf: isinstance(leaf, Name) or leaf is None,
+    )
+    if node.target in DROPS:
+        x, rate, training = args
+        return site(node.site, float(rate) if training else 0.0, DROPS[node.target])(x)
+    if node.target == ATTENTION:
+        rate = kwargs.pop("dropout_p", args[4] if len(args) > 4 else 0.0)
+        return attention(*args, **kwargs, drop=site(node.site, float(rate), "units"))
+    return node.function(*args, **kwargs)
+
+
+def _array(torch: Any, tensor: Any) -> Any:
+    """A copy in NumPy; half precision as float32."""
+    if not isinstance(tensor, torch.Tensor):
+        return tensor
+    tensor = tensor.detach().cpu()
+    if tensor.dtype in (torch.float16, torch.bfloat16, torch.float64):
+        tensor = tensor.float()
+    return np.array(tensor.numpy())
+
+
+def _dtype(module: Any) -> str:
+    found = {str(weight.dtype).removeprefix("torch.") for weight in module.parameters()}
+    return max(found & RELATIVE.keys(), key=lambda name: RELATIVE[name], default="float32")
+
+
+def _check_outputs(found: Any, expected: Any, dtype: str) -> None:
+    """Raise ValueError unless the translated network gives the module's outputs."""
+    limit = RELATIVE[dtype] * max(float(np.max(np.abs(expected))), 1e-6)
+    error = float(jnp.max(jnp.abs(found - expected)))
+    if not error <= limit:
+        raise ValueError(
+            f"the translated network differs from the module by {error:.2g}, more than {limit:.2g}: its training mode computes "
+            "something else than its evaluation mode, apart from dropout and norms"
+        )
