@@ -27,6 +27,9 @@ from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
 from .interop.pytorch import from_torch as from_torch
+from .interop.scikit import from_sklearn as from_sklearn
+from .interop.scikit import sklearn_prior as sklearn_prior
+from .interop.wrapping import wrap as wrap
 from .methods.by_name import METHODS as METHODS
 from .methods.conjugate_noise import ConjugateNoise as ConjugateNoise
 from .methods.default import default_method as default_method

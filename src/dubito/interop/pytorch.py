@@ -116,16 +116,20 @@ def from_torch(
         module.eval()
         with torch.no_grad():
             expected = module(*tensors)
+    arrays = [_array(torch, tensor) for tensor in tensors]
+    dtypes = [array.dtype for array in arrays]
     nodes, weights, constants, inputs, results = _read(torch, program, {**OPERATIONS, **(operations or {})})
 
     def function(params: Params, x: Any, site: Callable[..., Any]) -> Any:
-        values = {**constants, **params, **dict(zip(inputs, x if len(inputs) > 1 else (x,), strict=True))}
+        given = [
+            jnp.asarray(each).astype(dtype) for each, dtype in zip(x if len(inputs) > 1 else (x,), dtypes, strict=True)
+        ]
+        values = {**constants, **params, **dict(zip(inputs, given, strict=True))}
         for node in nodes:
             values[node.name] = _run(node, values, site)
         f = jax.tree.map(lambda name: values[name.name], results, is_leaf=lambda leaf: isinstance(leaf, Name))
         return outputs_of(f, output, type(module).__name__)
 
-    arrays = [_array(torch, tensor) for tensor in tensors]
     example = tuple(arrays) if len(arrays) > 1 else arrays[0]
     network = trained_network(function, weights, example, fresh=fresh_masks)
     exact = jax.tree.map(lambda tensor: _array(torch, tensor), expected)
