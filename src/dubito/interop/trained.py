@@ -17,7 +17,7 @@ Drop: TypeAlias = Callable[[Array], Array]
 Function: TypeAlias = Callable[[Params, Any, Callable[[str, float, str], Drop]], Any]
 
 ALPHA = 1.7580993408473766  # minus the value to which SELU units are set (Klambauer et al., NeurIPS 2017)
-KINDS = ("units", "channels", "alpha", "alpha channels")
+CHECKED_DRAWS = 16  # of masks, which must not mix rows
 
 
 class Masked(NamedTuple):
@@ -273,13 +273,24 @@ def _shapes_at_sites(function: Function, weights: Params, example: Any, rows: in
 
 
 def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any) -> bool:
-    """Whether a draw predicts each of two rows as it does alone."""
-    params = Masked(weights, jnp.array([1, 2], jnp.uint32))
-    rows = [jax.tree.map(lambda leaf, at=at: np.asarray(leaf)[at : at + 1], example) for at in (0, -1)]
-    both = jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
-    apart = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *[network.apply(params, row) for row in rows])
-    together = network.apply(params, both)
-    pairs = zip(jax.tree.leaves(together), jax.tree.leaves(apart), strict=True)
+    """Whether draws predict each of two rows as they do alone."""
+
+    def rows(leaf: Any, at: int) -> Any:
+        row = np.asarray(leaf)[[at]]
+        if row.dtype.kind != "f":
+            return row
+        jitter = np.random.default_rng(at % 2).normal(size=row.shape).astype(row.dtype)  # examples may be constant
+        return row + jitter * max(float(np.std(np.asarray(leaf))), 1.0)
+
+    apart = [jax.tree.map(lambda leaf, at=at: rows(leaf, at), example) for at in (0, -1)]
+    both = jax.tree.map(lambda *leaves: np.concatenate(leaves), *apart)
+    seeds = jax.random.key_data(jax.random.split(jax.random.key(0), CHECKED_DRAWS))
+
+    def outputs(x: Any) -> Any:
+        return jax.jit(jax.vmap(lambda seed: network.apply(Masked(weights, seed), x)))(seeds)
+
+    alone = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *map(outputs, apart))
+    pairs = zip(jax.tree.leaves(outputs(both)), jax.tree.leaves(alone), strict=True)
     return all(bool(jnp.allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.std(b)) + 1e-6)) for a, b in pairs)
 
 
