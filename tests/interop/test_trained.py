@@ -92,7 +92,10 @@ def test_fresh_masks_are_independent_between_rows(name):
 def test_alpha_dropout_keeps_mean_and_variance_of_standard_values():
     """Of values N(0, 1), as SELU makes them; dropped ones are at a(rα − α) (Klambauer et al. 2017)."""
     network = trained_network(
-        lambda params, x, site: site("alpha", RATE, "alpha")(x) + params["a"], {"a": np.zeros((1, 1), "f4")}, X[:2], fresh=True
+        lambda params, x, site: site("alpha", RATE, "alpha")(x) + params["a"],
+        {"a": np.zeros((1, 1), "f4")},
+        X[:2],
+        fresh=True,
     )
     values = np.float32(RNG.normal(size=(2000, 50)))
     found = draws(network, values, 1)[0]
