@@ -137,6 +137,11 @@ def elu(x: Array, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1
     return scale * jnp.where(x > 0, x, alpha * jnp.expm1(input_scale * jnp.where(x > 0, 0, x)))
 
 
+@operation("celu.default", "celu_.default")
+def celu(x: Array, alpha: float = 1.0) -> Array:
+    return jax.nn.celu(x, alpha)
+
+
 @operation("prelu.default")
 def prelu(x: Array, weight: Array) -> Array:
     shape = [weight.size if axis == 1 else 1 for axis in range(x.ndim)] if weight.size > 1 else []

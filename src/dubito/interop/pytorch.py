@@ -117,16 +117,17 @@ def from_torch(
         with torch.no_grad():
             expected = module(*tensors)
     arrays = [_array(torch, tensor) for tensor in tensors]
-    dtypes = [array.dtype for array in arrays]
+    dtypes = [jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays]
     nodes, weights, constants, inputs, results = _read(torch, program, {**OPERATIONS, **(operations or {})})
 
     def function(params: Params, x: Any, site: Callable[..., Any]) -> Any:
         given = [
             jnp.asarray(each).astype(dtype) for each, dtype in zip(x if len(inputs) > 1 else (x,), dtypes, strict=True)
         ]
-        values = {**constants, **params, **dict(zip(inputs, given, strict=True))}
-        for node in nodes:
-            values[node.name] = _run(node, values, site)
+        values = jax.tree.map(jnp.asarray, {**constants, **params}) | dict(zip(inputs, given, strict=True))
+        with jax.numpy_rank_promotion("allow"):  # PyTorch's operations broadcast
+            for node in nodes:
+                values[node.name] = _run(node, values, site)
         f = jax.tree.map(lambda name: values[name.name], results, is_leaf=lambda leaf: isinstance(leaf, Name))
         return outputs_of(f, output, type(module).__name__)
 
@@ -256,7 +257,8 @@ def _array(torch: Any, tensor: Any) -> Any:
     tensor = tensor.detach().cpu()
     if tensor.dtype in (torch.float16, torch.bfloat16, torch.float64):
         tensor = tensor.float()
-    return np.array(tensor.numpy())
+    array = tensor.numpy()
+    return np.array(array, jax.dtypes.canonicalize_dtype(array.dtype))
 
 
 def _dtype(module: Any) -> str:
