@@ -3,6 +3,9 @@
 - ``trained``: a trained network: its weights, its function, and its dropout sites.
 - ``aten``: PyTorch's operations in JAX.
 - ``pytorch``: networks of PyTorch, from their exported graph.
+- ``keras``: models of Keras 3.
+- ``flax``: modules of Flax, Linen and NNX.
+- ``equinox``: modules of Equinox.
 - ``scikit``: perceptrons of scikit-learn.
 - ``wrapping``: a posterior around a trained network, without training.
 

@@ -45,12 +45,12 @@ class Site(NamedTuple):
     rate : float
         The probability that a unit is dropped.
     kind : str
-        ``"units"``, or ``"channels"`` for all places of a channel together; ``"alpha"`` and
-        ``"alpha channels"`` set them to the negative saturation of SELU and keep mean and variance.
+        ``"units"``, or ``"channels"`` and ``"channels last"`` for all places of a channel together;
+        ``"alpha"`` and ``"alpha channels"`` set them to the negative saturation of SELU and keep mean and variance.
     shape : tuple of int
         The shape of the values there, for one row.
-    axis : int
-        Their axis of rows.
+    axis : int or None
+        Their axis of rows; None for values of one row, or without rows.
     repeats : int
         Values of each row along that axis: more than one where a network joins it with another axis, as the heads
         of attention.
@@ -62,7 +62,7 @@ class Site(NamedTuple):
     rate: float
     kind: str
     shape: tuple[int, ...]
-    axis: int
+    axis: int | None
     repeats: int
     rows_first: bool
 
@@ -71,7 +71,10 @@ class Site(NamedTuple):
         """The shape of a mask for all rows: with an axis of one row before that of its values."""
         kept = list(self.shape)
         if "channels" in self.kind:
-            kept = [size if axis in (self.axis, 1) else 1 for axis, size in enumerate(kept)]
+            channel = len(kept) - 1 if "last" in self.kind else (self.axis is not None)
+            kept = [size if axis in (self.axis, channel) else 1 for axis, size in enumerate(kept)]
+        if self.axis is None:
+            return tuple(kept)
         at = self.axis + (not self.rows_first)
         return (*kept[:at], 1, *kept[at:])
 
@@ -90,6 +93,8 @@ class Site(NamedTuple):
         array
             The same shape.
         """
+        if self.axis is None:
+            return self.dropped(values, mask)
         rows = values.shape[self.axis] // self.repeats
         pair = (rows, self.repeats) if self.rows_first else (self.repeats, rows)
         split = values.reshape(*values.shape[: self.axis], *pair, *values.shape[self.axis + 1 :])
@@ -167,8 +172,11 @@ class TrainedNetwork:
         def drop(name: str, rate: float, kind: str) -> Drop:
             def own(values: Array) -> Array:
                 site = self.sites[numbers[name]]
-                shape = values.shape if "channels" not in kind else (*values.shape[:2], *(1,) * (values.ndim - 2))
-                (uniform,) = prng.uniforms(jax.random.fold_in(key, numbers[name]), [shape])
+                shape = list(values.shape)
+                if "channels" in kind:
+                    channel = values.ndim - 1 if "last" in kind else 1
+                    shape = [size if axis in (0, channel) else 1 for axis, size in enumerate(shape)]
+                (uniform,) = prng.uniforms(jax.random.fold_in(key, numbers[name]), [tuple(shape)])
                 return site.dropped(values, uniform)
 
             return _identity if rate == 0 else own
@@ -215,20 +223,23 @@ def trained_network(function: Function, weights: Params, example: Any, *, fresh:
         if rate == 0:
             continue
         differ = [axis for axis, (a, b) in enumerate(zip(larger, smaller, strict=True)) if a != b]
-        if len(differ) != 1 or larger[differ[0]] * 2 != smaller[differ[0]] * 3:
-            raise ValueError(f"the rows cannot be told apart at dropout {name!r}, whose values have the shape {larger}")
+        if not differ:
+            found.append(Site(name, rate, kind, larger, None, 1, True))
+            continue
         axis = differ[0]
+        if len(differ) > 1 or larger[axis] * 2 != smaller[axis] * 3:
+            raise ValueError(f"the rows cannot be told apart at dropout {name!r}, whose values have the shape {larger}")
         one = (*larger[:axis], larger[axis] // 3, *larger[axis + 1 :])
         found.append(Site(name, rate, kind, one, axis, larger[axis] // 3, True))
     network = TrainedNetwork(function, lambda: kept, tuple(found), fresh)
-    joined = [number for number, site in enumerate(found) if site.repeats > 1]
-    if fresh or not joined or _rows_are_independent(network, kept, example):
-        return network
-    for number in joined:  # which of two axes that were joined is that of rows
-        network = _with_rows_last(network, number, kept, example)
-    if not _rows_are_independent(network, kept, example):
-        names = [found[number].name for number in joined]
-        raise ValueError(f"the rows cannot be told apart at dropout {names}: use fresh_masks=True")
+    for number, site in enumerate(found):  # which of two axes that were joined is that of rows
+        if site.repeats > 1 and not fresh:
+            network = _with_rows_last(network, number, kept, example)
+    if not fresh and not _rows_are_independent(network, kept, example):
+        raise ValueError(
+            "the outputs of a row depend on the rows beside it, as with batch statistics, or rows cannot be told apart at a dropout. "
+            "For the latter try fresh_masks=True"
+        )
     return network
 
 

@@ -1,0 +1,100 @@
+"""Networks of Keras 3: on its JAX backend, and on that of PyTorch."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from dubito._jax.types import Params
+from dubito.interop.pytorch import from_torch
+from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
+
+LOCK = threading.RLock()  # the layers of a model are patched while it is traced
+
+
+def from_keras(
+    model: Any, *examples: Any, output: int | str | None = None, fresh_masks: bool = False
+) -> TrainedNetwork:
+    """A trained model of Keras 3 as a network of dubito.
+
+    Masks are put at its dropout layers, which are also those of attention. Batch normalization keeps its
+    statistics. The weights are copied.
+
+    Parameters
+    ----------
+    model : keras.Model
+        A built model, on the JAX or the PyTorch backend.
+    *examples : array
+        Some rows of each of its inputs.
+    output : int or str, optional
+        Which of its values predicts, for a model that returns several.
+    fresh_masks : bool
+        Give each row masks of its own in a draw.
+
+    Returns
+    -------
+    TrainedNetwork
+        The network.
+
+    Raises
+    ------
+    ImportError
+        Without Keras.
+    ValueError
+        On the TensorFlow backend, and for a layer whose dropout is no layer of its own.
+    """
+    try:
+        import keras
+    except ImportError as error:
+        raise ImportError("from_keras needs Keras 3: pip install keras, with KERAS_BACKEND=jax") from error
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return from_torch(model, *examples, output=output, fresh_masks=fresh_masks)
+    if backend != "jax":
+        raise ValueError(
+            f"Keras runs on {backend}, whose operations cannot be traced by JAX. Save the model, set KERAS_BACKEND=jax before "
+            "importing keras, and load it again"
+        )
+    kinds = {
+        **{keras.layers.SpatialDropout1D: "channels last", keras.layers.SpatialDropout2D: "channels last"},
+        **{
+            keras.layers.SpatialDropout3D: "channels last",
+            keras.layers.AlphaDropout: "alpha",
+            keras.layers.Dropout: "units",
+        },
+    }
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(kinds))]
+    for layer in model._flatten_layers():
+        rates = [getattr(layer, name, 0) for name in ("dropout", "recurrent_dropout")]
+        recurrent = isinstance(layer, keras.layers.RNN) or hasattr(layer, "recurrent_dropout")
+        if recurrent and any(isinstance(rate, float) and rate > 0 for rate in rates):
+            raise ValueError(
+                f"layer {layer.name!r} drops units by itself, where masks cannot be put: set its rates to 0"
+            )
+    trainable = [np.array(variable.value) for variable in model.trainable_variables]
+    fixed = [np.array(variable.value) for variable in model.non_trainable_variables]
+
+    def function(params: Params, x: Any, site: Any) -> Any:
+        with _patched(layers, kinds, site):
+            f, _ = model.stateless_call(params, fixed, x if len(examples) == 1 else list(x), training=False)
+        return outputs_of(f, output, model.name)
+
+    arrays = [np.asarray(example) for example in examples]
+    return trained_network(function, trainable, tuple(arrays) if len(arrays) > 1 else arrays[0], fresh=fresh_masks)
+
+
+@contextmanager
+def _patched(layers: list[Any], kinds: Any, site: Any) -> Iterator[None]:
+    """Pass the values of dropout layers through ``site``."""
+    with LOCK:
+        try:
+            for layer in layers:
+                kind = next(kind for each, kind in kinds.items() if isinstance(layer, each))
+                drop = site(layer.path or layer.name, float(layer.rate), kind)
+                object.__setattr__(layer, "call", lambda inputs, training=None, drop=drop: drop(inputs))
+            yield
+        finally:
+            for layer in layers:
+                vars(layer).pop("call", None)
