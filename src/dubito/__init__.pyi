@@ -26,9 +26,9 @@ from .inspection import report as report
 from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
-from .interop.equinox import from_equinox as from_equinox
-from .interop.flax import from_flax as from_flax
-from .interop.keras import from_keras as from_keras
+from .interop.equinox_modules import from_equinox as from_equinox
+from .interop.flax_modules import from_flax as from_flax
+from .interop.keras_models import from_keras as from_keras
 from .interop.pytorch import from_torch as from_torch
 from .interop.scikit import from_sklearn as from_sklearn
 from .interop.scikit import sklearn_prior as sklearn_prior

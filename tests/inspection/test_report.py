@@ -331,7 +331,9 @@ def test_describe_settings_lists_what_is_not_the_default():
         rng.normal(size=(30, 55)), rng.normal(size=30)
     )
     text = report.describe_settings(model)
-    assert text.startswith("MAP(epochs=2); MLP(inputs=55, hidden=(50,), outputs=1, numeric=55 columns, input_limit=10.0); Gaussian(")
+    assert text.startswith(
+        "MAP(epochs=2); MLP(inputs=55, hidden=(50,), outputs=1, numeric=55 columns, input_limit=10.0); Gaussian("
+    )
     assert report.describe_settings(dubito.Ensemble(dubito.MAP(), 7)) == "Ensemble(method=MAP(), size=7)"
 
 

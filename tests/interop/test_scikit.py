@@ -10,6 +10,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import dubito
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(200, 4))
 Y = np.sin(X[:, 0]) + X[:, 1] + 0.1 * RNG.normal(size=200)

@@ -12,6 +12,8 @@ import dubito
 from dubito import metrics
 from dubito.interop.trained import Masked, trained_network
 
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 RNG = np.random.default_rng(0)
 X = np.float32(RNG.normal(size=(300, 3)))
 SIGNAL = np.sin(X[:, 0]) + X[:, 1]

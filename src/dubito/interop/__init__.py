@@ -2,10 +2,12 @@
 
 - ``trained``: a trained network: its weights, its function, and its dropout sites.
 - ``aten``: PyTorch's operations in JAX.
+- ``aten_shapes``: those on shapes.
+- ``aten_layers``: its layers: convolutions, pooling, norms, attention.
 - ``pytorch``: networks of PyTorch, from their exported graph.
-- ``keras``: models of Keras 3.
-- ``flax``: modules of Flax, Linen and NNX.
-- ``equinox``: modules of Equinox.
+- ``keras_models``: models of Keras 3.
+- ``flax_modules``: modules of Flax, Linen and NNX.
+- ``equinox_modules``: modules of Equinox.
 - ``scikit``: perceptrons of scikit-learn.
 - ``wrapping``: a posterior around a trained network, without training.
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from dubito._jax.types import Params
-from dubito.interop.aten import OPERATIONS, SYMBOLIC, Operation, attention
+from dubito.interop.aten import OPERATIONS, SYMBOLIC, Operation
+from dubito.interop.aten_layers import attention
 from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
 
 ATTENTION = "aten.scaled_dot_product_attention.default"
@@ -44,7 +45,7 @@ class Node(NamedTuple):
 
     name: str
     target: str
-    function: Operation
+    function: Any
     args: Any
     kwargs: Any
     site: str
@@ -104,7 +105,7 @@ def from_torch(
     {'1': 0.1}
     """
     try:
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_torch needs PyTorch: pip install torch") from error
     module = getattr(module, "_orig_mod", module)
@@ -193,7 +194,8 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
                 continue
             if function is None:
                 missing.add(target)
-            nodes.append(Node(node.name, target, function, *_named(torch, (node.args, dict(node.kwargs))), _site(node)))
+            args, kwargs = _named(torch, node.args), _named(torch, dict(node.kwargs))
+            nodes.append(Node(node.name, target, function, args, kwargs, _site(node)))
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(

@@ -76,7 +76,7 @@ def from_sklearn(model: Any) -> TrainedNetwork:
             x = activation(x) if number < count - 1 else x
         return x
 
-    example = np.zeros((2, model.n_features_in_), np.float32)
+    example = np.zeros((2, len(model.coefs_[0])), np.float32)
     return trained_network(function, weights, example, fresh=False)
 
 

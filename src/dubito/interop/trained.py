@@ -295,7 +295,7 @@ def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any
 
     apart = [jax.tree.map(lambda leaf, at=at: rows(leaf, at), example) for at in (0, -1)]
     both = jax.tree.map(lambda *leaves: np.concatenate(leaves), *apart)
-    seeds = jax.random.key_data(jax.random.split(jax.random.key(0), CHECKED_DRAWS))
+    seeds = np.random.default_rng(0).integers(2**32, size=(CHECKED_DRAWS, 2), dtype=np.uint32)
 
     def outputs(x: Any) -> Any:
         return jax.jit(jax.vmap(lambda seed: network.apply(Masked(weights, seed), x)))(seeds)
@@ -334,7 +334,8 @@ def outputs_of(f: Any, output: int | str | None, where: str) -> Float[Array, "ro
         chosen = names[0] if output is None else output
         if chosen not in names:
             raise ValueError(f"output={output!r} is none of the values of {where}, {names}")
-        f = f[chosen]
+        values: Any = f
+        f = values[chosen]
     if f.ndim == 1:
         return f[:, None]
     if f.ndim != 2:

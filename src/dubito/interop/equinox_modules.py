@@ -38,7 +38,7 @@ def from_equinox(module: Any, *examples: Any, output: int | str | None = None, *
         Without Equinox.
     """
     try:
-        import equinox
+        import equinox  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_equinox needs Equinox: pip install equinox") from error
 

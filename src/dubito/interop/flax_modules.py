@@ -44,7 +44,7 @@ def from_flax(
         For a dropout that is no module of its own, such as that of attention weights.
     """
     try:
-        from flax import linen, nnx
+        from flax import linen, nnx  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_flax needs Flax: pip install flax") from error
     if isinstance(module, linen.Module):

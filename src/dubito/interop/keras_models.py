@@ -46,7 +46,7 @@ def from_keras(
         On the TensorFlow backend, and for a layer whose dropout is no layer of its own.
     """
     try:
-        import keras
+        import keras  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_keras needs Keras 3: pip install keras, with KERAS_BACKEND=jax") from error
     backend = keras.backend.backend()
