@@ -73,16 +73,22 @@ def from_keras(
             raise ValueError(
                 f"layer {layer.name!r} drops units by itself, where masks cannot be put: set its rates to 0"
             )
-    trainable = [np.array(variable.value) for variable in model.trainable_variables]
-    fixed = [np.array(variable.value) for variable in model.non_trainable_variables]
+    names = {id(variable): f"{number} {variable.path}" for number, variable in enumerate(model.variables)}
+    values = {names[id(variable)]: np.array(variable.value) for variable in model.variables}
+    weights = {names[id(variable)]: values[names[id(variable)]] for variable in model.trainable_variables}
 
     def function(params: Params, x: Any, site: Any) -> Any:
+        now = {**values, **params}  # which are trainable may have changed since
+        given = [
+            [now[names[id(variable)]] for variable in some]
+            for some in (model.trainable_variables, model.non_trainable_variables)
+        ]
         with _patched(layers, kinds, site):
-            f, _ = model.stateless_call(params, fixed, x if len(examples) == 1 else list(x), training=False)
+            f, _ = model.stateless_call(*given, x if len(examples) == 1 else list(x), training=False)
         return outputs_of(f, output, model.name)
 
     arrays = [np.asarray(example) for example in examples]
-    return trained_network(function, trainable, tuple(arrays) if len(arrays) > 1 else arrays[0], fresh=fresh_masks)
+    return trained_network(function, weights, tuple(arrays) if len(arrays) > 1 else arrays[0], fresh=fresh_masks)
 
 
 @contextmanager

@@ -126,9 +126,8 @@ def from_torch(
             jnp.asarray(each).astype(dtype) for each, dtype in zip(x if len(inputs) > 1 else (x,), dtypes, strict=True)
         ]
         values = jax.tree.map(jnp.asarray, {**constants, **params}) | dict(zip(inputs, given, strict=True))
-        with jax.numpy_rank_promotion("allow"):  # PyTorch's operations broadcast
-            for node in nodes:
-                values[node.name] = _run(node, values, site)
+        for node in nodes:
+            values[node.name] = _run(node, values, site)
         f = jax.tree.map(lambda name: values[name.name], results, is_leaf=lambda leaf: isinstance(leaf, Name))
         return outputs_of(f, output, type(module).__name__)
 

@@ -129,19 +129,22 @@ class TrainedNetwork:
     ----------
     function : callable
         ``function(weights, x, site)`` returns f; at each place where units are dropped it passes the
-        values through ``site(name, rate, kind)``.
+        values through ``site(name, rate, kind)``. With ``keyed`` it gets a key in the place of ``site``, or None.
     weights : callable
         ``weights()`` returns the trained weights.
     sites : tuple of Site
         The places with a rate above 0.
     fresh : bool
         Whether each row has masks of its own in a draw.
+    keyed : bool
+        Whether the function draws the masks itself, from a key that all rows share.
     """
 
     function: Function = static()
     weights: Callable[[], Params] = static()
     sites: tuple[Site, ...] = static(default=())
     fresh: bool = static(default=False)
+    keyed: bool = static(default=False)
 
     @property
     def dropout(self) -> dict[str, float]:
@@ -153,18 +156,22 @@ class TrainedNetwork:
 
     def apply(self, params: Params, x: Any) -> Any:
         """f, with the masks of one draw if ``params`` is ``Masked``."""
-        if not isinstance(params, Masked):
-            return self.function(params, x, lambda name, rate, kind: _identity)
-        key = prng.fast(params.seed)
+        weights, key = (params.weights, prng.fast(params.seed)) if isinstance(params, Masked) else (params, None)
+        with jax.numpy_rank_promotion("allow"):  # as other frameworks do
+            return self.function(weights, x, key if self.keyed else self._drops(key))
+
+    def _drops(self, key: Key | None) -> Callable[[str, float, str], Drop]:
+        if key is None:
+            return lambda name, rate, kind: _identity
         if self.fresh:
-            return self.function(params.weights, x, self._fresh_masks(key))
+            return self._fresh_masks(key)
         masks = dict(zip(self.dropout, prng.uniforms(key, [site.mask_shape for site in self.sites]), strict=True))
         sites = {site.name: site for site in self.sites}
 
         def drop(name: str, rate: float, kind: str) -> Drop:
             return _identity if rate == 0 else lambda values: sites[name].drop(values, masks[name])
 
-        return self.function(params.weights, x, drop)
+        return drop
 
     def _fresh_masks(self, key: Key) -> Callable[[str, float, str], Drop]:
         numbers = {site.name: number for number, site in enumerate(self.sites)}
@@ -276,7 +283,8 @@ def _shapes_at_sites(function: Function, weights: Params, example: Any, rows: in
     def of_rows(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((rows, *np.shape(leaf)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype))
 
-    jax.eval_shape(lambda w, x: function(w, x, record), weights, jax.tree.map(of_rows, example))
+    with jax.numpy_rank_promotion("allow"):
+        jax.eval_shape(lambda w, x: function(w, x, record), weights, jax.tree.map(of_rows, example))
     names = [name for name, *_ in found]
     if len(set(names)) < len(names):
         raise ValueError(f"two dropout sites have the same name, among {names}")
