@@ -14,7 +14,7 @@ from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
 
 Drop: TypeAlias = Callable[[Array], Array]
-Function: TypeAlias = Callable[[Params, Any, Callable[[str, float, str], Drop]], Any]
+Function: TypeAlias = Callable[[Params, Any, Any], Any]
 
 ALPHA = 1.7580993408473766  # minus the value to which SELU units are set (Klambauer et al., NeurIPS 2017)
 CHECKED_DRAWS = 16  # of masks, which must not mix rows
