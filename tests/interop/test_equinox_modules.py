@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.interop.trained import Masked
+from dubito.interop.trained import MaskedWeights
 
 equinox = pytest.importorskip("equinox", reason="networks of Equinox need it")
 X = np.float32(np.random.default_rng(0).normal(size=(5, 4)))
@@ -59,7 +59,7 @@ def test_outputs_sites_and_moments_are_those_of_the_module(name):
     np.testing.assert_allclose(network.apply(network.weights(), x), expected, rtol=1e-5, atol=1e-6)
     weights = network.weights()
     seeds = jax.random.key_data(jax.random.split(jax.random.key(0), DRAWS))
-    ours = np.asarray(jax.jit(jax.vmap(lambda seed: network.apply(Masked(weights, seed), x)))(seeds), float)
+    ours = np.asarray(jax.jit(jax.vmap(lambda seed: network.apply(MaskedWeights(weights, seed), x)))(seeds), float)
     keys = jax.random.split(jax.random.key(2), (DRAWS, len(x)))
     theirs = jax.jit(jax.vmap(lambda row: jax.vmap(lambda one, key: module(one, key=key))(x, row)))(keys)
     theirs = np.asarray(theirs, float)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.interop.trained import Masked
+from dubito.interop.trained import MaskedWeights
 
 pytest.importorskip("flax", reason="networks of Flax need it")
 from flax import linen, nnx
@@ -43,7 +43,7 @@ def moments_agree(network, theirs):
     """z-tests of means and variances against draws of another framework, with a mask for each row."""
     weights = network.weights()
     seeds = jax.random.key_data(jax.random.split(jax.random.key(0), DRAWS))
-    ours = np.asarray(jax.jit(jax.vmap(lambda seed: network.apply(Masked(weights, seed), X)))(seeds), float)
+    ours = np.asarray(jax.jit(jax.vmap(lambda seed: network.apply(MaskedWeights(weights, seed), X)))(seeds), float)
     for power in (1, 2):
         a, b = ((np.asarray(each, float) - theirs.mean(0)) ** power for each in (theirs, ours))
         z = (a.mean(0) - b.mean(0)) / np.sqrt((a.var(0) + b.var(0)) / DRAWS)

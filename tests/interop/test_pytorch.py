@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.interop.trained import Masked
+from dubito.interop.trained import MaskedWeights
 
 torch = pytest.importorskip("torch", reason="networks of PyTorch need it")
 nn, F = torch.nn, torch.nn.functional
@@ -137,7 +137,7 @@ def test_moments_of_draws_are_those_of_the_module(name):
     with torch.no_grad():
         theirs = np.stack([module(x).numpy() for _ in range(DRAWS)]).astype(float)
     seeds = jax.random.key_data(jax.random.split(jax.random.key(0), DRAWS))
-    ours = np.asarray(jax.jit(jax.vmap(lambda s: network.apply(Masked(weights, s), x.numpy())))(seeds), float)
+    ours = np.asarray(jax.jit(jax.vmap(lambda s: network.apply(MaskedWeights(weights, s), x.numpy())))(seeds), float)
     assert theirs.std(0).min() > 0
     for power in (1, 2):
         a, b = ((each - theirs.mean(0)) ** power for each in (theirs, ours))
@@ -235,6 +235,7 @@ def test_several_outputs_and_inputs():
     np.testing.assert_allclose(found, module(FLOATS, z)["difference"].detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_half_precision_and_compiled_modules():
     module = columns(nn.ReLU(), nn.Dropout(0.1))()
     half = columns(nn.ReLU(), nn.Dropout(0.1))().to(torch.bfloat16)

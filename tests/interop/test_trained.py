@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dubito.interop.trained import ALPHA, Masked, outputs_of, trained_network
+from dubito.interop.trained import ALPHA, MaskedWeights, outputs_of, trained_network
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {"a": np.float32(RNG.normal(size=(4, 6))), "b": np.float32(RNG.normal(size=(6, 2)))}
@@ -53,7 +53,7 @@ FUNCTIONS = {
 def draws(network, x, count=DRAWS, seed=0):
     seeds = jax.random.key_data(jax.random.split(jax.random.key(seed), count))
     weights = network.weights()
-    return np.asarray(jax.jit(jax.vmap(lambda one: network.apply(Masked(weights, one), x)))(seeds), float)
+    return np.asarray(jax.jit(jax.vmap(lambda one: network.apply(MaskedWeights(weights, one), x)))(seeds), float)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

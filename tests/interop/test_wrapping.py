@@ -10,7 +10,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import dubito
 from dubito import metrics
-from dubito.interop.trained import Masked, trained_network
+from dubito.interop.trained import MaskedWeights, trained_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -44,7 +44,7 @@ def test_noise_of_mc_dropout_maximizes_the_likelihood_of_the_mixture(scale):
         network, dubito.MCDropout(), validation=(X, Y), likelihood=likelihood, scale=scale, key=jax.random.key(3)
     )
     ((_, seeds),) = posterior.sources(jax.random.split(jax.random.key(3))[0])
-    f = scale * np.stack([network.apply(Masked(network.weights(), seed), X) for seed in seeds])[..., 0]
+    f = scale * np.stack([network.apply(MaskedWeights(network.weights(), seed), X) for seed in seeds])[..., 0]
 
     def loss(log_precision):
         each = stats.norm.logpdf(Y, f, np.exp(-0.5 * log_precision))

@@ -302,25 +302,11 @@ def _sym_size(x: Array, dim: int) -> int:
     return x.shape[dim]
 
 
-SYMBOLIC: dict[Any, Operation] = {
-    getattr(operator, name): getattr(operator, name)
-    for name in (
-        "getitem",
-        "mul",
-        "add",
-        "sub",
-        "floordiv",
-        "truediv",
-        "mod",
-        "neg",
-        "pow",
-        "eq",
-        "ge",
-        "le",
-        "lt",
-        "gt",
-    )
-}
+_OPERATORS = (
+    *(operator.getitem, operator.mul, operator.add, operator.sub, operator.floordiv, operator.truediv, operator.mod),
+    *(operator.neg, operator.pow, operator.eq, operator.ge, operator.le, operator.lt, operator.gt),
+)
+SYMBOLIC: dict[Any, Operation] = {function: function for function in _OPERATORS}
 
 
 def each(value: Any, count: int) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dubito._jax.types import Params
-from dubito.interop.trained import Site, TrainedNetwork, outputs_of
+from dubito.interop.trained import DropoutSite, TrainedNetwork, outputs_of
 
 
 def from_equinox(module: Any, *examples: Any, output: int | str | None = None, **options: Any) -> TrainedNetwork:
@@ -46,7 +46,7 @@ def from_equinox(module: Any, *examples: Any, output: int | str | None = None, *
 
     leaves, tree = jax.tree_util.tree_flatten_with_path(module, is_leaf=is_dropout)
     sites = tuple(
-        Site(jax.tree_util.keystr(path).lstrip("."), float(leaf.p), "units", (), None, 1, True)
+        DropoutSite(jax.tree_util.keystr(path).lstrip("."), float(leaf.p), "units", (), None, 1, True)
         for path, leaf in leaves
         if is_dropout(leaf) and leaf.p > 0
     )

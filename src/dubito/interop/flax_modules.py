@@ -85,7 +85,8 @@ def _linen(linen: Any, module: Any, variables: Any, options: Any) -> tuple[Calla
 
 def _nnx(nnx: Any, module: Any, options: Any) -> tuple[Callable[..., Any], Params]:
     for path, node in nnx.iter_graph(module):
-        _check_reached(node, ".".join(map(str, path)))
+        if isinstance(node, nnx.Module):
+            _check_reached(node, ".".join(map(str, path)))
     graph, state, rest = nnx.split(module, nnx.Param, ...)
 
     def function(params: Params, x: tuple[Any, ...], site: Any) -> Any:
@@ -113,7 +114,7 @@ def _replace(module: Any, path: tuple[Any, ...], call: Callable[..., Any]) -> No
     """Put a function in the place of a module's part."""
     *parents, last = path
     for name in parents:
-        module = module[name] if isinstance(name, int) or isinstance(module, dict) else getattr(module, name)
+        module = module[name] if isinstance(name, int) or isinstance(module, dict) else vars(module)[name]
     if isinstance(last, int) or isinstance(module, dict):
         module[last] = call
     else:
@@ -134,7 +135,7 @@ def _kind(name: str, broadcast: Any, axes: int) -> str:
 
 def _check_reached(module: Any, name: str) -> None:
     """Raise ValueError for a module that drops units by a function of its own."""
-    rate = getattr(module, "dropout_rate", 0)
+    rate = vars(module).get("dropout_rate", 0)
     if isinstance(rate, int | float) and rate > 0:
         raise ValueError(
             f"{type(module).__name__} {name!r} drops attention weights with dropout_rate={rate}, where masks cannot be put. "

@@ -67,9 +67,8 @@ def from_keras(
     }
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(kinds))]
     for layer in model._flatten_layers():
-        rates = [getattr(layer, name, 0) for name in ("dropout", "recurrent_dropout")]
-        recurrent = isinstance(layer, keras.layers.RNN) or hasattr(layer, "recurrent_dropout")
-        if recurrent and any(isinstance(rate, float) and rate > 0 for rate in rates):
+        own = vars(layer)  # of a recurrent cell
+        if "recurrent_dropout" in own and max(own["dropout"], own["recurrent_dropout"]) > 0:
             raise ValueError(
                 f"layer {layer.name!r} drops units by itself, where masks cannot be put: set its rates to 0"
             )

@@ -26,7 +26,7 @@ DROPS = {
 RELATIVE = {"float32": 1e-4, "float64": 1e-4, "float16": 2e-2, "bfloat16": 5e-2}  # of the largest output
 
 
-class Node(NamedTuple):
+class TorchNode(NamedTuple):
     """An operation of the graph.
 
     Attributes
@@ -108,7 +108,7 @@ def from_torch(
         import torch  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_torch needs PyTorch: pip install torch") from error
-    module = getattr(module, "_orig_mod", module)
+    module = dict(module.named_children()).get("_orig_mod", module)
     tensors = tuple(torch.as_tensor(np.asarray(x) if isinstance(x, jax.Array) else x) for x in examples)
     if not tensors or any(len(tensor) < 2 for tensor in tensors):
         raise ValueError("from_torch needs at least two rows of each input, such as X[:2]")
@@ -142,7 +142,7 @@ def _exported(torch: Any, module: Any, tensors: tuple[Any, ...]) -> Any:
     """The graph in training mode, where dropout shows its rate, with the statistics of norms frozen."""
     module.train()
     for part in module.modules():
-        if hasattr(part, "running_mean"):
+        if "running_mean" in dict(part.named_buffers(recurse=False)):
             part.eval()
     rows = {0: torch.export.Dim.AUTO}
     try:
@@ -175,7 +175,7 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
     """The nodes, weights, constants, names of inputs and results of an exported program."""
     signature, state = program.graph_signature, {**program.state_dict, **program.constants}
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-    stored |= getattr(signature, "inputs_to_lifted_tensor_constants", {})
+    stored |= signature.inputs_to_lifted_tensor_constants
     arrays = {name: _array(torch, state[target]) for name, target in stored.items()}
     weights = {name: arrays[name] for name in signature.inputs_to_parameters}
     constants = {name: array for name, array in arrays.items() if name not in weights}
@@ -194,7 +194,7 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
             if function is None:
                 missing.add(target)
             args, kwargs = _named(torch, node.args), _named(torch, dict(node.kwargs))
-            nodes.append(Node(node.name, target, function, args, kwargs, _site(node)))
+            nodes.append(TorchNode(node.name, target, function, args, kwargs, _site(node)))
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(
@@ -223,7 +223,7 @@ def _site(node: Any) -> str:
     return stack[-1][0].removeprefix("L['self'].") if stack else ""
 
 
-def _numbered(nodes: list[Node]) -> list[Node]:
+def _numbered(nodes: list[TorchNode]) -> list[TorchNode]:
     """Nodes with names of their own for each place that drops: the module's, numbered where it drops several times."""
     places = [node for node in nodes if node.target in DROPS or node.target == ATTENTION]
     names = [node.site or "dropout" for node in places]
@@ -236,7 +236,7 @@ def _numbered(nodes: list[Node]) -> list[Node]:
     return [node._replace(site=renamed.get(node.name, "")) for node in nodes]
 
 
-def _run(node: Node, values: dict[str, Any], site: Callable[..., Any]) -> Any:
+def _run(node: TorchNode, values: dict[str, Any], site: Callable[..., Any]) -> Any:
     args, kwargs = jax.tree.map(
         lambda leaf: values[leaf.name] if isinstance(leaf, Name) else leaf,
         (tuple(node.args), node.kwargs),

@@ -20,7 +20,7 @@ ALPHA = 1.7580993408473766  # minus the value to which SELU units are set (Klamb
 CHECKED_DRAWS = 16  # of masks, which must not mix rows
 
 
-class Masked(NamedTuple):
+class MaskedWeights(NamedTuple):
     """Weights, and the seed of one draw of all masks: a draw of a network with dropout.
 
     Attributes
@@ -35,7 +35,7 @@ class Masked(NamedTuple):
     seed: Array
 
 
-class Site(NamedTuple):
+class DropoutSite(NamedTuple):
     """A place where a network drops units.
 
     Attributes
@@ -132,7 +132,7 @@ class TrainedNetwork:
         values through ``site(name, rate, kind)``. With ``keyed`` it gets a key in the place of ``site``, or None.
     weights : callable
         ``weights()`` returns the trained weights.
-    sites : tuple of Site
+    sites : tuple of DropoutSite
         The places with a rate above 0.
     fresh : bool
         Whether each row has masks of its own in a draw.
@@ -142,7 +142,7 @@ class TrainedNetwork:
 
     function: Function = static()
     weights: Callable[[], Params] = static()
-    sites: tuple[Site, ...] = static(default=())
+    sites: tuple[DropoutSite, ...] = static(default=())
     fresh: bool = static(default=False)
     keyed: bool = static(default=False)
 
@@ -155,8 +155,8 @@ class TrainedNetwork:
         return self.weights()
 
     def apply(self, params: Params, x: Any) -> Any:
-        """f, with the masks of one draw if ``params`` is ``Masked``."""
-        weights, key = (params.weights, prng.fast(params.seed)) if isinstance(params, Masked) else (params, None)
+        """f, with the masks of one draw if ``params`` is ``MaskedWeights``."""
+        weights, key = (params.weights, prng.fast(params.seed)) if isinstance(params, MaskedWeights) else (params, None)
         with jax.numpy_rank_promotion("allow"):  # as other frameworks do
             return self.function(weights, x, key if self.keyed else self._drops(key))
 
@@ -225,19 +225,19 @@ def trained_network(function: Function, weights: Params, example: Any, *, fresh:
     """
     kept = jax.tree.map(np.array, weights)
     three, two = (_shapes_at_sites(function, kept, example, rows) for rows in (3, 2))
-    found: list[Site] = []
+    found: list[DropoutSite] = []
     for (name, rate, kind, larger), (*_, smaller) in zip(three, two, strict=True):
         if rate == 0:
             continue
         differ = [axis for axis, (a, b) in enumerate(zip(larger, smaller, strict=True)) if a != b]
         if not differ:
-            found.append(Site(name, rate, kind, larger, None, 1, True))
+            found.append(DropoutSite(name, rate, kind, larger, None, 1, True))
             continue
         axis = differ[0]
         if len(differ) > 1 or larger[axis] * 2 != smaller[axis] * 3:
             raise ValueError(f"the rows cannot be told apart at dropout {name!r}, whose values have the shape {larger}")
         one = (*larger[:axis], larger[axis] // 3, *larger[axis + 1 :])
-        found.append(Site(name, rate, kind, one, axis, larger[axis] // 3, True))
+        found.append(DropoutSite(name, rate, kind, one, axis, larger[axis] // 3, True))
     network = TrainedNetwork(function, lambda: kept, tuple(found), fresh)
     for number, site in enumerate(found):  # which of two axes that were joined is that of rows
         if site.repeats > 1 and not fresh:
@@ -306,7 +306,7 @@ def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any
     seeds = np.random.default_rng(0).integers(2**32, size=(CHECKED_DRAWS, 2), dtype=np.uint32)
 
     def outputs(x: Any) -> Any:
-        return jax.jit(jax.vmap(lambda seed: network.apply(Masked(weights, seed), x)))(seeds)
+        return jax.jit(jax.vmap(lambda seed: network.apply(MaskedWeights(weights, seed), x)))(seeds)
 
     alone = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *map(outputs, apart))
     pairs = zip(jax.tree.leaves(outputs(both)), jax.tree.leaves(alone), strict=True)

@@ -12,7 +12,7 @@ from jaxtyping import Array
 from dubito._check import check_choice
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import ArrayLike, Key, Params
-from dubito.interop.trained import Masked, TrainedNetwork
+from dubito.interop.trained import MaskedWeights, TrainedNetwork
 from dubito.methods.dropout.mc_dropout import MCDropout
 from dubito.methods.ensembles.ensemble import combine
 from dubito.methods.held_out_noise import best_noise, network_outputs
@@ -47,7 +47,7 @@ class MaskedPosterior(KeyedPosterior):
     params: Params
 
     def draw(self, seed: Seed) -> Params:
-        return {**self.params, "network": Masked(self.params["network"], seed)}
+        return {**self.params, "network": MaskedWeights(self.params["network"], seed)}
 
 
 @register_dataclass
