@@ -37,10 +37,8 @@ def from_sklearn(model: Any) -> TrainedNetwork:
     ------
     TypeError
         For another estimator.
-    sklearn.exceptions.NotFittedError
-        For a model that is not fitted.
     ValueError
-        For a classifier of several labels.
+        For a model that is not fitted, and for a classifier of several labels.
 
     Examples
     --------
