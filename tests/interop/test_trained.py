@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dubito.interop.trained import ALPHA, MaskedWeights, outputs_of, trained_network
+from dubito.interop.trained import ALPHA, MaskedWeights, as_example, outputs_of, trained_network
 
 RNG = np.random.default_rng(0)
 WEIGHTS = {"a": np.float32(RNG.normal(size=(4, 6))), "b": np.float32(RNG.normal(size=(6, 2)))}
@@ -148,3 +148,10 @@ def test_outputs_are_rows_of_numbers(values, output, shape, error):
     else:
         with pytest.raises(ValueError, match=error):
             outputs_of(values, output, "Net")
+
+
+def test_examples_are_rows_of_each_input():
+    assert as_example([X], "from_keras") is not None and len(as_example([X, X[:, :1]], "from_keras")) == 2
+    for examples in ([], [X[:1]], [3.0]):
+        with pytest.raises(ValueError, match="from_keras needs at least two rows of each input"):
+            as_example(examples, "from_keras")

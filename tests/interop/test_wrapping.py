@@ -143,6 +143,19 @@ def test_what_cannot_be_wrapped_says_what_is_needed(arguments, options, message)
         dubito.wrap(dropped(), *arguments, **SCIKIT | options)
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ((X[:, :2], Y), r"the network cannot take x of shape \(300, 2\)"),
+        ((np.where(np.arange(300)[:, None] == 7, np.nan, X), Y), "x contains 3 value"),
+        ((X, Y[:-1]), "same number of rows"),
+    ],
+)
+def test_rows_that_the_network_cannot_take_are_named(rows, message):
+    with pytest.raises(ValueError, match=message):
+        dubito.wrap(dropped(), dubito.MCDropout(), validation=rows, **SCIKIT)
+
+
 def test_network_without_dropout_offers_other_methods():
     network = dubito.from_sklearn(MLPRegressor(hidden_layer_sizes=(4,), max_iter=20).fit(X, Y))
     with pytest.raises(ValueError, match=r"no dropout\. Wrap it by dubito.LaplaceApproximation"):

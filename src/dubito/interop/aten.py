@@ -38,7 +38,8 @@ def operation(*names: str) -> Callable[[Operation], Operation]:
     return register
 
 
-def keep(x: Array, *rest: Any, **options: Any) -> Array:
+def unchanged(x: Array, *rest: Any, **options: Any) -> Array:
+    """x, whatever else an operation is given."""
     return x
 
 
@@ -75,7 +76,7 @@ ELEMENTWISE: dict[str, Operation] = {
 for _name, _function in ELEMENTWISE.items():
     operation(f"{_name}.default", f"{_name}_.default")(_function)
 for _name in ("contiguous", "clone", "detach", "detach_", "alias", "lift_fresh_copy", "_assert_tensor_metadata"):
-    operation(f"{_name}.default")(keep)
+    operation(f"{_name}.default")(unchanged)
 
 BINARY: dict[str, Operation] = {
     "mul": jnp.multiply,
@@ -118,7 +119,7 @@ def _rsub(x: Array, y: Any, alpha: Any = 1) -> Array:
 @operation("div.Tensor", "div_.Tensor", "div.Scalar", "div.Tensor_mode", "div_.Scalar")
 def _div(x: Array, y: Any, rounding_mode: str | None = None) -> Array:
     ratio = x / y
-    return {"floor": jnp.floor, "trunc": jnp.trunc}.get(rounding_mode or "", keep)(ratio)
+    return {"floor": jnp.floor, "trunc": jnp.trunc}.get(rounding_mode or "", unchanged)(ratio)
 
 
 @operation("gelu.default")

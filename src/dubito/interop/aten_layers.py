@@ -10,7 +10,7 @@ from jax import lax
 from jaxtyping import Array
 
 from dubito.interop import aten_shapes  # noqa: F401, registers its operations
-from dubito.interop.aten import Operation, each, keep, operation
+from dubito.interop.aten import Operation, each, operation, unchanged
 
 
 @operation("conv1d.default", "conv2d.default", "conv3d.default")
@@ -186,7 +186,7 @@ def attention(
     causal: bool = False,
     *,
     scale: float | None = None,
-    drop: Callable[[Array], Array] = keep,
+    drop: Callable[[Array], Array] = unchanged,
     **options: Any,
 ) -> Array:
     """Scaled dot product attention, with a function applied to the attention weights.

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from dubito._jax.types import Params
-from dubito.interop.trained import DropoutSite, TrainedNetwork, outputs_of
+from dubito.interop.trained import DropoutSite, TrainedNetwork, as_example, outputs_of
 
 
 def from_equinox(module: Any, *examples: Any, output: int | str | None = None, **options: Any) -> TrainedNetwork:
@@ -40,6 +40,8 @@ def from_equinox(module: Any, *examples: Any, output: int | str | None = None, *
         import equinox  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_equinox needs Equinox: pip install equinox") from error
+
+    as_example(examples, "from_equinox")
 
     def is_dropout(leaf: Any) -> bool:
         return isinstance(leaf, equinox.nn.Dropout)

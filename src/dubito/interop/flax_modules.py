@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from dubito._jax.types import Params
-from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
+from dubito.interop.trained import TrainedNetwork, as_example, outputs_of, trained_network
 
 
 def from_flax(
@@ -48,7 +47,7 @@ def from_flax(
     except ImportError as error:
         raise ImportError("from_flax needs Flax: pip install flax") from error
     if isinstance(module, linen.Module):
-        variables, *examples = given
+        variables, *examples = given or ({},)
         function, weights = _linen(linen, module, variables, options)
     elif isinstance(module, nnx.Module):
         examples = list(given)
@@ -56,16 +55,19 @@ def from_flax(
     else:
         raise TypeError(f"from_flax takes a module of flax.linen or flax.nnx, got a {type(module).__name__}")
 
+    example = as_example(examples, "from_flax")
+
     def whole(params: Params, x: Any, site: Any) -> Any:
         f = function(params, x if len(examples) > 1 else (x,), site)
         return outputs_of(f, output, type(module).__name__)
 
-    arrays = [np.asarray(example) for example in examples]
-    return trained_network(whole, weights, tuple(arrays) if len(arrays) > 1 else arrays[0], fresh=fresh_masks)
+    return trained_network(whole, weights, example, fresh=fresh_masks)
 
 
 def _linen(linen: Any, module: Any, variables: Any, options: Any) -> tuple[Callable[..., Any], Params]:
     variables = dict(variables)
+    if "params" not in variables:
+        raise ValueError("a module of Linen needs its variables, with 'params': from_flax(module, variables, X[:2])")
     weights = variables.pop("params")
 
     def function(params: Params, x: tuple[Any, ...], site: Any) -> Any:

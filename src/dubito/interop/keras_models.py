@@ -9,7 +9,7 @@ import numpy as np
 
 from dubito._jax.types import Params
 from dubito.interop.pytorch import from_torch
-from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
+from dubito.interop.trained import TrainedNetwork, as_example, outputs_of, trained_network
 
 LOCK = threading.RLock()  # the layers of a model are patched while it is traced
 
@@ -57,6 +57,7 @@ def from_keras(
             f"Keras runs on {backend}, whose operations cannot be traced by JAX. Save the model, set KERAS_BACKEND=jax before "
             "importing keras, and load it again"
         )
+    example = as_example(examples, "from_keras")
     kinds = {
         **{keras.layers.SpatialDropout1D: "channels last", keras.layers.SpatialDropout2D: "channels last"},
         **{
@@ -86,8 +87,7 @@ def from_keras(
             f, _ = model.stateless_call(*given, x if len(examples) == 1 else list(x), training=False)
         return outputs_of(f, output, model.name)
 
-    arrays = [np.asarray(example) for example in examples]
-    return trained_network(function, weights, tuple(arrays) if len(arrays) > 1 else arrays[0], fresh=fresh_masks)
+    return trained_network(function, weights, example, fresh=fresh_masks)
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
 
 
 def _named(torch: Any, value: Any) -> Any:
-    """Operands with ``Name`` in the place of nodes, and JAX's dtypes in the place of PyTorch's."""
+    """Operands with ``Name`` in the place of nodes."""
     if isinstance(value, torch.fx.Node):
         return Name(value.name)
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
 """A trained network of any framework: its weights, its function, and the places where it drops units."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -311,6 +311,32 @@ def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any
     alone = jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1), *map(outputs, apart))
     pairs = zip(jax.tree.leaves(outputs(both)), jax.tree.leaves(alone), strict=True)
     return all(bool(jnp.allclose(a, b, rtol=1e-3, atol=1e-4 * float(jnp.std(b)) + 1e-6)) for a, b in pairs)
+
+
+def as_example(examples: Sequence[Any], caller: str) -> Any:
+    """Rows of the inputs as one array, or a tuple of several.
+
+    Parameters
+    ----------
+    examples : sequence of array
+        Some rows of each input.
+    caller : str
+        The function that was given them, for the message.
+
+    Returns
+    -------
+    array or tuple of arrays
+        On the host.
+
+    Raises
+    ------
+    ValueError
+        Without inputs, or for fewer than two rows.
+    """
+    arrays = [np.asarray(example) for example in examples]
+    if not arrays or any(array.ndim == 0 or len(array) < 2 for array in arrays):
+        raise ValueError(f"{caller} needs at least two rows of each input, such as X[:2]")
+    return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
 
 def outputs_of(f: Any, output: int | str | None, where: str) -> Float[Array, "rows width"]:

@@ -141,16 +141,15 @@ def wrap(
     check_choice("outputs", outputs, OUTPUTS)
     needed = _needed_rows(several, method, validation, train)
     shift, scale = (tuple(v) if isinstance(v, Sequence) else v for v in (shift, scale))
-    raw = np.asarray(several[0].apply(several[0].weights(), jnp.asarray(np.asarray(needed[0])[:128])))
-    found = _likelihood(likelihood, raw, outputs)
-    models = [Model(ScaledNetwork(one, outputs, shift, scale), found, prior) for one in several]
+    found = _likelihood(likelihood, _some_outputs(several[0], np.asarray(needed[0])), outputs)
+    model = Model(ScaledNetwork(several[0], outputs, shift, scale), found, prior)
     point = [{"network": one.weights(), "likelihood": found.init()} for one in several]
     key_noise, key_method = jax.random.split(key)
     if isinstance(method, MCDropout):
-        posterior: Any = MaskedPosterior(models[0], point[0])
+        posterior: Any = MaskedPosterior(model, point[0])
     else:
         _check_alike(several, np.asarray(needed[0])[:8])
-        parts = [Samples(models[0], jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], each)) for each in point]
+        parts = [Samples(model, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], each)) for each in point]
         posterior = combine(parts)
     noise = _noise(posterior, validation if validation is not None else train, key_noise)
     if not isinstance(method, LaplaceApproximation):
@@ -158,13 +157,15 @@ def wrap(
             count = len(posterior)
             noise = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (count, *leaf.shape)), noise)
         return replace(posterior, params={**posterior.params, "likelihood": noise})
-    return _laplace(method, models[0], {**point[0], "likelihood": noise}, needed, key_method)
+    return _laplace(method, model, {**point[0], "likelihood": noise}, needed, key_method)
 
 
 def _needed_rows(networks: list[Any], method: Any, validation: Any, train: Any) -> Any:
     """The rows that a method needs; ValueError without."""
     if not networks or not all(isinstance(one, TrainedNetwork) for one in networks):
-        raise ValueError("wrap takes a network of from_torch or from_sklearn, or a list of them")
+        raise ValueError(
+            "wrap takes a network of dubito.from_torch, from_keras, from_flax, from_equinox or from_sklearn, or a list of them"
+        )
     if method is None and len(networks) < 2:
         raise ValueError(
             "wrap needs a method for a single network: dubito.MCDropout() or dubito.LaplaceApproximation()"
@@ -193,6 +194,14 @@ def _needed_rows(networks: list[Any], method: Any, validation: Any, train: Any) 
     if validation is None:
         raise ValueError("the noise is fitted to rows that the network has not seen: validation=(X, y)")
     return validation
+
+
+def _some_outputs(network: TrainedNetwork, x: np.ndarray) -> np.ndarray:
+    """The outputs at a few rows; ValueError if the network cannot take them."""
+    try:
+        return np.asarray(network.apply(network.weights(), jnp.asarray(x[:128])))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the network cannot take x of shape {x.shape}: {str(error).splitlines()[0]}") from error
 
 
 def _likelihood(likelihood: str | Likelihood, raw: np.ndarray, outputs: str) -> Likelihood:

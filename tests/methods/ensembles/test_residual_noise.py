@@ -101,6 +101,16 @@ def test_shrinkage_of_20_pairs_is_halfway_between_that_of_the_mean_and_that_of_t
     np.testing.assert_allclose(np.mean(found), (0.32 + 0.85) / 2, atol=0.04)
 
 
+def test_shrinkage_of_a_target_without_pairs_is_that_of_the_mean():
+    residuals = simulate(200, 0.03, 0.03, gaussian(0.3), targets=2)
+    pairs = residuals.unseen.reshape(RUNS, 2, -1).any(1).sum(0) > 1
+    y = residuals.rows.y.copy()
+    y[pairs, 1] = np.nan
+    some = residuals._replace(rows=residuals.rows._replace(y=y))
+    np.testing.assert_allclose(some.shrinkage[0], residuals.shrinkage[0])
+    np.testing.assert_allclose(some.shrinkage[1], 1 - 0.9 * some.spread[1] / some.square[1])
+
+
 @pytest.mark.parametrize("missing", [False, True])
 def test_total_of_the_mixture_is_its_squared_error(missing):
     """E e² = σ² + v/R, as of a mean over R members that have not seen the row, and the deviations have variance v."""

@@ -124,11 +124,15 @@ class Residuals(NamedTuple):
             return in_the_mean
         errors = np.stack([self._errors(run, pairs) for run in np.argsort(runs[:, pairs], axis=0, kind="stable")[-2:]])
         weight = self.rows.train[pairs] / np.mean(self.rows.train)
-        single = [robust_size(each.ravel(), np.tile(weight, 2)) for each in np.moveaxis(errors, -1, 0)]
-        joint = [robust_size(each, weight) for each in errors.mean(0).T]
-        common = 2 * (np.array(joint) / np.array(single)) ** 2 - 1
-        bulk = np.clip(common + (1 - common) / self.runs, 1 / self.runs, 1)
-        return (PRIOR_ROWS * in_the_mean + len(pairs) * bulk) / (PRIOR_ROWS + len(pairs))
+        found = in_the_mean.copy()
+        for k, target in enumerate(np.moveaxis(errors, -1, 0)):
+            known = ~np.isnan(target[0])
+            if known.any():
+                single = robust_size(target[:, known].ravel(), np.tile(weight[known], 2))
+                common = 2 * (robust_size(target[:, known].mean(0), weight[known]) / single) ** 2 - 1
+                bulk = np.clip(common + (1 - common) / self.runs, 1 / self.runs, 1)
+                found[k] = (PRIOR_ROWS * found[k] + known.sum() * bulk) / (PRIOR_ROWS + known.sum())
+        return found
 
     def _errors(self, run: Int[np.ndarray, " n"], rows: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n K"]:
         """The errors at ``rows`` of the first member of each one's ``run`` that has not seen it."""
@@ -374,7 +378,7 @@ def best_scale(
 
 
 def robust_size(errors: Float[np.ndarray, " N"], weight: Float[np.ndarray, " N"]) -> float:
-    """The scale of Student's t that is most likely for errors (NaN: missing)."""
+    """The scale of Student's t that is most likely for errors."""
     log_size, _ = best_scale(errors, np.zeros((1, len(errors))), np.ones(len(errors)), weight, ROBUST_DF)
     return float(np.exp(log_size))
 
