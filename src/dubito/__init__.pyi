@@ -84,6 +84,7 @@ from .models.model import Model as Model
 from .models.networks import Network as Network
 from .models.networks import convnet as convnet
 from .models.networks import mlp as mlp
+from .models.partial_network import partial_network as partial_network
 from .models.priors import Laplace as Laplace
 from .models.priors import Normal as Normal
 from .models.priors import Prior as Prior

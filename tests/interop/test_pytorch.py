@@ -218,6 +218,60 @@ def test_operation_without_a_translation_is_named_and_can_be_given():
     np.testing.assert_allclose(network.apply({}, FLOATS.numpy()), torch.frac(FLOATS), atol=1e-6)
 
 
+class TokensAndNumbers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.drop, self.head = nn.Embedding(20, 3), nn.Dropout(0.1), nn.Linear(7, 2)
+
+    def forward(self, x):
+        return self.head(self.drop(torch.cat([self.embedding(x["ids"]), x["values"]], 1)))
+
+
+def test_dicts_are_inputs_of_predictions_too():
+    torch.manual_seed(3)
+    module = TokensAndNumbers()
+    x = {"values": torch.randn(60, 4), "ids": torch.randint(0, 20, (60,))}
+    network = dubito.from_torch(module, {name: tensor[:2] for name, tensor in x.items()})
+    exact = module.eval()(x).detach().numpy()
+    arrays = {name: tensor.numpy() for name, tensor in x.items()}
+    np.testing.assert_allclose(network.apply(network.weights(), arrays), exact, rtol=1e-5, atol=1e-6)
+    laplace = dubito.LaplaceApproximation(structure="dense")
+    options = {"likelihood": "gaussian", "key": jax.random.key(0)}
+    posterior = dubito.wrap(network, laplace, train=(arrays, exact + 0.1), where="head", **options)
+    answer = dubito.predict(posterior, arrays, key=jax.random.key(1), draws=1000)
+    assert sorted(posterior.point.params["network"]) == ["head.bias", "head.weight"]
+    assert np.max(np.abs(answer.mean - exact) / np.sqrt(answer.epistemic / 1000)) < 4.8
+
+
+def moved(module):
+    """After some passes in training mode, in which a spectral norm moves its vectors."""
+    for _ in range(3):
+        module(FLOATS)
+    return module
+
+
+NORMS = {
+    "weight": nn.utils.parametrizations.weight_norm,
+    "spectral": nn.utils.parametrizations.spectral_norm,
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalized_weights_and_hooks_are_those_of_the_evaluation_mode(name):
+    module = columns(nn.ReLU(), nn.Dropout(0.1))()
+    NORMS[name](module[0])
+    calls = []
+    module[3].register_forward_hook(lambda part, given, found: calls.append(1) or 2 * found)
+    moved(module)
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    hooks = dict(module[3]._forward_hooks)
+    network = dubito.from_torch(module, FLOATS)
+    assert network.dropout == {"2": 0.1} and module[3]._forward_hooks == hooks
+    assert all(torch.equal(before[key], tensor) for key, tensor in module.state_dict().items())
+    exact = module.eval()(FLOATS).detach().numpy()
+    np.testing.assert_allclose(network.apply(network.weights(), FLOATS.numpy()), exact, rtol=1e-5, atol=1e-6)
+
+
 def test_several_outputs_and_inputs():
     class Two(nn.Module):
         def __init__(self):

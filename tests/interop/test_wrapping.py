@@ -10,6 +10,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 import dubito
 from dubito import metrics
+from dubito.estimators.files.posterior_file import posterior_config
 from dubito.interop.trained import MaskedWeights, trained_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -55,6 +56,84 @@ def test_noise_of_mc_dropout_maximizes_the_likelihood_of_the_mixture(scale):
     answer = dubito.predict(posterior, X, key=KEY, draws=2000)
     np.testing.assert_allclose(answer.mean, scale * network.apply(network.weights(), X)[:, 0], atol=0.15)
     assert 0.85 < metrics.coverage(answer, Y).value < 0.99
+
+
+FIRST_TOKEN = 2**24 + 1  # beyond 2²⁴, where float32 does not tell neighbors apart
+TOKENS = FIRST_TOKEN + np.random.default_rng(5).integers(20, size=(300, 2))
+BOTH = {"ids": TOKENS, "values": X.astype(np.float64)}
+
+
+def of_both(params, x, site):
+    embedded = params["table"][x["ids"] - FIRST_TOKEN].reshape(len(x["ids"]), 8)
+    hidden = jnp.tanh(jnp.concatenate([embedded, x["values"]], axis=1) @ params["a"])
+    return site("hidden", 0.1, "units")(hidden) @ params["b"]
+
+
+def network_of_both():
+    """Random features of tokens and numbers, and a ridge regression on them."""
+    rng = np.random.default_rng(6)
+    weights = {"table": rng.normal(size=(20, 4)), "a": rng.normal(size=(11, 40)), "b": np.eye(40)}
+    weights = jax.tree.map(np.float32, weights)
+    hidden = of_both(weights, BOTH, lambda *_: lambda values: values)
+    weights["b"] = np.float32(Ridge(1.0, fit_intercept=False).fit(np.asarray(hidden), Y).coef_[:, None])
+    return trained_network(of_both, weights, jax.tree.map(lambda leaf: leaf[:2], BOTH), fresh=False)
+
+
+@pytest.mark.parametrize("method", [dubito.MCDropout(), dubito.LaplaceApproximation(structure="last-layer")])
+def test_dicts_of_tokens_and_numbers_go_all_the_way(method):
+    network = network_of_both()
+    rows = {"validation": (BOTH, Y)} if isinstance(method, dubito.MCDropout) else {"train": (BOTH, Y)}
+    posterior = dubito.wrap(network, method, likelihood="gaussian", key=KEY, **rows)
+    few = jax.tree.map(lambda leaf: leaf[:7], BOTH)
+    answer = dubito.predict(posterior, few, key=KEY, draws=2000)
+    exact = np.asarray(network.apply(network.weights(), few))[:, 0]
+    error = np.sqrt(answer.epistemic / 2000)
+    assert np.all(answer.epistemic > 0) and np.max(np.abs(answer.mean - exact) / error) < 4.5
+    with pytest.raises(ValueError, match=r"got a dict with \['ids'\]"):
+        dubito.predict(posterior, {"ids": few["ids"]}, key=KEY)
+
+
+def test_networks_of_several_inputs_are_trained_further():
+    network = network_of_both()
+    model = dubito.Model(network, dubito.Gaussian(precision=10.0), dubito.Normal(1.0))
+    posterior = dubito.fit(model, BOTH, Y, dubito.BayesByBackprop(epochs=3, initial_scale=1e-3), key=KEY)
+    answer = dubito.predict(posterior, BOTH, key=KEY)
+    assert np.corrcoef(answer.mean, network.apply(network.weights(), BOTH)[:, 0])[0, 1] > 0.98
+
+
+def test_where_leaves_all_else_points():
+    network = dropped()
+    rows, options = {"train": (X, Y)}, {"likelihood": "gaussian", "key": KEY}
+    laplace = dubito.LaplaceApproximation(structure="dense", linearized=False)
+    posterior = dubito.wrap(network, laplace, where="b", **rows, **options)
+    drawn = posterior.sample(KEY, 3)["network"]
+    assert list(drawn) == ["b"] and drawn["b"].std(0).min() > 0
+    last = dubito.wrap(network, dubito.LaplaceApproximation(structure="last-layer"), **rows, **options)
+    np.testing.assert_allclose(posterior.log_evidence, last.log_evidence, rtol=1e-5)
+
+    def twice(params, x, site):
+        hidden = site("first", 0.5, "units")(jnp.tanh(x @ params["a"]))
+        return site("second.drop", 0.25, "units")(hidden) @ params["b"]
+
+    two = trained_network(twice, network.weights(), X[:2], fresh=False)
+    one = dubito.wrap(two, dubito.MCDropout(), where="second", validation=(X, Y), **options)
+    f = np.asarray(dubito.predict(one, X, key=KEY, draws=4000).epistemic)
+    h = np.tanh(X @ network.weights()["a"])
+    np.testing.assert_allclose(f, 0.25 / 0.75 * h**2 @ network.weights()["b"][:, 0] ** 2, rtol=0.15)
+    with pytest.raises(ValueError, match="where='third' is none of the names"):
+        dubito.wrap(two, dubito.MCDropout(), where="third", validation=(X, Y), **options)
+    with pytest.raises(ValueError, match="networks of an ensemble are points"):
+        dubito.wrap([two, two], where="second", validation=(X, Y), **options)
+
+
+def test_wrapped_posteriors_are_not_saved_and_the_error_says_so():
+    rows, options = {"validation": (X, Y)}, {"likelihood": "gaussian", "key": KEY}
+    for posterior in (
+        dubito.wrap(dropped(), dubito.MCDropout(), **rows, **options),
+        dubito.wrap([dropped(), dropped()], **rows, **options),
+    ):
+        with pytest.raises(dubito.ModelFileError, match=r"cannot be saved: .* in its own framework, and wrap it again"):
+            posterior_config(posterior)
 
 
 def test_weights_stay():
@@ -146,7 +225,7 @@ def test_what_cannot_be_wrapped_says_what_is_needed(arguments, options, message)
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ((X[:, :2], Y), r"the network cannot take x of shape \(300, 2\)"),
+        ((X[:, :2], Y), r"takes x of shape \(rows, 3\), as its example; got \(300, 2\)"),
         ((np.where(np.arange(300)[:, None] == 7, np.nan, X), Y), "x contains 3 value"),
         ((X, Y[:-1]), "same number of rows"),
     ],

@@ -15,6 +15,7 @@ from dubito.inspection.graph.drawing import align_columns, amount, shape_text
 from dubito.inspection.graph.graph import Graph, graph
 from dubito.inspection.network_view import encode_rows, member_of, parameter_moments
 from dubito.models.model import Model
+from dubito.models.partial_network import parameter_uses
 from dubito.posteriors.base import Samples, unwrapped
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal, LowRankNormal
@@ -44,7 +45,7 @@ def center_params(estimator: Any, key: Key) -> tuple[Model, Params]:
 def parameter_table(model: Model, params: Params, x: ArrayLike) -> str:
     """A table of the network's parameters: path, shape, size, and how a method's noise enters."""
     leaves = jax.tree_util.tree_leaves_with_path(params["network"])
-    uses = jaxpr.uses(model.network.apply, params["network"], x)
+    uses = parameter_uses(model.network, params["network"], x)
     treatments = [use.treatment for use in jax.tree.leaves(uses, is_leaf=lambda leaf: isinstance(leaf, jaxpr.Use))]
     rows = [("parameters", "shape", "numbers", "noise, if the method has any")]
     for (path, leaf), treatment in zip(leaves, treatments, strict=True):

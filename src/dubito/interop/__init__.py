@@ -1,5 +1,6 @@
 """Networks that people already have, in dubito's predictive distributions.
 
+- ``input_layout``: its inputs, of several dtypes, as one array.
 - ``trained``: a trained network: its weights, its function, and its dropout sites.
 - ``aten``: PyTorch's operations in JAX.
 - ``aten_shapes``: those on shapes.

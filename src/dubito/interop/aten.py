@@ -184,7 +184,7 @@ def _linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return product if bias is None else product + bias
 
 
-@operation("matmul.default", "mm.default", "bmm.default")
+@operation("matmul.default", "mm.default", "bmm.default", "mv.default", "vdot.default")
 def _matmul(x: Array, y: Array) -> Array:
     return x @ y
 

@@ -226,3 +226,9 @@ def attention(
 def _axes(window: int) -> tuple[str, str, str]:
     places = "DHW"[3 - window :]
     return f"NC{places}", f"OI{places}", f"NC{places}"
+
+
+@operation("_weight_norm.default")
+def _weight_norm(v: Array, g: Array, axis: int = 0) -> Array:
+    others = tuple(number for number in range(v.ndim) if number != axis)
+    return v * (g / jnp.sqrt(jnp.sum(v**2, axis=others, keepdims=True)))

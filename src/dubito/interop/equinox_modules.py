@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from dubito._jax.types import Params
+from dubito.interop.input_layout import input_layout
 from dubito.interop.trained import DropoutSite, TrainedNetwork, as_example, outputs_of
 
 
@@ -41,7 +42,7 @@ def from_equinox(module: Any, *examples: Any, output: int | str | None = None, *
     except ImportError as error:
         raise ImportError("from_equinox needs Equinox: pip install equinox") from error
 
-    as_example(examples, "from_equinox")
+    layout = input_layout(as_example(examples, "from_equinox"))
 
     def is_dropout(leaf: Any) -> bool:
         return isinstance(leaf, equinox.nn.Dropout)
@@ -66,4 +67,4 @@ def from_equinox(module: Any, *examples: Any, output: int | str | None = None, *
         f = jax.vmap(lambda *row: whole(*row, **given))(*(x if len(examples) > 1 else (x,)))
         return outputs_of(f, output, type(module).__name__)
 
-    return TrainedNetwork(function, lambda: kept, sites, keyed=True)
+    return TrainedNetwork(function, lambda: kept, layout, sites, keyed=True)

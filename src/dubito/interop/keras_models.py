@@ -73,7 +73,8 @@ def from_keras(
             raise ValueError(
                 f"layer {layer.name!r} drops units by itself, where masks cannot be put: set its rates to 0"
             )
-    names = {id(variable): f"{number} {variable.path}" for number, variable in enumerate(model.variables)}
+    digits = len(str(len(model.variables)))  # names in the order of the layers
+    names = {id(variable): f"{number:0{digits}} {variable.path}" for number, variable in enumerate(model.variables)}
     values = {names[id(variable)]: np.array(variable.value) for variable in model.variables}
     weights = {names[id(variable)]: values[names[id(variable)]] for variable in model.trainable_variables}
 

@@ -74,7 +74,7 @@ def from_torch(
     ----------
     module : torch.nn.Module
         The module, in any mode; a compiled one is taken apart.
-    *examples : array or tensor
+    *examples : array, tensor or dict of these
         At least two rows of each of its inputs, of the shape and dtype of the inputs to come. Several are a tuple for
         the network.
     output : int or str, optional
@@ -109,29 +109,31 @@ def from_torch(
     except ImportError as error:
         raise ImportError("from_torch needs PyTorch: pip install torch") from error
     module = dict(module.named_children()).get("_orig_mod", module)
-    tensors = tuple(torch.as_tensor(np.asarray(x) if isinstance(x, jax.Array) else x) for x in examples)
-    if not tensors or any(len(tensor) < 2 for tensor in tensors):
+
+    def as_tensor(rows: Any) -> Any:
+        return torch.as_tensor(np.asarray(rows) if isinstance(rows, jax.Array) else rows)
+
+    tensors = jax.tree.map(as_tensor, examples)
+    if not tensors or any(tensor.ndim == 0 or len(tensor) < 2 for tensor in jax.tree.leaves(tensors)):
         raise ValueError("from_torch needs at least two rows of each input, such as X[:2]")
     with _untouched(torch, module):
         program = _exported(torch, module, tensors)
         module.eval()
         with torch.no_grad():
             expected = module(*tensors)
-    arrays = [_array(torch, tensor) for tensor in tensors]
-    dtypes = [jax.dtypes.canonicalize_dtype(array.dtype) for array in arrays]
-    nodes, weights, constants, inputs, results = _read(torch, program, {**OPERATIONS, **(operations or {})})
+    arrays = jax.tree.map(lambda tensor: _array(torch, tensor), tensors)
+    nodes, weights, parameters, constants, inputs, results = _read(torch, program, {**OPERATIONS, **(operations or {})})
 
     def function(params: Params, x: Any, site: Callable[..., Any]) -> Any:
-        given = [
-            jnp.asarray(each).astype(dtype) for each, dtype in zip(x if len(inputs) > 1 else (x,), dtypes, strict=True)
-        ]
-        values = jax.tree.map(jnp.asarray, {**constants, **params}) | dict(zip(inputs, given, strict=True))
+        given = jax.tree.leaves(x if len(tensors) > 1 else (x,))
+        values = jax.tree.map(jnp.asarray, constants) | dict(zip(inputs, given, strict=True))
+        values |= {name: jnp.asarray(params[target]) for name, target in parameters.items()}
         for node in nodes:
             values[node.name] = _run(node, values, site)
         f = jax.tree.map(lambda name: values[name.name], results, is_leaf=lambda leaf: isinstance(leaf, Name))
         return outputs_of(f, output, type(module).__name__)
 
-    example = tuple(arrays) if len(arrays) > 1 else arrays[0]
+    example = arrays if len(arrays) > 1 else arrays[0]
     network = trained_network(function, weights, example, fresh=fresh_masks)
     exact = jax.tree.map(lambda tensor: _array(torch, tensor), expected)
     _check_outputs(network.apply(weights, example), outputs_of(exact, output, type(module).__name__), _dtype(module))
@@ -141,12 +143,13 @@ def from_torch(
 def _exported(torch: Any, module: Any, tensors: tuple[Any, ...]) -> Any:
     """The graph in training mode, where dropout shows its rate, with the statistics of norms frozen."""
     module.train()
-    for part in module.modules():
-        if "running_mean" in dict(part.named_buffers(recurse=False)):
+    for part in module.modules():  # batch norm, and spectral norm, whose vectors would move
+        own = dict(part.named_buffers(recurse=False))
+        if "running_mean" in own or (own and type(part).__module__.startswith("torch.nn.")):
             part.eval()
     rows = {0: torch.export.Dim.AUTO}
     try:
-        return torch.export.export(module, tensors, dynamic_shapes=tuple(rows for _ in tensors), strict=False)
+        return torch.export.export(module, tensors, dynamic_shapes=jax.tree.map(lambda _: rows, tensors), strict=False)
     except Exception as error:
         raise ValueError(
             f"{type(module).__name__} cannot be exported by torch.export, with any number of rows: {str(error).splitlines()[0]}"
@@ -172,13 +175,16 @@ def _untouched(torch: Any, module: Any) -> Iterator[None]:
 
 
 def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tuple[Any, ...]:
-    """The nodes, weights, constants, names of inputs and results of an exported program."""
+    """Of an exported program the nodes, the weights by their names in the module, these by those in the graph, constants, names of
+    inputs in JAX's order, and results.
+    """
     signature, state = program.graph_signature, {**program.state_dict, **program.constants}
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     stored |= signature.inputs_to_lifted_tensor_constants
-    arrays = {name: _array(torch, state[target]) for name, target in stored.items()}
-    weights = {name: arrays[name] for name in signature.inputs_to_parameters}
-    constants = {name: array for name, array in arrays.items() if name not in weights}
+    parameters = dict(signature.inputs_to_parameters)
+    weights = {target: _array(torch, state[target]) for target in parameters.values()}
+    constants = {name: _array(torch, state[target]) for name, target in stored.items() if name not in parameters}
+    inputs, _ = torch.utils._pytree.tree_unflatten(list(signature.user_inputs), program.call_spec.in_spec)
     nodes, results, missing = [], None, set()
     for node in program.graph.nodes:
         if node.op == "output":
@@ -200,7 +206,7 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
         raise ValueError(
             f"PyTorch's operation {names} is not translated. Pass it in JAX: from_torch(..., operations={{{sorted(missing)[0]!r}: function}})"
         )
-    return _numbered(nodes), weights, constants, list(signature.user_inputs), results
+    return _numbered(nodes), weights, parameters, constants, jax.tree.leaves(inputs), results
 
 
 def _named(torch: Any, value: Any) -> Any:

@@ -1,7 +1,7 @@
 """A trained network of any framework: its weights, its function, and the places where it drops units."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from dubito._jax import prng
 from dubito._jax.pytree import register_dataclass, static
 from dubito._jax.types import Key, Params
+from dubito.interop.input_layout import InputLayout, input_layout
 
 Drop: TypeAlias = Callable[[Array], Array]
 Function: TypeAlias = Callable[[Params, Any, Any], Any]
@@ -132,6 +133,8 @@ class TrainedNetwork:
         values through ``site(name, rate, kind)``. With ``keyed`` it gets a key in the place of ``site``, or None.
     weights : callable
         ``weights()`` returns the trained weights.
+    layout : InputLayout
+        What it reads: the structure, shapes and dtypes of its example.
     sites : tuple of DropoutSite
         The places with a rate above 0.
     fresh : bool
@@ -142,6 +145,7 @@ class TrainedNetwork:
 
     function: Function = static()
     weights: Callable[[], Params] = static()
+    layout: InputLayout = static()
     sites: tuple[DropoutSite, ...] = static(default=())
     fresh: bool = static(default=False)
     keyed: bool = static(default=False)
@@ -158,7 +162,10 @@ class TrainedNetwork:
         """f, with the masks of one draw if ``params`` is ``MaskedWeights``."""
         weights, key = (params.weights, prng.fast(params.seed)) if isinstance(params, MaskedWeights) else (params, None)
         with jax.numpy_rank_promotion("allow"):  # as other frameworks do
-            return self.function(weights, x, key if self.keyed else self._drops(key))
+            return self.function(weights, self.layout.restore(x), key if self.keyed else self._drops(key))
+
+    def join_inputs(self, x: Any) -> np.ndarray:
+        return self.layout.join(x)
 
     def _drops(self, key: Key | None) -> Callable[[str, float, str], Drop]:
         if key is None:
@@ -169,7 +176,7 @@ class TrainedNetwork:
         sites = {site.name: site for site in self.sites}
 
         def drop(name: str, rate: float, kind: str) -> Drop:
-            return _identity if rate == 0 else lambda values: sites[name].drop(values, masks[name])
+            return _identity if name not in sites else lambda values: sites[name].drop(values, masks[name])
 
         return drop
 
@@ -186,7 +193,7 @@ class TrainedNetwork:
                 (uniform,) = prng.uniforms(jax.random.fold_in(key, numbers[name]), [tuple(shape)])
                 return site.dropped(values, uniform)
 
-            return _identity if rate == 0 else own
+            return own if name in numbers else _identity
 
         return drop
 
@@ -238,7 +245,7 @@ def trained_network(function: Function, weights: Params, example: Any, *, fresh:
             raise ValueError(f"the rows cannot be told apart at dropout {name!r}, whose values have the shape {larger}")
         one = (*larger[:axis], larger[axis] // 3, *larger[axis + 1 :])
         found.append(DropoutSite(name, rate, kind, one, axis, larger[axis] // 3, True))
-    network = TrainedNetwork(function, lambda: kept, tuple(found), fresh)
+    network = TrainedNetwork(function, lambda: kept, input_layout(example), tuple(found), fresh)
     for number, site in enumerate(found):  # which of two axes that were joined is that of rows
         if site.repeats > 1 and not fresh:
             network = _with_rows_last(network, number, kept, example)
@@ -253,11 +260,11 @@ def trained_network(function: Function, weights: Params, example: Any, *, fresh:
 def _with_rows_last(network: TrainedNetwork, number: int, weights: Params, example: Any) -> TrainedNetwork:
     """The network with the other order at one site, if that is the one which keeps rows apart there."""
     sites = list(network.sites)
-    only = TrainedNetwork(_only_site(network.function, sites[number].name), network.weights, (sites[number],))
+    only = replace(network, function=_only_site(network.function, sites[number].name), sites=(sites[number],))
     if _rows_are_independent(only, weights, example):
         return network
     sites[number] = sites[number]._replace(rows_first=False)
-    return TrainedNetwork(network.function, network.weights, tuple(sites), network.fresh)
+    return replace(network, sites=tuple(sites))
 
 
 def _only_site(function: Function, name: str) -> Function:
@@ -303,6 +310,7 @@ def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any
 
     apart = [jax.tree.map(lambda leaf, at=at: rows(leaf, at), example) for at in (0, -1)]
     both = jax.tree.map(lambda *leaves: np.concatenate(leaves), *apart)
+    weights = jax.tree.map(jnp.asarray, weights)
     seeds = np.random.default_rng(0).integers(2**32, size=(CHECKED_DRAWS, 2), dtype=np.uint32)
 
     def outputs(x: Any) -> Any:
@@ -314,27 +322,27 @@ def _rows_are_independent(network: TrainedNetwork, weights: Params, example: Any
 
 
 def as_example(examples: Sequence[Any], caller: str) -> Any:
-    """Rows of the inputs as one array, or a tuple of several.
+    """Rows of the inputs as one array, a dict of arrays, or a tuple of several.
 
     Parameters
     ----------
-    examples : sequence of array
+    examples : sequence of array or dict of arrays
         Some rows of each input.
     caller : str
         The function that was given them, for the message.
 
     Returns
     -------
-    array or tuple of arrays
-        On the host.
+    array, dict or tuple
+        Arrays on the host.
 
     Raises
     ------
     ValueError
         Without inputs, or for fewer than two rows.
     """
-    arrays = [np.asarray(example) for example in examples]
-    if not arrays or any(array.ndim == 0 or len(array) < 2 for array in arrays):
+    arrays = [jax.tree.map(np.asarray, example) for example in examples]
+    if not arrays or any(array.ndim == 0 or len(array) < 2 for array in jax.tree.leaves(arrays)):
         raise ValueError(f"{caller} needs at least two rows of each input, such as X[:2]")
     return tuple(arrays) if len(arrays) > 1 else arrays[0]
 

@@ -17,9 +17,11 @@ from dubito.methods.dropout.mc_dropout import MCDropout
 from dubito.methods.ensembles.ensemble import combine
 from dubito.methods.held_out_noise import best_noise, network_outputs
 from dubito.methods.laplace.laplace import LaplaceApproximation
+from dubito.models.inputs import joined_inputs
 from dubito.models.likelihoods.base import Likelihood
 from dubito.models.likelihoods.by_name import get_likelihood
 from dubito.models.model import Model
+from dubito.models.partial_network import Where, chosen_names, partial_network
 from dubito.models.priors import Normal, Prior
 from dubito.posteriors.base import KeyedPosterior, Samples, Seed
 from dubito.training.data import check_rows, pad_data, padded_size
@@ -81,6 +83,9 @@ class ScaledNetwork:
             return log_p if f.shape[1] > 1 else log_p - jnp.log(jnp.maximum(1 - f, floor))
         return jnp.asarray(self.shift, f.dtype) + jnp.asarray(self.scale, f.dtype) * f
 
+    def join_inputs(self, x: Any) -> np.ndarray:
+        return joined_inputs(self.network, x)
+
     def scales(self, params: Params, scale: Any) -> Params:
         return self.network.scales(params, scale)
 
@@ -97,6 +102,7 @@ def wrap(
     outputs: str = "values",
     shift: float | Sequence[float] = 0.0,
     scale: float | Sequence[float] = 1.0,
+    where: Where | None = None,
 ) -> Any:
     """A posterior around trained networks, which stay as they are. ``dubito.predict`` takes it like any other.
 
@@ -125,6 +131,9 @@ def wrap(
     shift, scale : float or sequence of float
         y in its units is shift + scale · the network's output, for a network that was trained on
         standardized targets.
+    where : str, sequence of str or callable, optional
+        Which part is random: of the dropout sites for ``MCDropout``, of the weights for
+        ``LaplaceApproximation``; names as for ``partial_network``. All others stay points. None: everything.
 
     Returns
     -------
@@ -139,16 +148,27 @@ def wrap(
     """
     several = list(networks) if isinstance(networks, Sequence) else [networks]
     check_choice("outputs", outputs, OUTPUTS)
-    needed = _needed_rows(several, method, validation, train)
+    needed = _needed_rows(several, method, validation, train, where)
     shift, scale = (tuple(v) if isinstance(v, Sequence) else v for v in (shift, scale))
-    found = _likelihood(likelihood, _some_outputs(several[0], np.asarray(needed[0])), outputs)
-    model = Model(ScaledNetwork(several[0], outputs, shift, scale), found, prior)
-    point = [{"network": one.weights(), "likelihood": found.init()} for one in several]
+    x = joined_inputs(several[0], needed[0])
+    found = _likelihood(likelihood, _some_outputs(several[0], x), outputs)
+    weights = _weights(several, x[:8])
+    network: Any = ScaledNetwork(several[0], outputs, shift, scale)
+    if where is not None and isinstance(method, MCDropout):
+        if several[0].keyed:
+            raise ValueError("the module draws its masks itself, so where= cannot choose: set other rates in it to 0")
+        names = set(chosen_names(list(several[0].dropout), where))
+        sites = tuple(site for site in several[0].sites if site.name in names)
+        network = replace(network, network=replace(several[0], sites=sites))
+    elif where is not None:
+        network = partial_network(network, where, weights[0])
+        weights = [network.init(key)]
+    model = Model(network, found, prior)
+    point = [{"network": each, "likelihood": found.init()} for each in weights]
     key_noise, key_method = jax.random.split(key)
     if isinstance(method, MCDropout):
         posterior: Any = MaskedPosterior(model, point[0])
     else:
-        _check_alike(several, np.asarray(needed[0])[:8])
         parts = [Samples(model, jax.tree.map(lambda leaf: jnp.asarray(leaf)[None], each)) for each in point]
         posterior = combine(parts)
     noise = _noise(posterior, validation if validation is not None else train, key_noise)
@@ -160,7 +180,7 @@ def wrap(
     return _laplace(method, model, {**point[0], "likelihood": noise}, needed, key_method)
 
 
-def _needed_rows(networks: list[Any], method: Any, validation: Any, train: Any) -> Any:
+def _needed_rows(networks: list[Any], method: Any, validation: Any, train: Any, where: Any) -> Any:
     """The rows that a method needs; ValueError without."""
     if not networks or not all(isinstance(one, TrainedNetwork) for one in networks):
         raise ValueError(
@@ -174,6 +194,8 @@ def _needed_rows(networks: list[Any], method: Any, validation: Any, train: Any) 
         raise ValueError(
             "wrap makes several networks an ensemble, without a method: leave out the method, or wrap one of them"
         )
+    if method is None and where is not None:
+        raise ValueError("where= chooses what is random, and the networks of an ensemble are points: leave it out")
     if method is not None and not isinstance(method, MCDropout | LaplaceApproximation):
         raise ValueError(
             f"wrap takes MCDropout, LaplaceApproximation, or a list of networks; got {type(method).__name__}, which trains: "
@@ -226,24 +248,27 @@ def _likelihood(likelihood: str | Likelihood, raw: np.ndarray, outputs: str) -> 
     return likelihood
 
 
-def _check_alike(networks: list[Any], x: np.ndarray) -> None:
-    """Raise ValueError unless the first network's function gives the others' outputs with their weights."""
-    first = networks[0]
+def _weights(networks: list[Any], x: np.ndarray) -> list[Params]:
+    """The weights of each network for the first one's function; ValueError unless it gives their outputs."""
+    first, found = networks[0], [networks[0].weights()]
+    leaves, tree = jax.tree.flatten(found[0])
     for number, other in enumerate(networks[1:], 1):
-        a, b = (jax.tree.map(np.shape, one.weights()) for one in (first, other))
-        alike = a == b and np.allclose(
-            first.apply(other.weights(), x), other.apply(other.weights(), x), rtol=1e-4, atol=1e-5
-        )
-        if not alike:
+        own = jax.tree.leaves(other.weights())
+        weights = tree.unflatten(own) if [*map(np.shape, own)] == [*map(np.shape, leaves)] else None  # names may differ
+        if weights is None or not np.allclose(
+            first.apply(weights, x), other.apply(other.weights(), x), rtol=1e-4, atol=1e-5
+        ):
             raise ValueError(
                 f"network {number} has another architecture than network 0: wrap makes an ensemble of one architecture"
             )
+        found.append(weights)
+    return found
 
 
 def _noise(posterior: Any, rows: Any, key: Key) -> Params:
     """The φ of the largest predictive likelihood on these rows."""
     x, y = rows
-    found = check_rows(posterior.model, np.asarray(x), np.asarray(y), None)
+    found = check_rows(posterior.model, x, y, None)
     start = posterior.model.likelihood.init()
     if not start:
         return start
@@ -255,7 +280,8 @@ def _noise(posterior: Any, rows: Any, key: Key) -> Params:
 
 def _laplace(method: LaplaceApproximation, model: Model, params: Params, rows: Any, key: Key) -> Any:
     """The Laplace approximation around these parameters."""
-    found = check_rows(model, np.asarray(rows[0]), np.asarray(rows[1]), None)
+    x, y = rows
+    found = check_rows(model, x, y, None)
     trained = Trained((Member(key, found.train, found.valid),), (DescentState(params, None),), (0,), 1, found)
 
     def run(*args: Any, **options: Any) -> Any:

@@ -2,7 +2,9 @@
 
 - ``activations``: activation functions by name.
 - ``periodic``: periodic features of numeric columns.
+- ``inputs``: what a network reads, as one array.
 - ``networks``: ``init`` and ``apply``: perceptrons, convolutional networks.
+- ``partial_network``: one of which only some parameters are inferred.
 - ``linearized``: a network's first-order expansion in its parameters.
 - ``likelihoods``: p(y given z): the criterion of training and the noise of prediction.
 - ``target_transforms``: increasing transforms of a target, such as its logarithm.

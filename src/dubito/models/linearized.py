@@ -5,10 +5,12 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from dubito._jax.pytree import register_dataclass
 from dubito._jax.types import Key, Params
+from dubito.models.inputs import joined_inputs
 
 
 @register_dataclass
@@ -36,6 +38,9 @@ class Linearized:
 
         f, moved = jax.jvp(apply, (params["center"],), (params["offset"],))
         return f + moved
+
+    def join_inputs(self, x: Any) -> np.ndarray:
+        return joined_inputs(self.network, x)
 
 
 def inner_params(network: Params) -> Params:

@@ -18,8 +18,9 @@ import numpy as np
 
 from dubito._check import check_whole
 from dubito._jax import prng, programs
-from dubito._jax.types import ArrayLike, Key, Params
+from dubito._jax.types import Inputs, Key, Params
 from dubito._process.threads import in_threads
+from dubito.models.inputs import joined_inputs
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.models.model import Model
 from dubito.posteriors.base import Posterior, Samples, Seed
@@ -118,9 +119,9 @@ class Functions:
     def __len__(self) -> int:
         return sum(group.count for group in self.groups)
 
-    def at(self, x: ArrayLike) -> Draws:
+    def at(self, x: Inputs) -> Draws:
         """Their ``Draws`` at rows x (n, D)."""
-        x = np.asarray(x, np.float32)
+        x = np.asarray(joined_inputs(self.model.network, x), np.float32)
         pieces = [partial(self._evaluate, *each) for each in zip(row_pieces(x), piece_sizes(len(x)), strict=True)]
         return Draws(tuple(group.count for group in self.groups), len(x), pieces).with_values()
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from dubito._jax.types import ArrayLike, Key
+from dubito._jax.types import ArrayLike, Inputs, Key
 from dubito.posteriors.draw_mixture import DrawMixture
 from dubito.posteriors.function_samples import Functions, draw_functions
 from dubito.posteriors.predictive_base import PredictiveDistribution, Values
@@ -49,7 +49,7 @@ class Predictive(PredictiveDistribution):
 
 def predict(
     posterior: Any,
-    x: ArrayLike,
+    x: Inputs,
     *,
     key: Key,
     draws: int | None = None,
@@ -68,7 +68,7 @@ def predict(
     posterior : Posterior
         The posterior, or any object with a ``model`` and ``sample(key, n)``.
     x : array
-        Rows (n, D).
+        Rows (n, D); for a trained network of another framework whatever it takes, such as a dict of arrays.
     key : jax.Array
         Key of the random numbers: the same key gives the same functions for any rows.
     draws : int, optional
@@ -94,7 +94,7 @@ def predict(
 
 
 def predict_functions(
-    found: Functions, x: ArrayLike, shift: Unit = 0.0, scale: Unit = 1.0, description: str = "", classes: Any = None
+    found: Functions, x: Inputs, shift: Unit = 0.0, scale: Unit = 1.0, description: str = "", classes: Any = None
 ) -> Predictive:
     """The predictive distribution of functions that were drawn before.
 

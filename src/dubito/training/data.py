@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from dubito._check import DataError, check_weight_sum, in_rows
 from dubito._jax.types import Key
+from dubito.models.inputs import joined_inputs
 from dubito.models.likelihoods.by_name import round_to_float32, target_error
 from dubito.models.model import Model
 
@@ -78,7 +79,7 @@ def float32_rows(model: Model, x: Any, y: Any, weight: Any) -> Rows:
     DataError
         If values are missing, infinite or invalid as targets; the message names their rows.
     """
-    x, y = np.asarray(x), np.asarray(y)
+    x, y = joined_inputs(model.network, x), np.asarray(y)
     if x.ndim < 2:
         raise ValueError(f"x must have rows and columns, (N, D); got shape {x.shape}")
     if y.ndim == 0 or len(x) != len(y):

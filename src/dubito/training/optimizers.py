@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import optax
 
 from dubito._check import check_choice, check_number, check_whole
-from dubito._jax import jaxpr
 from dubito._jax.types import Params
 from dubito.models.model import Model
+from dubito.models.partial_network import parameter_uses
 from dubito.training.method import Clock, Method, ScheduledMethod, base_method, get_recipe
 from dubito.training.packing import pack_like, unpack
 
@@ -226,7 +226,7 @@ def limit_norms(method: ScheduledMethod, model: Model, params: Params, x: Any) -
     if method.max_norm is None:
         return params
     plain = unpack(params)
-    uses = jaxpr.uses(model.network.apply, plain["network"], x)
+    uses = parameter_uses(model.network, plain["network"], x)
     into_hidden = jax.tree.map(lambda w, use: w.ndim > 1 and use.multiplies and use.hidden, plain["network"], uses)
     if not any(jax.tree.leaves(into_hidden)):
         raise ValueError(

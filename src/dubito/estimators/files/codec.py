@@ -86,6 +86,11 @@ def encode(value: Any, name: str = "it") -> Any:
     number = np.asarray(value)
     if number.ndim == 0 and number.dtype.kind in "iufb" and np.isfinite(number):
         return number.item()
+    if name == "network":
+        raise ModelFileError(
+            f"a network of type {type(value).__name__} cannot be saved: model files hold the networks of dubito's estimators. "
+            "Save another network in its own framework, and wrap it again"
+        )
     raise ModelFileError(
         f"cannot save {name}={value!r}: a model file holds finite numbers, texts and dubito's own classes, not callables. "
         "Choose activations, optimizers and target transforms by name to save a model."

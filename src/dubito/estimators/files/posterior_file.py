@@ -47,7 +47,10 @@ def posterior_config(posterior: Posterior) -> Config:
     """
     kind = type(posterior)
     if POSTERIORS.get(kind.__name__) is not kind:
-        raise ModelFileError(f"a posterior of type {kind.__name__} cannot be saved")
+        raise ModelFileError(
+            f"a posterior of type {kind.__name__} cannot be saved: model files hold those of dubito's estimators. "
+            "Save a wrapped network in its own framework, and wrap it again"
+        )
     config = {"kind": kind.__name__, "model": encode(posterior.model, "model")}
     values = posterior.file_values() if kind.file_keys else {}
     config |= {name: encode(value, name) for name, value in values.items()}

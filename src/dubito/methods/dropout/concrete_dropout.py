@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.dropout.mc_dropout import (
     DROPOUT,
@@ -21,6 +20,7 @@ from dubito.methods.dropout.mc_dropout import (
 from dubito.methods.posterior_descent import PosteriorDescent
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
+from dubito.models.partial_network import parameter_uses
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.training.method import Recipe
 from dubito.training.packing import unpack
@@ -133,7 +133,7 @@ def learned_rates(params: Params) -> Params:
 def sum_over_inputs(model: Model, params: Params, x: Inputs, function: Callable[[Any], Any], values: Params) -> Scalar:
     """Σ D function(value) over the masked layers, D a layer's number of inputs; ``values`` is a tree like the rates."""
     weights, tree = jax.tree.flatten(params["network"])
-    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))
+    uses = jax.tree.leaves(parameter_uses(model.network, params["network"], x))
     each = zip(weights, uses, tree.flatten_up_to(values), strict=True)
     terms = [w.shape[w.ndim + use.inputs] * function(value) for w, use, value in each if value is not None]
     return sum(terms, jnp.zeros((), jnp.float32))

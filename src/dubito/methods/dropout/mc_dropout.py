@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from dubito._check import check_choice, check_number
-from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass, static
 from dubito.methods.held_out_noise import NOISES
 from dubito.methods.posterior_descent import PosteriorDescent
@@ -17,6 +16,7 @@ from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Batch, Inputs, Key, Model, Objective, Params, Scalar
 from dubito.methods.weight_noise import mask_noise, noisy_log_likelihood
+from dubito.models.partial_network import parameter_uses
 from dubito.posteriors.dropout import DropoutPosterior
 from dubito.training.method import Recipe
 from dubito.training.optimizers import check_descent
@@ -106,7 +106,7 @@ def weight_penalty(
 def drop_rates(model: Model, params: Params, x: Inputs, rate: Rates, input_rate: float | Array | None) -> Params:
     """The rate of each leaf of ``params["network"]`` that multiplies in the traced program; None for the others."""
     leaves, tree = jax.tree.flatten(params["network"])
-    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))
+    uses = jax.tree.leaves(parameter_uses(model.network, params["network"], x))
     masked = [leaf.ndim > 1 and use.multiplies for leaf, use in zip(leaves, uses, strict=True)]
     hidden = sum(some and not use.raw for some, use in zip(masked, uses, strict=True))
     if isinstance(rate, tuple) and len(rate) != hidden:
@@ -120,7 +120,7 @@ def dropout_posterior(
     model: Model, params: Params, x: Inputs, rates: Params, kind: str = "bernoulli"
 ) -> DropoutPosterior:
     """The posterior of these weights, with masks on the inputs of their products."""
-    uses = jax.tree.leaves(jaxpr.uses(model.network.apply, params["network"], x))
+    uses = jax.tree.leaves(parameter_uses(model.network, params["network"], x))
     weights = {name: params[name] for name in ("network", "likelihood")}
     return DropoutPosterior(model, weights, rates, tuple(use.inputs for use in uses), kind)
 

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dubito._jax import jaxpr
 from dubito._jax.pytree import register_dataclass
 from dubito.methods.dropout.concrete_dropout import LearnedRates, sum_over_inputs
 from dubito.methods.dropout.mc_dropout import weight_penalty
@@ -15,6 +14,7 @@ from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Inputs, Model, Params, Scalar
 from dubito.methods.variational import bayes_by_backprop as bayes
+from dubito.models.partial_network import parameter_uses
 from dubito.posteriors.normals import DiagonalNormal
 from dubito.training.packing import unpack
 
@@ -120,7 +120,7 @@ class SparseVariationalDropout(bayes.FactorizedGaussian):
 
 def of_products(model: Model, params: Params, x: Inputs) -> Params:
     """For each leaf of the network whether it is a weight that multiplies."""
-    uses = jaxpr.uses(model.network.apply, params["network"], x)
+    uses = parameter_uses(model.network, params["network"], x)
     return jax.tree.map(lambda w, use: w.ndim > 1 and use.multiplies, params["network"], uses)
 
 

@@ -21,6 +21,7 @@ from dubito.methods.map import MAP, MaximumLikelihood, one_sample
 from dubito.methods.priors import map_prior
 from dubito.methods.settings import check_normal_prior
 from dubito.methods.types import Key, Member, Model, Params, Rows, Trained
+from dubito.models.inputs import joined_inputs
 from dubito.models.likelihoods.base import LOG_2PI
 from dubito.models.likelihoods.gaussian import Gaussian
 from dubito.models.likelihoods.robust import LaplaceNoise
@@ -317,6 +318,9 @@ class ScaledByNetwork:
 
     def apply(self, params: Params, x: Any) -> Any:
         return self.network.apply(params, x)
+
+    def join_inputs(self, x: Any) -> np.ndarray:
+        return joined_inputs(self.network, x)
 
     def scales(self, params: Params, scale: Any) -> Params:
         return jax.tree.map(lambda s: self.factor * s, self.network.scales(params, scale))

@@ -19,6 +19,7 @@ from dubito._jax import jaxpr
 from dubito.methods.laplace import curvature
 from dubito.methods.laplace.curvature import Leaves
 from dubito.methods.types import Key, Model, Params
+from dubito.models.partial_network import parameter_uses
 from dubito.posteriors.base import Posterior
 from dubito.posteriors.laplace import KroneckerNormal, LowRankPrecisionNormal
 from dubito.posteriors.normals import DiagonalNormal, FullCovarianceNormal
@@ -120,8 +121,10 @@ def dense_curvature(problem: LaplaceProblem) -> EigenCurvature:
 
 def last_layer(problem: LaplaceProblem) -> EigenCurvature:
     """G of the leaves that no later product multiplies."""
-    uses = jax.tree.leaves(jaxpr.uses(problem.model.network.apply, problem.params["network"], problem.like))
+    uses = jax.tree.leaves(parameter_uses(problem.model.network, problem.params["network"], problem.like))
     chosen = tuple(k for k, use in enumerate(uses) if not use.hidden and use.treatment != "unused")
+    if not chosen:
+        raise ValueError("structure='last-layer' has none of the parameters that are inferred: use 'kronecker'")
     size = sum(problem.scales[k].size for k in chosen)
     if size > LARGEST_DENSE:
         raise ValueError(
