@@ -90,8 +90,73 @@ def test_training_goes_on_after_the_weights_were_copied():
     np.testing.assert_array_equal(network.apply(network.weights(), X), before)
 
 
-def test_dropout_within_a_recurrent_layer_is_refused():
-    model = keras.Sequential([keras.layers.LSTM(4, dropout=0.2), keras.layers.Dense(1)])
+class Custom(keras.layers.Layer):
+    """Dropout by a function, which is no layer."""
+
+    def call(self, values, training=False):
+        return keras.random.dropout(values, 0.3, seed=1) if training else values
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [keras.layers.LSTM(4, dropout=0.2), keras.layers.GaussianDropout(0.2), Custom()],
+    ids=["LSTM", "Gaussian", "own"],
+)
+def test_randomness_outside_of_dropout_layers_is_refused(layer):
+    model = keras.Sequential([layer, keras.layers.Flatten(), keras.layers.Dense(1)])
     model(TOKENS)
-    with pytest.raises(ValueError, match="drops units by itself"):
+    with pytest.raises(ValueError, match="draws random numbers outside of dropout layers"):
         dubito.from_keras(model, TOKENS[:2])
+
+
+class Always(keras.layers.Dropout):
+    """A popular subclass for MC dropout, which drops in prediction, too."""
+
+    def call(self, inputs, training=False):
+        return super().call(inputs, training=True)
+
+
+def test_a_subclass_of_dropout_is_a_site():
+    model = keras.Sequential([keras.layers.Dense(8), Always(0.3, name="always"), keras.layers.Dense(1)])
+    model(X)
+    network = dubito.from_keras(model, X[:2])
+    assert list(network.dropout.values()) == [0.3]
+    first, _, last = (layer.get_weights() for layer in model.layers)
+    exact = (X @ first[0] + first[1]) @ last[0] + last[1]
+    np.testing.assert_allclose(network.apply(network.weights(), X), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("names", [("numbers", "tokens"), None])
+def test_several_inputs_go_through_wrap_and_predict(names):
+    layers = keras.layers
+    numbers, tokens = keras.Input((4,), name="numbers"), keras.Input((2,), dtype="int32", name="tokens")
+    hidden = layers.Concatenate()([numbers, layers.Flatten()(layers.Embedding(9, 3)(tokens))])
+    f = layers.Dense(1)(layers.Dropout(0.2)(layers.Dense(8, activation="tanh")(hidden)))
+    ids = np.random.default_rng(1).integers(9, size=(60, 2))
+    x = [np.tile(X, (12, 1)), ids]
+    inputs = [numbers, tokens]
+    if names:
+        x, inputs = dict(zip(names, x, strict=True)), dict(zip(names, inputs, strict=True))
+    model = keras.Model(inputs, f)
+    exact = np.asarray(model(x, training=False))
+    few = {name: array[:2] for name, array in x.items()} if names else [array[:2] for array in x]
+    network = dubito.from_keras(model, *([few] if names else few))
+    np.testing.assert_allclose(network.apply(network.weights(), x if names else tuple(x)), exact, rtol=1e-5, atol=1e-5)
+    key = jax.random.key(0)
+    posterior = dubito.wrap(
+        network, dubito.MCDropout(), validation=(x if names else tuple(x), exact), likelihood="gaussian", key=key
+    )
+    answer = dubito.predict(posterior, x if names else tuple(x), key=key, draws=1000)
+    assert np.max(np.abs(answer.mean - exact[:, 0]) / np.sqrt(answer.epistemic / 1000)) < 4.5
+
+
+def test_checkpoints_are_an_ensemble_whatever_the_numbers_of_their_layers():
+    models = [columns(), columns()]
+    for model in models:
+        model(X)
+    networks = [dubito.from_keras(model, X[:2]) for model in models]
+    y = np.asarray(models[0](X, training=False))
+    posterior = dubito.wrap(networks, validation=(X, y), likelihood="gaussian", key=jax.random.key(0))
+    each = np.stack([np.asarray(model(X, training=False)) for model in models])
+    answer = dubito.predict(posterior, X, key=jax.random.key(0))
+    np.testing.assert_allclose(answer.mean, each.mean(0), rtol=1e-4, atol=1e-5)

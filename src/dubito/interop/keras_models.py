@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
 import numpy as np
 
 from dubito._jax.types import Params
@@ -26,8 +27,8 @@ def from_keras(
     ----------
     model : keras.Model
         A built model, on the JAX or the PyTorch backend.
-    *examples : array
-        Some rows of each of its inputs.
+    *examples : array or dict of arrays
+        At least two rows of each of its inputs.
     output : int or str, optional
         Which of its values predicts, for a model that returns several.
     fresh_masks : bool
@@ -43,7 +44,7 @@ def from_keras(
     ImportError
         Without Keras.
     ValueError
-        On the TensorFlow backend, and for a layer whose dropout is no layer of its own.
+        On the TensorFlow backend, and for a model that draws random numbers outside of dropout layers.
     """
     try:
         import keras  # pyright: ignore[reportMissingImports]
@@ -67,27 +68,31 @@ def from_keras(
         },
     }
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(kinds))]
-    for layer in model._flatten_layers():
-        own = vars(layer)  # of a recurrent cell
-        if "recurrent_dropout" in own and max(own["dropout"], own["recurrent_dropout"]) > 0:
-            raise ValueError(
-                f"layer {layer.name!r} drops units by itself, where masks cannot be put: set its rates to 0"
-            )
     digits = len(str(len(model.variables)))  # names in the order of the layers
     names = {id(variable): f"{number:0{digits}} {variable.path}" for number, variable in enumerate(model.variables)}
     values = {names[id(variable)]: np.array(variable.value) for variable in model.variables}
     weights = {names[id(variable)]: values[names[id(variable)]] for variable in model.trainable_variables}
 
-    def function(params: Params, x: Any, site: Any) -> Any:
+    def evaluate(params: Params, x: Any, site: Any, training: bool) -> Any:
         now = {**values, **params}  # which are trainable may have changed since
         given = [
             [now[names[id(variable)]] for variable in some]
             for some in (model.trainable_variables, model.non_trainable_variables)
         ]
         with _patched(layers, kinds, site):
-            f, _ = model.stateless_call(*given, x if len(examples) == 1 else list(x), training=False)
-        return outputs_of(f, output, model.name)
+            return model.stateless_call(*given, x if len(examples) == 1 else list(x), training=training)[0]
 
+    def function(params: Params, x: Any, site: Any) -> Any:
+        return outputs_of(evaluate(params, x, site, False), output, model.name)
+
+    def without_masks(params: Params, x: Any) -> Any:
+        return evaluate(params, x, lambda *_: lambda values: values, True)
+
+    if "random_bits" in str(jax.make_jaxpr(without_masks)(weights, example)):
+        raise ValueError(
+            f"{model.name} also draws random numbers outside of dropout layers, where masks cannot be put, as GaussianDropout, a "
+            "recurrent layer with dropout and keras.random do: use Dropout layers, or set these rates to 0"
+        )
     return trained_network(function, weights, example, fresh=fresh_masks)
 
 
