@@ -1,6 +1,8 @@
 """Models of Keras as networks: the same outputs, and the moments of their own dropout."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -160,3 +162,53 @@ def test_checkpoints_are_an_ensemble_whatever_the_numbers_of_their_layers():
     each = np.stack([np.asarray(model(X, training=False)) for model in models])
     answer = dubito.predict(posterior, X, key=jax.random.key(0))
     np.testing.assert_allclose(answer.mean, each.mean(0), rtol=1e-4, atol=1e-5)
+
+
+ON_TORCH = """
+import jax, keras, numpy as np, torch, dubito
+from dubito.interop.trained import MaskedWeights
+
+keras.utils.set_random_seed(0)
+layers = keras.layers
+model = keras.Sequential([keras.Input((4,)), layers.Dense(8, activation="tanh"), layers.BatchNormalization(), layers.Dropout(0.3),
+                          layers.Dense(2)])
+x = np.float32(np.random.default_rng(0).normal(size=(5, 4)))
+model(x, training=True)  # moves the statistics of the norm
+exact = model(x, training=False).detach().numpy()
+before = [variable.value.clone() for variable in model.variables]
+network = dubito.from_keras(model, x[:2])
+assert all(torch.equal(a, variable.value) for a, variable in zip(before, model.variables))
+assert list(network.dropout.values()) == [0.3], network.dropout
+weights = network.weights()
+np.testing.assert_allclose(network.apply(weights, x), exact, rtol=1e-5, atol=1e-5)
+first, _, _, last = model.layers
+hidden = model.layers[1](first(x), training=False).detach().numpy()
+variance = 0.3 / 0.7 * hidden**2 @ last.kernel.value.detach().numpy() ** 2
+seeds = jax.random.key_data(jax.random.split(jax.random.key(0), 4000))
+with jax.numpy_rank_promotion("allow"):
+    draws = np.asarray(jax.jit(jax.vmap(lambda seed: network.apply(MaskedWeights(weights, seed), x)))(seeds))
+square = (draws - exact) ** 2
+assert np.max(np.abs(draws.mean(0) - exact) / np.sqrt(variance / 4000)) < 4.5
+assert np.max(np.abs(square.mean(0) - variance) / (square.std(0) / np.sqrt(4000))) < 4.5
+noisy = keras.Sequential([keras.Input((4,)), layers.GaussianDropout(0.2), layers.Dense(1)])
+try:
+    dubito.from_keras(noisy, x[:2])
+except ValueError as error:
+    assert "outside of dropout layers" in str(error), error
+else:
+    raise AssertionError("noise was left out in silence")
+"""
+
+
+def test_on_the_backend_of_pytorch():
+    """Moments of one dropout before the last layer: f, and r/(1 − r) Σ_i (h_i w_i)²."""
+    pytest.importorskip("torch", reason="the backend")
+    environment = {**os.environ, "KERAS_BACKEND": "torch"}
+    found = subprocess.run([sys.executable, "-c", ON_TORCH], env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+
+
+def test_tensorflow_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "tensorflow")
+    with pytest.raises(ValueError, match="set KERAS_BACKEND=jax before importing keras, and load it again"):
+        dubito.from_keras(columns(), X[:2])

@@ -61,6 +61,39 @@ class Functional(nn.Module):
         return self.third(F.dropout(F.silu(self.second(x)), 0.3, self.training))
 
 
+class StochasticDepth(nn.Module):
+    """A branch is dropped as a whole, as in torchvision and timm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        branch = torch.tanh(self.first(x))
+        if self.training:
+            noise = torch.empty([x.shape[0], 1], dtype=x.dtype, device=x.device).bernoulli_(0.75)
+            noise.div_(0.75)
+            branch = branch * noise
+        return self.last(x + branch)
+
+
+class CausalPositions(nn.Module):
+    """Positions, a causal mask and a mean over tokens that are no padding, all made on the way."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.places, self.out = nn.Embedding(20, 8), nn.Embedding(6, 8), nn.Linear(8, 2)
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.2, batch_first=True)
+
+    def forward(self, tokens):
+        count = tokens.shape[1]
+        x = self.tokens(tokens) + self.places(torch.arange(count, device=tokens.device))
+        later = torch.triu(torch.ones(count, count, dtype=torch.bool), diagonal=1)
+        x, _ = self.attention(x, x, x, attn_mask=later, need_weights=False)
+        kept = (tokens != 0).float().unsqueeze(-1)
+        return self.out((x * kept).sum(1) / kept.sum(1).clamp(min=1))
+
+
 def columns(*layers):
     return lambda: nn.Sequential(nn.Linear(4, 8), *layers, nn.Linear(8, 2))
 
@@ -78,6 +111,8 @@ CASES = {
         },
     ),
     "attention": (Attention, torch.randn(5, 6, 8), {"attention": 0.3}),
+    "stochastic depth": (StochasticDepth, FLOATS, {"dropout": 0.25}),
+    "causal": (CausalPositions, torch.randint(0, 20, (5, 6)), {"attention": 0.2}),
     "functional": (Functional, FLOATS, {"dropout[0]": 0.2, "dropout[1]": 0.3}),
     "alpha": (columns(nn.SELU(), nn.AlphaDropout(0.2)), FLOATS, {"2": 0.2}),
     "one-dimensional": (
@@ -216,6 +251,52 @@ def test_operation_without_a_translation_is_named_and_can_be_given():
         dubito.from_torch(Fraction(), FLOATS)
     network = dubito.from_torch(Fraction(), FLOATS, operations={"aten.frac.default": lambda x: x - jax.numpy.trunc(x)})
     np.testing.assert_allclose(network.apply({}, FLOATS.numpy()), torch.frac(FLOATS), atol=1e-6)
+
+
+def of_rows(function):
+    """A module with a linear layer, whose outputs h (rows, 5) a function makes into a column."""
+
+    class Of(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 5)
+
+        def forward(self, x):
+            return function(self.linear(x)).reshape(x.shape[0], -1)
+
+    return Of()
+
+
+FUNCTIONS = {
+    "norm": lambda h: h.norm(dim=1),
+    "norm of all but one": lambda h: torch.linalg.vector_norm(h, ord=3, dim=(1,), keepdim=True),
+    "std": lambda h: h.std(1) + h.std(1, unbiased=False),
+    "variance": lambda h: h.var(1),
+    "logsumexp": lambda h: torch.logsumexp(h, 1),
+    "extremes": lambda h: h.max(1)[0] + h.min(1).values + h.argmax(1),
+    "topk": lambda h: h.topk(2, 1)[0] - h.topk(2, 1, largest=False)[0],
+    "gather": lambda h: h.gather(1, h.argmax(1, keepdim=True)),
+    "flip and roll": lambda h: h.flip(1) + h.roll(2, 1),
+    "types": lambda h: h.to(torch.float64).float() + h.long().type_as(h) + (h > 0).to(h.dtype),
+    "constants": lambda h: h + torch.linspace(0, 1, 5) + h.new_full((1, 5), 2.0) + torch.arange(5, dtype=torch.float32),
+    "in place": lambda h: _added_in_place(h),
+    "bilinear": lambda h: F.bilinear(h, h, torch.linspace(-1, 1, 50).reshape(2, 5, 5)),
+}
+
+
+def _added_in_place(h):
+    other = h * 2
+    other.add_(1).mul_(3)
+    return other + h
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_of_tensors_are_translated(name):
+    torch.manual_seed(4)
+    module = of_rows(FUNCTIONS[name])
+    network = dubito.from_torch(module, FLOATS)
+    exact = module(FLOATS).detach()
+    np.testing.assert_allclose(network.apply(network.weights(), FLOATS.numpy()), exact, rtol=1e-4, atol=1e-5)
 
 
 class TokensAndNumbers(nn.Module):

@@ -4,6 +4,7 @@
 - ``trained``: a trained network: its weights, its function, and its dropout sites.
 - ``aten``: PyTorch's operations in JAX.
 - ``aten_shapes``: those on shapes.
+- ``aten_tensors``: those that make or choose tensors.
 - ``aten_layers``: its layers: convolutions, pooling, norms, attention.
 - ``pytorch``: networks of PyTorch, from their exported graph.
 - ``keras_models``: models of Keras 3.

@@ -106,7 +106,7 @@ def _add(x: Array, y: Any, alpha: Any = 1) -> Array:
     return x + (y if alpha == 1 else alpha * y)
 
 
-@operation("sub.Tensor", "sub_.Tensor", "sub.Scalar", "sub_.Scalar")
+@operation("sub.Tensor", "sub_.Tensor", "sub.Scalar", "sub_.Scalar", "subtract.Tensor", "subtract.Scalar")
 def _sub(x: Array, y: Any, alpha: Any = 1) -> Array:
     return x - (y if alpha == 1 else alpha * y)
 
@@ -116,7 +116,9 @@ def _rsub(x: Array, y: Any, alpha: Any = 1) -> Array:
     return y - (x if alpha == 1 else alpha * x)
 
 
-@operation("div.Tensor", "div_.Tensor", "div.Scalar", "div.Tensor_mode", "div_.Scalar")
+@operation(
+    "div.Tensor", "div_.Tensor", "div.Scalar", "div.Tensor_mode", "div_.Scalar", "divide.Tensor", "true_divide.Tensor"
+)
 def _div(x: Array, y: Any, rounding_mode: str | None = None) -> Array:
     ratio = x / y
     return {"floor": jnp.floor, "trunc": jnp.trunc}.get(rounding_mode or "", unchanged)(ratio)
@@ -215,9 +217,40 @@ def _var(x: Array, dim: Any = None, *, correction: Any = 1, keepdim: bool = Fals
     return jnp.var(x, axis=None if dim is None else tuple(each(dim, 1)), ddof=correction, keepdims=keepdim)
 
 
+@operation("var.dim")
+def _var_along(x: Array, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> Array:
+    return _var(x, dim, correction=int(unbiased), keepdim=keepdim)
+
+
+@operation("std.dim", "std.correction")
+def _std(x: Array, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None) -> Array:
+    return jnp.sqrt(_var(x, dim, correction=int(unbiased) if correction is None else correction, keepdim=keepdim))
+
+
+@operation("linalg_vector_norm.default", "norm.ScalarOpt_dim")
+def _vector_norm(x: Array, order: Any = 2, dim: Any = None, keepdim: bool = False, **options: Any) -> Array:
+    axes = tuple(range(x.ndim)) if dim is None else each(dim, 1)
+    return jnp.sum(jnp.abs(x) ** order, axis=axes, keepdims=keepdim) ** (1 / order)
+
+
+@operation("logsumexp.default")
+def _logsumexp(x: Array, dim: Any, keepdim: bool = False) -> Array:
+    return jax.nn.logsumexp(x, axis=each(dim, 1), keepdims=keepdim)
+
+
 @operation("max.dim")
 def _max_along(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
     return jnp.max(x, dim, keepdims=keepdim), jnp.argmax(x, dim, keepdims=keepdim)
+
+
+@operation("min.dim")
+def _min_along(x: Array, dim: int, keepdim: bool = False) -> tuple[Array, Array]:
+    return jnp.min(x, dim, keepdims=keepdim), jnp.argmin(x, dim, keepdims=keepdim)
+
+
+@operation("argmax.default")
+def _argmax(x: Array, dim: int | None = None, keepdim: bool = False) -> Array:
+    return jnp.argmax(x, dim, keepdims=keepdim)
 
 
 @operation("where.self", "where.ScalarSelf", "where.ScalarOther")
@@ -243,44 +276,10 @@ def _pad(x: Array, pads: Sequence[int], *rest: Any) -> Array:
     return jnp.pad(x, pairs, mode={"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode])
 
 
-@operation("arange.default", "arange.start", "arange.start_step")
-def _arange(*limits: Any, **options: Any) -> Array:
-    return jnp.arange(*limits)
-
-
-@operation("zeros.default", "new_zeros.default")
-def _zeros(*args: Any, **options: Any) -> Array:
-    return jnp.zeros(tuple(args[-1]))
-
-
-@operation("ones.default", "new_ones.default")
-def _ones(*args: Any, **options: Any) -> Array:
-    return jnp.ones(tuple(args[-1]))
-
-
-@operation("full.default")
-def _full(shape: Sequence[int], value: Any, **options: Any) -> Array:
-    return jnp.full(tuple(shape), value)
-
-
-@operation("zeros_like.default")
-def _zeros_like(x: Array, **options: Any) -> Array:
-    return jnp.zeros_like(x)
-
-
-@operation("ones_like.default")
-def _ones_like(x: Array, **options: Any) -> Array:
-    return jnp.ones_like(x)
-
-
-@operation("full_like.default")
-def _full_like(x: Array, value: Any, **options: Any) -> Array:
-    return jnp.full_like(x, value)
-
-
-@operation("scalar_tensor.default")
-def _scalar_tensor(value: Any, **options: Any) -> Array:
-    return jnp.asarray(value)
+@operation("bilinear.default")
+def _bilinear(x: Array, y: Array, weight: Array, bias: Array | None = None) -> Array:
+    product = jnp.einsum("...i,oij,...j->...o", x, weight, y)
+    return product if bias is None else product + bias
 
 
 @operation("triu.default")

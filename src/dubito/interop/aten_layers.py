@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from dubito.interop import aten_shapes  # noqa: F401, registers its operations
+from dubito.interop import aten_shapes, aten_tensors  # noqa: F401, register their operations
 from dubito.interop.aten import Operation, each, operation, unchanged
 
 

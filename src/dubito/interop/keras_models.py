@@ -1,8 +1,9 @@
 """Networks of Keras 3: on its JAX backend, and on that of PyTorch."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from dubito._jax.types import Params
 from dubito.interop.pytorch import from_torch
 from dubito.interop.trained import TrainedNetwork, as_example, outputs_of, trained_network
 
+REPEATS = 64  # of example rows, in which two passes with dropout differ
 LOCK = threading.RLock()  # the layers of a model are patched while it is traced
 
 
@@ -50,24 +52,19 @@ def from_keras(
         import keras  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ImportError("from_keras needs Keras 3: pip install keras, with KERAS_BACKEND=jax") from error
-    backend = keras.backend.backend()
-    if backend == "torch":
-        return from_torch(model, *examples, output=output, fresh_masks=fresh_masks)
-    if backend != "jax":
+    backend, layers = keras.backend.backend(), keras.layers
+    if backend not in ("jax", "torch"):
         raise ValueError(
             f"Keras runs on {backend}, whose operations cannot be traced by JAX. Save the model, set KERAS_BACKEND=jax before "
             "importing keras, and load it again"
         )
+    kinds = {layers.SpatialDropout1D: "channels last", layers.SpatialDropout2D: "channels last"}
+    kinds |= {layers.SpatialDropout3D: "channels last", layers.AlphaDropout: "alpha", layers.Dropout: "units"}
+    drops = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(kinds))]
+    patched = partial(_patched, drops, kinds)
+    if backend == "torch":
+        return _on_torch(model, patched, examples, output, fresh_masks)
     example = as_example(examples, "from_keras")
-    kinds = {
-        **{keras.layers.SpatialDropout1D: "channels last", keras.layers.SpatialDropout2D: "channels last"},
-        **{
-            keras.layers.SpatialDropout3D: "channels last",
-            keras.layers.AlphaDropout: "alpha",
-            keras.layers.Dropout: "units",
-        },
-    }
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, tuple(kinds))]
     digits = len(str(len(model.variables)))  # names in the order of the layers
     names = {id(variable): f"{number:0{digits}} {variable.path}" for number, variable in enumerate(model.variables)}
     values = {names[id(variable)]: np.array(variable.value) for variable in model.variables}
@@ -79,7 +76,7 @@ def from_keras(
             [now[names[id(variable)]] for variable in some]
             for some in (model.trainable_variables, model.non_trainable_variables)
         ]
-        with _patched(layers, kinds, site):
+        with patched(site):
             return model.stateless_call(*given, x if len(examples) == 1 else list(x), training=training)[0]
 
     def function(params: Params, x: Any, site: Any) -> Any:
@@ -88,12 +85,52 @@ def from_keras(
     def without_masks(params: Params, x: Any) -> Any:
         return evaluate(params, x, lambda *_: lambda values: values, True)
 
-    if "random_bits" in str(jax.make_jaxpr(without_masks)(weights, example)):
+    _check_reached(model, "random_bits" in str(jax.make_jaxpr(without_masks)(weights, example)))
+    return trained_network(function, weights, example, fresh=fresh_masks)
+
+
+def _on_torch(
+    model: Any, patched: Callable[[Any], Any], examples: tuple[Any, ...], output: Any, fresh_masks: bool
+) -> TrainedNetwork:
+    """By the exported graph of the model in evaluation mode, with PyTorch's dropout at its dropout layers."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    def spatial(values: Any, rate: float, training: bool) -> Any:
+        return torch.feature_dropout(values.movedim(-1, 1), rate, training).movedim(1, -1)
+
+    functional = torch.nn.functional
+    functions = {"units": functional.dropout, "alpha": functional.alpha_dropout, "channels last": spatial}
+
+    class Masked(torch.nn.Module):
+        def __init__(self, keras_training: bool) -> None:
+            torch.nn.Module.__init__(self)
+            self.model, self.keras_training = model, keras_training
+
+        def forward(self, *inputs: Any) -> Any:
+            def site(name: str, rate: float, kind: str) -> Any:
+                on = self.training and not self.keras_training
+                return lambda values: functions[kind](values, rate, on)
+
+            with patched(site):
+                return self.model(inputs[0] if len(inputs) == 1 else list(inputs), training=self.keras_training)
+
+    many = jax.tree.map(lambda rows: torch.as_tensor(np.repeat(np.asarray(rows), REPEATS, axis=0)), examples)
+    with torch.no_grad():
+        variables = [variable.value.clone() for variable in model.variables]
+        one, other = (jax.tree.leaves(Masked(True)(*many)) for _ in range(2))
+        for variable, value in zip(model.variables, variables, strict=True):
+            variable.assign(value)
+    _check_reached(model, not all(map(torch.equal, one, other)))
+    return from_torch(Masked(False), *examples, output=output, fresh_masks=fresh_masks)
+
+
+def _check_reached(model: Any, draws: bool) -> None:
+    """Raise ValueError if the model draws random numbers without its dropout layers."""
+    if draws:
         raise ValueError(
             f"{model.name} also draws random numbers outside of dropout layers, where masks cannot be put, as GaussianDropout, a "
             "recurrent layer with dropout and keras.random do: use Dropout layers, or set these rates to 0"
         )
-    return trained_network(function, weights, example, fresh=fresh_masks)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Networks of PyTorch, from their exported graph: ``torch.export`` without decompositions keeps every dropout with its rate."""
 
+import inspect
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from dubito.interop.aten_layers import attention
 from dubito.interop.trained import TrainedNetwork, outputs_of, trained_network
 
 ATTENTION = "aten.scaled_dot_product_attention.default"
+RANDOM = ("aten.bernoulli_.float", "aten.bernoulli.p")  # of stochastic depth, which drops a branch
 DROPS = {
     "aten.dropout.default": "units",
     "aten.dropout_.default": "units",
@@ -147,12 +150,17 @@ def _exported(torch: Any, module: Any, tensors: tuple[Any, ...]) -> Any:
         own = dict(part.named_buffers(recurse=False))
         if "running_mean" in own or (own and type(part).__module__.startswith("torch.nn.")):
             part.eval()
-    rows = {0: torch.export.Dim.AUTO}
+    rows = jax.tree.map(lambda _: {0: torch.export.Dim.DYNAMIC}, tensors)
+    kinds = [each.kind for each in inspect.signature(module.forward).parameters.values()]
+    if inspect.Parameter.VAR_POSITIONAL in kinds:  # *args are one tuple, as in modules of Keras
+        named = kinds.index(inspect.Parameter.VAR_POSITIONAL)
+        rows = (*rows[:named], rows[named:])
     try:
-        return torch.export.export(module, tensors, dynamic_shapes=jax.tree.map(lambda _: rows, tensors), strict=False)
+        return torch.export.export(module, tensors, dynamic_shapes=rows, strict=False)
     except Exception as error:
         raise ValueError(
-            f"{type(module).__name__} cannot be exported by torch.export, with any number of rows: {str(error).splitlines()[0]}"
+            f"{type(module).__name__} cannot be exported by torch.export, with any number of rows (x.shape[0], not len(x)): "
+            f"{str(error).splitlines()[0]}"
         ) from error
 
 
@@ -185,22 +193,25 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
     weights = {target: _array(torch, state[target]) for target in parameters.values()}
     constants = {name: _array(torch, state[target]) for name, target in stored.items() if name not in parameters}
     inputs, _ = torch.utils._pytree.tree_unflatten(list(signature.user_inputs), program.call_spec.in_spec)
-    nodes, results, missing = [], None, set()
+    nodes, results, missing, same = [], None, set(), dict[str, str]()
     for node in program.graph.nodes:
         if node.op == "output":
             (found,) = node.args
-            results = _unflattened(torch, program, _named(torch, found))
+            results = _unflattened(torch, program, _named(torch, found, same))
         elif node.op == "call_function":
             target = str(node.target)
             function = operations.get(target, SYMBOLIC.get(node.target))
-            if target in DROPS or target == ATTENTION:
+            if target in DROPS or target in RANDOM or target == ATTENTION:
                 function = attention
             if target.startswith("aten._assert") or target.startswith("aten.sym_constrain"):
                 continue
             if function is None:
                 missing.add(target)
-            args, kwargs = _named(torch, node.args), _named(torch, dict(node.kwargs))
-            nodes.append(TorchNode(node.name, target, function, args, kwargs, _site(node)))
+            args, kwargs = (_named(torch, each, same) for each in (node.args, dict(node.kwargs)))
+            if _is_in_place(target):  # its result is its operand from there on
+                same[node.name] = str(args[0].name)
+            name: str = node.name
+            nodes.append(TorchNode(same.get(name, name), target, function, args, kwargs, _site(node)))
     if missing:
         names = ", ".join(sorted(missing))
         raise ValueError(
@@ -209,14 +220,19 @@ def _read(torch: Any, program: Any, operations: Mapping[str, Operation]) -> tupl
     return _numbered(nodes), weights, parameters, constants, jax.tree.leaves(inputs), results
 
 
-def _named(torch: Any, value: Any) -> Any:
-    """Operands with ``Name`` in the place of nodes."""
+def _is_in_place(target: str) -> bool:
+    return target.startswith("aten.") and target.split(".")[1].endswith("_")
+
+
+def _named(torch: Any, value: Any, same: dict[str, str]) -> Any:
+    """Operands with ``Name`` in the place of nodes: that of the tensor which operations in place have changed."""
     if isinstance(value, torch.fx.Node):
-        return Name(value.name)
+        name: str = value.name
+        return Name(same.get(name, name))
     if isinstance(value, dict):
-        return {key: _named(torch, each) for key, each in value.items()}
+        return {key: _named(torch, each, same) for key, each in value.items()}
     if isinstance(value, tuple | list):
-        return [_named(torch, each) for each in value]
+        return [_named(torch, each, same) for each in value]
     return value
 
 
@@ -231,15 +247,13 @@ def _site(node: Any) -> str:
 
 def _numbered(nodes: list[TorchNode]) -> list[TorchNode]:
     """Nodes with names of their own for each place that drops: the module's, numbered where it drops several times."""
-    places = [node for node in nodes if node.target in DROPS or node.target == ATTENTION]
-    names = [node.site or "dropout" for node in places]
-    found, renamed = {}, {}
-    for node, name in zip(places, names, strict=True):
-        if names.count(name) > 1:
-            found[name] = found.get(name, -1) + 1
-            name = f"{name}[{found[name]}]"
-        renamed[node.name] = name
-    return [node._replace(site=renamed.get(node.name, "")) for node in nodes]
+    drops = [node.target in DROPS or node.target in RANDOM or node.target == ATTENTION for node in nodes]
+    names = [node.site or "dropout" if one else "" for node, one in zip(nodes, drops, strict=True)]
+    found, numbered = Counter[str](), []
+    for name in names:
+        numbered.append(f"{name}[{found[name]}]" if name and names.count(name) > 1 else name)
+        found[name] += 1
+    return [node._replace(site=name) for node, name in zip(nodes, numbered, strict=True)]
 
 
 def _run(node: TorchNode, values: dict[str, Any], site: Callable[..., Any]) -> Any:
@@ -251,6 +265,11 @@ def _run(node: TorchNode, values: dict[str, Any], site: Callable[..., Any]) -> A
     if node.target in DROPS:
         x, rate, training = args
         return site(node.site, float(rate) if training else 0.0, DROPS[node.target])(x)
+    if node.target in RANDOM:
+        x, kept = args[:2]
+        return (
+            site(node.site, round(1 - float(kept), 9), "units")(jnp.ones_like(x)) * kept
+        )  # 1 or 0, and their mean without masks
     if node.target == ATTENTION:
         rate = kwargs.pop("dropout_p", args[4] if len(args) > 4 else 0.0)
         return attention(*args, **kwargs, drop=site(node.site, float(rate), "units"))

@@ -161,7 +161,7 @@ class TrainedNetwork:
     def apply(self, params: Params, x: Any) -> Any:
         """f, with the masks of one draw if ``params`` is ``MaskedWeights``."""
         weights, key = (params.weights, prng.fast(params.seed)) if isinstance(params, MaskedWeights) else (params, None)
-        with jax.numpy_rank_promotion("allow"):  # as other frameworks do
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as other frameworks do
             return self.function(weights, self.layout.restore(x), key if self.keyed else self._drops(key))
 
     def join_inputs(self, x: Any) -> np.ndarray:
@@ -290,7 +290,7 @@ def _shapes_at_sites(function: Function, weights: Params, example: Any, rows: in
     def of_rows(leaf: Any) -> Any:
         return jax.ShapeDtypeStruct((rows, *np.shape(leaf)[1:]), jax.dtypes.canonicalize_dtype(np.asarray(leaf).dtype))
 
-    with jax.numpy_rank_promotion("allow"):
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         jax.eval_shape(lambda w, x: function(w, x, record), weights, jax.tree.map(of_rows, example))
     names = [name for name, *_ in found]
     if len(set(names)) < len(names):
