@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import pathlib
 import re
 from collections import Counter
@@ -66,6 +67,30 @@ def test_references_to_equations_lead_to_existing_equations():
     found = [int(n) for page in pages for n in re.findall(r"equations? \((\d+)\)", page.read_text())]
     assert len(found) > 10
     assert [number for number in found if not 1 <= number <= last] == []
+
+
+NOTEBOOKS = sorted((DOCS / "guides").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_store_the_output_of_one_run_and_nothing_that_changes_with_time(path):
+    """`scripts/docs --interop` executes them, and the other builds show what they store."""
+    notebook = json.loads(path.read_text())
+    codes = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in codes] == list(range(1, len(codes) + 1))
+    printing = [cell for cell in codes if re.search(r"^ *print\(|\.figure$", "".join(cell["source"]), re.MULTILINE)]
+    assert len(printing) > 5
+    assert [cell["execution_count"] for cell in printing if not cell["outputs"]] == []
+    outputs = [output for cell in codes for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} <= {"stream", "execute_result"}  # no errors
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+    assert [cell["metadata"] for cell in codes if "execution" in cell["metadata"]] == []
+    assert notebook["metadata"]["language_info"] == {"name": "python"}
+    assert path.stat().st_size < 400_000
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in NOTEBOOKS] == ["pytorch-images", "pytorch-regression"]
 
 
 ROLES = re.compile(r"\{py:obj\}`(?:[^`<]*<)?(dubito[\w.]*)>?`")
