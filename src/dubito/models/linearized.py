@@ -16,7 +16,10 @@ from dubito.models.inputs import joined_inputs
 @register_dataclass
 @dataclass(frozen=True)
 class Linearized:
-    """f(θ*) + J(θ*) δ, with the parameters {"center": θ*, "offset": δ}.
+    """f(θ*) + J(θ*) δ, with the parameters {"center": θ*, "offset": δ}; an offset of None is 0.
+
+    What depends on no other parameters than those with an offset of None is the same for all δ, so
+    that for a last layer the layers before it are evaluated once for all draws.
 
     Parameters
     ----------
@@ -33,10 +36,14 @@ class Linearized:
         return {"center": center, "offset": jax.tree.map(jnp.zeros_like, center)}
 
     def apply(self, params: Params, x: Float[Array, "rows *inputs"]) -> Float[Array, "rows outputs"]:
-        def apply(network: Params) -> Any:
-            return self.network.apply(network, x)
+        centers, tree = jax.tree.flatten(params["center"])
+        offsets = dict(enumerate(tree.flatten_up_to(params["offset"])))
+        moving = {k: offset for k, offset in offsets.items() if offset is not None}
 
-        f, moved = jax.jvp(apply, (params["center"],), (params["offset"],))
+        def apply(moved: dict[int, Any]) -> Any:
+            return self.network.apply(tree.unflatten(moved.get(k, leaf) for k, leaf in enumerate(centers)), x)
+
+        f, moved = jax.jvp(apply, ({k: centers[k] for k in moving},), (moving,))
         return f + moved
 
     def join_inputs(self, x: Any) -> np.ndarray:

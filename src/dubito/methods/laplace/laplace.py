@@ -63,7 +63,10 @@ class LaplacePosterior(Posterior):
         drawn = self.part.draw(seed)
         if not isinstance(self.model.network, Linearized):
             return drawn
-        offset = jax.tree.map(jnp.subtract, drawn["network"], self.center)
+        # a leaf that is the same object is a point
+        offset = jax.tree.map(
+            lambda leaf, point: None if leaf is point else leaf - point, drawn["network"], self.center
+        )
         return {**drawn, "network": {"center": self.center, "offset": offset}}
 
     @property
