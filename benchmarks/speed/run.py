@@ -53,7 +53,7 @@ def estimators(cold):
 
 
 DUBITO = str(pathlib.Path(sys.executable).with_name("dubito"))
-FIT = (DUBITO, "fit", str(HERE.parent.parent / "src" / "dubito" / "data" / "co2.csv"), "--target", "co2", "--method", "map",
+FIT = (DUBITO, "fit", str(HERE.parent.parent / "src" / "dubito" / "tables" / "data" / "co2.csv"), "--target", "co2", "--method", "map",
        "--set", "epochs=20", "-o", "model.dubito")  # fmt: skip
 
 WORKS = (
