@@ -141,6 +141,22 @@ def test_varying_parameters_counts_those_that_depend_on_the_draw():
     assert function_samples.varying_parameters(points, np.int32(0)) == 82
 
 
+def test_largest_array_is_that_of_the_widest_layer_inside_any_call():
+    net = network((16, 40))
+    params = net.init(jax.random.key(0))
+    many = jax.make_jaxpr(lambda x: jax.lax.map(jax.jit(lambda rows: net.apply(params, rows)), x))
+    assert function_samples.largest_array(many(np.zeros((2, 5, 3), np.float32)).jaxpr) == 5 * 40
+
+
+@pytest.mark.parametrize("widest", [0, 128 * 16 * 10])
+def test_fewer_draws_are_side_by_side_where_their_arrays_are_large(monkeypatch, retraced, widest):
+    expected = answers(dropped(network()), count=53)
+    jax.clear_caches()
+    monkeypatch.setattr(function_samples, "WIDEST", widest)
+    for a, b in zip(answers(dropped(network()), count=53), expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("count", "most", "lines"), [(100, 64, 50), (1, 64, 1), (7, 3, 2), (101, 32, 17), (10, 10, 10)]
 )

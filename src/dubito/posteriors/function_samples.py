@@ -1,7 +1,8 @@
 """Functions drawn from a posterior, evaluated at rows: some draws and some rows at a time.
 
-Draws are evaluated side by side, ``TOGETHER`` or fewer: what does not depend on the draw (a first
-layer that no mask precedes) is then computed once for all of them, and one product serves many.
+Draws are evaluated side by side, ``TOGETHER`` or fewer, so that no array is larger than ``WIDEST``:
+what does not depend on the draw (a first layer that no mask precedes) is then computed once for all
+of them, and one product serves many.
 Draws are cut into groups, and rows into pieces, always in the same way, so that the bits of an
 answer do not depend on what is held in memory.
 """
@@ -14,7 +15,9 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from dubito._check import check_whole
 from dubito._jax import prng, programs
@@ -24,11 +27,12 @@ from dubito.models.inputs import joined_inputs
 from dubito.models.likelihoods.base import OutcomeParams
 from dubito.models.model import Model
 from dubito.posteriors.base import Posterior, Samples, Seed
-from dubito.posteriors.blocks import PIECE_ROWS, map_blocks, piece_sizes, row_pieces
+from dubito.posteriors.blocks import BLOCK_ROWS, PIECE_ROWS, map_blocks, piece_sizes, row_pieces
 
 GROUP = 1024  # draws of one call of a compiled program
 TOGETHER = 64  # draws that are evaluated side by side, where few of their parameters differ
 VARYING = 2**13  # parameters that differ, of all draws side by side; products of more are as fast one after another
+WIDEST = 2**24  # numbers in the largest array of one program, which all draws side by side have at a block
 HELD = 2**24  # numbers of z that are held for one answer
 MAX_DRAWS = 1_000_000  # of one answer: its Monte Carlo error is then a thousandth of the spread of the draws
 
@@ -174,6 +178,16 @@ def varying_parameters(part: Posterior, seed: Any) -> int:
     return sum(math.prod(out.aval.shape) for out in program.outvars if out not in given)
 
 
+def largest_array(program: Jaxpr) -> int:
+    """The size of the largest array that a traced program computes."""
+    eqns: list[Any] = program.eqns
+    sizes = [math.prod(out.aval.shape) for eqn in eqns for out in eqn.outvars]
+    parts = jax.tree.leaves([list(eqn.params.values()) for eqn in eqns])
+    sizes += [largest_array(part.jaxpr) for part in parts if isinstance(part, ClosedJaxpr)]
+    sizes += [largest_array(part) for part in parts if isinstance(part, Jaxpr)]
+    return max(sizes, default=0)
+
+
 def draws_per_line(count: int, most: int) -> int:
     """How many draws to put in a line: at most ``most``, more than half of it, with the fewest left over."""
     return min(range(min(count, most), max(min(count, most) // 2, 0), -1), key=lambda c: -count % c)
@@ -206,6 +220,14 @@ def evaluate_draws(model: Model, part: Posterior, seeds: Any, x: Any, rows: Any)
     def one(seed: Any) -> OutcomeParams:
         return map_blocks(partial(model.outputs, part.draw(seed)), rows, 0, (x, 0))
 
+    if seeds.shape[1] > 1:
+        block = jax.ShapeDtypeStruct((BLOCK_ROWS, *x.shape[1:]), x.dtype)
+        program = jax.make_jaxpr(lambda seed, x: model.outputs(part.draw(seed), x))(seeds[0, 0], block)
+        most = max(WIDEST // largest_array(program.jaxpr), 1)
+        if most < seeds.shape[1]:
+            count = seeds.shape[0] * seeds.shape[1]
+            together = draws_per_line(count, most)
+            seeds = jnp.resize(seeds, (-(-count // together), together, *seeds.shape[2:]))
     if seeds.shape[1] == 1:
         return jax.lax.map(one, seeds[:, 0])
     z = jax.lax.map(jax.vmap(one), seeds)
