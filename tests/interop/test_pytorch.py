@@ -413,3 +413,32 @@ def test_predictions_of_a_wrapped_module():
     assert answer.mean.shape == (10, 2) and np.all(answer.epistemic > 0)
     again = dubito.predict(posterior, x[4:5], key=key)
     np.testing.assert_allclose(again.mean[0], answer.mean[4], rtol=1e-4, atol=1e-5)
+
+
+def test_kronecker_curvature_of_linear_layers():
+    """The evidence from factors of products in float64: weights Σ a aᵀ / N ⊗ Σ g gᵀ, biases Σ g gᵀ."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+    x = torch.randn(40, 4)
+    y = torch.stack([x[:, 0] + x[:, 1], torch.sin(x[:, 2])], 1)
+    precision, scale = 4.0, 0.7
+    posterior = dubito.wrap(
+        dubito.from_torch(module, x[:2]),
+        dubito.LaplaceApproximation(structure="kronecker"),
+        likelihood=dubito.Gaussian(precision=precision, targets=2),
+        train=(x.numpy(), y.numpy()),
+        prior=dubito.Normal(scale, biases=scale),
+        key=jax.random.key(0),
+    )
+    w1, b1, w2, b2 = (weight.detach().double().numpy() for weight in module.parameters())
+    inputs = x.double().numpy()
+    hidden = np.tanh(inputs @ w1.T + b1)
+    f = hidden @ w2.T + b2
+    slopes = (1 - hidden[:, None] ** 2) * w2  # (rows, outputs, hidden)
+    outputs = [precision * np.einsum("nki,nkj->ij", slopes, slopes), 40 * precision * np.eye(2)]
+    log_evidence = np.sum(np.log(precision / (2 * np.pi)) / 2 - precision * (y.double().numpy() - f) ** 2 / 2)
+    log_evidence -= sum(np.sum(weight**2) for weight in (w1, b1, w2, b2)) / (2 * scale**2)
+    for a, g in zip((inputs, hidden), outputs, strict=True):
+        for block in (np.kron(g, a.T @ a / 40), g):
+            log_evidence -= np.linalg.slogdet(np.eye(len(block)) + scale**2 * block)[1] / 2
+    np.testing.assert_allclose(posterior.log_evidence, log_evidence, rtol=1e-5)

@@ -182,7 +182,8 @@ def _log_softmax(x: Array, dim: int, *rest: Any) -> Array:
 
 @operation("linear.default")
 def _linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    product = x @ weight.T
+    # without a transpose of its own, so that Laplace's structures find the product
+    product = lax.dot_general(x, weight, (((x.ndim - 1,), (1,)), ((), ())))
     return product if bias is None else product + bias
 
 
