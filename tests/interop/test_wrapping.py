@@ -177,6 +177,30 @@ def test_laplace_of_a_linear_network_is_the_exact_posterior():
     np.testing.assert_allclose(answer.mean, z[:10] @ mode, atol=4.5 * np.sqrt(exact.max() / 4000))
 
 
+def test_kronecker_curvature_of_products_written_for_one_row():
+    """``w @ row`` under vmap, as in Equinox, has the evidence of the product of all rows, and not that of the diagonal."""
+    rng = np.random.default_rng(1)
+    sizes = {"w": (6, 3), "b": (6,), "v": (1, 6)}
+    weights = {name: np.float32(rng.normal(size=size)) for name, size in sizes.items()}
+
+    def of_rows(params, x, site):
+        hidden = jnp.tanh(jax.lax.dot_general(x, params["w"], (((1,), (1,)), ((), ()))) + params["b"])
+        return jax.lax.dot_general(hidden, params["v"], (((1,), (1,)), ((), ())))
+
+    def of_one(params, x, site):
+        return jax.vmap(lambda row: params["v"] @ jnp.tanh(params["w"] @ row + params["b"]))(x)
+
+    def evidence(function, structure):
+        network = trained_network(function, weights, X[:2], fresh=False)
+        method = dubito.LaplaceApproximation(structure=structure)
+        options = {"likelihood": dubito.Gaussian(precision=4.0), "prior": dubito.Normal(1.0, biases=1.0)}
+        return float(dubito.wrap(network, method, train=(X, Y), key=KEY, **options).log_evidence)
+
+    expected = evidence(of_rows, "kronecker")
+    np.testing.assert_allclose(evidence(of_one, "kronecker"), expected, rtol=1e-5)
+    assert expected > evidence(of_rows, "diagonal") + 1
+
+
 def test_probabilities_are_taken_as_such():
     y = (SIGNAL > 0).astype(int) + (SIGNAL > 1)
     model = MLPClassifier(hidden_layer_sizes=(8,), random_state=0, max_iter=300).fit(X, y)

@@ -73,6 +73,8 @@ class Product(NamedTuple):
         The slot of its input; None: ones, of a bias alone.
     turned : bool
         Whether the columns of the matrix are the inputs; then it has no bias.
+    rows : int
+        The axis of examples in the result of that step.
     """
 
     leaves: Leaves
@@ -80,6 +82,7 @@ class Product(NamedTuple):
     step: int
     data: int | None
     turned: bool = False
+    rows: int = 0
 
 
 def blocks(rows: Data, numbers: int) -> Iterator[Block]:
@@ -196,14 +199,14 @@ def products(program: Program, params: Params, x: Any) -> tuple[Product, ...]:
     made: dict[int, Product] = {}
     for k, site in places:
         eqn, inputs, outputs = program.steps[site.step]
-        if eqn.primitive.name == "dot_general" and site.axis == 0 and dot_axis(eqn, 1 - site.position, 0) == 0:
+        if eqn.primitive.name == "dot_general" and site.axis == 0:
             shape = eqn.invars[site.position].aval.shape
             contracted = eqn.params["dimension_numbers"][0][site.position][0]
             side, turned = shape[contracted], contracted != 0
-            rest = math.prod(shape) // side
-            if contracted in (0, len(shape) - 1):
+            rest, rows = math.prod(shape) // side, dot_axis(eqn, 1 - site.position, 0)
+            if contracted in (0, len(shape) - 1) and rows >= 0 and (rows == 0 or turned):
                 whole = (rest, side) if turned else (side, rest)
-                made[outputs[0]] = Product((k,), whole, site.step, inputs[1 - site.position], turned)
+                made[outputs[0]] = Product((k,), whole, site.step, inputs[1 - site.position], turned, rows)
     for k, site in places:
         eqn, inputs, outputs = program.steps[site.step]
         if eqn.primitive.name == "add" and site.axis == 0:
@@ -246,7 +249,7 @@ def factors(
     for p in found:
         parts = ([] if p.data is None else [data[p.step]]) + ([ones] if p.data is None or len(p.leaves) == 2 else [])
         a = jnp.sqrt(block.weight)[:, None] * jnp.concatenate(parts, axis=1)
-        g = slopes[p.step].reshape(-1, p.shape[0 if p.turned else 1])
+        g = jnp.moveaxis(slopes[p.step], 1 + p.rows, 1).reshape(-1, p.shape[0 if p.turned else 1])
         sums.append((a.T @ a, g.T @ g))
     return sums
 
