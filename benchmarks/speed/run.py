@@ -14,6 +14,8 @@ MICRO, MILLI = 1e-6, 1e-3
 TABLE, IMAGES = {"epochs": 400}, {"rows": 12_800, "epochs": 3}
 FEW = {"rows": 51, "columns": 13, "hidden": [50], "draws": 10_000}
 MANY = {"rows": 100_000, "columns": 10, "hidden": [64, 64], "draws": 100}
+ROWS = {"draws as rows of one pass": "repeated"}
+REWRITES = ROWS | {"vmap over draws": "vmapped"}
 SMALLEST = {"epochs": 2, "rows": 512, "draws": 4, "fits": 2, "batch": 512}  # what --smoke makes of the options
 
 
@@ -35,6 +37,17 @@ def layers(name, function):
 
 def diabetes(name, kind, cold):
     return Side(name, "estimators", "diabetes", {"kind": kind}, cold=cold)
+
+
+def trained(name, network, rows, draws, rewrites):
+    """MC dropout of a trained module beside PyTorch's loop (goal 3), and the ``rewrites`` of it."""
+    options, module = {"network": network, "rows": rows, "draws": draws}, "trained_networks"
+    others = [(torch("the loop", "loop", module=module, **options), 3)]
+    others += [(torch(text, function, module=module, **options), None) for text, function in rewrites.items()]
+    ours = Side("dubito, from_torch and wrap", module, "wrapped", options)
+    return Work(
+        f"{draws} draws of MC dropout of a trained {name}: mean and standard deviation", "s", 1, ours, tuple(others)
+    )
 
 
 def python(name, code):
@@ -148,6 +161,10 @@ WORKS = (
             (torch("the same, compiled", "shared_masks", module="torch_predictions", form="compiled", **MANY), 1.2),
         ),
     ),
+    trained("perceptron, 50 rows × 10, 2 × 128 units", "perceptron", 50, 100, REWRITES),
+    trained("perceptron, 100,000 rows × 10, 2 × 128 units", "perceptron", 100_000, 100, {}),
+    trained("convolutional network, 500 images of 28 × 28", "convolutional", 500, 50, REWRITES),
+    trained("transformer encoder, 1,000 rows of 16 tokens", "encoder", 1000, 50, ROWS),
     Work(
         "10⁶ rows × 10, one network of 64 units, 8 draws, in memory: mean and standard deviation",
         "rows a second",
