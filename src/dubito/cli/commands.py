@@ -1,10 +1,8 @@
-"""The commands: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
+"""The commands, apart from export: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
 them, never for --help.
 """
 
-import importlib.metadata
 import json
-import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 try:
-    import typer
     from rich.console import Console
     from typer import Argument, Option
 except ImportError:
@@ -21,17 +18,11 @@ except ImportError:
 
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
-from dubito.cli import compilation_cache, progress
+from dubito.cli import compilation_cache, export_model, progress
 from dubito.cli import table_options as tables
+from dubito.cli.application import USAGE_ERROR, Json, ModelFile, app, console, print_error, say, state
 from dubito.cli.terminal import comparison_table, escape_control, noise_card, print_text, score_table
 
-HELP = "Neural networks that know what they don't know: predictions with honest uncertainty from a table."
-app = typer.Typer(help=HELP, invoke_without_command=True, pretty_exceptions_enable=False, add_completion=False)
-errors: Console = Console(stderr=True)
-USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
-state: dict[str, bool] = {"debug": False, "quiet": False}
-
-ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
 Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
@@ -39,38 +30,6 @@ Methods = Annotated[str, Option(help="Names of methods, separated by commas, or 
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
 Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
-Json = Annotated[bool, Option("--json", help="Print JSON.")]
-
-
-@app.callback()
-def options(
-    context: typer.Context,
-    debug: Annotated[bool, Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, Option("--quiet", "-q", help="Print only results and errors.")] = False,
-    version: Annotated[bool, Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version or context.invoked_subcommand is None:
-        print(f"dubito {importlib.metadata.version('dubito')}" if version else context.get_help())
-        raise typer.Exit
-    state.update(debug=debug, quiet=quiet)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
-    compilation_cache.enable(say)
-
-
-def say(text: object) -> None:
-    """Print a note to standard error, unless --quiet."""
-    if not state["quiet"]:
-        print_error(text)
-
-
-def print_error(text: object) -> None:
-    """Print to standard error."""
-    errors.print(escape_control(text), markup=False, highlight=False, soft_wrap=True)
-
-
-def console() -> Console | None:
-    """Where to show progress: standard error, or None after --quiet."""
-    return None if state["quiet"] else errors
 
 
 def estimator(
@@ -347,6 +306,9 @@ def compare(
         settings = {"table": Path(table).name, "target": target, "folds": str(folds)}
         comparison_report(report, f"{target}: {len(names)} methods", rows, settings=settings, seed=seed)
         say(f"Wrote {report}")
+
+
+app.command()(export_model.export)
 
 
 @app.command()

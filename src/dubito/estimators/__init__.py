@@ -2,6 +2,7 @@
 
 - ``checks``: whether predictions are finite.
 - ``files``: fitted estimators as one safe file.
+- ``onnx_files``: fitted estimators as ONNX models.
 - ``table_network``: the network for a table.
 - ``fitted``: what both estimators share, apart from fitting.
 - ``row_splits``: which rows a fit or a comparison may hold out from which.

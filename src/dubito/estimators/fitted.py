@@ -21,6 +21,7 @@ from dubito._process.threads import check_process, in_threads
 from dubito._values import Column, Table
 from dubito.estimators.checks import PredictionError, check_predictions
 from dubito.estimators.files import model_file
+from dubito.estimators.onnx_files.export import OnnxFile, export_onnx
 from dubito.evaluation import calibration
 from dubito.methods.by_name import method_classes, method_params, resolve_method, with_setting
 from dubito.models.target_transforms import TargetTransform
@@ -181,10 +182,10 @@ class FittedEstimator(BaseEstimator, ABC):
         """
         return self._uncalibrated(self._functions(), self._encoded(X))
 
-    def _functions(self) -> Any:
-        """The functions that the posterior's draws define, drawn once."""
+    def _functions(self, draws: int | None = None) -> Any:
+        """The functions that the posterior's draws define, drawn once; ``draws`` of them instead of ``self.draws``."""
         check_is_fitted(self, "posterior_")
-        return draw_functions(self.posterior_, prng.fast(self.key_), self.draws)
+        return draw_functions(self.posterior_, prng.fast(self.key_), self.draws if draws is None else draws)
 
     def _encode_and_count(self, X: Table, start: int = 0) -> tuple[Encoded, Changes]:
         return self.schema_.encode_and_count(X, self.handle_unknown, self.missing, type(self).__name__, start)
@@ -341,6 +342,41 @@ class FittedEstimator(BaseEstimator, ABC):
         check_process()
         check_is_fitted(self, "posterior_")
         model_file.save(self, path)
+
+    def to_onnx(self, path: str | Path, *, coverage: float | None = None, draws: int | None = None) -> OnnxFile:
+        """Write the fitted estimator as an ONNX model: a graph from a table's columns to predictions.
+
+        The graph has everything in it: the encoding of the columns, with missing values, the draws of the
+        posterior, moments and intervals, a temperature or split conformal calibration, and the target's
+        units. Its inputs are the columns by their names, (rows, 1): texts, with an empty one for a missing
+        value, or float64, with NaN for one, also for truth values; for a model of an array ``x`` (rows,
+        columns). Its outputs, (rows,), have the names of the columns of ``dubito predict``. Before it is
+        written it is compared with ``predictive`` at made-up rows.
+
+        Parameters
+        ----------
+        path : str or Path
+            The file.
+        coverage : float, optional
+            Of the interval from lower to upper, 0.9 by default or that of a conformal calibration.
+        draws : int, optional
+            How many functions of a posterior that is not finite are in the file; ``self.draws`` by default.
+
+        Returns
+        -------
+        OnnxFile
+            Its size, the largest difference from ``predictive``, and notes on what it does not do.
+
+        Raises
+        ------
+        ImportError
+            Without the package onnx.
+        ValueError
+            For dates, transformed targets, isotonic and quantile calibrations and CV+, which are not
+            exported, and if the graph differs from ``predictive``.
+        """
+        check_is_fitted(self, "posterior_")
+        return export_onnx(self, path, coverage, draws)
 
     def __sklearn_tags__(self) -> Tags:
         tags = BaseEstimator.__sklearn_tags__(self)

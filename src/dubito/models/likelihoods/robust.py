@@ -62,7 +62,7 @@ class StudentT(WithoutParameters, LocationScale):
     def cdf(self, z: OutcomeParams, y: Float[Array, "rows targets"]) -> Float[Array, "rows targets"]:
         # F(u) = ½ + ½ s Σ_{k<ν/2} C(2k, k) (q/4)^k with q = ν/(ν + u²) and s = sign(u) √(1 − q), for even ν
         u = (y - z["mean"]) / z["scale"]
-        u = jnp.where(jnp.abs(u) < LARGEST_ERROR, u, jnp.copysign(LARGEST_ERROR, u))
+        u = jnp.clip(u, -LARGEST_ERROR, LARGEST_ERROR)
         q = self.df / (self.df + u**2)
         series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
         return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series

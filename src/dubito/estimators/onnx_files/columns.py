@@ -1,0 +1,184 @@
+"""The encoding of a table's columns as nodes of an ONNX graph, and made-up rows to check it with."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from dubito._check import list_first
+from dubito.estimators.onnx_files.graph import TYPES, OnnxGraph
+from dubito.tables.columns import ColumnValues
+from dubito.tables.dates import TIMES
+from dubito.tables.encoding import ColumnEncoding
+from dubito.tables.scaling import FARTHEST
+from dubito.tables.schema import Schema
+
+REACH = 3.0  # standard deviations of made-up numbers
+RARE = 0.1  # of made-up values: missing, and of no known category
+
+
+class CheckRows(NamedTuple):
+    """Made-up rows, in the forms that both sides take.
+
+    Attributes
+    ----------
+    encoded : float32 array of shape (rows, width)
+        As the library encodes them.
+    fed : dict of arrays
+        By the names of the graph's inputs.
+    """
+
+    encoded: Float[np.ndarray, "rows width"]
+    fed: dict[str, np.ndarray]
+
+
+def check_columns(schema: Schema) -> None:
+    """Raise ValueError for columns that an ONNX graph cannot encode."""
+    times = [repr(column.name) for column in schema.columns if column.kind in TIMES]
+    if times:
+        raise ValueError(
+            f"ONNX has no dates and times: column {list_first(times)}. Give them to fit as numbers, such as the hour, to export a model"
+        )
+    mixed = [repr(column.name) for column in schema.columns if len({type(each) for each in column.categories}) > 1]
+    if mixed:
+        raise ValueError(
+            f"categories of column {list_first(mixed)} are of several types: make them texts to export a model"
+        )
+
+
+def input_types(schema: Schema) -> dict[str, int]:
+    """The types of the graph's inputs by their names: one for each column, or ``x`` for an array without names."""
+    if not schema.named:
+        return {"x": TYPES["float64"]}
+    return {
+        column.name: TYPES["string"] if _is_text(column) else TYPES["float64"]
+        for column in schema.columns
+        if column.kind != "left out"
+    }
+
+
+def add_encoding(graph: OnnxGraph, schema: Schema) -> str:
+    """Add nodes from the inputs to the encoded rows.
+
+    Parameters
+    ----------
+    graph : OnnxGraph
+        The graph.
+    schema : Schema
+        The columns.
+
+    Returns
+    -------
+    str
+        The name of the encoded rows, float32 (rows, width).
+    """
+    parts = []
+    for place, column in enumerate(schema.columns):
+        if column.kind == "left out":
+            continue
+        values = column.name if schema.named else graph.node("Gather", "x", np.array([place]), axis=1)
+        values = graph.node("Reshape", values, np.array([-1, 1]))
+        parts += _encoded_text(graph, column, values) if _is_text(column) else _encoded_numbers(graph, column, values)
+    return parts[0] if len(parts) == 1 else graph.node("Concat", *parts, axis=1)
+
+
+def _is_text(column: ColumnEncoding) -> bool:
+    return column.kind == "category" and all(isinstance(each, str) for each in column.categories)
+
+
+def _encoded_numbers(graph: OnnxGraph, column: ColumnEncoding, values: str) -> list[str]:
+    missing = graph.node("IsNaN", values)
+    if column.kind == "category":
+        known = np.array([column.categories], np.float64)
+        found = graph.node("Cast", graph.node("Equal", values, known), to=TYPES["float32"])
+        return [found, *_others(graph, column, found, missing), *_marks(graph, column, missing)]
+    halves = graph.node("Sub", graph.node("Mul", values, np.array(0.5)), np.array(0.5 * column.shift))
+    scaled = graph.node("Div", halves, np.array(0.5 * column.scale))
+    scaled = graph.node("Min", graph.node("Max", scaled, np.array(-FARTHEST)), np.array(FARTHEST))
+    filled = graph.node("Where", missing, np.zeros((), np.float64), scaled)
+    return [graph.node("Cast", filled, to=TYPES["float32"]), *_marks(graph, column, missing)]
+
+
+def _encoded_text(graph: OnnxGraph, column: ColumnEncoding, values: str) -> list[str]:
+    names = list(column.categories)
+    codes = graph.node(
+        "LabelEncoder",
+        values,
+        domain="ai.onnx.ml",
+        keys_strings=[*names, ""],
+        values_int64s=[*range(len(names)), len(names) + 1],  # the empty text is missing
+        default_int64=len(names),
+    )
+    found = graph.node("Equal", codes, np.arange(len(names))[None])
+    found = graph.node("Cast", found, to=TYPES["float32"])
+    missing = graph.node("Equal", codes, np.array([[len(names) + 1]]))
+    return [found, *_others(graph, column, found, missing), *_marks(graph, column, missing)]
+
+
+def _others(graph: OnnxGraph, column: ColumnEncoding, found: str, missing: str) -> list[str]:
+    """The column that stands for all other categories."""
+    if not column.pooled:
+        return []
+    known = graph.node("ReduceMax", found, np.array([1]), keepdims=1)
+    absent = graph.node("Cast", missing, to=TYPES["float32"])
+    return [graph.node("Sub", np.float32(1), graph.node("Max", known, absent))]
+
+
+def _marks(graph: OnnxGraph, column: ColumnEncoding, missing: str) -> list[str]:
+    return [graph.node("Cast", missing, to=TYPES["float32"])] if column.missing else []
+
+
+def made_up_rows(schema: Schema, rows: int) -> CheckRows:
+    """Rows whose values are spread like those of the fit, some missing and some of no known category.
+
+    Parameters
+    ----------
+    schema : Schema
+        The columns.
+    rows : int
+        How many.
+
+    Returns
+    -------
+    CheckRows
+        The same for every call.
+    """
+    rng = np.random.default_rng(0)
+    encoded, fed, array = [], {}, np.full((rows, len(schema.columns)), np.nan)
+    for place, column in enumerate(schema.columns):
+        if column.kind == "left out":
+            continue
+        absent, other = rng.random(rows) < RARE, rng.random(rows) < RARE
+        given, values = _made_up(column, rng, absent, other)
+        encoded.append(column.encode(values, "ignore").values)
+        fed[column.name] = given[:, None]
+        if given.dtype.kind == "f":
+            array[:, place] = given
+    return CheckRows(np.concatenate(encoded, axis=1), fed if schema.named else {"x": array})
+
+
+def _made_up(
+    column: ColumnEncoding, rng: Any, absent: np.ndarray, other: np.ndarray
+) -> tuple[np.ndarray, ColumnValues]:
+    rows = len(absent)
+    if column.kind == "category":
+        places: Sequence[int] = rng.integers(len(column.categories), size=rows)
+        values = [column.categories[place] for place in places]
+        if _is_text(column):
+            unknown = "".join(map(str, column.categories)) + "?"
+            values = [unknown if new else value for new, value in zip(other, values, strict=True)]
+            given = np.array(["" if gap else value for gap, value in zip(absent, values, strict=True)], object)
+        else:
+            unknown = max(map(int, column.categories)) + 1
+            values = [unknown if new else value for new, value in zip(other, values, strict=True)]
+            given = np.where(absent, np.nan, np.array(values, float))
+        return given, ColumnValues(
+            "category", [None if gap else value for gap, value in zip(absent, values, strict=True)]
+        )
+    if column.kind == "boolean":
+        numbers = rng.integers(2, size=rows).astype(float)
+    else:
+        numbers = column.shift + column.scale * np.clip(rng.normal(size=rows), -REACH, REACH)
+    numbers = np.where(absent, np.nan, numbers)
+    return numbers, ColumnValues(column.kind, numbers)
