@@ -8,7 +8,7 @@
 - ``evaluation``: metrics, calibration, conformal intervals, diagnostics, decisions.
 - ``estimators``: scikit-learn estimators and their model files.
 - ``inspection``: graphs, landscapes, learning curves, reports, plots.
-- ``interop``: networks of other frameworks.
+- ``interop``: networks of other frameworks, and posteriors for them.
 - ``cli``: the command line.
 
 Names are loaded on first use: importing dubito imports no JAX.

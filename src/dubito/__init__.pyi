@@ -26,6 +26,7 @@ from .inspection import report as report
 from .inspection.gradient_health import health as health
 from .inspection.graph import backprop as backprop
 from .inspection.graph.graph import graph as graph
+from .interop.arviz_trees import to_arviz as to_arviz
 from .interop.equinox_modules import from_equinox as from_equinox
 from .interop.flax_modules import from_flax as from_flax
 from .interop.keras_models import from_keras as from_keras

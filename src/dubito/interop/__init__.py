@@ -1,4 +1,4 @@
-"""Networks that people already have, in dubito's predictive distributions.
+"""Networks that people already have, in dubito's predictive distributions, and its posteriors for other programs.
 
 - ``input_layout``: its inputs, of several dtypes, as one array.
 - ``trained``: a trained network: its weights, its function, and its dropout sites.
@@ -12,8 +12,9 @@
 - ``equinox_modules``: modules of Equinox.
 - ``scikit``: perceptrons of scikit-learn.
 - ``wrapping``: a posterior around a trained network, without training.
+- ``arviz_trees``: a posterior as a DataTree of ArviZ.
 
-Frameworks are imported on use; nothing else of the library imports one.
+These packages are imported on use; nothing else of the library imports one.
 """
 
 import lazy_loader

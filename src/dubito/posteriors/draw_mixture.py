@@ -245,11 +245,19 @@ class DrawMixture(Distribution):
         return self.over_draws(log_prob, reduction, np.concatenate([rest, y[:, self.columns :]], axis=1), origin)[0]
 
     def log_density(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
+        return self.log_densities(LOG_MEAN_EXP, y) - self._log_units(y)
+
+    def log_densities_of_draws(self, y: np.ndarray) -> Float[np.ndarray, "rows draws"]:
+        """log p(y | θ_s) of each draw, in nats of the target's units; y as for ``log_densities``."""
+        found = self.log_densities(ALL_DRAWS, y)
+        return found if self.likelihood.task != "regression" else found - self._log_units(y)[:, None]
+
+    def _log_units(self, y: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, " rows"]:
+        """What the scale adds to −log p(y) of each row."""
         marks = y[:, self.columns :]  # censored targets have a probability and no density, hence no unit
         logs = np.broadcast_to(np.log(self.scale), (len(y), self.columns))
         absent = marks > 0 if marks.size else np.isnan(y)
-        units = np.sum(np.where(absent, 0, logs), axis=1)
-        return self.log_densities(LOG_MEAN_EXP, y) - units
+        return np.sum(np.where(absent, 0, logs), axis=1)
 
     def cdf(self, y: Values) -> Values:
         origin, rest = self._from_origin(y)
@@ -278,14 +286,21 @@ class DrawMixture(Distribution):
 
     def sample(self, key: Key, n: int) -> Shaped[np.ndarray, "n rows *targets"]:
         key_draw, key_noise = jax.random.split(prng.fast(key))
-        index = np.asarray(jax.random.randint(key_draw, (n,), 0, len(self.draws)))
+        return self._sample_at(key_noise, np.asarray(jax.random.randint(key_draw, (n,), 0, len(self.draws))))
+
+    def sample_each(self, key: Key) -> Shaped[np.ndarray, "draws rows *targets"]:
+        """One joint draw of y from each function, in their order; otherwise as ``sample``."""
+        return self._sample_at(prng.fast(key), np.arange(len(self.draws)))
+
+    def _sample_at(self, key: Key, index: np.ndarray) -> Shaped[np.ndarray, "n rows *targets"]:
+        """A joint draw of y from each of the functions ``index``."""
         chosen = jax.tree.map(jnp.asarray, self.draws.at(index))
         if self.likelihood.task != "regression":
-            return np.asarray(jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), chosen))
+            return np.asarray(jax.vmap(self.likelihood.sample)(jax.random.split(key, len(index)), chosen))
         # measured from each function's own mean, which float64 adds: far from 0 float32 would round the noise away
         origin = origin_near(self.likelihood, jax.vmap(self.likelihood.mean)(chosen))
         around = jax.vmap(partial(recenter, self.likelihood))(chosen, jnp.asarray(origin))
-        y = jax.vmap(self.likelihood.sample)(jax.random.split(key_noise, n), around)
+        y = jax.vmap(self.likelihood.sample)(jax.random.split(key, len(index)), around)
         return self.shift + self.scale * (origin + np.asarray(y, np.float64))
 
     def components(self) -> Components | None:

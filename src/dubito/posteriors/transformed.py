@@ -10,7 +10,15 @@ from jaxtyping import Float
 
 from dubito._jax.types import Key
 from dubito.models.target_transforms import TargetTransform, gaussian_moments
-from dubito.posteriors.draw_mixture import LOG_MEAN_EXP, Distribution, DrawMixture, Moments, Reduction, Values
+from dubito.posteriors.draw_mixture import (
+    ALL_DRAWS,
+    LOG_MEAN_EXP,
+    Distribution,
+    DrawMixture,
+    Moments,
+    Reduction,
+    Values,
+)
 from dubito.posteriors.predictive import shared_fields
 from dubito.posteriors.predictive_base import PredictiveDistribution
 from dubito.posteriors.readings import equal_tailed
@@ -104,6 +112,10 @@ class TransformedMixture(Distribution):
     def log_density(self, y: Values) -> Float[np.ndarray, " rows"]:
         return self.log_densities(LOG_MEAN_EXP, y)
 
+    def log_densities_of_draws(self, y: Values) -> Float[np.ndarray, "rows draws"]:
+        """log p(y | θ_s) of each draw, in nats of the target's units."""
+        return self.log_densities(ALL_DRAWS, y)
+
     def cdf(self, y: Values) -> Values:
         possible, t = self._inside(y)
         return np.where(possible, self.before.cdf(t), 0)
@@ -118,6 +130,10 @@ class TransformedMixture(Distribution):
 
     def sample(self, key: Key, n: int) -> Float[np.ndarray, "n rows targets"]:
         return self.transform.inverse(self.before.sample(key, n))
+
+    def sample_each(self, key: Key) -> Float[np.ndarray, "draws rows targets"]:
+        """One joint draw of y from each function, in their order."""
+        return self.transform.inverse(self.before.sample_each(key))
 
     def components(self) -> None:
         return None
