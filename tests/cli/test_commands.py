@@ -50,7 +50,7 @@ def test_help_imports_no_jax():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("demo", "fit", "predict", "evaluate", "calibrate", "inspect", "compare"):
+    for command in ("demo", "fit", "predict", "evaluate", "calibrate", "inspect", "compare", "card"):
         assert command in done.stdout
 
 
@@ -231,6 +231,7 @@ def test_commands_print_errors_as_messages(folder, arguments, code, message):
         ("calibrate", "{m}", "{t}", "-o", "{m}"),
         ("inspect", "{g}", "{t}", "-o", "{g}"),
         ("inspect", "{m}", "{s}", "-o", "{s}"),
+        ("card", "{m}", "{t}", "-o", "{t}"),
         ("compare", "{t}", "-t", "a", "--report", "{t}"),
     ],
 )
@@ -257,6 +258,7 @@ def test_commands_refuse_an_output_that_is_an_input(folder, tmp_path, arguments)
         ),
         (("calibrate", "none", "none.csv", "-o", "{}/none/m"), "there is no folder"),
         (("inspect", "none", "-o", "{}/none/m.svg"), "there is no folder"),
+        (("card", "none", "-o", "{}/none/c.md"), "there is no folder"),
         (("compare", "none.csv", "-t", "a", "--report", "{}/none/r.html"), "there is no folder"),
         (("demo", "--output", "{}/file"), "is not a folder"),
         (("demo", "--output", "{}/file/demo"), "is not a folder"),
@@ -389,7 +391,7 @@ def test_set_reaches_the_fields_of_every_method():
     assert by_name.get_method("auto", ["folds=5"], size=100).folds == 5
     assert by_name.get_method("auto") is None
     assert {command.name or command.callback.__name__ for command in commands.app.registered_commands} == set(
-        "demo fit predict evaluate calibrate inspect compare export".split()
+        "demo fit predict evaluate calibrate inspect compare export card".split()
     )
 
 
@@ -427,3 +429,23 @@ def test_inspect_prints_and_draws_the_graph(folder):
     options = (*SMALL, "--set", "learning_rate=1e30", "-o", folder / "none.dubito")
     _, error = run("fit", folder / "diabetes.csv", "--target", "progression", *options, code=1)
     assert "Try learning_rate=" in error and "The gradients at the last finite state:" in error
+
+
+def test_card_describes_a_model_and_measures_its_scores(folder, tmp_path):
+    out, _ = run("card", folder / "d.dubito", "--unit", "points")
+    assert out.startswith("# Model card: `progression`\n") and "in points: mean" in out
+    assert "None were measured" in out and "dubito predict d.dubito new.csv" in out
+    _, error = run("card", folder / "i.dubito", folder / "iris.tsv", "-o", tmp_path / "card.md")
+    text = (tmp_path / "card.md").read_text()
+    assert error == f"Wrote {tmp_path / 'card.md'}\n" and "Measured on 150 rows" in text
+    model = dubito.load(folder / "i.dubito")
+    x, y = load_iris(return_X_y=True)
+    accuracy = np.mean(model.predict(dict_frame(x)) == np.array(model.classes_)[y])
+    assert f"| `accuracy` | {accuracy:.4g} |" in text
+    (tmp_path / "t.csv").write_text("a,b,c,d\n1,2,3,4\n")
+    _, error = run("card", folder / "i.dubito", tmp_path / "t.csv", code=1)
+    assert "card needs the target's column, 'species'" in " ".join(error.split())
+
+
+def dict_frame(x):
+    return pyarrow.table(dict(zip("abcd", x.T, strict=True)))

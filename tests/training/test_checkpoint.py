@@ -161,7 +161,8 @@ def fit_and_save(checkpoint, output):
     X = np.random.default_rng(0).normal(size=(200, 2))
     model = dubito.BayesianRegressor(dubito.Ensemble(dubito.MAP(epochs=400), 2), hidden=(8,), random_state=0)
     model.fit(X, X[:, 0] * X[:, 1], checkpoint=checkpoint)
-    model.summary_.pop("seconds")
+    for name in ("seconds", "finished"):
+        model.summary_.pop(name)
     model.save(output)
 """
 SCRIPT = f"""{FIT}

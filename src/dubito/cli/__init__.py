@@ -10,5 +10,6 @@
 - ``predict_file``: predictions of a table's file, block by block.
 - ``export_model``: a model for other programs.
 - ``demo``: the main job on bundled data.
+- ``card``: a model card in Markdown.
 - ``commands``: fit, predict, evaluate, calibrate, compare, demo and the rest.
 """

@@ -2,12 +2,11 @@
 
 import importlib.metadata
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from typer import Argument, Option
+from typer import Option
 
 from dubito.cli import compilation_cache
 from dubito.cli.terminal import escape_control
@@ -18,7 +17,6 @@ errors: Console = Console(stderr=True)
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer does not name it, and may bring a click of its own
 state: dict[str, bool] = {"debug": False, "quiet": False}
 
-ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 
 

@@ -1,4 +1,4 @@
-"""The commands, apart from export: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
+"""The commands, apart from export and card: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
 them, never for --help.
 """
 
@@ -18,18 +18,17 @@ except ImportError:
 
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
+from dubito.cli import card as model_cards
 from dubito.cli import compilation_cache, export_model, progress
 from dubito.cli import table_options as tables
-from dubito.cli.application import USAGE_ERROR, Json, ModelFile, app, console, print_error, say, state
+from dubito.cli.application import USAGE_ERROR, Json, app, console, print_error, say, state
 from dubito.cli.terminal import comparison_table, escape_control, noise_card, print_text, score_table
 
-Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
 Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
-Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
 
 
 def estimator(
@@ -67,7 +66,7 @@ def task_of_likelihood(likelihood: str | None, target_transform: str | None = No
 def fit(
     source: tables.TableOptions,
     table: tables.TableFile,
-    target: Target,
+    target: tables.Target,
     output: Annotated[Path, Option("-o", "--output", help="The model file to write.")],
     method: Annotated[str, Option(help="auto, maximum-likelihood, map, mc-dropout, ...")] = "auto",
     settings: Annotated[list[str] | None, Option("--set", metavar="FIELD=VALUE", help="A setting; repeatable.")] = None,
@@ -77,7 +76,7 @@ def fit(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    categorical: Categorical = None,
+    categorical: tables.Categorical = None,
     groups: tables.Groups = None,
     no_groups: tables.NoGroups = False,
     time: tables.Time = None,
@@ -128,7 +127,7 @@ def fit(
 @tables.with_table_options()
 def predict(
     source: tables.TableOptions,
-    model: ModelFile,
+    model: tables.ModelFile,
     table: tables.TableFile,
     output: Annotated[Path | None, Option("-o", "--output", help="A .csv or .parquet file; by default stdout.")] = None,
     coverage: Annotated[float, Option(help="Coverage of the interval from lower to upper.")] = 0.9,
@@ -166,7 +165,7 @@ def predict(
 @tables.with_table_options()
 def evaluate(
     source: tables.TableOptions,
-    model: ModelFile,
+    model: tables.ModelFile,
     table: tables.TableFile,
     unknown: tables.Unknown = None,
     missing: tables.Missing = None,
@@ -195,7 +194,7 @@ def evaluate(
 @tables.with_table_options()
 def calibrate(
     source: tables.TableOptions,
-    model: ModelFile,
+    model: tables.ModelFile,
     table: tables.TableFile,
     output: Annotated[Path, Option("-o", "--output", help="The calibrated model file to write.")],
     method: Annotated[
@@ -227,7 +226,7 @@ def calibrate(
 @tables.with_table_options()
 def inspect(
     source: tables.TableOptions,
-    model: ModelFile,
+    model: tables.ModelFile,
     table: Annotated[
         str | None, Argument(metavar="TABLE", help="Rows with the target, to check the gradients.")
     ] = None,
@@ -259,7 +258,7 @@ def inspect(
 def compare(
     source: tables.TableOptions,
     table: tables.TableFile,
-    target: Target,
+    target: tables.Target,
     methods: Methods = "auto,maximum-likelihood,mc-dropout,bayes-by-backprop,ensemble",
     folds: Annotated[int, Option(min=2, help="Number of folds.")] = 5,
     likelihood: Likelihood = None,
@@ -268,7 +267,7 @@ def compare(
     hidden: Hidden = None,
     seed: Seed = 0,
     task: Task = None,
-    categorical: Categorical = None,
+    categorical: tables.Categorical = None,
     groups: tables.Groups = None,
     no_groups: tables.NoGroups = False,
     time: tables.Time = None,
@@ -325,6 +324,9 @@ def demo(
 
     for line in run(output, by_name.parse_names(methods), say):
         print_text(line)
+
+
+app.command()(model_cards.card)
 
 
 def main() -> None:

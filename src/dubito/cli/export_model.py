@@ -6,11 +6,12 @@ from typing import Annotated
 from typer import Option
 
 from dubito._process import output_files
-from dubito.cli.application import Json, ModelFile, say
+from dubito.cli import table_options as tables
+from dubito.cli.application import Json, say
 
 
 def export(
-    model: ModelFile,
+    model: tables.ModelFile,
     output: Annotated[Path, Option("-o", "--output", help="The .onnx file to write.")],
     coverage: Annotated[
         float | None, Option(help="Coverage of the interval from lower to upper; 0.9 by default.")

@@ -4,6 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Option
@@ -11,9 +12,12 @@ from typer import Argument, Option
 from dubito._check import DataError, list_first
 from dubito.tables.dialects import Dialect
 
+ModelFile = Annotated[Path, Argument(metavar="MODEL", help="A model file that fit or calibrate has written.")]
 TableFile = Annotated[
     str, Argument(metavar="TABLE", help="A .csv, .tsv, .txt (or .gz), .xlsx or .parquet file, or - for text on stdin.")
 ]
+Target = Annotated[str, Option("--target", "-t", help="The column to predict.")]
+Categorical = Annotated[list[str] | None, Option(metavar="COLUMN", help="A column to treat as categories; repeatable.")]
 Keep = Annotated[
     list[str] | None,
     Option(metavar="COLUMNS", help="Columns of TABLE, or all, to put first in the output, unchanged; repeatable."),

@@ -4,6 +4,7 @@
 - ``files``: fitted estimators as one safe file.
 - ``onnx_files``: fitted estimators as ONNX models.
 - ``table_network``: the network for a table.
+- ``model_card``: what a fitted estimator predicts, how well, and its limits, in Markdown.
 - ``fitted``: what both estimators share, apart from fitting.
 - ``row_splits``: which rows a fit or a comparison may hold out from which.
 - ``base``: the fit of both.

@@ -1,5 +1,6 @@
 """Fitting of both estimators: the core, fitted to an encoded table."""
 
+import datetime
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
+from dubito.estimators.model_card import library_versions
 from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import table_network
 from dubito.evaluation import conformal
@@ -66,6 +68,12 @@ class Target(NamedTuple):
     scaler: TargetScaler | None
     classes: np.ndarray | None
     transform: TargetTransform | None = None
+
+
+def _summary(rows: int, seconds: float) -> dict[str, Any]:
+    """What a fit was, for ``summary_``."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"rows": rows, "seconds": seconds, "finished": now, "versions": library_versions()}
 
 
 class BayesianEstimator(FittedEstimator):
@@ -293,7 +301,7 @@ class BayesianEstimator(FittedEstimator):
             key_=np.asarray(jax.random.key_data(key_predict)),
             calibration_=None,
             history_=history(reports),
-            summary_={"rows": rows, "seconds": time.perf_counter() - start},
+            summary_=_summary(rows, time.perf_counter() - start),
         )
         if isinstance(method, Committee):
             self.calibration_ = self._cv_plus(x)

@@ -21,6 +21,7 @@ from dubito._process.threads import check_process, in_threads
 from dubito._values import Column, Table
 from dubito.estimators.checks import PredictionError, check_predictions
 from dubito.estimators.files import model_file
+from dubito.estimators.model_card import Subject, model_card
 from dubito.estimators.onnx_files.export import OnnxFile, export_onnx
 from dubito.evaluation import calibration
 from dubito.methods.by_name import method_classes, method_params, resolve_method, with_setting
@@ -377,6 +378,35 @@ class FittedEstimator(BaseEstimator, ABC):
         """
         check_is_fitted(self, "posterior_")
         return export_onnx(self, path, coverage, draws)
+
+    def card(
+        self,
+        X: Table = None,
+        y: Column = None,
+        *,
+        target: str | None = None,
+        unit: str | None = None,
+        path: str = "model.dubito",
+    ) -> str:
+        """A model card: what the model predicts, from which columns, how it was fitted, how well it predicts, and its
+        limits.
+
+        Parameters
+        ----------
+        X, y : frame or array, array
+            Held-out rows on which the card's scores are measured; without them it has none.
+        target, unit : str, optional
+            The target's name and unit. Models of ``dubito fit`` know the name.
+        path : str
+            The model file in the card's instructions.
+
+        Returns
+        -------
+        str
+            Markdown.
+        """
+        check_is_fitted(self, "posterior_")
+        return model_card(self, X, y, Subject(target, unit, path))
 
     def __sklearn_tags__(self) -> Tags:
         tags = BaseEstimator.__sklearn_tags__(self)

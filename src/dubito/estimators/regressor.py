@@ -88,7 +88,7 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         For each member (epochs, 3): the likelihood, the penalty and the validation score, in nats
         per row.
     summary_ : dict
-        Number of rows and seconds of the fit.
+        Rows and seconds of the fit, when it was finished (UTC), and the versions of the libraries.
     noise_std_ : float or array of shape (targets,)
         The estimated standard deviation of the noise, which includes the error that all members
         have in common, in the target's unit (for a transformed target, in that of the transform).
