@@ -13,6 +13,7 @@
 - ``progress``: lines of text that a fit prints while it runs.
 - ``chunk``: some steps as one compiled program; each batch with its scale N/n.
 - ``stream``: pieces of rows, for data larger than memory.
+- ``processes``: what the processes of one fit do together.
 - ``checkpoint``: a fit's progress in a file.
 - ``fit``: the loop.
 

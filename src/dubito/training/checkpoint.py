@@ -16,6 +16,7 @@ from dubito._check import warn
 from dubito._process import archive
 from dubito.training.early_stopping import RETRIES
 from dubito.training.loop_state import LoopState
+from dubito.training.processes import same_in_all_processes, writes_files
 
 ARRAY = re.compile(r"\d{1,9}\.\d{1,9}\.(state|log)")  # run, member, and which of the two
 WRITE_INTERVAL = 10.0  # seconds between a member's writes, or twenty times as long as a write takes
@@ -37,6 +38,8 @@ class Checkpoint:
     path : path-like
     parts : mapping
         Everything that determines the result (model, method, rows, ...) by name.
+    mesh : jax.sharding.Mesh, optional
+        That of the fit: of several processes, all read the file and one writes it.
 
     Raises
     ------
@@ -45,8 +48,9 @@ class Checkpoint:
         stays as it is.
     """
 
-    def __init__(self, path: Any, parts: Mapping[str, Any]):
+    def __init__(self, path: Any, parts: Mapping[str, Any], mesh: Any = None):
         self.path: Path = Path(path)
+        self.mesh: Any = mesh
         self.parts: dict[str, str] = {name: fingerprint(value) for name, value in parts.items()}
         self.lock: threading.Lock = threading.Lock()
         self.runs: int = 0
@@ -103,6 +107,8 @@ class Checkpoint:
         start = time.monotonic()
         with self.lock:
             self.arrays[f"{name}.state"], self.arrays[f"{name}.log"] = loop_state, log
+            if not writes_files(self.mesh):
+                return time.monotonic() - start
             shapes = {key: list(array.shape) for key, array in self.arrays.items()}
             try:
                 archive.write_archive(self.path, {"checkpoint": 1, "parts": self.parts, "shapes": shapes}, self.arrays)
@@ -138,15 +144,20 @@ class Slot:
         Raises
         ------
         CheckpointError
-            If no fit with these ``epochs`` and ``steps`` can have stored it.
+            If no fit with these ``epochs`` and ``steps`` can have stored it, or if the processes of a
+            fit have read different ones.
         """
-        words = self.checkpoint.arrays.get(f"{self.name}.state")
+        words, path = self.checkpoint.arrays.get(f"{self.name}.state"), str(self.checkpoint.path)
+        if not same_in_all_processes(self.checkpoint.mesh, fingerprint(words)):
+            raise CheckpointError(
+                f"the processes of this fit have read different checkpoints from {path!r}, or only some have found one. "
+                "Put the file on storage that they share."
+            )
         if words is None:
             return loop_state, np.empty((0, 3), np.float32)
         leaves, tree = jax.tree.flatten(loop_state)
         plain = [_plain(leaf) for leaf in leaves]
         data, place, found = words.tobytes(), 0, []
-        path = str(self.checkpoint.path)
         if not 0 <= len(data) - sum(leaf.nbytes for leaf in plain) < 4:
             raise CheckpointError(
                 f"the checkpoint {path!r} was written by another version. Delete the file, or choose another."

@@ -32,6 +32,7 @@ from dubito.training.early_stopping import RETRIES, Stopping, has_ended, still_g
 from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
 from dubito.training.members import Member, Trained, each_part
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
+from dubito.training.processes import in_any_process, spans_processes
 from dubito.training.reports import Report, report_chunk
 from dubito.training.splits import hold_out
 from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
@@ -115,7 +116,7 @@ def fit(
     checkpoint : path, optional
         A file that is written between chunks, every few seconds, and when the fit is interrupted or
         fails. If it exists, the same fit resumes from it; the result has the same bits as without
-        interruption.
+        interruption. Several processes need storage that they share: all read the file, one writes it.
     mesh : jax.sharding.Mesh, optional
         Distribute the rows of each batch over these devices, of this process or of several
         processes that all make the same call.
@@ -155,7 +156,7 @@ def fit(
     check_missing_targets(method, rows if stream is None else stream.first)
     data = rows if stream is None else stream.digest
     parts = {"model": model, "method": method, "data": data, "key": key_members, "early stopping": stopping}
-    saved = None if checkpoint is None else Checkpoint(checkpoint, parts)
+    saved = None if checkpoint is None else Checkpoint(checkpoint, parts, mesh)
     run = partial(
         train,
         rows=rows,
@@ -240,7 +241,11 @@ def train(
         run = Run(model=model, method=inner, held=valid, key=keys, stopping=stopping, batch_rows=batch_rows, mesh=mesh)
         reports = [partial(report_chunk, (progress, number, len(members), of_members)) for number in numbers]
         with contextlib.closing(pieces(*found)) as source:
-            return run_members(run, source, stop, reports, [slots[number] for number in numbers])
+            states = run_members(run, source, stop, reports, [slots[number] for number in numbers])
+        mine = keep_on_interrupt or stop.is_set() or not spans_processes(mesh)  # or no other process has ended the run
+        if not mine and not all(has_ended(state, inner.epochs) for state in states):
+            raise KeyboardInterrupt("another process of this fit was stopped")
+        return states
 
     alone = prng.on_cpu() or stream is not None or mesh is not None
     groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
@@ -319,20 +324,24 @@ def run_members(
         loop_state = stack(each)
         for report, one, log in zip(reports, each, logs, strict=True):
             report(total, one, piece, log, log)
-    if stop.is_set():  # while the first program was compiled
+
+    def stopped() -> bool:  # in all processes after the same chunk
+        return in_any_process(run.mesh, stop.is_set())
+
+    if stopped():  # while the first program was compiled
         return each
     while True:
         while not np.all((piece.first <= np.asarray(loop_state.number)) & (np.asarray(loop_state.number) < piece.end)):
             piece = next(pieces)
         with SEATS:
             clock = time.perf_counter()
-            limits = ChunkLimits(np.int32(0 if stop.is_set() else length), np.int32(total), np.bool_(fresh))
+            limits = ChunkLimits(np.int32(0 if stopped() else length), np.int32(total), np.bool_(fresh))
             loop_state, order = advance(run, piece, limits, loop_state, order)
             each = unstack(loop_state, count)
             new = [np.array(one.log)[: int(one.epoch) - len(log)] for one, log in zip(each, logs, strict=True)]
             seconds = time.perf_counter() - clock
         logs = [np.concatenate(both) for both in zip(logs, new, strict=True)]
-        last = stop.is_set() or all(len(log) == total or bool(one.done) for one, log in zip(each, logs, strict=True))
+        last = stopped() or all(len(log) == total or bool(one.done) for one, log in zip(each, logs, strict=True))
         for report, slot, one, log, more in zip(reports, slots, each, logs, new, strict=True):
             report(total, one, piece, log, more)
             if slot is not None:
