@@ -1,6 +1,7 @@
 """Work on host threads, one per core: results in order, and runs that Ctrl-C ends."""
 
 import contextlib
+import itertools
 import os
 import sys
 import threading
@@ -58,7 +59,8 @@ def check_process() -> None:
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Apply a function to items on one thread per core, with a few items in memory at a time.
 
-    After an exception, such as that of Ctrl-C, running items are not waited for.
+    After an exception, such as that of Ctrl-C, running items are not waited for. A single item is computed in the
+    calling thread, which takes a millisecond less, unless that is the main thread, which only waits.
 
     Parameters
     ----------
@@ -73,6 +75,13 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Ite
         The results, in the order of the items.
     """
     check_process()
+    if threading.current_thread() is not threading.main_thread():
+        items = iter(items)
+        first = list(itertools.islice(items, 2))
+        if len(first) < 2:
+            yield from map(function, first)
+            return
+        items = itertools.chain(first, items)
     pool, waiting = ThreadPoolExecutor(cores()), deque[Future[Result]]()
     try:
         for item in items:

@@ -11,7 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -34,6 +34,7 @@ TOGETHER = 64  # draws that are evaluated side by side, where few of their param
 VARYING = 2**13  # parameters that differ, of all draws side by side; products of more are as fast one after another
 WIDEST = 2**24  # numbers in the largest array of one program, which all draws side by side have at a block
 HELD = 2**24  # numbers of z that are held for one answer
+SURELY_HELD = 2**14  # rows times draws of which z is held, however many numbers each has
 MAX_DRAWS = 1_000_000  # of one answer: its Monte Carlo error is then a thousandth of the spread of the draws
 
 
@@ -80,7 +81,7 @@ class Draws:
     def _cut(self, columns: Sequence[np.ndarray]) -> list[tuple[Any, ...]]:
         return list(zip(piece_sizes(self.rows), *[row_pieces(np.asarray(column)) for column in columns], strict=True))
 
-    @property
+    @cached_property
     def one(self) -> OutcomeParams:
         """Shapes and types of z of one draw at one piece."""
         z = jax.eval_shape(lambda: self.pieces[0](0))
@@ -88,9 +89,10 @@ class Draws:
 
     def with_values(self) -> "Draws":
         """The same with z held, unless it is too much."""
-        numbers = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(self.one))
-        if numbers * len(self) * self.rows > HELD:
-            return self
+        if self.rows * len(self) > SURELY_HELD:  # the shapes of z take a millisecond to trace
+            numbers = sum(leaf.size // leaf.shape[0] for leaf in jax.tree.leaves(self.one))
+            if numbers * len(self) * self.rows > HELD:
+                return self
         return replace(self, pieces=[values.__getitem__ for values in self.each(lambda z, *_: z)])
 
     def by_rows(self) -> Iterator["Draws"]:
