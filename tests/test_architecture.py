@@ -14,7 +14,7 @@ import dubito
 PACKAGE = pathlib.Path(dubito.__file__).parent
 FOLDERS = (
     *("_check", "_values", "_process", "_jax", "models", "tables", "posteriors", "training", "methods", "evaluation"),
-    *("estimators", "inspection", "interop", "cli", "__main__"),
+    *("estimators", "inspection", "interop", "serving", "cli", "__main__"),
 )
 INDEPENDENT = [{"tables", "posteriors", "training"}, {"methods", "evaluation"}]  # do not import from each other
 MAKES_KEYS = {"_jax.prng", "estimators.base", "estimators.fitted"}

@@ -1,6 +1,7 @@
 """What the process does besides computing. No JAX here.
 
 - ``output_files``: output paths checked before the work, files written whole or not at all.
+- ``strict_json``: JSON that is not trusted.
 - ``archive``: a JSON document and named arrays in one file, which has a SHA-256 and is read without trust.
 - ``interrupts``: SIGINT and SIGTERM as a flag that loops read.
 - ``threads``: work on host threads, one per core, which Ctrl-C ends.

@@ -15,12 +15,13 @@ import stat
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import safetensors.numpy
 
 from dubito._process.output_files import reason, write_atomically
+from dubito._process.strict_json import parse_json
 
 Config: TypeAlias = dict[str, Any]  # plain JSON values
 Arrays: TypeAlias = dict[str, np.ndarray]
@@ -234,22 +235,6 @@ def strict_json(text: str) -> Any:
     """
     expect(text.count("[") + text.count("{") <= BRACKETS, "its JSON has too many brackets")
     try:
-        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ModelFileError(f"not a usable model file: {error}") from error
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("its JSON contains a key twice")
-    return found
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"its JSON holds {name}")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _no_constant(text)

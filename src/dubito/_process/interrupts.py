@@ -37,6 +37,7 @@ class SignalState:
     number: int | None = None  # of the first signal
     raised: bool = False  # whether ``raise_pending`` has raised it
     deferrals: int = 0
+    grace: float = GRACE  # seconds that the code has
     restore: Callable[[], None] | None = None  # undoes ``watch_signals``
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -57,12 +58,13 @@ def raise_pending() -> None:
 
 
 @contextlib.contextmanager
-def deferred_exit(wanted: bool = True) -> Iterator[None]:
+def deferred_exit(wanted: bool = True, grace: float = GRACE) -> Iterator[None]:
     """Keep a signal from ending the command line at once: the code calls ``raise_pending`` and has
-    something to write.
+    something to write, for which it has ``grace`` seconds.
     """
     with _state.lock:
         _state.deferrals += wanted
+        _state.grace = max(_state.grace, grace)
     try:
         yield
     finally:
@@ -124,7 +126,7 @@ def watch_signals() -> bool:
             signal.signal(number, old)
         signal.set_wakeup_fd(wakeup)
         socket.close(descriptor)
-        _state.restore, _state.number, _state.raised = None, None, False
+        _state.restore, _state.number, _state.raised, _state.grace = None, None, False, GRACE
 
     _state.restore = restore
     return True
@@ -163,7 +165,7 @@ def _watch(reader: socket.socket, numbers: set[int]) -> None:
             _end(byte[0])
         _state.number = number = byte[0]
         reader.settimeout(NAP)
-        deadline = time.monotonic() + GRACE
+        deadline = time.monotonic() + _state.grace
         while (_state.deferrals or _state.raised) and time.monotonic() < deadline:
             with contextlib.suppress(TimeoutError):
                 byte = reader.recv(1)

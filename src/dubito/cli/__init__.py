@@ -11,5 +11,6 @@
 - ``export_model``: a model for other programs.
 - ``demo``: the main job on bundled data.
 - ``card``: a model card in Markdown.
+- ``serve``: predictions over HTTP.
 - ``commands``: fit, predict, evaluate, calibrate, compare, demo and the rest.
 """

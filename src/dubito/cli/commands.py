@@ -1,6 +1,4 @@
-"""The commands, apart from export and card: demo, fit, predict, evaluate, calibrate, inspect, compare. JAX is imported inside
-them, never for --help.
-"""
+"""The commands, of which card, export and serve have files of their own. JAX is imported inside them, never for --help."""
 
 import json
 import sys
@@ -19,7 +17,7 @@ except ImportError:
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import card as model_cards
-from dubito.cli import compilation_cache, export_model, progress
+from dubito.cli import compilation_cache, export_model, progress, serve
 from dubito.cli import table_options as tables
 from dubito.cli.application import USAGE_ERROR, Json, app, console, print_error, say, state
 from dubito.cli.terminal import comparison_table, escape_control, noise_card, print_text, score_table
@@ -327,12 +325,11 @@ def demo(
 
 
 app.command()(model_cards.card)
+app.command()(serve.serve)
 
 
 def main() -> None:
-    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130
-    and 143.
-    """
+    """The console script: messages instead of tracebacks, exit codes 0, 1 (failed), 2 (usage), 130 and 143."""
     started = interrupts.watch_signals()
     noted: set[str] = set()  # the folds of a comparison would repeat each note
 

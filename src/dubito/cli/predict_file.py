@@ -26,9 +26,7 @@ from dubito.cli.command_tables import as_fitted, file_columns, load_model, say_c
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
 from dubito.cli.progress import line_writer
 from dubito.cli.terminal import Say
-from dubito.estimators.checks import check_predictions
-from dubito.evaluation.conformal import ConformalPredictive
-from dubito.posteriors.readings import prediction_columns
+from dubito.estimators.checks import checked_columns
 from dubito.tables.dialects import Dialect
 from dubito.tables.files import read_and_keep
 from dubito.training.progress import print_lines
@@ -204,11 +202,7 @@ def _beside(kept: Any, predictions: pyarrow.Table) -> pyarrow.Table:
 
 def table_of(answer: Any, coverage: float) -> pyarrow.Table:
     """The predictions of some rows as a table; conformal sets of classes are further columns."""
-    found: dict[str, Any] = prediction_columns(answer, coverage)
-    columns = {name: value if name == "prediction" else check_predictions(value) for name, value in found.items()}
-    if isinstance(answer, ConformalPredictive) and answer.task == "classification":
-        columns |= {f"set_{label}": answer.sets[:, place] for place, label in enumerate(answer.classes)}
-    return pyarrow.table(columns)
+    return pyarrow.table(checked_columns(answer, coverage))
 
 
 def with_safe_texts(table: pyarrow.Table) -> pyarrow.Table:

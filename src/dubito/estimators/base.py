@@ -19,6 +19,7 @@ from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
+from dubito.estimators.held_out import rows_to_read, uncertainty_quantile
 from dubito.estimators.model_card import library_versions
 from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import table_network
@@ -42,7 +43,7 @@ from dubito.training.fit import fit
 from dubito.training.method import base_method, get_recipe
 from dubito.training.progress import FitProgress, fit_sentence, print_lines
 from dubito.training.reports import Report, history
-from dubito.training.splits import member_folds
+from dubito.training.splits import member_folds, with_validation
 
 Progress: TypeAlias = Callable[[Report], None] | None
 
@@ -300,14 +301,26 @@ class BayesianEstimator(FittedEstimator):
             posterior_=posterior,
             key_=np.asarray(jax.random.key_data(key_predict)),
             calibration_=None,
+            held_out_uncertainty_=None,
             history_=history(reports),
             summary_=_summary(rows, time.perf_counter() - start),
         )
         if isinstance(method, Committee):
             self.calibration_ = self._cv_plus(x)
+        if isinstance(x, Rows):
+            self.held_out_uncertainty_ = self._held_out_uncertainty(x, key_fit)
         if self.verbose:
             print(fit_sentence(self.task, self.summary_, method), flush=True)
         return self
+
+    def _held_out_uncertainty(self, rows: Rows, key: Any) -> Float[np.ndarray, " columns"] | None:
+        """``held_out_uncertainty_`` of a fit to ``rows`` with a ``key``."""
+        if self.early_stopping:
+            rows = with_validation(rows, self.method_.validates, self.validation_fraction, key)
+        chosen, functions = rows_to_read(rows, has_folds(self.method_)), self._functions()
+        if len(chosen) == 0 or len(functions) < 2:
+            return None
+        return uncertainty_quantile(self._uncalibrated(functions, rows.x[chosen]))
 
     def _cv_plus(self, rows: Rows) -> conformal.CVPlus | None:
         """The CV+ of a committee's errors on the rows that its members held out; None, with a warning,

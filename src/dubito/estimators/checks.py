@@ -1,6 +1,12 @@
-"""A check that predictions are finite, and the error that names the row otherwise."""
+"""A check that predictions are finite, the error that names the row otherwise, and the checked columns of a prediction."""
+
+from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
+
+from dubito.evaluation.conformal import ConformalPredictive
+from dubito.posteriors.readings import prediction_columns
 
 
 class PredictionError(ValueError):
@@ -43,3 +49,30 @@ def check_predictions(values: np.ndarray, finite: bool = False) -> np.ndarray:
     if not fine.all():
         raise PredictionError(int(np.argmin(fine.reshape(len(fine), -1).all(1))))
     return values
+
+
+def checked_columns(predictive: Any, coverage: float = 0.9) -> dict[str, Shaped[np.ndarray, " rows"]]:
+    """The predictions of all rows, by the names that they have in a table, without NaN.
+
+    Parameters
+    ----------
+    predictive : PredictiveDistribution
+        Of a regression or a classification.
+    coverage : float
+        The coverage of the interval of a regression.
+
+    Returns
+    -------
+    dict
+        The ``prediction_columns``; conformal sets of classes are further columns, set_LABEL.
+
+    Raises
+    ------
+    PredictionError
+        For the first row with a NaN.
+    """
+    found: dict[str, Any] = prediction_columns(predictive, coverage)
+    columns = {name: value if name == "prediction" else check_predictions(value) for name, value in found.items()}
+    if isinstance(predictive, ConformalPredictive) and predictive.task == "classification":
+        columns |= {f"set_{label}": predictive.sets[:, place] for place, label in enumerate(predictive.classes)}
+    return columns

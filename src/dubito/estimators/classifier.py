@@ -39,7 +39,7 @@ class BayesianClassifier(ClassifierMixin, BayesianEstimator):
     ----------
     classes_ : array
         The sorted classes.
-    posterior_, method_, schema_, key_, calibration_, history_, summary_ : object
+    posterior_, method_, schema_, key_, calibration_, held_out_uncertainty_, history_, summary_ : object
         As in ``BayesianRegressor``.
     n_features_in_, feature_names_in_ : object
         As in ``BayesianRegressor``.

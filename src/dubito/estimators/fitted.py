@@ -21,6 +21,7 @@ from dubito._process.threads import check_process, in_threads
 from dubito._values import Column, Table
 from dubito.estimators.checks import PredictionError, check_predictions
 from dubito.estimators.files import model_file
+from dubito.estimators.held_out import uncertainty_quantile
 from dubito.estimators.model_card import Subject, model_card
 from dubito.estimators.onnx_files.export import OnnxFile, export_onnx
 from dubito.evaluation import calibration
@@ -78,6 +79,7 @@ class FittedEstimator(BaseEstimator, ABC):
     posterior_: Any
     key_: np.ndarray
     calibration_: Any
+    held_out_uncertainty_: np.ndarray | None
     history_: list[np.ndarray]
     summary_: dict[str, Any]
     n_features_in_: int
@@ -226,10 +228,12 @@ class FittedEstimator(BaseEstimator, ABC):
         Returns
         -------
         Self
-            The estimator itself, with ``calibration_`` set. ``save`` keeps it and ``fit`` removes
-            it.
+            The estimator itself, with ``calibration_`` and, from these rows, ``held_out_uncertainty_``
+            set. ``save`` keeps them and ``fit`` replaces them.
         """
-        self.calibration_ = calibration.fit_calibration(self.uncalibrated(X), y, method, **options)
+        answer = self.uncalibrated(X)
+        self.calibration_ = calibration.fit_calibration(answer, y, method, **options)
+        self.held_out_uncertainty_ = uncertainty_quantile(self.calibration_(answer))
         return self
 
     @property

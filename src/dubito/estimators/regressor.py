@@ -84,6 +84,11 @@ class BayesianRegressor(RegressorMixin, BayesianEstimator):
         The key of the random numbers of predictions.
     calibration_ : Calibration or None
         The calibration that ``calibrate`` has set.
+    held_out_uncertainty_ : array or None
+        The 99 % quantile of the epistemic standard deviation of each target, in its unit, over rows
+        that were held out: by early stopping, by the folds of the method, or those of ``calibrate``;
+        None without any, and for a single draw of the weights. For classes it is one quantile, of
+        the mutual information.
     history_ : list of array
         For each member (epochs, 3): the likelihood, the penalty and the validation score, in nats
         per row.

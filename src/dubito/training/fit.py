@@ -34,7 +34,7 @@ from dubito.training.members import Member, Trained, each_part
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
 from dubito.training.processes import in_any_process, spans_processes
 from dubito.training.reports import Report, report_chunk
-from dubito.training.splits import hold_out
+from dubito.training.splits import with_validation
 from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
 
 CHUNK_SECONDS = 0.3  # the duration of a chunk to aim at, so that progress and Ctrl-C are prompt
@@ -135,7 +135,7 @@ def fit(
     CheckpointError
         If the checkpoint belongs to another fit.
     """
-    key_split, key_members, key_finish = jax.random.split(prng.fast(key), 3)
+    _, key_members, key_finish = jax.random.split(prng.fast(key), 3)
     check_method(method)
     if isinstance(x, Rows):  # an estimator has checked them
         rows, stream = x, None
@@ -149,8 +149,8 @@ def fit(
             f"{type(base_method(method)).__name__} does not support early stopping, since it runs its whole schedule. "
             "Leave out early_stopping."
         )
-    if early_stopping and not method.validates and not rows.valid.any():
-        rows = hold_out(rows, validation_fraction, key_split)
+    if early_stopping:
+        rows = with_validation(rows, method.validates, validation_fraction, key)
     stopping = stopping_rule(n_iter_no_change, tol) if early_stopping else Stopping(np.int32(0), np.float32(tol))
     method.check(model)
     check_missing_targets(method, rows if stream is None else stream.first)

@@ -6,10 +6,12 @@ what is trained on earlier ones.
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from dubito._check import check_number
+from dubito._jax import prng
 from dubito._jax.types import Key
 from dubito.training.data import Rows, permutation
 
@@ -27,6 +29,29 @@ class Fold(NamedTuple):
 
     train: Bool[np.ndarray, " N"]
     held_out: Bool[np.ndarray, " N"]
+
+
+def with_validation(rows: Rows, validates: bool, fraction: float, key: Key) -> Rows:
+    """The rows of a fit with early stopping, which holds out a fraction of them.
+
+    Parameters
+    ----------
+    rows : Rows
+        If some are held out already, they stay as they are.
+    validates : bool
+        Whether the method chooses its validation rows itself; then they stay as they are, too.
+    fraction : float
+        Of the rows.
+    key : Key
+        The key of the fit.
+
+    Returns
+    -------
+    Rows
+    """
+    if validates or rows.valid.any():
+        return rows
+    return hold_out(rows, fraction, jax.random.split(prng.fast(key), 3)[0])
 
 
 def hold_out(rows: Rows, fraction: float, key: Key) -> Rows:

@@ -473,7 +473,7 @@ ILL = {
     "no keys": ("tiny", lambda c, a: packed({}, a), "unexpected keys"),
     "unknown key": ("tiny", lambda c, a: packed(c | {"callback": "os.system"}, a), "unexpected keys"),
     "missing key": ("tiny", lambda c, a: packed({k: v for k, v in c.items() if k != "versions"}, a), "unexpected keys"),
-    "newer version": ("tiny", at("format", value=4), "newer dubito wrote it.*update"),
+    "newer version": ("tiny", at("format", value=5), "newer dubito wrote it.*update"),
     "older version": ("tiny", at("format", value=1), r"an older dubito wrote it \(format 1\): fit the model again"),
     "version true": ("tiny", at("format", value=True), "unexpected keys"),
     "version 0": ("tiny", at("format", value=0), "unexpected keys"),

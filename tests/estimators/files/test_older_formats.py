@@ -1,13 +1,20 @@
-"""Model files of format 2, from before methods had a warm-up and a noise from held-out rows, predict as they did."""
+"""Model files of formats 2 and 3 predict as they did: from before methods had a warm-up and a noise from held-out rows, and
+from before models knew the uncertainty of held-out rows.
+"""
 
 import fuzz_files
 import numpy as np
 import pytest
 
 import dubito
-from dubito.estimators.files.model_file import SINCE_3
+from dubito.estimators.files.model_file import SINCE_3, SINCE_4
 
 X = np.random.default_rng(0).normal(size=(24, 2))
+
+
+def as_format_3(config):
+    """The configuration as format 3 had it."""
+    return {name: value for name, value in config.items() if name not in SINCE_4} | {"format": 3}
 
 
 def as_format_2(value):
@@ -34,8 +41,8 @@ def test_load_reads_format_2(method, tmp_path):
     model = dubito.BayesianRegressor(method, hidden=(4,), random_state=0).fit(X, X[:, 0])
     model.save(tmp_path / "new")
     config, arrays = fuzz_files.parts(tmp_path / "new")
-    old = as_format_2(config) | {"format": 2}
-    assert old["method"] != config["method"] and config["format"] == 3
+    old = as_format_2(as_format_3(config)) | {"format": 2}
+    assert old["method"] != config["method"] and config["format"] == 4
     (tmp_path / "old").write_bytes(fuzz_files.pack(old, arrays))
     loaded = dubito.load(tmp_path / "old")
     assert np.array_equal(loaded.predict(X), model.predict(X))
@@ -46,3 +53,39 @@ def test_load_reads_format_2(method, tmp_path):
     (tmp_path / "mixed").write_bytes(fuzz_files.pack(old | {"format": 3}, arrays))
     with pytest.raises(dubito.ModelFileError, match="unexpected fields"):
         dubito.load(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize(
+    ("estimator", "y"),
+    [
+        (dubito.BayesianRegressor(dubito.Committee(dubito.MAP(epochs=5), 2), hidden=(4,), random_state=0), X[:, 0]),
+        (dubito.BayesianClassifier(dubito.CrossFit(dubito.MAP(epochs=5), 2), hidden=(4,), random_state=0), X[:, 0] > 0),
+    ],
+    ids=["regression", "classes"],
+)
+def test_load_reads_format_3(estimator, y, tmp_path):
+    model = estimator.fit(X, y)
+    model.save(tmp_path / "new")
+    config, arrays = fuzz_files.parts(tmp_path / "new")
+    (tmp_path / "old").write_bytes(fuzz_files.pack(as_format_3(config), arrays))
+    loaded, same = dubito.load(tmp_path / "old"), dubito.load(tmp_path / "new")
+    assert np.array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.held_out_uncertainty_ is None
+    assert model.held_out_uncertainty_.shape == (1,)
+    assert np.array_equal(same.held_out_uncertainty_, model.held_out_uncertainty_)
+    loaded.save(tmp_path / "again")
+    assert dubito.load(tmp_path / "again").held_out_uncertainty_ is None
+    for version, keys in ((3, config), (4, as_format_3(config)), (2, config)):
+        (tmp_path / "mixed").write_bytes(fuzz_files.pack({**keys, "format": version}, arrays))
+        with pytest.raises(dubito.ModelFileError, match="unexpected keys"):
+            dubito.load(tmp_path / "mixed")
+
+
+@pytest.mark.parametrize("value", [[], [1.0, 2.0], [-1.0], [1], ["1"], 1.0, {}, [None], [True]])
+def test_load_refuses_an_uncertainty_that_no_fit_has(value, tmp_path):
+    model = dubito.BayesianRegressor(dubito.Committee(dubito.MAP(epochs=5), 2), hidden=(4,), random_state=0)
+    model.fit(X, X[:, 0]).save(tmp_path / "model")
+    config, arrays = fuzz_files.parts(tmp_path / "model")
+    (tmp_path / "mutant").write_bytes(fuzz_files.pack(config | {"held_out_uncertainty": value}, arrays))
+    with pytest.raises(dubito.ModelFileError, match="invalid uncertainty of held-out rows"):
+        dubito.load(tmp_path / "mutant")

@@ -30,7 +30,7 @@ from dubito.tables.schema import Schema
 
 Kinds: TypeAlias = Mapping[str, Any]  # classes of estimators by name
 
-FORMAT = 3
+FORMAT = 4
 # Fields since format 3, with the values that say how models of format 2 were fitted.
 SINCE_3: dict[str, dict[str, Any]] = {
     **{
@@ -46,8 +46,10 @@ SINCE_3: dict[str, dict[str, Any]] = {
     "MeanAndNoiseNetwork": {"noise_std": None},
     "NaturalGradientVI": {"warm_up": 0.0, "clip_radius": 1e6},
 }
+SINCE_4: dict[str, Any] = {"held_out_uncertainty": None}  # keys since format 4: what earlier models know
 KEYS = {
-    *"format kind params method schema scaler transform classes flat key posterior calibration summary versions".split()
+    *"format kind params method schema scaler transform classes flat key posterior calibration summary versions".split(),
+    "held_out_uncertainty",
 }
 UNSAVED = {"verbose"}  # parameters of how a fit is shown
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
@@ -73,7 +75,7 @@ def save(estimator: Any, path: str | Path) -> None:
     kind = type(estimator)
     if not kind.__module__.startswith("dubito.estimators."):  # what a subclass adds would be lost
         raise ModelFileError(f"a {kind.__module__}.{kind.__qualname__} cannot be saved, only dubito's own estimators")
-    classes, scaler = estimator._classes, estimator.scaler_
+    classes, scaler, uncertainty = estimator._classes, estimator.scaler_, estimator.held_out_uncertainty_
     params = {name: value for name, value in estimator.get_params(deep=False).items() if name not in UNSAVED}
     if isinstance(params.get("class_weight"), dict):
         params["class_weight"] = [*params["class_weight"].items()]
@@ -94,6 +96,7 @@ def save(estimator: Any, path: str | Path) -> None:
         "key": estimator.key_.tolist(),
         "posterior": posterior_file.posterior_config(estimator.posterior_),
         "calibration": encode(estimator.calibration_, "calibration"),
+        "held_out_uncertainty": None if uncertainty is None else uncertainty.tolist(),
         "summary": estimator.summary_,
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -205,7 +208,8 @@ def _layout(config: Config, kinds: Kinds) -> Layout:
     version = config.get("format")
     expect(type(version) is not int or version <= FORMAT, f"a newer dubito wrote it (format {version}): update dubito")
     expect(type(version) is not int or version != 1, "an older dubito wrote it (format 1): fit the model again")
-    valid = type(version) is int and version in (2, FORMAT) and set(config) == KEYS
+    known = {2: KEYS - set(SINCE_4), 3: KEYS - set(SINCE_4), FORMAT: KEYS}
+    valid = type(version) is int and set(config) == known.get(version)
     expect(valid, "unexpected keys in the configuration")
     expect(config["kind"] in kinds, f"unknown kind {config['kind']!r}")
     posterior = upgraded(config)["posterior"]
@@ -244,9 +248,11 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
         calibration.check(posterior.model.likelihood, count)
     if isinstance(calibration, CVPlus):
         expect(len(calibration.errors) == len(posterior.parts), "the calibration belongs to other members")
+    uncertainty = _uncertainty(config["held_out_uncertainty"], count if regression else 1)
     vars(estimator).update(params)
     learned = {"method_": method, "scaler_": scaler, "posterior_": posterior, "key_": np.array(key, np.uint32)}
     learned |= {"transform_": transform, "calibration_": calibration, "summary_": config["summary"], "history_": []}
+    learned |= {"held_out_uncertainty_": uncertainty}
     if classes is not None and params["class_weight"] is not None:
         class_weights(params["class_weight"], classes, np.ones(len(classes)))  # checks them
     estimator._set_fitted(schema, classes, **learned)
@@ -255,7 +261,8 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
 
 def upgraded(config: Config) -> Config:
     """The configuration in the current format."""
-    return _with_new_fields(config) if config["format"] == 2 else config
+    config = _with_new_fields(config) if config["format"] == 2 else config
+    return SINCE_4 | config
 
 
 def _with_new_fields(value: Any) -> Any:
@@ -289,6 +296,15 @@ def _scaler(config: Config | None) -> TargetScaler | None:
     plain = all(type(value) is float for value in shift + scale)  # the JSON holds only finite ones
     expect(plain and len(shift) == len(scale) and min(scale) > 0, "invalid numbers of a scaler")
     return TargetScaler(shift, scale)
+
+
+def _uncertainty(config: Any, columns: int) -> np.ndarray | None:
+    """The epistemic uncertainty of held-out rows."""
+    if config is None:
+        return None
+    plain = isinstance(config, list) and all(type(value) is float and value >= 0 for value in config)
+    expect(plain and len(config) == columns, "invalid uncertainty of held-out rows")
+    return np.array(config)
 
 
 def _transform(config: Config | None, model: Model, count: int) -> Any:
