@@ -225,7 +225,7 @@ class PredictiveDistribution(abc.ABC):
         if len(self.draws) % members:
             raise ValueError(f"{len(self.draws)} draws cannot be divided equally among {members} members")
         each = self.mixture.moments_of_draws()[0]
-        parts = each.reshape(len(self), members, len(self.draws) // members, -1).mean(2)
+        parts = each.reshape(len(self), members, len(self.draws) // members, each.shape[-1]).mean(2)
         return self._squeezed(self.shift + self.scale * parts.swapaxes(0, 1))
 
     def log_prob(self, y: Any) -> Rows:

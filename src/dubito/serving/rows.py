@@ -105,16 +105,16 @@ def read_request(body: bytes, names: Sequence[str], coverage: float, most: int) 
             raise BadRequestError(422, f"The body has the unknown key {name!r}{hint} It may have {', '.join(FIELDS)}.")
     as_rows = "rows" in given
     columns, count = _columns_of_rows(given["rows"], names, most) if as_rows else _columns(given["columns"], most)
-    try:
-        check_number("coverage", given.get("coverage", coverage), "(0, 1)")
-    except ValueError as error:
-        raise BadRequestError(422, str(error)) from None
     keep = given.get("keep", [])
     if keep == "all":
         keep = list(columns)
     if not isinstance(keep, list) or not all(isinstance(name, str) for name in keep):
         raise BadRequestError(422, 'keep must be a list of names of columns, or "all".')
-    check_names_exist(keep, list(columns), "keep: the rows have no column")
+    try:
+        check_number("coverage", given.get("coverage", coverage), "(0, 1)")
+        check_names_exist(keep, list(columns), "keep: the rows have no column")
+    except ValueError as error:
+        raise BadRequestError(422, str(error)) from None
     return PredictRequest(columns, count, as_rows, given.get("coverage", coverage), list(dict.fromkeys(keep)))
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import socket
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,6 +15,8 @@ except ImportError as error:
 
 from dubito._process import interrupts
 from dubito._process.threads import wait_for
+
+NAP = 0.01  # seconds between two looks whether the server has started
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -76,6 +79,9 @@ def run_server(app: Any, listening: socket.socket, connections: int, drain: floa
     with interrupts.deferred_exit(grace=drain + 2), ThreadPoolExecutor(1, "dubito-server") as pool:
         running = pool.submit(server.run, [listening])
         try:
+            while not (server.started or running.done()):
+                interrupts.raise_pending()
+                time.sleep(NAP)
             ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
             wait_for(running)
         finally:
