@@ -3,6 +3,7 @@ from ._check import DataWarning as DataWarning
 from ._process.archive import ModelFileError as ModelFileError
 from .estimators import cross_validation as cross_validation
 from .estimators import size_sweep as size_sweep
+from .estimators.batches import BatchPredictor as BatchPredictor
 from .estimators.checks import PredictionError as PredictionError
 from .estimators.classifier import BayesianClassifier as BayesianClassifier
 from .estimators.loading import load as load

@@ -15,7 +15,7 @@ from dubito._check import DataError, list_first
 from dubito._values import as_array, is_missing_in
 from dubito.cli.table_options import TableOptions
 from dubito.cli.terminal import Say
-from dubito.estimators.loading import load
+from dubito.estimators.loading import file_columns, load
 from dubito.estimators.row_splits import place_rows
 from dubito.posteriors.outcomes import class_codes
 from dubito.tables.columns import column_values
@@ -258,12 +258,6 @@ def _check_rows(model: Any, inputs: Any, y: np.ndarray, missing: np.ndarray) -> 
 def as_fitted(dialect: Dialect | None, model: Any) -> Dialect:
     """A dialect that the table of a model's fit decides where a file leaves it open."""
     return replace(dialect or Dialect(), fitted=model.summary_.get("dialect") or {})
-
-
-def file_columns(model: Any) -> FileColumns:
-    """The columns of a file that a model reads."""
-    target, dropped = model.summary_.get("target"), model.summary_.get("dropped")
-    return FileColumns(model.schema_, target, dropped if isinstance(dropped, list) else ())
 
 
 def say_notes(dialect: Dialect, say: Say) -> None:

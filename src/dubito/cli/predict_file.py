@@ -19,14 +19,14 @@ import pyarrow
 from pyarrow import compute, csv, parquet
 from rich.console import Console
 
-from dubito._check import DataError, list_first
 from dubito._process import interrupts
 from dubito._process.output_files import write_atomically
-from dubito.cli.command_tables import as_fitted, file_columns, load_model, say_counts, say_notes
+from dubito.cli.command_tables import as_fitted, load_model, say_counts, say_notes
 from dubito.cli.output_parts import Counts, ResumableOutput, add_counts
 from dubito.cli.progress import line_writer
 from dubito.cli.terminal import Say
-from dubito.estimators.checks import checked_columns
+from dubito.estimators.batches import prediction_table, put_beside
+from dubito.estimators.loading import file_columns
 from dubito.tables.dialects import Dialect
 from dubito.tables.files import read_and_keep
 from dubito.training.progress import print_lines
@@ -184,25 +184,9 @@ def predict_blocks(
             waiting.append(kept)
             yield inputs, start
 
-    for predictions, changes in estimator.stream(blocks(), lambda answer: table_of(answer, coverage)):
-        yield _beside(waiting.popleft(), predictions), changes
-
-
-def _beside(kept: Any, predictions: pyarrow.Table) -> pyarrow.Table:
-    """The columns to keep, then the predictions."""
-    if kept is None:
-        return predictions
-    twice = [repr(name) for name in kept.column_names if name in predictions.column_names]
-    if twice:
-        problem = f"--keep {list_first(twice)}: the predictions have a column of the same name."
-        raise DataError(f"{problem} Rename it in the table, or do not keep it.")
-    columns = [*kept.columns, *predictions.columns]
-    return pyarrow.table(columns, names=[*kept.column_names, *predictions.column_names])
-
-
-def table_of(answer: Any, coverage: float) -> pyarrow.Table:
-    """The predictions of some rows as a table; conformal sets of classes are further columns."""
-    return pyarrow.table(checked_columns(answer, coverage))
+    for predictions, changes in estimator.stream(blocks(), lambda answer: prediction_table(answer, coverage)):
+        kept = waiting.popleft()
+        yield predictions if kept is None else put_beside(kept, predictions, "--keep"), changes
 
 
 def with_safe_texts(table: pyarrow.Table) -> pyarrow.Table:

@@ -12,6 +12,7 @@
 - ``regressor``: BayesianRegressor.
 - ``classifier``: BayesianClassifier.
 - ``loading``: estimators read from files.
+- ``batches``: predictions of batches of rows in the worker processes of an engine.
 - ``scorers``: scores of whole distributions, and predictive distributions through pipelines.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.

@@ -17,12 +17,17 @@ class PredictionError(ValueError):
     ----------
     row : int
         Number of the row.
+    where : str
+        Where the row is counted, for the message.
     """
 
-    def __init__(self, row: int) -> None:
-        problem = f"the prediction of row {row} is not finite. Its values may be too far from those of fit"
+    def __init__(self, row: int, where: str = "") -> None:
+        problem = f"the prediction of row {row}{where} is not finite. Its values may be too far from those of fit"
         ValueError.__init__(self, f"{problem}; if other rows fail, too, the model is damaged: fit it again.")
-        self.row = row
+        self.row, self.where = row, where
+
+    def __reduce__(self) -> tuple[type["PredictionError"], tuple[int, str]]:
+        return PredictionError, (self.row, self.where)
 
 
 def check_predictions(values: np.ndarray, finite: bool = False) -> np.ndarray:
