@@ -128,7 +128,7 @@ def read_archive(path: str | Path, expected: Callable[[Config], Layout]) -> tupl
     ModelFileError
         For anything that ``write_archive`` would not have written.
     """
-    with _open_regular(path) as file:
+    with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         header, start = _header(file, size)
         metadata = header.pop("__metadata__", None)
@@ -166,9 +166,23 @@ def _check_finite(arrays: Mapping[str, Any]) -> None:
         expect(bool(np.all(np.isfinite(array))), f"array {name!r} holds numbers that are not finite")
 
 
-def _open_regular(path: str | Path) -> BinaryIO:
-    """A regular file, open for reading; links, folders, pipes and devices are refused without
-    waiting for them.
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file for reading.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Returns
+    -------
+    file
+        Open, in binary mode.
+
+    Raises
+    ------
+    ModelFileError
+        For a file that is not there, and at once for links, folders, pipes and devices.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | (os.O_NOFOLLOW | os.O_NONBLOCK if os.name == "posix" else 0))

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import narwhals as nw
 
 from dubito._check import DataError, check_choice, check_number, list_first
-from dubito._process.archive import ModelFileError
-from dubito._process.output_files import reason
+from dubito._process.archive import ModelFileError, open_regular
 from dubito.estimators.checks import PredictionError, checked_columns
 from dubito.estimators.loading import file_columns, load
 from dubito.tables.columns import warn_about_columns
@@ -339,10 +338,11 @@ def _arrow() -> Any:
 
 def _hash(path: str) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
-    except OSError as error:
+        with open_regular(path) as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except ModelFileError as error:
         raise ModelFileError(
-            f"cannot read {path!r}: {reason(error)}. All machines must see the model at this path, as in a shared folder."
+            f"{error}. All machines must see the model at this path, as in a shared folder."
         ) from error
 
 
