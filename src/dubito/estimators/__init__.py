@@ -14,6 +14,7 @@
 - ``loading``: estimators read from files.
 - ``batches``: predictions of batches of rows in the worker processes of an engine.
 - ``scorers``: scores of whole distributions, and predictive distributions through pipelines.
+- ``fold_scores``: the scores of one fit on its held-out rows, and of all folds.
 - ``cross_validation``: several estimators on the same folds.
 - ``size_sweep``: one estimator at many sizes.
 """

@@ -1,38 +1,34 @@
 """Cross-validation of several estimators on the same folds, with paired differences to the best."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
-from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.utils.validation import _num_samples
 
-from dubito._check import DataError, DataWarning, list_first, warn, without_data_warnings
+from dubito._check import warn, without_data_warnings
 from dubito._process.threads import start_jobs, stop_fit, wait_for
-from dubito._values import Column, Table, as_array
-from dubito.estimators.row_splits import Split, check_held_out_classes, table_splits
+from dubito._values import Column, Table
+from dubito.estimators.fold_scores import (
+    CLASSIFICATION,
+    REGRESSION,
+    Fit,
+    FoldScores,
+    pool_folds,
+    score_fold,
+    warn_of_changes,
+)
+from dubito.estimators.row_splits import Split, TableSplits, check_held_out_classes, table_splits
 from dubito.evaluation import metrics
-from dubito.evaluation.diagnostics import MonteCarloError, monte_carlo
-from dubito.evaluation.interpretation import Setting, draws_setting, interpret_comparison
+from dubito.evaluation.diagnostics import MonteCarloError
+from dubito.evaluation.interpretation import Setting, interpret_comparison
 from dubito.evaluation.metrics import Score
-from dubito.evaluation.standard_errors import root_mean_square
-from dubito.evaluation.validation import check_observed
-from dubito.tables.columns import warn_about_columns
 from dubito.tables.frames import take_rows
-from dubito.tables.schema import FILLED, UNKNOWN
+from dubito.tables.validation import check_lengths
 
-Metrics: TypeAlias = Mapping[str, Callable[..., Score]]
-Fit: TypeAlias = tuple[Any, Any, float]  # the fitted estimator, the held-out inputs, the seconds of the fit
-
-LEFT_OUT = "Left out in a fold, of which nearly every training row has another text, or none has a value"
-REGRESSION: Metrics = {score.__name__: score for score in (metrics.rmse, metrics.mae, metrics.nll, metrics.crps)}
-REGRESSION = {**REGRESSION, "coverage_90": metrics.coverage, "mean_width_90": metrics.width}
-PROBABILITIES = (metrics.accuracy, metrics.confidence, metrics.nll, metrics.brier, metrics.ece)
-CLASSIFICATION: Metrics = {score.__name__: score for score in PROBABILITIES}
+# Results of fits by the name of the estimator and the number of the fold; after an error the folds behind it are missing.
+Outcomes: TypeAlias = dict[str, dict[int, FoldScores | Exception]]
 
 
 class CrossValidationResult(NamedTuple):
@@ -139,6 +135,71 @@ def compare(
     ValueError, ImportError
         That of the first estimator, if none can be fitted.
     """
+    plan = plan_comparison(estimators, X, y, folds=folds, seed=seed, groups=groups, times=times, cv=cv, rows=rows)
+    return summarize([*estimators], run_folds(plan, plan.tasks, done), plan.refused, plan.left_out)
+
+
+class Comparison(NamedTuple):
+    """The fits of a comparison, before any.
+
+    Attributes
+    ----------
+    estimators : mapping
+        Unfitted estimators by name.
+    y : array
+        The target.
+    table : TableSplits
+        The rows that are used, and how they may be split.
+    splits : list of Split
+        The folds.
+    classes : bool
+        Whether the target consists of classes.
+    refused : dict
+        The error of each estimator whose likelihood cannot take the target.
+    """
+
+    estimators: Mapping[str, Any]
+    y: np.ndarray
+    table: TableSplits
+    splits: list[Split]
+    classes: bool
+    refused: dict[str, Exception]
+
+    @property
+    def tasks(self) -> list[tuple[str, int]]:
+        """The name of the estimator and the number of the fold of each fit."""
+        return [(name, k) for name in self.estimators if name not in self.refused for k in range(len(self.splits))]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The columns that no fit uses."""
+        return [column.name for column in self.table.schema.columns if column.kind == "left out"]
+
+
+def plan_comparison(
+    estimators: Mapping[str, Any],
+    X: Table,
+    y: Column,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    groups: Any = None,
+    times: Any = None,
+    cv: Any = None,
+    rows: Any = None,
+) -> Comparison:
+    """The fits of ``compare``, whose parameters and errors these are.
+
+    Parameters
+    ----------
+    estimators, X, y, folds, seed, groups, times, cv, rows
+        As for ``compare``.
+
+    Returns
+    -------
+    Comparison
+        The folds and what to fit.
+    """
     y = check_lengths(X, y)
     classes = all(is_classifier(estimator) for estimator in estimators.values())
     policy = "error" if all(each.missing == "error" for each in estimators.values()) else "fill"
@@ -147,35 +208,93 @@ def compare(
     splits = table.folds(y[table.rows], classes, folds, seed, cv)
     if classes:
         check_held_out_classes(y, table.rows, splits)
-    targets, wanted = [y[table.rows[test]] for _, test in splits], CLASSIFICATION if classes else REGRESSION
-    found, changes = {}, {}
-    chosen = [(each, *split) for name, each in estimators.items() if name not in refused for split in splits]
-    jobs = [
-        (
-            clone_with(each, handle_unknown="ignore"),
-            table.X,
-            y,
-            (table.rows[train], table.rows[test]),
-            table.fit_options(each, train),
-        )
-        for each, train, test in chosen
-    ]
+    return Comparison(estimators, y, table, [*splits], classes, refused)
+
+
+def run_folds(
+    plan: Comparison, tasks: Sequence[tuple[str, int]], done: Callable[[str, int], Any] | None = None
+) -> Outcomes:
+    """Fit and score some of a comparison's tasks.
+
+    Parameters
+    ----------
+    plan : Comparison
+        The comparison.
+    tasks : sequence of tuple
+        Some of ``plan.tasks``, in their order.
+    done : callable, optional
+        Called with the name and the number of the fold after each fit.
+
+    Returns
+    -------
+    dict
+        The scores of each, or the error of the first fit of an estimator that failed.
+    """
+    table, y, outcomes = plan.table, plan.y, {}
+    jobs = []
+    for name, number in tasks:
+        each, (train, test) = plan.estimators[name], plan.splits[number]
+        rows = table.rows[train], table.rows[test]
+        jobs.append((clone_with(each, handle_unknown="ignore"), table.X, y, rows, table.fit_options(each, train)))
     with start_jobs(fit_fold, jobs) as fits:
-        for name in estimators:
-            if name in refused:
+        waiting = dict(zip(tasks, fits, strict=True))
+        fits.clear()
+        for name, number in tasks:
+            fit, own = waiting.pop((name, number)), outcomes.setdefault(name, {})
+            if any(isinstance(found, Exception) for found in own.values()):
+                fit.cancel()
                 continue
-            own = [fits.popleft() for _ in splits]
             try:
-                found[name] = score_fits(own, targets, wanted, done and partial(done, name), changes)
+                held_out = y[table.rows[plan.splits[number][1]]]
+                own[number] = score_fold(wait_for(fit), held_out, CLASSIFICATION if plan.classes else REGRESSION)
             except (ValueError, ImportError) as error:
-                refused[name] = error
-                for one in own:
-                    one.cancel()
+                own[number] = error
+            else:
+                if done is not None:
+                    done(name, number)
+    return outcomes
+
+
+def summarize(
+    names: Sequence[str], outcomes: Outcomes, refused: Mapping[str, Exception], left_out: Collection[str]
+) -> list[CrossValidationResult]:
+    """The results of all fits of a comparison, with the warnings of ``compare``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        The names of all estimators.
+    outcomes : dict
+        Of all tasks.
+    refused : mapping
+        The errors of estimators that were not fitted.
+    left_out : collection of str
+        The columns that no fit uses.
+
+    Returns
+    -------
+    list of CrossValidationResult
+        The results, the best ``nll`` first.
+    """
+    found, refused, changes = {}, dict(refused), {}
+    for name in names:
+        if name in refused:
+            continue
+        own = [outcomes[name][number] for number in sorted(outcomes[name])]
+        scored = [each for each in own if isinstance(each, FoldScores)]
+        for number, each in enumerate(scored):
+            for what, counts in each.changes.items():
+                changes.setdefault(what, {}).update({(number, column): count for column, count in counts.items()})
+        errors = [each for each in own if isinstance(each, Exception)]
+        if errors:
+            refused[name] = errors[0]
+        else:
+            found[name] = pool_folds(scored)
     if not found:
         raise next(iter(refused.values()))
     for name, error in refused.items():
         warn(f"{name} is left out: {error}")
-    _warn_of_changes(changes, {column.name for column in table.schema.columns if column.kind == "left out"})
+    warn_of_changes(changes, left_out)
     best = min((scores["nll"] for scores, *_ in found.values()), key=lambda score: score.value)
     rows = [
         CrossValidationResult(name, scores, metrics.paired(scores["nll"], best), *rest)
@@ -201,34 +320,6 @@ def clone_with(estimator: Any, **params: Any) -> Any:
     """
     copy: Any = clone(estimator)
     return copy.set_params(**params)
-
-
-def check_lengths(X: Table, y: Column) -> np.ndarray:
-    """Check that a target has as many rows as its table.
-
-    Parameters
-    ----------
-    X : frame or array
-        The table.
-    y : array
-        The target (rows,) or (rows, targets).
-
-    Returns
-    -------
-    array
-        The target.
-
-    Raises
-    ------
-    DataError
-        If the numbers of rows differ.
-    """
-    y = np.asarray(as_array(y))
-    rows = _num_samples(X)
-    if y.ndim == 0 or rows != len(y):
-        count = f"has {len(y)}" if y.ndim else f"is {y.item()!r}"
-        raise DataError(f"X has {rows} rows, but y {count}. Pass one target for each row.")
-    return y
 
 
 def target_errors(estimators: Mapping[str, Any], y: np.ndarray, rows: np.ndarray) -> dict[str, Exception]:
@@ -258,24 +349,6 @@ def target_errors(estimators: Mapping[str, Any], y: np.ndarray, rows: np.ndarray
     return errors
 
 
-def _warn_of_changes(changes: Mapping[str, Mapping[tuple[int, str], int]], left_out: Collection[str]) -> None:
-    """Warn of missing values and categories that no training row of a fold has, counted by (fold, column), and of
-    columns that a fold leaves out, but not all rows (``left_out``).
-    """
-    others = sorted({column for _, column in changes.get(LEFT_OUT, {})} - {*left_out})
-    warn_about_columns(LEFT_OUT, [repr(name) for name in others])
-    what = {
-        FILLED: "missing values of columns that have none in the training rows of a fold are encoded as means or no category",
-        UNKNOWN: "categories that the training rows of a fold do not have are encoded as zeros",
-    }
-    for kind, text in what.items():
-        totals = Counter()
-        for (_, column), count in changes.get(kind, {}).items():
-            totals[column] += count
-        if totals:
-            warn(f"{text}: {list_first([f'{totals[column]} of {column!r}' for column in sorted(totals)])}", DataWarning)
-
-
 def interpretation(rows: Sequence[CrossValidationResult]) -> str:
     """Sentences that interpret the results of ``compare``.
 
@@ -291,63 +364,6 @@ def interpretation(rows: Sequence[CrossValidationResult]) -> str:
     """
     cards = [(row.name, row.to_dict()) for row in rows]
     return interpret_comparison(cards, rows[1].difference if len(rows) > 1 else None, discrete=rows[0].discrete)
-
-
-def score_fits(
-    fits: Sequence[Future[Fit]],
-    targets: Sequence[np.ndarray],
-    wanted: Metrics,
-    done: Callable[[int], Any] | None,
-    changes: dict[str, dict[tuple[int, str], int]],
-) -> tuple[Any, ...]:
-    """Score one estimator's fits, each on its held-out rows.
-
-    Parameters
-    ----------
-    fits : sequence of Future
-        The result of ``fit_fold`` for each fold.
-    targets : sequence of array
-        y of the held-out rows of each fold.
-    wanted : mapping
-        Functions of the scores by name.
-    done : callable, optional
-        Called with the number of the fold after each.
-    changes : dict
-        Receives the counts of ``Schema.encode_and_count`` of each fold: {what: {(fold, column): count}}.
-
-    Returns
-    -------
-    tuple
-        The fields of ``CrossValidationResult`` without ``name`` and ``difference``.
-    """
-    parts, errors, seconds, unsure, discrete = {key: [] for key in wanted}, [], [], [], False
-    for number, (fit, y) in enumerate(zip(fits, targets, strict=True)):
-        fitted, inputs, spent = wait_for(fit)
-        _, found = fitted.schema_.encode_and_count(inputs, "ignore", fitted.missing)
-        found |= {LEFT_OUT: {column.name: 1 for column in fitted.schema_.columns if column.kind == "left out"}}
-        for what, counts in found.items():
-            changes.setdefault(what, {}).update({(number, column): count for column, count in counts.items()})
-        with without_data_warnings():
-            answer = fitted.predictive(inputs)
-        for key, score in wanted.items():
-            parts[key].append(score(answer, y))
-        if "rmse" in wanted:
-            each, values, weight, observed = check_observed(answer, y, None)
-            errors.append((values - each.mean, observed, weight))
-        seconds.append(spent)
-        error = monte_carlo(answer, fitted.posterior_, y)
-        unsure.append((error, draws_setting(error, fitted)))
-        discrete = answer.discrete
-        if done is not None:
-            done(number)
-
-    def size(one: tuple[MonteCarloError, Setting | None]) -> tuple[bool, float]:
-        return (not one[0].enough, np.nan_to_num(one[0].excess)) if one[0].kind != "point" else (False, 0.0)
-
-    pooled = {key: pool_scores(scores) for key, scores in parts.items()}
-    if errors:  # the root is not a mean over rows: that of all rows is above the mean of the folds' roots
-        pooled["rmse"] = root_mean_square(*(np.concatenate(arrays) for arrays in zip(*errors, strict=True)))
-    return pooled, float(np.median(seconds)), *max(unsure, key=size), discrete
 
 
 def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, options: Mapping[str, Any]) -> Fit:
@@ -379,20 +395,3 @@ def fit_fold(stop: Any, estimator: Any, X: Table, y: np.ndarray, split: Split, o
     with without_data_warnings():
         fitted = estimator.fit(inputs, y[train], progress=stop_fit(stop), **options)
     return fitted, held_out, time.perf_counter() - start
-
-
-def pool_scores(scores: Sequence[Score]) -> Score:
-    """The scores of disjoint rows as one score of all rows.
-
-    Parameters
-    ----------
-    scores : sequence of Score
-        A score of each set of rows.
-
-    Returns
-    -------
-    Score
-        Their mean over all rows.
-    """
-    rows = np.concatenate([score.rows for score in scores if score.rows is not None])
-    return Score(float(rows.mean()), float(rows.std(ddof=1) / np.sqrt(len(rows))), rows)

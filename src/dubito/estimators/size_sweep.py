@@ -9,10 +9,11 @@ from sklearn.base import is_classifier
 
 from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
-from dubito.estimators.cross_validation import check_lengths, clone_with, fit_fold
+from dubito.estimators.cross_validation import clone_with, fit_fold
 from dubito.estimators.row_splits import table_splits
 from dubito.evaluation import metrics
 from dubito.tables.frames import take_rows
+from dubito.tables.validation import check_lengths
 
 
 class SizeResult(NamedTuple):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from sklearn.exceptions import DataConversionWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
+from sklearn.utils.validation import _num_samples, column_or_1d
 
 from dubito._check import DataError, check_choice, check_weight_sum, did_you_mean, in_rows, list_first, warn
 from dubito._values import Column, Table, as_array, is_missing
@@ -251,3 +251,31 @@ def check_names_exist(names: Iterable[str], columns: Sequence[str], what: str) -
         if name not in columns:
             known = list_first([repr(each) for each in columns])
             raise DataError(f"{what} {name!r}{did_you_mean(name, columns)} The columns are {known}.")
+
+
+def check_lengths(X: Table, y: Column) -> np.ndarray:
+    """Check that a target has as many rows as its table.
+
+    Parameters
+    ----------
+    X : frame or array
+        The table.
+    y : array
+        The target (rows,) or (rows, targets).
+
+    Returns
+    -------
+    array
+        The target.
+
+    Raises
+    ------
+    DataError
+        If the numbers of rows differ.
+    """
+    y = np.asarray(as_array(y))
+    rows = _num_samples(X)
+    if y.ndim == 0 or rows != len(y):
+        count = f"has {len(y)}" if y.ndim else f"is {y.item()!r}"
+        raise DataError(f"X has {rows} rows, but y {count}. Pass one target for each row.")
+    return y

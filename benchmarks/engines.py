@@ -1,0 +1,118 @@
+"""Predicted rows per second in Dask, Ray and Spark, beside ``dubito predict`` on the same rows in the same run.
+
+python benchmarks/engines.py [ROWS] [ENGINE ...]     10⁷ rows of 10 columns, by default in all three
+
+It needs dask, distributed, ray and pyspark, pandas and psutil, and for Spark Java. The model is one network of 64 units and 8 draws,
+with six output columns beside the identifier of the row. The engines run the programs of docs/guides/engines.md as they stand there,
+with two workers on this machine; ``dubito predict`` comes first and last. Each program also predicts 20,000 rows, which takes the time
+that it needs to start, to load and to compile; this is subtracted for the rows per second. Other processes of the machine change the
+seconds more than the seconds of CPU time, which are those of a program with all its descendants, read ten times a second. All answers are
+compared with those of ``dubito predict``.
+"""
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pyarrow
+from pyarrow import parquet
+
+import dubito
+
+PAGE = Path(__file__).parents[1] / "docs" / "guides" / "engines.md"
+PROGRAMS = dict(
+    re.findall(r"^## (\w+)\n(?:(?!^## ).)*?^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+)
+NAMES = list("abcdefghij")
+FEW, FILE_ROWS = 20_000, 2**18
+
+
+def write_rows(folder, rows):
+    """The same rows as one file and as a folder of several."""
+    rng = np.random.default_rng(0)
+    (folder / "rows").mkdir(parents=True)
+    schema = pyarrow.schema([("id", pyarrow.int64()), *((name, pyarrow.float64()) for name in NAMES)])
+    with parquet.ParquetWriter(folder / "rows.parquet", schema) as whole:
+        for number, start in enumerate(range(0, rows, FILE_ROWS)):
+            count = min(FILE_ROWS, rows - start)
+            columns = [np.arange(start, start + count), *rng.normal(size=(10, count))]
+            table = pyarrow.table(columns, schema=schema)
+            whole.write_table(table)
+            parquet.write_table(table, folder / "rows" / f"{number:04}.parquet")
+
+
+def measured(command, folder):
+    """(seconds, seconds of CPU time) of a program and its descendants."""
+    environment = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    start, used = time.perf_counter(), {}
+    log = folder / "log.txt"
+    with log.open("w") as file, psutil.Popen(command, cwd=folder, env=environment, stdout=file, stderr=file) as process:
+        while process.poll() is None:
+            try:
+                for each in [process, *process.children(recursive=True)]:
+                    times = each.cpu_times()
+                    used[each.pid] = times.user + times.system
+            except psutil.NoSuchProcess:
+                pass
+            time.sleep(0.1)
+    if process.returncode:
+        sys.exit(f"{command} failed:\n{log.read_text()[-3000:]}")
+    return time.perf_counter() - start, sum(used.values())
+
+
+def equal(answers, expected):
+    """Whether answers in any order are those of dubito predict, to the last bit."""
+    found = parquet.read_table(answers, columns=expected.column_names).sort_by("id")
+    return found.cast(expected.schema).equals(expected)
+
+
+def main(rows, engines):
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rng = np.random.default_rng(0)
+        few = pd.DataFrame(rng.normal(size=(1000, 10)), columns=NAMES)
+        y = few["a"] * few["b"] + 0.1 * rng.normal(size=1000)
+        model = dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=50), hidden=(64,), draws=8, random_state=0).fit(
+            few, y
+        )
+        commands = {}
+        for place, count in ((folder / "few", FEW), (folder / "many", rows)):
+            write_rows(place, count)
+            model.save(place / "model.dubito")
+            for engine in engines:
+                (place / f"{engine}.py").write_text(PROGRAMS[engine])
+        predict = [sys.executable, "-m", "dubito", "predict", "model.dubito", "rows.parquet", "--keep", "id"]
+        commands = {"dubito predict": [*predict, "-o", "expected.parquet"]}
+        commands |= {engine: [sys.executable, f"{engine}.py"] for engine in engines}
+        commands["dubito predict again"] = [*predict, "-o", "again.parquet"]
+        print(f"{rows:,} rows, {psutil.cpu_count()} cores", flush=True)
+        print(
+            "program               start    CPU     all    CPU      rows/s   CPU µs/row   against predict", flush=True
+        )
+        measured(commands["dubito predict"], folder / "few")  # which stores compiled programs for the other runs
+        first = None
+        for name, command in commands.items():
+            (start, start_cpu), (total, cpu) = (measured(command, folder / size) for size in ("few", "many"))
+            speed, each = (rows - FEW) / (total - start), 1e6 * (cpu - start_cpu) / (rows - FEW)
+            first = first or each
+            print(
+                f"{name:20}{start:6.1f} s{start_cpu:5.1f} s{total:6.0f} s{cpu:5.0f} s{speed:12,.0f}{each:13.2f}{each / first:18.2f}",
+                flush=True,
+            )
+            if name in engines:
+                for size in ("few", "many"):
+                    if not equal(folder / size / "answers", parquet.read_table(folder / size / "expected.parquet")):
+                        sys.exit(f"{name}: the answers are not those of dubito predict.")
+                    shutil.rmtree(folder / size / "answers")
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    main(int(given.pop(0)) if given and given[0].isdigit() else 10_000_000, given or list(PROGRAMS))
