@@ -6,6 +6,7 @@
 - ``table_network``: the network for a table.
 - ``model_card``: what a fitted estimator predicts, how well, and its limits, in Markdown.
 - ``held_out``: the uncertainty of held-out rows, to compare new rows with.
+- ``parameters``: those of both estimators and of their methods.
 - ``fitted``: what both estimators share, apart from fitting.
 - ``row_splits``: which rows a fit or a comparison may hold out from which.
 - ``base``: the fit of both.

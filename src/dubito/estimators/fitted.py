@@ -1,13 +1,10 @@
-"""What both estimators share, apart from fitting: parameters, predictions in blocks of rows,
+"""What both estimators share, apart from fitting and parameters: predictions in blocks of rows,
 calibration, saving.
 """
 
-import inspect
-from abc import ABC
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -24,8 +21,8 @@ from dubito.estimators.files import model_file
 from dubito.estimators.held_out import uncertainty_quantile
 from dubito.estimators.model_card import Subject, model_card
 from dubito.estimators.onnx_files.export import OnnxFile, export_onnx
+from dubito.estimators.parameters import EstimatorParameters
 from dubito.evaluation import calibration
-from dubito.methods.by_name import method_classes, method_params, resolve_method, with_setting
 from dubito.models.target_transforms import TargetTransform
 from dubito.posteriors import predictive
 from dubito.posteriors.blocks import PIECE_ROWS
@@ -35,27 +32,17 @@ from dubito.tables.encoding import Encoded
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
 from dubito.tables.schema import Changes, Schema, sum_changes, warn_of_filled
-from dubito.training.method import check_call
 
 Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
 
 
-class InitSignature:
-    """The signature of a class: that of its ``__init__``."""
-
-    def __get__(self, instance: Any, owner: type) -> inspect.Signature:
-        return inspect.Signature([*inspect.signature(owner.__init__).parameters.values()][1:])
-
-
-class FittedEstimator(BaseEstimator, ABC):
+class FittedEstimator(EstimatorParameters):
     """Base of the estimators without ``fit``; ``BayesianRegressor`` explains the parameters and
     attributes.
     """
 
-    task: str
     _classes: np.ndarray | None  # ``classes_`` of a classifier
 
-    method: Any
     hidden: int | Sequence[int] | None
     activation: str | None
     periodic: int | None
@@ -84,65 +71,6 @@ class FittedEstimator(BaseEstimator, ABC):
     summary_: dict[str, Any]
     n_features_in_: int
     feature_names_in_: np.ndarray
-
-    __signature__: ClassVar[Any] = InitSignature()  # scikit-learn and editors read it: that of __new__ says nothing
-
-    def __new__(cls, *args: Any, **params: Any) -> Self:
-        try:
-            check_call(cls, args, params)
-        except TypeError:
-            settings = {field.name for method in method_classes() for field in fields(method)}  # type: ignore[arg-type]
-            for name in params:
-                if name in settings and name not in cls._get_param_names():
-                    what = f"{cls.__name__} has no parameter {name!r}, which is a setting of methods"
-                    raise TypeError(f"{what}: write method=MAP({name}={params[name]!r}).") from None
-            raise
-        return object.__new__(cls)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The parameters of the constructor.
-
-        Parameters
-        ----------
-        deep : bool
-            Whether to add the method's settings, such as ``method__rate``.
-
-        Returns
-        -------
-        dict
-            The values by name.
-        """
-        found = BaseEstimator.get_params(self, deep=False)
-        if deep and is_dataclass(self.method):
-            found |= method_params(self.method, "method__")
-        return found
-
-    def _get_params_html(self, *_: Any, **options: Any) -> Any:
-        """The parameters for a notebook, without the method's settings: scikit-learn would show their defaults as set."""
-        return BaseEstimator._get_params_html(self, False, **options)
-
-    def set_params(self, **params: Any) -> Self:
-        """Set parameters; ``method__rate=0.1`` replaces the method by one with that setting.
-
-        Parameters
-        ----------
-        **params : object
-            Values by name.
-
-        Returns
-        -------
-        Self
-            The estimator itself.
-        """
-        nested = {name: params.pop(name) for name in list(params) if name.startswith("method__")}
-        BaseEstimator.set_params(self, **params)
-        for name, value in nested.items():
-            self.method = with_setting(self._resolved_method(), name.split("__")[1:], value)
-        return self
-
-    def _resolved_method(self) -> Any:
-        """The method itself of a name or a class; None is the default."""
-        return resolve_method(self.method, self.task)
 
     def _set_fitted(self, schema: Schema, classes: np.ndarray | None, **attributes: Any) -> None:
         """Set the fitted attributes, in place of those of an earlier fit."""
