@@ -118,7 +118,7 @@ def test_commands_encode_unknown_categories_as_zeros_and_count_them(folder, tmp_
     path = write(tmp_path / "t.csv", x=[0.1] * 5, town=towns, y=[0.3] * 5)
     note = "Categories not seen in fit, encoded as zeros: 3 of 'town'."
     outs = []
-    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",)):
+    for arguments in (("predict",), ("predict", "-o", tmp_path / "p.csv"), ("evaluate",), ("inspect",), ("card",)):
         out, said = run(arguments[0], folder / "m.dubito", path, *arguments[1:])
         assert note in " ".join(said.split())
         outs.append(out)
@@ -126,7 +126,7 @@ def test_commands_encode_unknown_categories_as_zeros_and_count_them(folder, tmp_
     model = dubito.load(folder / "m.dubito").set_params(handle_unknown="ignore")
     truth = model.predict(pyarrow.table({"x": [0.1] * 5, "town": towns}))
     np.testing.assert_array_equal([float(row["mean"]) for row in csv.DictReader(outs[0].splitlines())], truth)
-    for command in ("predict", "evaluate", "inspect"):
+    for command in ("predict", "evaluate", "inspect", "card"):
         _, said = run(command, folder / "m.dubito", path, "--unknown", "error", code=1)
         assert "'town' has the value 'Oslo' (row 1)" in said and "leave out --unknown error" in said
         assert "handle_unknown" not in said

@@ -238,7 +238,7 @@ def zero_inflated_density(y, table):
     return np.log(share * (y == 0) + (1 - share) * poisson.pmf(y, rate))
 
 
-FITS, READS, LABELED = "fit compare", "predict evaluate calibrate inspect", "evaluate calibrate inspect"
+FITS, READS, LABELED = "fit compare", "predict evaluate calibrate inspect card", "evaluate calibrate inspect card"
 EVERY = f"{FITS} {READS}"
 SAW_TEXT = "Correct the cell, or leave it empty."
 
@@ -464,6 +464,8 @@ def test_every_command_takes_or_refuses_the_table_with_the_notes_and_numbers_of_
             np.testing.assert_array_equal(table[name], values)  # to the last bit, for each row of the file
     if (out := call("evaluate", model, path, "--json")) is not None:
         assert agree(json.loads(out), scores(case, table, y))
+    if (out := call("card", model, path)) is not None:
+        assert f"Measured on {len(known)} rows" in out and "# Model card: `y`" in out
     if (out := call("inspect", model, path)) is not None:
         outputs = 2 if case.write is counts else 1  # a rate, and a share of zeros
         assert f"per example on {len(known)} rows" in out and f" {4 * (case.width + 1) + outputs * 5}\n" in out

@@ -94,7 +94,8 @@ def test_fit_and_evaluate_give_the_same_numbers_in_every_dialect(folder, expecte
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 @pytest.mark.parametrize(
-    "command", ["fit", "predict", "evaluate", "calibrate", "inspect", pytest.param("compare", marks=pytest.mark.slow)]
+    "command",
+    ["fit", "predict", "evaluate", "calibrate", "inspect", "card", pytest.param("compare", marks=pytest.mark.slow)],
 )
 def test_every_command_reads_a_pipe_and_says_once_that_it_leaves_out_the_index(folder, tmp_path, command):
     os.mkfifo(tmp_path / "pipe")
