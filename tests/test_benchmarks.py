@@ -37,6 +37,7 @@ def works():
         "truth.py",
         "small.py",
         "signals.py",
+        "serve.py",
     ],
 )
 def test_driver_prints_its_usage(driver, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import os
+import pathlib
 import re
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 
+import pandas as pd
 import pytest
 
 import dubito
@@ -185,8 +187,8 @@ def start(path):
     """``start(*options)``: (process, port) of a server."""
     processes = []
 
-    def run(*options):
-        command = [sys.executable, "-m", "dubito", "serve", str(path), "--port", "0", *options]
+    def run(*options, model=path):
+        command = [sys.executable, "-m", "dubito", "serve", str(model), "--port", "0", *options]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"DUBITO_CACHE": "0"})
         processes.append(process)
         line = process.stderr.readline()
@@ -289,6 +291,22 @@ def test_a_model_replaced_under_load_is_never_mixed(start, path):
     for model, kind in ((first, "regression"), (now, "no held-out rows")):
         (mean,) = each[model[:12]]  # one answer of each model, whatever was asked at the same time
         assert mean == pytest.approx(expected[kind], rel=1e-5)
+
+
+def test_the_code_of_the_guide_runs(start, tmp_path, capsys):
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "guides" / "serving.md").read_text()
+    shell, python = (re.findall(rf"```{language}\n(.*?)```", page, re.DOTALL) for language in ("sh", "python"))
+    assert shell == ["dubito fit co2.csv --target co2 -o co2.dubito\ndubito serve co2.dubito --port 8000\n"]
+    table = pd.read_csv(pathlib.Path(dubito.__file__).parent / "tables" / "data" / "co2.csv")
+    X, y = table[["year", "month"]], table["co2"]
+    model = dubito.BayesianRegressor(dubito.Committee(dubito.MAP(epochs=3), 2), hidden=(4,), random_state=0).fit(X, y)
+    model.save(tmp_path / "co2.dubito")
+    _, port = start(model=tmp_path / "co2.dubito")
+    (block,) = python
+    exec(compile(block.replace(":8000/", f":{port}/"), "serving.md", "exec"), {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["1990.375", "2030.375"]
+    assert [len(line.split()) for line in lines] == [5, 5]
 
 
 def test_the_command_says_what_is_wrong(path):

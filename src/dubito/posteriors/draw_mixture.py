@@ -191,6 +191,8 @@ class DrawMixture(Distribution):
     @cached_property
     def columns(self) -> int:
         """The number of columns of the mean, one for each target or class."""
+        if "moments" in vars(self):
+            return self.moments[0].shape[1]
         return jax.eval_shape(self.likelihood.mean, self.draws.one).shape[1]
 
     @property

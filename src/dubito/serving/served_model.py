@@ -114,7 +114,7 @@ class ServedModel:
         BadRequestError
             With status 422 and the library's message, for rows that the model does not take.
         """
-        estimator, size = self.estimator, self.estimator.block_rows
+        estimator, size = self.estimator, self._block_rows
         try:
             table = as_table(request.columns, estimator.schema_, request.count)
             starts = range(0, max(request.count, 1), size)
@@ -141,6 +141,10 @@ class ServedModel:
         limit = self.estimator.held_out_uncertainty_
         above = 0 if limit is None else np.sum(epistemic_uncertainty(answer) > limit, axis=0)
         return checked_columns(answer, coverage), above
+
+    @cached_property
+    def _block_rows(self) -> int:
+        return self.estimator.block_rows
 
     @cached_property
     def _known(self) -> set[str]:
