@@ -121,7 +121,10 @@ def test_calibration_is_named(rents):
     assert "None after the fit" in section(rents.card(), "Calibration")
     try:
         rents.calibrate(FRAME[40:], RENT[40:], "conformal", coverage=0.8)
-        assert "`Conformal`: intervals are conformal, with a coverage of 80 %" in section(rents.card(), "Calibration")
+        assert (
+            "`Conformal`: intervals are conformal, from held-out rows, with a coverage of 80 % for rows like these"
+            in section(rents.card(), "Calibration")
+        )
         assert "`conformal_coverage`" in rents.card(FRAME[40:], RENT[40:])
     finally:
         rents.calibration_ = None

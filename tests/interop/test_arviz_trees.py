@@ -214,3 +214,20 @@ def test_without_arviz_the_error_says_how_to_install_it(linear, key, monkeypatch
     monkeypatch.setitem(sys.modules, "arviz_base", None)
     with pytest.raises(ImportError, match=r"pip install 'dubito\[arviz\]'"):
         dubito.to_arviz(linear, key=key, draws=2)
+
+
+@pytest.mark.slow
+def test_a_wrapped_network_has_its_weights_and_the_draws_of_its_predictions(key):
+    from sklearn.neural_network import MLPRegressor
+
+    trained = MLPRegressor(hidden_layer_sizes=(3,), solver="lbfgs", max_iter=500, random_state=0).fit(X, Y)
+    network = dubito.from_sklearn(trained)
+    options = dict(train=(X, Y), likelihood="gaussian", key=key)
+    posterior = dubito.wrap(network, dubito.LaplaceApproximation(), **options)
+    tree = dubito.to_arviz(posterior, X, Y, key=key, draws=20)
+    center = tree["posterior"]["network.center.layer_0.w"].values[0]
+    np.testing.assert_allclose(center, np.stack([trained.coefs_[0]] * 20), rtol=1e-6)
+    assert np.all(np.ptp(tree["posterior"]["network.offset.layer_0.w"].values[0], axis=0) > 0)
+    answer = dubito.predict(posterior, X, key=key, draws=20)
+    logs = tree["log_likelihood"]["y"].values[0]
+    np.testing.assert_allclose(special.logsumexp(logs, axis=0) - np.log(20), answer.log_prob(Y), rtol=1e-9)

@@ -11,6 +11,7 @@ import numpy as np
 from dubito._values import Column, Table
 from dubito.evaluation import diagnostics, metrics
 from dubito.evaluation.calibrated import ConformalRule
+from dubito.evaluation.conformal import CVPlus
 from dubito.evaluation.interpretation import interpret_predictive, join_names, percent
 from dubito.models.likelihoods.by_name import LIKELIHOODS
 from dubito.models.networks import MLP
@@ -214,7 +215,10 @@ def _calibration(model: Any) -> str:
     kind = _code(type(calibration).__name__)
     if isinstance(calibration, ConformalRule):
         what = "intervals" if model.task == "regression" else "sets of classes"
-        rule = f"{what} are conformal, with a coverage of {percent(calibration.coverage)} for rows like those of the calibration"
+        source = (
+            "the errors of members at rows that they held out" if isinstance(calibration, CVPlus) else "held-out rows"
+        )
+        rule = f"{what} are conformal, from {source}, with a coverage of {percent(calibration.coverage)} for rows like these"
         return f"{kind}: {rule}. All other answers are those of the posterior."
     return f"{kind}: all predictions are mapped by a function that was learned from held-out rows."
 

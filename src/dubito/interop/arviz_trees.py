@@ -4,6 +4,7 @@ import importlib.metadata
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dubito._jax import prng
@@ -60,7 +61,8 @@ def to_arviz(
 
     The draws of a sampler have its chains; others are independent and form one chain. R-hat
     and effective sample size should be read of ``mean``: the weights of a network have symmetries, and chains may
-    disagree in them and agree in all predictions. A ``Criterion`` has neither densities nor draws of y.
+    disagree in them and agree in all predictions. A linearized Laplace approximation has a ``center``, which is the same in all
+    draws, and the ``offset`` of each. A ``Criterion`` has neither densities nor draws of y.
 
     Parameters
     ----------
@@ -179,9 +181,10 @@ def _is_finite(posterior: Posterior) -> bool:
 
 
 def _parameters(source: DrawSource) -> dict[str, np.ndarray]:
-    """All parameters by name, (draws, ·)."""
+    """All parameters by name, (draws, ·); the seeds of masks are none."""
     leaves = jax.tree_util.tree_leaves_with_path(source.posterior.sample(source.key, source.draws))
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+    real = [(path, leaf) for path, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in real}
 
 
 def _dimensions(answer: Any) -> tuple[dict[str, list[str]], dict[str, Any]]:
