@@ -1,5 +1,7 @@
 """The epistemic uncertainty of held-out rows: which rows they are, and their quantile."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,19 @@ def test_with_folds_all_rows_are_read_and_the_members_are_the_same():
     classes = dubito.BayesianClassifier(dubito.CrossFit(dubito.MAP(epochs=3), 3), **SMALL).fit(X, Y > 0)
     expected = np.quantile(classes.predictive(X).mutual_information, 0.99, method="higher")
     np.testing.assert_allclose(classes.held_out_uncertainty_, [expected], rtol=1e-5, atol=1e-9)
+
+
+def test_it_is_computed_when_it_is_read_and_no_row_is_pickled():
+    model = dubito.BayesianRegressor(dubito.Committee(dubito.MAP(epochs=3), 3), **SMALL)
+    with pytest.raises(AttributeError, match="only a fitted estimator"):
+        _ = model.held_out_uncertainty_
+    assert not hasattr(pickle.loads(pickle.dumps(model)), "held_out_uncertainty_")
+    model.fit(X, Y)
+    encoded = model._held_out_rows
+    assert len(encoded) == len(X)
+    again = pickle.loads(pickle.dumps(model))
+    assert again._held_out_rows is None and model._held_out_rows is None
+    assert np.array_equal(again.held_out_uncertainty_, model.held_out_uncertainty_)
 
 
 def test_several_targets_have_one_quantile_each_in_their_units():

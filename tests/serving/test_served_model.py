@@ -108,7 +108,7 @@ def test_uncertain_rows_are_those_above_the_quantile(served):
     limit = served().quantiles["price"]
     assert served().predict(request(rows)).uncertain == {"price": int(np.sum(spread > limit))}
     estimator = copy.copy(served().estimator)
-    estimator.held_out_uncertainty_ = np.array([np.median(spread)])
+    estimator._held_out_uncertainty = np.array([np.median(spread)])
     assert replace(served(), estimator=estimator).predict(request(rows)).uncertain == {"price": len(rows) // 2}
     classes = served("classification").predict(request(rows))
     information = np.array(classes.document["columns"]["mutual_information"])

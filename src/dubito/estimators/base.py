@@ -19,7 +19,7 @@ from dubito._jax import prng
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
-from dubito.estimators.held_out import rows_to_read, uncertainty_quantile
+from dubito.estimators.held_out import rows_to_read
 from dubito.estimators.model_card import library_versions
 from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import table_network
@@ -301,26 +301,22 @@ class BayesianEstimator(FittedEstimator):
             posterior_=posterior,
             key_=np.asarray(jax.random.key_data(key_predict)),
             calibration_=None,
-            held_out_uncertainty_=None,
+            _held_out_rows=self._rows_held_out(x, method, key_fit) if isinstance(x, Rows) else None,
+            _held_out_uncertainty=None,
             history_=history(reports),
             summary_=_summary(rows, time.perf_counter() - start),
         )
         if isinstance(method, Committee):
             self.calibration_ = self._cv_plus(x)
-        if isinstance(x, Rows):
-            self.held_out_uncertainty_ = self._held_out_uncertainty(x, key_fit)
         if self.verbose:
             print(fit_sentence(self.task, self.summary_, method), flush=True)
         return self
 
-    def _held_out_uncertainty(self, rows: Rows, key: Any) -> Float[np.ndarray, " columns"] | None:
-        """``held_out_uncertainty_`` of a fit to ``rows`` with a ``key``."""
+    def _rows_held_out(self, rows: Rows, method: Any, key: Any) -> Float[np.ndarray, "n width"]:
+        """The encoded rows that a fit to ``rows`` with a ``key`` held out, a part of them if they are many."""
         if self.early_stopping:
-            rows = with_validation(rows, self.method_.validates, self.validation_fraction, key)
-        chosen, functions = rows_to_read(rows, has_folds(self.method_)), self._functions()
-        if len(chosen) == 0 or len(functions) < 2:
-            return None
-        return uncertainty_quantile(self._uncalibrated(functions, rows.x[chosen]))
+            rows = with_validation(rows, method.validates, self.validation_fraction, key)
+        return rows.x[rows_to_read(rows, has_folds(method))]
 
     def _cv_plus(self, rows: Rows) -> conformal.CVPlus | None:
         """The CV+ of a committee's errors on the rows that its members held out; None, with a warning,

@@ -66,7 +66,8 @@ class FittedEstimator(EstimatorParameters):
     posterior_: Any
     key_: np.ndarray
     calibration_: Any
-    held_out_uncertainty_: np.ndarray | None
+    _held_out_rows: np.ndarray | None  # encoded, until their uncertainty is read
+    _held_out_uncertainty: np.ndarray | None
     history_: list[np.ndarray]
     summary_: dict[str, Any]
     n_features_in_: int
@@ -161,8 +162,26 @@ class FittedEstimator(EstimatorParameters):
         """
         answer = self.uncalibrated(X)
         self.calibration_ = calibration.fit_calibration(answer, y, method, **options)
-        self.held_out_uncertainty_ = uncertainty_quantile(self.calibration_(answer))
+        self._held_out_rows, self._held_out_uncertainty = None, uncertainty_quantile(self.calibration_(answer))
         return self
+
+    @property
+    def held_out_uncertainty_(self) -> Float[np.ndarray, " columns"] | None:
+        """See Attributes. It is computed when it is first read or saved: its programs take longer to compile than to run."""
+        if "posterior_" not in vars(self):
+            raise AttributeError("only a fitted estimator has held_out_uncertainty_")
+        rows = self._held_out_rows
+        if rows is not None:
+            functions = self._functions()
+            known = len(rows) > 0 and len(functions) > 1
+            self._held_out_uncertainty = uncertainty_quantile(self._uncalibrated(functions, rows)) if known else None
+            self._held_out_rows = None
+        return self._held_out_uncertainty
+
+    def __getstate__(self) -> Any:
+        if "posterior_" in vars(self):
+            _ = self.held_out_uncertainty_  # so that no rows of the fit are pickled
+        return BaseEstimator.__getstate__(self)
 
     @property
     def description(self) -> str:

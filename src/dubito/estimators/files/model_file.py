@@ -252,7 +252,7 @@ def build_estimator(config: Config, arrays: Arrays, kinds: Kinds) -> Any:
     vars(estimator).update(params)
     learned = {"method_": method, "scaler_": scaler, "posterior_": posterior, "key_": np.array(key, np.uint32)}
     learned |= {"transform_": transform, "calibration_": calibration, "summary_": config["summary"], "history_": []}
-    learned |= {"held_out_uncertainty_": uncertainty}
+    learned |= {"_held_out_rows": None, "_held_out_uncertainty": uncertainty}
     if classes is not None and params["class_weight"] is not None:
         class_weights(params["class_weight"], classes, np.ones(len(classes)))  # checks them
     estimator._set_fitted(schema, classes, **learned)
