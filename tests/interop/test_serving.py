@@ -126,6 +126,38 @@ def test_a_body_is_refused_by_its_announced_length_and_by_what_comes(client):
     assert unannounced[0] == 413
 
 
+def test_a_client_that_goes_and_a_body_that_does_not_come_are_counted(watched, monkeypatch):
+    notes = []
+    app = serving.make_app(watched, watched.metrics, say=notes.append)
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/predict",
+        "query_string": b"",
+        "headers": [],
+    }
+    sent = []
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def never():
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(app(scope, gone, send))
+    monkeypatch.setattr(serving, "BODY_SECONDS", 0.05)
+    asyncio.run(app(scope, never, send))
+    assert [message["status"] for message in sent if "status" in message] == [499, 408]
+    found = counts(watched.metrics.text())
+    assert found['dubito_requests_total{path="/predict",status="499"}'] == 1
+    assert found['dubito_requests_total{path="/predict",status="408"}'] == 1
+    assert notes == []
+
+
 def test_other_paths_and_methods_are_json_errors(client):
     status, found = client("GET", "/")
     assert status == 404 and "POST /predict" in found["error"]
@@ -252,6 +284,19 @@ def test_a_request_that_never_ends_does_not_hold_the_process(start):
     connection.close()
     assert process.returncode == 143
     assert time.monotonic() - clock < 8
+
+
+def test_more_connections_than_allowed_get_503(start):
+    _, port = start("--max-connections", "3")
+    idle = [http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(4)]
+    for connection in idle:
+        connection.connect()
+    time.sleep(0.3)
+    assert call(port, "GET", "/health")[0] == 503
+    for connection in idle:
+        connection.close()
+    time.sleep(0.3)
+    assert call(port, "GET", "/health")[0] == 200
 
 
 def test_a_model_replaced_under_load_is_never_mixed(start, path):

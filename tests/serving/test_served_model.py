@@ -129,6 +129,11 @@ def test_schema_says_what_to_send_and_what_comes_back(served):
     assert list(found["predictions"]) == ["mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper"]
     held = {"column": "epistemic_std", "quantile": 0.99, "values": served().quantiles}
     assert found["held_out_uncertainty"] == held
+    two = served("two targets").schema
+    assert two["predictions"]["epistemic_std_1"] == "the unit of target_1" and two["targets"] == [
+        "target_0",
+        "target_1",
+    ]
     classes = served("classification").schema
     assert classes["classes"] == ["low", "mid", "top"]
     assert classes["predictions"]["entropy"] == "nats" and classes["predictions"]["set_mid"] == "true or false"
