@@ -391,7 +391,7 @@ def test_set_reaches_the_fields_of_every_method():
     assert by_name.get_method("auto", ["folds=5"], size=100).folds == 5
     assert by_name.get_method("auto") is None
     assert {command.name or command.callback.__name__ for command in commands.app.registered_commands} == set(
-        "demo fit predict evaluate calibrate inspect compare export card serve".split()
+        "demo fit predict evaluate calibrate inspect compare export card serve merge".split()
     )
 
 

@@ -9,8 +9,9 @@
 - ``output_parts``: a long prediction's output, resumed from its finished parts.
 - ``predict_file``: predictions of a table's file, block by block.
 - ``export_model``: a model for other programs.
+- ``comparisons``: comparisons by cross-validation, whole or in parts.
 - ``demo``: the main job on bundled data.
 - ``card``: a model card in Markdown.
 - ``serve``: predictions over HTTP.
-- ``commands``: fit, predict, evaluate, calibrate, compare, demo and the rest.
+- ``commands``: fit, predict, evaluate, calibrate, compare, merge, demo and the rest.
 """

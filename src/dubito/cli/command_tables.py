@@ -1,8 +1,8 @@
 """The tables of the commands: read to fit a model or to evaluate one, with a note on every row and
-value that is changed.
+value that is changed; and the estimators that their options describe.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +15,12 @@ from dubito._check import DataError, list_first
 from dubito._values import as_array, is_missing_in
 from dubito.cli.table_options import TableOptions
 from dubito.cli.terminal import Say
+from dubito.estimators.classifier import BayesianClassifier
 from dubito.estimators.loading import file_columns, load
+from dubito.estimators.regressor import BayesianRegressor
 from dubito.estimators.row_splits import place_rows
+from dubito.methods.by_name import get_method
+from dubito.models.likelihoods.by_name import get_likelihood
 from dubito.posteriors.outcomes import class_codes
 from dubito.tables.columns import column_values
 from dubito.tables.dialects import Dialect
@@ -202,6 +206,56 @@ def parameters_of_task(task: str, parameters: Mapping[str, Any]) -> dict[str, An
         raise ValueError(f"--class-weight is for classes, not for numbers. {remedy}")
     found.pop("target_transform" if task == "classification" else "class_weight", None)
     return found
+
+
+def estimator(
+    task: str, method: str, settings: Sequence[str] = (), *, rows: int | None, hidden: str | None, **parameters: Any
+) -> Any:
+    """The estimator that the options describe; ValueError for widths that are none.
+
+    Parameters
+    ----------
+    task, method : str
+        "regression" or "classification", and the name of a method.
+    settings : sequence of str
+        The options --set.
+    rows : int, optional
+        The table's number of rows, if it is known.
+    hidden : str, optional
+        The option --hidden.
+    **parameters : object
+        Other parameters.
+
+    Returns
+    -------
+    BayesianRegressor or BayesianClassifier
+        The estimator, not fitted.
+    """
+    try:
+        widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
+    except ValueError:
+        raise ValueError(f"--hidden must be widths separated by commas, such as 50,50; got {hidden!r}") from None
+    chosen = get_method(method, settings, size=1000 if rows is None else rows, task=task)
+    make: Any = {"regression": BayesianRegressor, "classification": BayesianClassifier}[task]
+    return make(chosen, hidden=widths, **parameters_of_task(task, parameters))
+
+
+def task_of_likelihood(likelihood: str | None, target_transform: str | None = None) -> str | None:
+    """The task that other options imply, so that counts are not taken for classes.
+
+    Parameters
+    ----------
+    likelihood, target_transform : str, optional
+        The options of these names.
+
+    Returns
+    -------
+    str or None
+        That of the likelihood, or of a transform of numbers; None without both.
+    """
+    if target_transform is not None:
+        return "regression"
+    return None if likelihood is None else get_likelihood(likelihood).task
 
 
 def read_to_evaluate(

@@ -3,7 +3,6 @@
 import json
 import sys
 import warnings
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,46 +16,17 @@ except ImportError:
 from dubito._check import DataError
 from dubito._process import interrupts, output_files
 from dubito.cli import card as model_cards
-from dubito.cli import compilation_cache, export_model, progress, serve
+from dubito.cli import comparisons, compilation_cache, export_model, progress, serve
 from dubito.cli import table_options as tables
 from dubito.cli.application import USAGE_ERROR, Json, app, console, print_error, say, state
-from dubito.cli.terminal import comparison_table, escape_control, noise_card, print_text, score_table
+from dubito.cli.terminal import escape_control, noise_card, print_text, score_table
 
 Task = Annotated[str | None, Option(help="regression or classification; inferred from the target by default.")]
 Likelihood = Annotated[str | None, Option(help="The likelihood by name, such as poisson, gamma, beta or ordered.")]
 Methods = Annotated[str, Option(help="Names of methods, separated by commas, or all.")]
 Hidden = Annotated[str | None, Option(help="Widths of the hidden layers, such as 50,50.")]
 Seed = Annotated[int, Option(help="Random seed; the same seed gives the same results.")]
-
-
-def estimator(
-    task: str, method: str, settings: Sequence[str] = (), *, rows: int | None, hidden: str | None, **parameters: Any
-) -> Any:
-    """The estimator of a task that the options describe; ``rows`` is the table's number of rows, if
-    it is known.
-    """
-    import dubito
-    from dubito.cli.command_tables import parameters_of_task
-    from dubito.methods.by_name import get_method
-
-    try:
-        widths = None if hidden is None else tuple(int(width) for width in hidden.split(",") if width.strip())
-    except ValueError:
-        raise ValueError(f"--hidden must be widths separated by commas, such as 50,50; got {hidden!r}") from None
-    chosen = get_method(method, settings, size=1000 if rows is None else rows, task=task)
-    make: Any = {"regression": dubito.BayesianRegressor, "classification": dubito.BayesianClassifier}[task]
-    return make(chosen, hidden=widths, **parameters_of_task(task, parameters))
-
-
-def task_of_likelihood(likelihood: str | None, target_transform: str | None = None) -> str | None:
-    """The task of a likelihood's name, or of a transform of numbers; None without both. Counts would be
-    taken for classes otherwise.
-    """
-    if target_transform is not None:
-        return "regression"
-    from dubito.models.likelihoods.by_name import get_likelihood
-
-    return None if likelihood is None else get_likelihood(likelihood).task
+Report = Annotated[Path | None, Option(help="An HTML report to write.")]
 
 
 @app.command()
@@ -89,7 +59,8 @@ def fit(
     With --stream, TABLE may be larger than memory. Its rows must not be sorted: they are shuffled within pieces only.
     """
     output_files.check_outputs({"TABLE": table}, {"--output": output, "--checkpoint": checkpoint})
-    from dubito.cli.command_tables import check_task, columns_to_drop, given_policies, given_splits, read_to_fit
+    from dubito.cli import command_tables
+    from dubito.cli.command_tables import estimator, given_policies, given_splits, read_to_fit, task_of_likelihood
     from dubito.estimators.files.model_file import save_or_fall_back
     from dubito.inspection.summary import report_divergence
     from dubito.training.progress import fit_sentence
@@ -104,9 +75,9 @@ def fit(
         if method == "auto":
             problem = "--stream does not support --method auto, which needs all rows in memory."
             raise ValueError(f"{problem} Choose a --method.")
-        task = check_task(task or target_kind_of_file(table, target))
+        task = command_tables.check_task(task or target_kind_of_file(table, target))
         model = make(task, method, settings or (), rows=None)
-        columns = {"categorical": categorical or (), "drop": columns_to_drop(table, target, source)}
+        columns = {"categorical": categorical or (), "drop": command_tables.columns_to_drop(table, target, source)}
         run = partial(model.fit_file, table, target, drop_missing=True, **columns)
     else:
         found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
@@ -271,38 +242,51 @@ def compare(
     time: tables.Time = None,
     missing: tables.FitMissing = "fill",
     as_json: Json = False,
-    report: Annotated[Path | None, Option(help="An HTML report to write.")] = None,
+    report: Report = None,
+    part: Annotated[
+        str | None, Option(metavar="K/N", help="Only every N-th fit from the K-th; needs --output.")
+    ] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="The part's file, for dubito merge.")] = None,
 ) -> None:
     """Compare methods by cross-validation on the same folds of TABLE, with paired differences to
     the best.
     """
-    output_files.check_outputs({"TABLE": table}, {"--report": report})
-    from dubito.cli.command_tables import given_policies, given_splits, read_to_fit
+    output_files.check_outputs({"TABLE": table}, {"--report": report, "--output": output})
+    from dubito.cli.command_tables import estimator, given_policies, given_splits, read_to_fit, task_of_likelihood
     from dubito.estimators import cross_validation
     from dubito.methods import by_name
 
+    comparisons.check_part_options(part, output, {"--json": as_json, "--report": report})
     splits = given_splits(groups, no_groups, time)
     task = task or task_of_likelihood(likelihood, target_transform)
-    found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
-    names = by_name.parse_names(methods)
     shared = {"likelihood": likelihood, "target_transform": target_transform, "class_weight": class_weight}
+    options = {"target": target, "methods": by_name.parse_names(methods), "folds": folds, "seed": seed, **shared}
+    options |= {"hidden": hidden, "categorical": categorical, "missing": missing, **splits, **source.given}
+    found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
     shared |= {"random_state": seed, **given_policies(None, missing)}
     make = partial(estimator, found.task, rows=len(found.rows), hidden=hidden, **shared)
-    chosen = {name: make(name) for name in names}
-    with progress.count_fits(console(), len(names) * folds) as done:
-        options = {"folds": folds, "seed": seed, "rows": found.rows, "done": done, **splits}
-        rows = cross_validation.compare(chosen, found.inputs, found.y, **options)
-    if as_json:
-        print(json.dumps({row.name: row.to_dict() for row in rows}))
-    else:
-        Console().print(comparison_table(rows))
-        print_text(cross_validation.interpretation(rows))
-    if report is not None:
-        from dubito.inspection.report import comparison_report
+    chosen = {name: make(name) for name in options["methods"]}
+    given = {"folds": folds, "seed": seed, "rows": found.rows, **splits}
+    if part is not None and output is not None:
+        plan = cross_validation.plan_comparison(chosen, found.inputs, found.y, **given)
+        comparisons.run_part(part, output, plan, table, options | {"task": found.task}, console(), say)
+        return
+    with progress.count_fits(console(), len(chosen) * folds) as done:
+        rows = cross_validation.compare(chosen, found.inputs, found.y, done=done, **given)
+    comparisons.show_comparison(rows, {"table": Path(table).name, **options}, as_json, report, say)
 
-        settings = {"table": Path(table).name, "target": target, "folds": str(folds)}
-        comparison_report(report, f"{target}: {len(names)} methods", rows, settings=settings, seed=seed)
-        say(f"Wrote {report}")
+
+@app.command()
+def merge(
+    parts: Annotated[list[Path], Argument(metavar="PART...", help="The files of all parts.")],
+    as_json: Json = False,
+    report: Report = None,
+) -> None:
+    """Show the comparison whose parts are in files that dubito compare --part has written."""
+    output_files.check_outputs({f"PART {path}": path for path in parts}, {"--report": report})
+    from dubito.estimators.comparison_parts import merge_parts
+
+    comparisons.show_comparison(*merge_parts(parts), as_json, report, say)
 
 
 app.command()(export_model.export)

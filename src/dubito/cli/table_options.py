@@ -116,6 +116,11 @@ class TableOptions:
         return chosen
 
     @property
+    def given(self) -> dict[str, Any]:
+        """The options that the user has given."""
+        return {**self.dialect.named, "drop": [*self.drop], "inputs": [*self.inputs]}
+
+    @property
     def found(self) -> dict[str, Any]:
         """What the model remembers of its table."""
         return {"dialect": self.dialect.found, "dropped": self.dropped}

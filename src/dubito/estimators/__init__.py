@@ -17,6 +17,7 @@
 - ``scorers``: scores of whole distributions, and predictive distributions through pipelines.
 - ``fold_scores``: the scores of one fit on its held-out rows, and of all folds.
 - ``cross_validation``: several estimators on the same folds.
+- ``comparison_parts``: parts of a comparison, each a file.
 - ``size_sweep``: one estimator at many sizes.
 """
 
