@@ -24,7 +24,7 @@ import time
 
 import numpy as np
 
-COLUMNS = "clients|rows|requests|errors|requests/s|rows/s|median, ms|90 %, ms|99 %, ms|largest, ms|processor, ms".split(
+COLUMNS = "clients|rows|requests|errors|requests/s|rows/s|smallest, ms|median, ms|90 %, ms|99 %, ms|largest, ms|processor, ms".split(
     "|"
 )
 
@@ -92,7 +92,7 @@ def plain_road(path, row):
             times, before = [], time.process_time()
         times.append(1000 * (time.perf_counter() - clock))
     used = 1000 * (time.process_time() - before) / len(times)
-    return f"median {statistics.median(times):.2f} ms, processor {used:.2f} ms"
+    return f"smallest {min(times):.1f} ms, median {statistics.median(times):.1f} ms, processor {used:.1f} ms"
 
 
 def body_of(rows):
@@ -141,7 +141,8 @@ def load(process, port, clients, rows, seconds):
     median, high, higher = 1000 * np.quantile(times, [0.5, 0.9, 0.99])
     rate = len(times) / elapsed
     cells = [clients, len(rows), len(times), len(errors), f"{rate:.0f}", f"{rate * len(rows):.0f}"]
-    cells += [f"{value:.1f}" for value in (median, high, higher, 1000 * max(times), 1000 * used / len(times))]
+    cells += [f"{value:.1f}" for value in (1000 * min(times), median, high, higher, 1000 * max(times))]
+    cells.append(f"{1000 * used / len(times):.1f}")
     return "|".join(map(str, cells))
 
 

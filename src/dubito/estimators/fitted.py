@@ -195,7 +195,9 @@ class FittedEstimator(EstimatorParameters):
         """Number of rows to predict at a time, so that memory is bounded."""
         return PIECE_ROWS * max(1, min(16, 1600 // len(self._functions())))
 
-    def stream(self, blocks: Iterable[tuple[Table, int]], reading: Reading) -> Iterator[tuple[Any, Changes]]:
+    def stream(
+        self, blocks: Iterable[tuple[Table, int]], reading: Reading, functions: Any = None
+    ) -> Iterator[tuple[Any, Changes]]:
         """Predict blocks of rows on all cores.
 
         Parameters
@@ -204,6 +206,8 @@ class FittedEstimator(EstimatorParameters):
             Pairs of a table and the number of its first row.
         reading : callable
             Function of the predictive distribution of a block.
+        functions : Functions, optional
+            Those of an earlier call, to draw them once for many calls; they are always the same.
 
         Yields
         ------
@@ -211,7 +215,7 @@ class FittedEstimator(EstimatorParameters):
             The value of ``reading`` for each block, in order, and the counts of
             ``Schema.encode_and_count``.
         """
-        functions = self._functions()
+        functions = self._functions() if functions is None else functions
 
         def one(block: tuple[Table, int]) -> tuple[Any, Changes]:
             (x, changes), start = self._encode_and_count(*block), block[1]

@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +120,8 @@ class ServedModel:
             starts = range(0, max(request.count, 1), size)
             blocks = ((table[start : start + size], start) for start in starts)
             with without_data_warnings():
-                found = list(estimator.stream(blocks, lambda answer: self._read(answer, request.coverage)))
+                reading = partial(self._read, coverage=request.coverage)
+                found = list(estimator.stream(blocks, reading, self._functions))
             columns, uncertainty = zip(*(each for each, _ in found), strict=True)
             joined = {name: np.concatenate([each[name] for each in columns]) for name in columns[0]}
             document = in_form_of(request, beside(request, joined))
@@ -145,6 +146,10 @@ class ServedModel:
     @cached_property
     def _block_rows(self) -> int:
         return self.estimator.block_rows
+
+    @cached_property
+    def _functions(self) -> Any:
+        return self.estimator._functions()
 
     @cached_property
     def _known(self) -> set[str]:
