@@ -1,6 +1,8 @@
 """Predicted rows per second in Dask, Ray and Spark, beside ``dubito predict`` on the same rows in the same run.
 
 python benchmarks/engines.py [ROWS] [ENGINE ...]     10⁷ rows of 10 columns, by default in all three
+python benchmarks/engines.py batches                 CPU time of a batch of 1 to 100,000 rows in one process
+python benchmarks/engines.py parts                   CPU time of a comparison of 5 fits, of its five parts, and of their merge
 
 It needs dask, distributed, ray and pyspark, pandas and psutil, and for Spark Java. The model is one network of 64 units and 8 draws,
 with six output columns beside the identifier of the row. The engines run the programs of docs/guides/engines.md as they stand there,
@@ -73,16 +75,46 @@ def equal(answers, expected):
     return found.cast(expected.schema).equals(expected)
 
 
-def main(rows, engines):
+def fitted():
+    rng = np.random.default_rng(0)
+    few = pd.DataFrame(rng.normal(size=(1000, 10)), columns=NAMES)
+    y = few["a"] * few["b"] + 0.1 * rng.normal(size=1000)
+    return dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=50), hidden=(64,), draws=8, random_state=0).fit(
+        few, y
+    )
+
+
+def batches():
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name) / "model.dubito"
+        fitted().save(path)
+        predictor, rng = dubito.BatchPredictor(path), np.random.default_rng(0)
+        for rows in (1, 100, 1000, 10_000, 100_000):
+            batch = pyarrow.RecordBatch.from_arrays([*rng.normal(size=(10, rows))], NAMES)
+            predictor(batch)
+            start = time.process_time()
+            for _ in range(20):
+                predictor(batch)
+            print(f"{rows:>8,} rows: {1000 * (time.process_time() - start) / 20:.1f} ms of CPU time")
+
+
+def parts():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rng = np.random.default_rng(0)
-        few = pd.DataFrame(rng.normal(size=(1000, 10)), columns=NAMES)
-        y = few["a"] * few["b"] + 0.1 * rng.normal(size=1000)
-        model = dubito.BayesianRegressor(dubito.BayesByBackprop(epochs=50), hidden=(64,), draws=8, random_state=0).fit(
-            few, y
-        )
-        commands = {}
+        X, y = dubito.datasets.diabetes()
+        pd.DataFrame(X, columns=NAMES).assign(y=y).to_csv(folder / "t.csv", index=False)
+        compare = [sys.executable, "-m", "dubito", "compare", "t.csv", "--target", "y", "--methods", "auto"]
+        files = [f"part-{number}.json" for number in range(1, 6)]
+        each = [[*compare, "--part", f"{number}/5", "-o", file] for number, file in enumerate(files, 1)]
+        measured(each[0], folder)  # which stores compiled programs for the other runs
+        for what, command in [("whole", compare), *zip(files, each, strict=True)]:
+            print(f"{what}: {measured(command, folder)[1]:.1f} s of CPU time", flush=True)
+        print(f"merge: {measured([*compare[:3], 'merge', *files], folder)[1]:.1f} s of CPU time")
+
+
+def main(rows, engines):
+    with tempfile.TemporaryDirectory() as name:
+        folder, model = Path(name), fitted()
         for place, count in ((folder / "few", FEW), (folder / "many", rows)):
             write_rows(place, count)
             model.save(place / "model.dubito")
@@ -115,4 +147,6 @@ def main(rows, engines):
 
 if __name__ == "__main__":
     given = sys.argv[1:]
+    if given in (["batches"], ["parts"]):
+        sys.exit({"batches": batches, "parts": parts}[given[0]]())
     main(int(given.pop(0)) if given and given[0].isdigit() else 10_000_000, given or list(PROGRAMS))
