@@ -17,7 +17,7 @@ with install_import_hook("dubito", "annotations.check"):
     import dubito
 
     for module in pkgutil.walk_packages(dubito.__path__, "dubito."):
-        if not module.name.endswith("__main__"):
+        if not module.name.endswith(("__main__", "serving.app", "serving.server")):  # these need the extra serve
             importlib.import_module(module.name)
 
 import numpy as np
