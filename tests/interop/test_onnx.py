@@ -190,6 +190,10 @@ def test_coverage_and_draws_are_chosen(tmp_path):
             lambda: regressor(X=TABLE.assign(day=pd.date_range("2024-01-01", periods=N))),
             "no dates and times: column 'day'",
         ),
+        (
+            lambda: regressor(X=TABLE[["number"]].assign(c=pd.Categorical(RNG.choice(["", "a"], N)))),
+            "empty text is a category",
+        ),
         (lambda: regressor(y=np.exp(Y / 50), target_transform="log"), "transformed target is not exported"),
         (lambda: regressor().calibrate(TABLE, Y, "quantiles"), "calibration by Quantiles is not exported"),
         (lambda: classifier().calibrate(TABLE, LABELS["texts"], "isotonic"), "calibration by Isotonic is not exported"),

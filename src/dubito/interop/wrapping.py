@@ -162,7 +162,7 @@ def wrap(
         network = replace(network, network=replace(several[0], sites=sites))
     elif where is not None:
         network = partial_network(network, where, weights[0])
-        weights = [network.init(key)]
+        weights = [network.select(network.points)]
     model = Model(network, found, prior)
     point = [{"network": each, "likelihood": found.init()} for each in weights]
     key_noise, key_method = jax.random.split(key)

@@ -40,6 +40,12 @@ def check_columns(schema: Schema) -> None:
         raise ValueError(
             f"ONNX has no dates and times: column {list_first(times)}. Give them to fit as numbers, such as the hour, to export a model"
         )
+    empty = [repr(column.name) for column in schema.columns if "" in column.categories]
+    if empty:
+        raise ValueError(
+            f"the empty text is a category of column {list_first(empty)}, and a missing value in ONNX: give it a name before fit to "
+            "export a model"
+        )
     mixed = [repr(column.name) for column in schema.columns if len({type(each) for each in column.categories}) > 1]
     if mixed:
         raise ValueError(

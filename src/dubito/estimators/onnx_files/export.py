@@ -12,7 +12,6 @@ from dubito.estimators.onnx_files.answers import (
     all_draws,
     check_calibration,
     class_answers,
-    has_quantiles,
     regression_answers,
     stacked_draws,
 )
@@ -51,7 +50,7 @@ class OnnxFile(NamedTuple):
     size : int
         Its bytes.
     error : float
-        The largest difference from ``predict`` at made-up rows, in standard deviations of the target, or in
+        The largest difference from ``predict`` at made-up rows, in mean predictive standard deviations, or in
         probability.
     notes : tuple of str
         What the file does not do.
@@ -84,7 +83,7 @@ def export_onnx(model: Any, path: str | Path, coverage: float | None = None, dra
     check_number("coverage", coverage, "(0, 1)")
     graph = OnnxGraph(onnx, "row_count")
     outputs = _add_answers(graph, model, functions, predictive, coverage)
-    notes = _notes(model, predictive)
+    notes = _notes(model, predictive, outputs)
     proto = _model(onnx, graph, schema, outputs, _metadata(model, coverage, len(functions), notes))
     size = proto.ByteSize()
     if size > LARGEST:
@@ -137,11 +136,11 @@ def _class_outputs(graph: OnnxGraph, predictive: Any, found: dict[str, str]) -> 
     return outputs | {name: (found[name], TYPES["float32"]) for name in ("entropy", "mutual_information")}
 
 
-def _notes(model: Any, predictive: Any) -> tuple[str, ...]:
+def _notes(model: Any, predictive: Any, outputs: Outputs) -> tuple[str, ...]:
     """What the file does not do as the library does."""
     found = []
     categories = any(column.kind == "category" for column in model.schema_.columns)
-    if predictive.task == "regression" and not has_quantiles(predictive.likelihood):
+    if predictive.task == "regression" and not any(name.startswith("lower") for name in outputs):
         name = type(predictive.likelihood).__name__
         found.append(f"no quantiles: {name} is not a mixture of Gaussians or Student's t")
     if model.handle_unknown == "error" and categories:
