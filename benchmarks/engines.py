@@ -3,6 +3,7 @@
 python benchmarks/engines.py [ROWS] [ENGINE ...]     10⁷ rows of 10 columns, by default in all three
 python benchmarks/engines.py batches                 CPU time of a batch of 1 to 100,000 rows in one process
 python benchmarks/engines.py parts                   CPU time of a comparison of 5 fits, of its five parts, and of their merge
+python benchmarks/engines.py fits                    seconds of a comparison of 40 fits in threads, and on one and two workers of loky, Dask and Ray
 
 It needs dask, distributed, ray and pyspark, pandas and psutil, and for Spark Java. The model is one network of 64 units and 8 draws,
 with six output columns beside the identifier of the row. The engines run the programs of docs/guides/engines.md as they stand there,
@@ -112,6 +113,63 @@ def parts():
         print(f"merge: {measured([*compare[:3], 'merge', *files], folder)[1]:.1f} s of CPU time")
 
 
+ENGINES = [("threads", 1), ("threads", 2), ("loky", 2), ("dask", 1), ("dask", 2), ("ray", 1), ("ray", 2)]
+
+
+def fits():
+    """Each in a process of its own, from which the seconds of the comparison and its scores come back; one thread has one core."""
+    first = None
+    print("engine   workers   start   comparison   CPU")
+    for engine, workers in ENGINES:
+        alone = ["taskset", "-c", "0"] if (engine, workers) == ("threads", 1) else []
+        with tempfile.TemporaryDirectory() as folder:
+            command = [*alone, sys.executable, __file__, "fit", engine, str(workers)]
+            seconds, used = measured(command, Path(folder))
+            line = (Path(folder) / "log.txt").read_text().splitlines()[-1]
+        compared, scores = line.split(" ", 1)
+        first = first or scores
+        assert scores == first, (engine, workers)
+        print(
+            f"{engine:8} {workers:7} {seconds - float(compared):6.1f}s {float(compared):11.1f}s {used:5.0f}s",
+            flush=True,
+        )
+
+
+def fit(engine, workers):
+    """40 fits on an engine: prints the seconds and the scores."""
+    import contextlib
+
+    import joblib
+
+    from dubito import cross_validation
+
+    X, y = dubito.datasets.diabetes()
+    methods = {"auto": "auto", "mc-dropout": dubito.MCDropout(epochs=400)}
+    estimators = {
+        f"{name} {seed}": dubito.BayesianRegressor(method, random_state=seed)
+        for name, method in methods.items()
+        for seed in range(4)
+    }
+    with contextlib.ExitStack() as stack:
+        if engine == "dask":
+            from distributed import Client, LocalCluster
+
+            options = {"n_workers": workers, "threads_per_worker": 1, "dashboard_address": None}
+            stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
+        if engine == "ray":
+            import ray
+            from ray.util.joblib import register_ray
+
+            register_ray()
+            ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+        if engine != "threads":
+            stack.enter_context(joblib.parallel_config(engine, n_jobs=workers))
+        start = time.perf_counter()
+        rows = cross_validation.compare(estimators, X, y)
+        seconds = time.perf_counter() - start
+    print(seconds, {row.name: row.scores["nll"].value for row in rows})
+
+
 def main(rows, engines):
     with tempfile.TemporaryDirectory() as name:
         folder, model = Path(name), fitted()
@@ -149,4 +207,6 @@ if __name__ == "__main__":
     given = sys.argv[1:]
     if given in (["batches"], ["parts"]):
         sys.exit({"batches": batches, "parts": parts}[given[0]]())
+    if given and given[0] in ("fit", "fits"):
+        sys.exit(fits() if given[0] == "fits" else fit(given[1], int(given[2])))
     main(int(given.pop(0)) if given and given[0].isdigit() else 10_000_000, given or list(PROGRAMS))

@@ -55,6 +55,20 @@ def without_data_warnings() -> Iterator[None]:
         _silent.reset(token)
 
 
+_collected: ContextVar[list[tuple[str, type[Warning]]] | None] = ContextVar("collected", default=None)
+
+
+@contextlib.contextmanager
+def collect_warnings() -> Iterator[list[tuple[str, type[Warning]]]]:
+    """Collect what this thread would issue by ``warn``, so that another process can issue it."""
+    found: list[tuple[str, type[Warning]]] = []
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line that called dubito, however deep inside it the warning arises.
 
@@ -66,6 +80,10 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         The class of the warning.
     """
     if issubclass(category, DataWarning) and _silent.get():
+        return
+    collected = _collected.get()
+    if collected is not None:
+        collected.append((message, category))
         return
     frame, level, package = sys._getframe(1), 2, os.path.dirname(__file__) + os.sep
     while frame.f_back is not None and frame.f_code.co_filename.startswith(package):

@@ -22,7 +22,7 @@ from scipy.stats import lognorm, norm, poisson
 from sklearn.model_selection import KFold
 
 import dubito
-from dubito.estimators import cross_validation
+from dubito.estimators import comparison_fits, cross_validation
 from dubito.methods.by_name import METHODS
 
 pytestmark = pytest.mark.usefixtures("one_size")
@@ -375,13 +375,13 @@ def short(monkeypatch):
 @pytest.fixture
 def splits(monkeypatch):
     """The row numbers of the training and the held-out rows of each fit of a comparison."""
-    found, fit_fold = [], cross_validation.fit_fold
+    found, fit_fold = [], comparison_fits.fit_fold
 
     def record(stop, estimator, X, y, split, options):
         found.append(split)
         return fit_fold(stop, estimator, X, y, split, options)
 
-    monkeypatch.setattr(cross_validation, "fit_fold", record)
+    monkeypatch.setattr(comparison_fits, "fit_fold", record)
     return found
 
 

@@ -4,6 +4,7 @@ import _thread
 import threading
 import time
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +42,21 @@ def test_compare_gives_the_same_scores_for_any_number_of_threads(monkeypatch, co
         assert calls == [(name, fold) for name in SMALL for fold in range(3)]
         runs.append(rows)
     for row, other in zip(*runs, strict=True):
+        assert row.name == other.name and row.scores.keys() == other.scores.keys()
+        assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
+
+
+@pytest.mark.slow
+def test_compare_on_an_engine_gives_the_same_scores(monkeypatch):
+    """Also if an estimator fails, in each fold; and what a comparison starts in a worker stays there."""
+    estimators = {"ill": dubito.BayesianRegressor(dubito.MAP(optimizer="adm"), random_state=0), **SMALL}
+    found = []
+    for backend in ("threading", "loky"):
+        calls = []
+        with joblib.parallel_config(backend, n_jobs=2), pytest.warns(UserWarning, match="ill is left out: .*adm"):
+            found.append(cross_validation.compare(estimators, X, Y, folds=3, done=lambda *at: calls.append(at)))  # noqa: B023
+        assert sorted(calls) == sorted((name, fold) for name in SMALL for fold in range(3))
+    for row, other in zip(*found, strict=True):
         assert row.name == other.name and row.scores.keys() == other.scores.keys()
         assert all(np.array_equal(score.rows, other.scores[key].rows) for key, score in row.scores.items())
 

@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedK
 
 import dubito
 from dubito import cross_validation, size_sweep
-from dubito.estimators import base
+from dubito.estimators import base, comparison_fits
 
 pytestmark = pytest.mark.usefixtures("one_size")
 
@@ -319,7 +319,7 @@ def splits_of(monkeypatch):
             found.extend(jobs)
             raise Stop
 
-        for module in (cross_validation, size_sweep):
+        for module in (comparison_fits, size_sweep):
             monkeypatch.setattr(module, "start_jobs", start_jobs)
         with pytest.raises(Stop):
             function(*arguments, **options)

@@ -13,7 +13,7 @@ from command_line import SMALL, run
 
 import dubito
 from dubito._process import archive
-from dubito.training import checkpoint, fit
+from dubito.training import checkpoint, runs
 from dubito.training.reports import history as collect_history
 
 METHODS = [
@@ -27,7 +27,7 @@ METHODS = [
 @pytest.fixture
 def often(monkeypatch):
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)  # chunks of one step: a run ends within epochs
+    monkeypatch.setattr(runs, "CHUNK_SECONDS", 0.0)  # chunks of one step: a run ends within epochs
 
 
 def data(rows=100):
@@ -167,8 +167,8 @@ def fit_and_save(checkpoint, output):
 """
 SCRIPT = f"""{FIT}
 import sys
-from dubito.training import checkpoint, fit
-checkpoint.WRITE_INTERVAL, fit.CHUNK_SECONDS = 0.0, 0.002
+from dubito.training import checkpoint, runs
+checkpoint.WRITE_INTERVAL, runs.CHUNK_SECONDS = 0.0, 0.002
 print("go", flush=True)
 fit_and_save(*sys.argv[1:])
 """

@@ -10,7 +10,7 @@ import pytest
 
 import dubito
 from dubito._jax import prng
-from dubito.training import chunk, descent, fit, optimizers, packing
+from dubito.training import chunk, descent, fit, optimizers, packing, runs
 from dubito.training.data import check_rows
 from dubito.training.early_stopping import Stopping
 from dubito.training.members import Member
@@ -40,14 +40,14 @@ def test_chunks_do_not_change_a_bit(problem, key, patience, monkeypatch):
     model, x, y = problem
     method = dubito.BayesByBackprop(epochs=60, batch_size=48)
     stopping = {"early_stopping": True, "n_iter_no_change": patience}
-    runs = []
+    found = []
     for seconds in (1e9, 0.0):
-        monkeypatch.setattr(fit, "CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(runs, "CHUNK_SECONDS", seconds)
         reports = []
         posterior = dubito.fit(model, x, y, method, key=jax.random.key(1), progress=reports.append, **stopping)
-        runs.append([*leaves(posterior, key, 3), *collect_history(reports)])
-    assert same(*runs)
-    assert (len(runs[0][-1]) < 20) == (patience == 2) and chunk.CHUNK_EPOCHS == 50
+        found.append([*leaves(posterior, key, 3), *collect_history(reports)])
+    assert same(*found)
+    assert (len(found[0][-1]) < 20) == (patience == 2) and chunk.CHUNK_EPOCHS == 50
 
 
 @pytest.mark.slow
@@ -189,7 +189,7 @@ def test_elsewhere_than_on_cpu_all_members_are_one_program(problem, key, retrace
     plain, reports = dubito.fit(model, x, y, method, key=key, early_stopping=True, n_iter_no_change=3), []
     monkeypatch.setattr(prng, "on_cpu", lambda: False)
     calls, chunk_all = [], chunk.chunk_all
-    monkeypatch.setattr(fit, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
+    monkeypatch.setattr(runs, "chunk_all", lambda *given: calls.append(1) or chunk_all(*given))
     options = {"key": key, "early_stopping": True, "n_iter_no_change": 3}
     together = dubito.fit(model, x, y, method, progress=reports.append, **options)
     for a, b in zip(leaves(plain, key, 6), leaves(together, key, 6), strict=True):

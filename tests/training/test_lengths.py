@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import dubito
-from dubito.training import checkpoint, fit
+from dubito.training import checkpoint, fit, runs
 from dubito.training.early_stopping import still_gaining
 from dubito.training.loop_state import LoopState
 from dubito.training.progress import FitProgress
@@ -115,7 +115,7 @@ def test_impossible_lengths_are_refused(method, message, key):
 
 def test_a_checkpoint_goes_on_in_the_length_where_it_stopped(key, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "CHUNK_SECONDS", 0.0)
     x, y = curve()
     whole = fold_fit(x, y, LENGTHS, key)
 
@@ -132,7 +132,7 @@ def test_a_checkpoint_goes_on_in_the_length_where_it_stopped(key, tmp_path, monk
 
 
 def test_after_ctrl_c_the_last_complete_length_is_kept(key, monkeypatch):
-    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "CHUNK_SECONDS", 0.0)
     x, y = curve()
 
     told = []

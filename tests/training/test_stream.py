@@ -15,7 +15,7 @@ import dubito
 from dubito._jax import prng
 from dubito.tables import frames, reading, scaling, streams
 from dubito.tables.schema import Schema
-from dubito.training import checkpoint, chunk, fit, stream
+from dubito.training import checkpoint, chunk, runs, stream
 from dubito.training.reports import history as collect_history
 
 ROWS = 230
@@ -122,8 +122,8 @@ def stops(after):
 def test_resumed_between_and_within_pieces(small, method, tmp_path, monkeypatch):
     """Interrupted again and again, in the middle of epochs and of pieces: the bits and the history of one run."""
     monkeypatch.setattr(checkpoint, "WRITE_INTERVAL", 0.0)
-    monkeypatch.setattr(fit, "CHUNK_SECONDS", 0.0)
-    monkeypatch.setattr(fit, "FIRST_CHUNK_STEPS", 3)
+    monkeypatch.setattr(runs, "CHUNK_SECONDS", 0.0)
+    monkeypatch.setattr(runs, "FIRST_CHUNK_STEPS", 3)
     x, y, weight = data()
     reports = []
     source = in_parts(x, y, weight)

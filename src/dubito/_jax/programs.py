@@ -5,15 +5,23 @@ of which a process may have 65,530. Only the functions of this library are bound
 programs stay.
 """
 
+import atexit
 import functools
+import os
+import shutil
+import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 KEPT = 16  # programs of one function
+
+_lock = threading.Lock()
+_folders: list[str] = []  # at most one
 
 Function: TypeAlias = Callable[..., Any]
 
@@ -94,3 +102,42 @@ class Programs:
             lambda *arguments: self.function(*arguments)
         )  # JAX's caches go by function
         return jax.jit(own, static_argnums=self.static, **self.options)
+
+
+def folder_of_workers() -> str:
+    """A folder in which processes that this one starts on the same host share their compiled programs.
+
+    Returns
+    -------
+    str
+        That of ``jax_compilation_cache_dir``, or a temporary folder that is deleted when this process ends.
+    """
+    configured = _configured()
+    with _lock:
+        if configured is None and not _folders:
+            _folders.append(tempfile.mkdtemp(prefix="dubito-programs-"))
+            atexit.register(shutil.rmtree, _folders[0], ignore_errors=True)
+        return configured or _folders[0]
+
+
+def share_programs(folder: str) -> None:
+    """Read and write compiled programs in a folder, unless JAX has one already or it is on another host.
+
+    Parameters
+    ----------
+    folder : str
+        As ``folder_of_workers`` returned it.
+    """
+    known = _configured()
+    if known == folder or known is not None and os.path.isdir(known):
+        return
+    found = folder if os.path.isdir(folder) and os.access(folder, os.W_OK) else None
+    with _lock:
+        jax.config.update("jax_compilation_cache_dir", found)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+        compilation_cache.reset_cache()  # or JAX would go on with the folder that it had first
+
+
+def _configured() -> str | None:
+    config: Any = jax.config
+    return config.jax_compilation_cache_dir

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from dubito._process import interrupts
@@ -17,9 +18,23 @@ Result = TypeVar("Result")
 NAP = 0.1  # seconds between two checks for a signal
 
 
+_limit: ContextVar[int | None] = ContextVar("limit", default=None)
+
+
 def cores() -> int:
-    """The number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """The number of cores that this process, or a task in it (see ``limit_cores``), may use."""
+    found = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(found, _limit.get() or found)
+
+
+@contextlib.contextmanager
+def limit_cores(count: int) -> Iterator[None]:
+    """Let the work that this thread starts use so many cores at most."""
+    token = _limit.set(count)
+    try:
+        yield
+    finally:
+        _limit.reset(token)
 
 
 SEATS: threading.BoundedSemaphore = threading.BoundedSemaphore(cores())  # a running chunk holds one

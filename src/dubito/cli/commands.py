@@ -253,7 +253,7 @@ def compare(
     """
     output_files.check_outputs({"TABLE": table}, {"--report": report, "--output": output})
     from dubito.cli.command_tables import estimator, given_policies, given_splits, read_to_fit, task_of_likelihood
-    from dubito.estimators import cross_validation
+    from dubito.estimators import comparison_fits, cross_validation
     from dubito.methods import by_name
 
     comparisons.check_part_options(part, output, {"--json": as_json, "--report": report})
@@ -268,7 +268,7 @@ def compare(
     chosen = {name: make(name) for name in options["methods"]}
     given = {"folds": folds, "seed": seed, "rows": found.rows, **splits}
     if part is not None and output is not None:
-        plan = cross_validation.plan_comparison(chosen, found.inputs, found.y, **given)
+        plan = comparison_fits.plan_comparison(chosen, found.inputs, found.y, **given)
         comparisons.run_part(part, output, plan, table, options | {"task": found.task}, console(), say)
         return
     with progress.count_fits(console(), len(chosen) * folds) as done:

@@ -67,14 +67,14 @@ def run_part(
     say : callable
         Prints a note.
     """
-    from dubito.estimators import comparison_parts, cross_validation
+    from dubito.estimators import comparison_fits, comparison_parts
 
     if not Path(table).is_file():
         raise ValueError(f"--part needs a TABLE that is a file, which all parts read; got {table!r}")
     chosen = comparison_parts.parse_part(part, len(plan.tasks))
     tasks = comparison_parts.tasks_of_part(plan, chosen)
     with count_fits(console, len(tasks)) as done:
-        outcomes = cross_validation.run_folds(plan, tasks, done)
+        outcomes = comparison_fits.run_folds(plan, tasks, done)
     versions = {f"version of {name}": importlib.metadata.version(name) for name in LIBRARIES}
     contents = hashlib.sha256(Path(table).read_bytes()).hexdigest()
     experiment = {"table": Path(table).name, "SHA-256 of the table": contents, **options, **versions}

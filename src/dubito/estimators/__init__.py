@@ -16,6 +16,7 @@
 - ``batches``: predictions of batches of rows in the worker processes of an engine.
 - ``scorers``: scores of whole distributions, and predictive distributions through pipelines.
 - ``fold_scores``: the scores of one fit on its held-out rows, and of all folds.
+- ``comparison_fits``: the fits of a comparison, in threads or on an engine.
 - ``cross_validation``: several estimators on the same folds.
 - ``comparison_parts``: parts of a comparison, each a file.
 - ``size_sweep``: one estimator at many sizes.

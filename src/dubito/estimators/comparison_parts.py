@@ -18,7 +18,8 @@ import numpy as np
 from dubito._check import DataError, list_first
 from dubito._process.archive import canonical
 from dubito._process.output_files import write_atomically
-from dubito.estimators.cross_validation import Comparison, CrossValidationResult, Outcomes, summarize
+from dubito.estimators.comparison_fits import Comparison, Outcomes
+from dubito.estimators.cross_validation import CrossValidationResult, summarize
 from dubito.estimators.fold_scores import FoldScores
 from dubito.evaluation.diagnostics import MonteCarloError
 from dubito.evaluation.interpretation import Setting

@@ -9,7 +9,7 @@ from sklearn.base import is_classifier
 
 from dubito._process.threads import start_jobs, wait_for
 from dubito._values import Column, Table
-from dubito.estimators.cross_validation import clone_with, fit_fold
+from dubito.estimators.comparison_fits import clone_with, fit_fold
 from dubito.estimators.row_splits import table_splits
 from dubito.evaluation import metrics
 from dubito.tables.frames import take_rows

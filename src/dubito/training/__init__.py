@@ -15,6 +15,7 @@
 - ``stream``: pieces of rows, for data larger than memory.
 - ``processes``: what the processes of one fit do together.
 - ``checkpoint``: a fit's progress in a file.
+- ``runs``: the runs of all members, in threads or on an engine.
 - ``fit``: the loop.
 
 What the loop holds::

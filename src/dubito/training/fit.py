@@ -6,39 +6,31 @@ interrupts. So results do not depend on the division of a run into chunks, on th
 on the thread.
 """
 
-import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from dubito._check import warn
 from dubito._jax import prng
 from dubito._jax.types import Key, Params
 from dubito._process import interrupts
-from dubito._process.threads import SEATS, run_concurrently
 from dubito.models.model import Model
 from dubito.training import optimizers
 from dubito.training.checkpoint import Checkpoint
-from dubito.training.chunk import Run, begin, begin_all, chunk, chunk_all, unordered
-from dubito.training.data import Rows, check_rows, pad_data, padded_fraction, padded_size
+from dubito.training.data import Rows, check_rows, padded_fraction, padded_size
 from dubito.training.descent import Descent
 from dubito.training.early_stopping import RETRIES, Stopping, has_ended, still_gaining, stopping_rule
-from dubito.training.loop_state import ChunkLimits, DataPiece, DeviceRows, LoopState
+from dubito.training.loop_state import LoopState
 from dubito.training.members import Member, Trained, each_part
 from dubito.training.method import LoopMethod, Method, ScheduledMethod, base_method, check_method, check_missing_targets
-from dubito.training.processes import in_any_process, spans_processes
-from dubito.training.reports import Report, report_chunk
+from dubito.training.reports import Report
+from dubito.training.runs import Runs
 from dubito.training.splits import with_validation
-from dubito.training.stream import Stream, check_source, memory_pieces, open_source, stream_pieces
-
-CHUNK_SECONDS = 0.3  # the duration of a chunk to aim at, so that progress and Ctrl-C are prompt
-FIRST_CHUNK_STEPS = 16
+from dubito.training.stream import Stream, check_source, open_source
 
 
 class DivergenceError(ValueError):
@@ -192,7 +184,8 @@ def train(
 
     On CPU, one host thread per core runs the compiled program for one member at a time, which is
     faster there than one call for all, and a member's bits do not depend on the others. On other
-    devices one call runs all members.
+    devices one call runs all members. An engine that the caller has chosen with
+    ``joblib.parallel_config`` runs them in its tasks, with the same bits.
 
     Parameters
     ----------
@@ -226,36 +219,23 @@ def train(
     held = padded_fraction(most, max(int(np.sum(member.valid > 0)) for member in members))
     if mesh is not None and batch_rows % mesh.size:
         raise ValueError(f"batch_size={batch_rows} must be a multiple of the {mesh.size} devices of the mesh")
-    put = partial(jax.device_put, device=None if mesh is None else NamedSharding(mesh, PartitionSpec()))
-    pieces = memory_pieces(rows, batch_rows, put) if stream is None else stream_pieces(stream, batch_rows)
-
-    def held_rows(member: Member) -> DeviceRows:
-        valid = np.atleast_2d(member.valid).T
-        chosen = np.flatnonzero(valid.any(axis=1))
-        x, y, weight = (array[chosen] for array in (rows.x, rows.y, valid))
-        return DeviceRows(*map(put, pad_data(x, y, weight, held + batch_rows)))
-
-    def one(inner: LoopMethod, slots: list[Any], numbers: list[int], stop: Any) -> list[LoopState]:
-        found = [members[number] for number in numbers]
-        valid, keys = stack([held_rows(member) for member in found]), stack([member.key for member in found])
-        run = Run(model=model, method=inner, held=valid, key=keys, stopping=stopping, batch_rows=batch_rows, mesh=mesh)
-        reports = [partial(report_chunk, (progress, number, len(members), of_members)) for number in numbers]
-        with contextlib.closing(pieces(*found)) as source:
-            states = run_members(run, source, stop, reports, [slots[number] for number in numbers])
-        mine = keep_on_interrupt or stop.is_set() or not spans_processes(mesh)  # or no other process has ended the run
-        if not mine and not all(has_ended(state, inner.epochs) for state in states):
-            raise KeyboardInterrupt("another process of this fit was stopped")
-        return states
-
-    alone = prng.on_cpu() or stream is not None or mesh is not None
-    groups = [[number] for number in range(len(members))] if alone else [list(range(len(members)))]
+    runs = Runs(
+        model=model,
+        members=members,
+        rows=rows,
+        stopping=stopping,
+        batch_rows=batch_rows,
+        held=held,
+        of_members=of_members,
+        stream=stream,
+        mesh=mesh,
+    )
     states: list[LoopState] = []
     for inner in lengths:
         slots = [None] * len(members) if checkpoint is None else checkpoint.slots(len(members))
         with interrupts.deferred_exit(checkpoint is not None):
-            each_run = partial(one, inner, slots)
-            found = run_concurrently(each_run, groups, keep_on_interrupt, None if mesh is None else 1)
-        shorter, states = states, [state for group in found for state in group]
+            found = runs.run_all(inner, slots, progress, keep_on_interrupt)
+        shorter, states = states, found
         if shorter and not all(has_ended(state, inner.epochs) for state in states):
             states = shorter  # Ctrl-C: they are complete
             break
@@ -286,82 +266,6 @@ def _trained(
     parts, each = len(states[0].best), tuple(each_part([members[k] for k in kept]))
     numbers = tuple(parts * k + part for k in kept for part in range(parts))
     return Trained(each, best, numbers, parts * len(members), rows, streamed)
-
-
-def run_members(
-    run: Run, pieces: Iterator[DataPiece], stop: Any, reports: list[Any], slots: list[Any]
-) -> list[LoopState]:
-    """Run one member, or several as one program, from the start or a checkpoint to the end.
-
-    Parameters
-    ----------
-    run : Run
-    pieces : iterator of DataPiece
-    stop : threading.Event
-        Set on Ctrl-C.
-    reports : list of callable
-        The reporter of each member.
-    slots : list of Slot or None
-        The place of each member in the checkpoint.
-
-    Returns
-    -------
-    list of LoopState
-        The final state of each member.
-    """
-    total, count = int(run.method.epochs), len(reports)
-    start, advance = (begin, chunk) if count == 1 else (begin_all, chunk_all)
-    piece = next(pieces)
-    parts = run.held.weight.shape[-1]
-    loop_state = start(run.model, run.method, piece.rows, run.batch_rows, parts, run.mesh, run.key)
-    order = unordered(piece.rows, run.mesh)
-    each: Any = unstack(loop_state, count)
-    logs: Any = [np.empty((0, 3), np.float32)] * count
-    length, fresh = FIRST_CHUNK_STEPS, True
-    if slots[0] is not None:
-        steps = int(np.max(piece.steps))
-        each, logs = zip(*(slot.restore(one, total, steps) for slot, one in zip(slots, each, strict=True)), strict=True)
-        loop_state = stack(each)
-        for report, one, log in zip(reports, each, logs, strict=True):
-            report(total, one, piece, log, log)
-
-    def stopped() -> bool:  # in all processes after the same chunk
-        return in_any_process(run.mesh, stop.is_set())
-
-    if stopped():  # while the first program was compiled
-        return each
-    while True:
-        while not np.all((piece.first <= np.asarray(loop_state.number)) & (np.asarray(loop_state.number) < piece.end)):
-            piece = next(pieces)
-        with SEATS:
-            clock = time.perf_counter()
-            limits = ChunkLimits(np.int32(0 if stopped() else length), np.int32(total), np.bool_(fresh))
-            loop_state, order = advance(run, piece, limits, loop_state, order)
-            each = unstack(loop_state, count)
-            new = [np.array(one.log)[: int(one.epoch) - len(log)] for one, log in zip(each, logs, strict=True)]
-            seconds = time.perf_counter() - clock
-        logs = [np.concatenate(both) for both in zip(logs, new, strict=True)]
-        last = stopped() or all(len(log) == total or bool(one.done) for one, log in zip(each, logs, strict=True))
-        for report, slot, one, log, more in zip(reports, slots, each, logs, new, strict=True):
-            report(total, one, piece, log, more)
-            if slot is not None:
-                slot.keep(one, log, last)
-        if last:
-            return each
-        fresh = False
-        if jax.process_count() == 1:  # several must go on in step, and their clocks differ
-            pace = CHUNK_SECONDS / max(seconds, 1e-4)
-            length = int(min(2**30, max(1, length * min(4.0, pace))))
-
-
-def stack(trees: Any) -> Any:
-    """One tree unchanged, several stacked along a new first axis."""
-    return trees[0] if len(trees) == 1 else jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def unstack(tree: Any, count: int) -> list[Any]:
-    """The inverse of ``stack``."""
-    return [tree] if count == 1 else [jax.tree.map(lambda leaf, k=k: leaf[k], tree) for k in range(count)]
 
 
 def to_process(tree: Any) -> Any:

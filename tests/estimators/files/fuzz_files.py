@@ -28,7 +28,7 @@ import safetensors.numpy
 
 import dubito
 from dubito._process import archive
-from dubito.training import checkpoint, fit
+from dubito.training import checkpoint, runs
 
 BOUND = 60.0  # seconds a mutant may take, of which most are compilation
 MEMORY = 50 * 2**20
@@ -108,7 +108,7 @@ def fitted_on(path, method, progress=None):
 
 def checkpoints(folder):
     """Names and paths of checkpoints of fits that were interrupted in the middle."""
-    fit.CHUNK_SECONDS, fit.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = (
+    runs.CHUNK_SECONDS, runs.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = (
         0.0,
         3,
         0.0,

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def often():
     """Fits report and write checkpoints after each few blocks, as ``fuzz_files.checkpoints`` wants it, in this file only."""
-    engine = fuzz_files.fit
+    engine = fuzz_files.runs
     before = engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL
     yield
     engine.CHUNK_SECONDS, engine.FIRST_CHUNK_STEPS, checkpoint.WRITE_INTERVAL = before
