@@ -147,8 +147,8 @@ def fit(engine, workers):
     methods = {"auto": "auto", "mc-dropout": dubito.MCDropout(epochs=400)}
     estimators = {
         f"{name} {seed}": dubito.BayesianRegressor(method, random_state=seed)
-        for name, method in methods.items()
         for seed in range(4)
+        for name, method in methods.items()
     }
     with contextlib.ExitStack() as stack:
         if engine == "dask":

@@ -123,7 +123,7 @@ def test_warnings_and_exceptions_arrive(engine):
 
 
 def test_data_that_cannot_be_sent_are_an_error(engine):
-    with pytest.raises(ValueError, match=r"cannot be sent to the workers of loky: .*Leave out joblib.parallel_config"):
+    with pytest.raises(ValueError, match=r"cannot be sent to the workers of loky: .*outside of joblib.parallel_config"):
         run(engine, look, threading.Lock(), [0])
 
 

@@ -143,7 +143,9 @@ def test_damaged_files_are_named(folder, short, tmp_path, damage):
         contents = {"short": text[:-9], "changed": changed, "foreign": "[1, 2]", "binary": "\0\x01"}[damage]
         file.write_text(contents)
     said = refusal(folder / "part-1.json", file)
-    assert (f"{file} cannot be read" if damage == "absent" else f"{file} is no whole part of a comparison") in said
+    assert (
+        f"{file} cannot be read" if damage == "absent" else f"{file} is not a complete part of a comparison"
+    ) in said
 
 
 @pytest.mark.parametrize(

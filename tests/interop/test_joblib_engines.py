@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -127,6 +128,7 @@ def main(engine, folder):
 if __name__ == "__main__":
     main(*sys.argv[1:])
 '''
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "guides" / "engines.md"
 MODULES = {"dask": "distributed", "ray": "ray"}
 
 
@@ -147,3 +149,13 @@ def test_an_engine_gives_what_this_process_gives(engine, tmp_path):
     assert result["lost"] == [0, 1, 2, 3, 4, 5] and result["died"]
     assert result["ended"] == [True, True]
     assert result["after"] == [[0, 7]]
+
+
+def test_the_program_of_the_guide_runs(tmp_path):
+    _, text = PAGE.read_text().split("## Fits on an engine")
+    program = tmp_path / "program.py"
+    program.write_text(
+        text.split("```python\n")[1].split("```")[0] + "    print(results[0].name, len(model.predict(X)))\n"
+    )
+    found = subprocess.run([sys.executable, program], capture_output=True, text=True, timeout=280)
+    assert found.stdout in ("auto 442\n", "mc-dropout 442\n"), found.stderr

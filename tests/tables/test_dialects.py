@@ -99,7 +99,7 @@ def test_named_separator_decimal_and_encoding_win(tmp_path):
     with pytest.raises(DataError, match="--encoding utf-16-le"):
         reading.read_table(path)
     assert reading.read_table(path, dialect=Dialect(encoding="utf-16-le")).to_pydict() == {"a": [1.5], "b": [2]}
-    with pytest.raises(DataError, match="is no text in ascii"):
+    with pytest.raises(DataError, match="is not text in ascii"):
         path.write_bytes("é\n1\n".encode())
         reading.read_table(path, dialect=Dialect(encoding="ascii"))
 

@@ -192,7 +192,8 @@ def _pack(engine: Engine, function: Function, shared: Any) -> Payload:
         data = np.frombuffer(cloudpickle.dumps((function, shared)), np.uint8)
     except Exception as error:
         raise ValueError(
-            f"this cannot be sent to the workers of {engine.name}: {error}. Leave out joblib.parallel_config, or the object."
+            f"the work cannot be sent to the workers of {engine.name}: {error}. Remove that object, or do the work outside of "
+            "joblib.parallel_config."
         ) from error
     return Payload(uuid.uuid4().hex, _versions(), engine.cores, data)
 

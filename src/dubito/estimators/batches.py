@@ -148,7 +148,7 @@ class BatchPredictor:
     ModelFileError
         If the file cannot be read.
     ValueError
-        For a setting that is none.
+        For a setting that does not exist.
 
     Examples
     --------

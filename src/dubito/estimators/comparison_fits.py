@@ -138,15 +138,18 @@ def run_folds(
 def _run_folds_on(
     engine: Engine, plan: Comparison, tasks: Sequence[tuple[str, int]], done: Callable[[str, int], Any] | None
 ) -> Outcomes:
-    """``run_folds`` with a task of an engine for each fit."""
-    names = [f"fold {number} of {name}" for name, number in tasks]
+    """``run_folds`` with a task of an engine for each fit; fold by fold, so that workers start with different methods, which
+    compile different programs.
+    """
+    fold_by_fold = sorted(tasks, key=lambda task: task[1])
+    names = [f"fold {number} of {name}" for name, number in fold_by_fold]
     found: dict[tuple[str, int], FoldScores | Exception] = {}
     shared = plan, programs.folder_of_workers()
-    with contextlib.closing(run_tasks(engine, _run_fold, shared, tasks, names)) as results:
+    with contextlib.closing(run_tasks(engine, _run_fold, shared, fold_by_fold, names)) as results:
         for number, result in results:
-            found[tasks[number]] = result
+            found[fold_by_fold[number]] = result
             if done is not None and not isinstance(result, Exception):
-                done(*tasks[number])
+                done(*fold_by_fold[number])
     outcomes: Outcomes = {}
     for name, number in tasks:
         own = outcomes.setdefault(name, {})

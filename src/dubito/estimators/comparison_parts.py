@@ -126,7 +126,7 @@ def merge_parts(paths: Sequence[str | Path]) -> tuple[list[CrossValidationResult
     Raises
     ------
     DataError
-        For a file that is no part, and for parts that are missing, doubled, or of another
+        For a file that is not a part, and for parts that are missing, doubled, or of another
         comparison; the message names them.
     """
     documents = {str(path): _read(path) for path in paths}
@@ -170,9 +170,7 @@ def _check_same(first: str, start: Mapping[str, Any], path: str, other: Mapping[
 
 def _read(path: str | Path) -> dict[str, Any]:
     """A part's document, decoded."""
-    problem = (
-        f"{path} is no whole part of a comparison. Run that part again with `dubito compare --part ... -o {path}`."
-    )
+    problem = f"{path} is not a complete part of a comparison. Run that part again with `dubito compare --part ... -o {path}`."
     try:
         document = json.loads(Path(path).read_text())
         given = document.pop("sha256")

@@ -190,7 +190,7 @@ def judge_confidence(accuracy: float, confidence: float, rows: int) -> str:
 def _tails(share: float, rows: int, level: float) -> tuple[float, float, float]:
     """P(as few or fewer), P(as many or more) of a binomial of probability ``level``, and the limit of ``share`` next to it.
 
-    A share that is no whole number of rows (several targets) is rounded towards no claim.
+    A share that is not a whole number of rows (several targets) is rounded towards no claim.
     """
     low, high = math.floor(share * rows + 1e-6), math.ceil(share * rows - 1e-6)
     level = min(max(level, 0.0), 1.0)
@@ -337,7 +337,7 @@ def count_and_percent(share: float, rows: int) -> str:
     Returns
     -------
     str
-        "97 of 111 rows (87 %)", or "87 % of 111 rows" if the share is no whole number of them.
+        "97 of 111 rows (87 %)", or "87 % of 111 rows" if the share is not a whole number of them.
     """
     count, unit = share * rows, "row" if rows == 1 else "rows"
     if abs(count - round(count)) > 1e-6 * max(rows, 1):

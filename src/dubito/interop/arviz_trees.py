@@ -78,7 +78,7 @@ def to_arviz(
     key : jax.Array
         Key of the random numbers, for a posterior. The draws are those of ``dubito.predict`` with this key.
     draws : int, optional
-        How many draws of a posterior that is no finite set of draws or points. Needed for these, not allowed for others.
+        How many draws of a posterior that is not a finite set of draws or points. Needed for these, not allowed for others.
     shift, scale : float, sequence of float or array
         The units of a posterior's targets, as for ``dubito.predict``.
 

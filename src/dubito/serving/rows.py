@@ -90,7 +90,7 @@ def read_request(body: bytes, names: Sequence[str], coverage: float, most: int) 
     Raises
     ------
     BadRequestError
-        400 for what is no JSON, 413 for too many rows, 422 for another form.
+        400 for what is not JSON, 413 for too many rows, 422 for another form.
     """
     try:
         given = parse_json(body.decode())

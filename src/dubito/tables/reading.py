@@ -113,7 +113,7 @@ def check_decimals(source: Source, table: Any, decimal: str) -> None:
                 what = f"has only numbers, but {cell!r} in row {row} may have thousands or decimals"
                 cure = f"If {other!r} separates decimals, use --decimal {other}; otherwise remove it from the numbers"
             else:
-                what = f"has numbers with decimal commas, but {cell!r} in row {row} is no number"
+                what = f"has numbers with decimal commas, but {cell!r} in row {row} is not a number"
                 cure = "Correct the cell, or leave it empty"
             raise DataError(f"{source}: column {name!r} {what}. {cure}, or name the column with --categorical {name}.")
 
@@ -230,7 +230,7 @@ def parse_numbers(texts: Any, decimal: str = ".") -> Any:
     texts : pyarrow.ChunkedArray
         Null where a value is missing.
     decimal : str
-        The decimal separator. If it is a comma, 1.234 is no number, since it may be 1234.
+        The decimal separator. If it is a comma, 1.234 is not a number, since it may be 1234.
 
     Returns
     -------

@@ -107,7 +107,7 @@ def time_numbers(values: Shaped[np.ndarray, " rows"], rows: RowNumbers, name: st
     Raises
     ------
     DataError
-        For missing values, and for those that are no times.
+        For missing values, and for those that are not times.
     """
     _check_no_missing(values, rows, name)
     if values.dtype.kind not in "biufM":

@@ -123,7 +123,7 @@ def open_text(source: Source, dialect: Dialect, columns: Collection[str] = ()) -
     ------
     DataError
         For a file without a header; at the end, for a quoted cell that is not closed and for bytes
-        that are no text, which are the cause of other errors of the reader.
+        that are not text, which are the cause of other errors of the reader.
     """
     import csv
 
@@ -224,7 +224,7 @@ def check_no_text_options(source: Source, dialect: Dialect, *others: str) -> Non
     """
     for name in ("separator", "decimal", "encoding", *others):
         if name in dialect.named:
-            raise DataError(f"{source} is no table of text. Leave out --{name}.")
+            raise DataError(f"{source} is not a table of text. Leave out --{name}.")
 
 
 class Sheet(io.BytesIO):
@@ -296,7 +296,7 @@ class Utf8File:
             self.decoder = codecs.getincrementaldecoder(encoding)("strict")
         elif b"\0" in first:
             raise DataError(
-                f"{self.source}: bytes of value 0 are no text in UTF-8. Name the encoding: --encoding utf-16-le"
+                f"{self.source}: bytes of value 0 are not UTF-8 text. Name the encoding: --encoding utf-16-le"
             )
         self.pending = self._convert(first)
         if self.pending.startswith(codecs.BOM_UTF8):
@@ -324,7 +324,7 @@ class Utf8File:
         Raises
         ------
         DataError
-            For bytes that are no text, and damaged gzip data.
+            For bytes that are not text, and damaged gzip data.
         """
         while not self.pending and not self.ended:
             self.pending = self._convert(self._read())
@@ -346,7 +346,7 @@ class Utf8File:
             return self.decoder.decode(data, not data).encode()
         except UnicodeError as error:
             encoding = self.dialect.found["encoding"]
-            what = f"{self.source} is no text in {encoding}: {error}."
+            what = f"{self.source} is not text in {encoding}: {error}."
             raise DataError(f"{what} Name another --encoding, such as latin-1.") from error
 
     def _check_utf8(self, data: bytes) -> bytes:
