@@ -15,6 +15,7 @@ from command_line import run
 from pyarrow import parquet
 
 import dubito
+from dubito._process.archive import ModelFileError
 from dubito.estimators import batches
 
 ROWS = 1500
@@ -98,7 +99,7 @@ def test_schema_is_that_of_every_answer_also_without_rows(folder, name):
     kept = dubito.BatchPredictor(folder / f"{name}.dubito", keep="all")
     assert kept.schema(frame(5)) == kept(table(5)).schema
     assert kept.schema(frame(5)).names == [*frame(0).columns, *schema.names]
-    with pytest.raises(ValueError, match=r"keep=\['all'\]: .* Pass a batch, or its pyarrow.Schema"):
+    with pytest.raises(ValueError, match=r"keep='all': .* Pass a batch, or its pyarrow.Schema"):
         kept.schema()
 
 
@@ -269,3 +270,26 @@ def test_missing_pyarrow_is_an_error_with_the_line_that_installs_it(folder, monk
     for call in (predictor.schema, lambda: predictor(frame(3))):
         with pytest.raises(ImportError, match=r"BatchPredictor needs pyarrow: pip install 'dubito\[cli\]'"):
             call()
+
+
+def test_columns_of_pandas_may_have_numbers_for_names(tmp_path):
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(30, 2)))
+    dubito.BayesianRegressor(dubito.MAP(epochs=2), random_state=0).fit(X.rename(columns=str), X[0]).save(
+        tmp_path / "m.dubito"
+    )
+    found = dubito.BatchPredictor(tmp_path / "m.dubito", keep="all")(X)
+    assert list(found.columns)[:3] == [0, 1, "mean"] and found[0].equals(X[0])
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_an_error(folder, tmp_path, monkeypatch):
+    path = tmp_path / "model.dubito"
+    shutil.copy(folder / "numbers.dubito", path)
+    predictor, load = dubito.BatchPredictor(path), batches.load
+
+    def replaced(file):
+        shutil.copy(folder / "two.dubito", file)
+        return load(file)
+
+    monkeypatch.setattr(batches, "load", replaced)
+    with pytest.raises(ModelFileError, match="is not the model that this BatchPredictor was made for"):
+        predictor.schema()

@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 from command_line import SMALL, run
 
+from dubito._process.archive import canonical
+from dubito._process.versions import library_versions
 from dubito.cli import comparisons
-from dubito.estimators import comparison_parts
+from dubito.estimators import comparison_fits, comparison_parts
 from dubito.estimators.fold_scores import FoldScores
 from dubito.evaluation.diagnostics import MonteCarloError
 from dubito.evaluation.interpretation import Setting
@@ -102,7 +104,7 @@ def test_missing_parts_are_named(folder, short):
 def test_doubled_parts_are_named(folder, short, tmp_path):
     again = shutil.copy(folder / "part-2.json", tmp_path / "again.json")
     said = refusal(*parts(folder), again)
-    assert f"Parts are doubled: part 2 is in {folder / 'part-2.json'} and in {again}." in said
+    assert f"Some parts are there twice: part 2 is in {folder / 'part-2.json'} and in {again}." in said
     assert "is given twice" in refusal(*parts(folder), folder / "part-2.json")
 
 
@@ -127,12 +129,59 @@ def test_parts_of_a_changed_table_or_another_version_are_named(folder, short, tm
     (tmp_path / "t.csv").write_text((folder / "t.csv").read_text() + "0.5,0.5,x,0.5\n")
     run("compare", tmp_path / "t.csv", *OPTIONS, "--part", "2/4", "-o", other)
     assert "SHA-256 of the table is " in refusal(first, other)
-    version = comparisons.importlib.metadata.version
-    monkeypatch.setattr(
-        comparisons.importlib.metadata, "version", lambda name: "9.9" if name == "numpy" else version(name)
-    )
+    monkeypatch.setattr(comparisons, "library_versions", lambda: library_versions() | {"numpy": "9.9"})
     run("compare", folder / "t.csv", *OPTIONS, "--part", "2/4", "-o", other)
-    assert f"version of numpy is '{version('numpy')}' in {first}, '9.9' in {other}" in refusal(first, other)
+    assert f"version of numpy is '{np.__version__}' in {first}, '9.9' in {other}" in refusal(first, other)
+
+
+def test_a_table_that_changes_during_the_fits_is_an_error(folder, short, tmp_path, monkeypatch):
+    table, plan_comparison = tmp_path / "t.csv", comparison_fits.plan_comparison
+    shutil.copy(folder / "t.csv", table)
+
+    def plan(*given, **options):
+        table.write_text(table.read_text() + "0.5,0.5,x,0.5\n")
+        return plan_comparison(*given, **options)
+
+    monkeypatch.setattr(comparison_fits, "plan_comparison", plan)
+    _, said = run("compare", table, *OPTIONS, "--part", "2/4", "-o", tmp_path / "part.json", code=1)
+    assert "has changed since it was read" in said and not (tmp_path / "part.json").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"part": 5},
+        {"part": [1]},
+        {"parts": 10**12},
+        {"part": True},
+        {"names": "map"},
+        {"names": [["map"]]},
+        {"experiment": {"table": "t.csv"}},
+        {"experiment": []},
+        {"outcomes": {}},
+        {"outcomes": {"map": {"0": 3}}},
+        {"outcomes": []},
+        {"tasks": [["other", 0]]},
+        {"tasks": 3},
+        {"refused": {"other": {"error": ["ValueError", "x"]}}},
+    ],
+)
+def test_files_of_another_form_with_a_right_hash_are_named(folder, short, tmp_path, change):
+    document = json.loads((folder / "part-2.json").read_text())
+    del document["sha256"]
+    document |= change
+    file = tmp_path / "part-2.json"
+    file.write_text(canonical(document | {"sha256": comparison_parts._hash(document)}))
+    assert f"{file} is not a complete part of a comparison" in refusal(folder / "part-1.json", file)
+
+
+def test_a_comparison_that_fits_nothing_says_why(folder, short, tmp_path):
+    options = ("--target", "y", "--methods", "map", "--likelihood", "poisson", "--folds", "2", "--hidden", "8")
+    said = [
+        run("compare", folder / "t.csv", *options, *part, code=1)[1]
+        for part in ((), ("--part", "1/2", "-o", tmp_path / "part.json"))
+    ]
+    assert said[0] == said[1] and "whole numbers" in said[0] and "Traceback" not in said[0]
 
 
 @pytest.mark.parametrize("damage", ["short", "changed", "foreign", "binary", "absent"])

@@ -110,10 +110,10 @@ def test_report_page_contains_its_sections(tmp_path):
 def test_report_versions_are_those_installed_without_paths_or_hosts(tmp_path):
     page = Page(written(tmp_path, settings={}))
     rows = dict(zip(page.texts("th", scope="row"), page.texts("td"), strict=True))
-    names = ("dubito", "jax", "numpy", "optax", "scikit-learn")
+    names = ("dubito", "jax", "jaxlib", "numpy", "optax", "scikit-learn")
     assert rows == {
         "seed": "7",
-        "Python": platform.python_version(),
+        "python": platform.python_version(),
         "machine": platform.machine(),
         **{name: importlib.metadata.version(name) for name in names},
     }

@@ -12,7 +12,7 @@ import pytest
 from command_line import run
 
 import dubito
-from dubito.estimators.onnx_files import operations
+from dubito.estimators.onnx_files import export, operations
 from dubito.estimators.onnx_files.graph import TYPES, OnnxGraph
 from dubito.posteriors.readings import prediction_columns
 
@@ -194,6 +194,7 @@ def test_coverage_and_draws_are_chosen(tmp_path):
             lambda: regressor(X=TABLE[["number"]].assign(c=pd.Categorical(RNG.choice(["", "a"], N)))),
             "empty text is a category",
         ),
+        (lambda: regressor(X=TABLE[["number"]].assign(**{"dubito.3": 1.0 * (Y > 100)})), "rename column 'dubito.3'"),
         (lambda: regressor(y=np.exp(Y / 50), target_transform="log"), "transformed target is not exported"),
         (lambda: regressor().calibrate(TABLE, Y, "quantiles"), "calibration by Quantiles is not exported"),
         (lambda: classifier().calibrate(TABLE, LABELS["texts"], "isotonic"), "calibration by Isotonic is not exported"),
@@ -212,11 +213,48 @@ def test_a_graph_that_differs_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_graph_that_gives_nan_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(operations.SAME, "tanh", "Log")
+    with pytest.raises(ValueError, match=r"differs from predict by nan.*: nothing was written"):
+        regressor(X=ARRAY, activation="tanh").to_onnx(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("which", ["prediction", "set_low"])
+def test_a_graph_that_chooses_otherwise_is_not_written(which, tmp_path, monkeypatch):
+    """Another most probable class, or another conformal set, with the same probabilities."""
+    model = classifier(method=dubito.MAP(epochs=60)).calibrate(TABLE, LABELS["texts"], "conformal", coverage=0.8)
+    original = export.add_program
+
+    def changed(graph, function, x, width):
+        found = original(graph, function, x, width)
+        if which == "prediction":
+            found["code"] = graph.node("Sub", np.int32(2), found["code"])
+        else:
+            found["set"] = graph.node("Not", found["set"])
+        return found
+
+    monkeypatch.setattr(export, "add_program", changed)
+    with pytest.raises(ValueError, match="differs from predict by inf"):
+        model.to_onnx(tmp_path / "model.onnx")
+
+
+def test_a_coverage_of_classes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="coverage is that of intervals"):
+        classifier().to_onnx(tmp_path / "model.onnx", coverage=0.8)
+
+
+def test_columns_may_have_any_name_of_the_graph(tmp_path):
+    X = TABLE[["number", "gaps"]].set_axis(["row_count", "rows"], axis=1)
+    check(regressor(X=X), tmp_path / "model.onnx", X)
+
+
 def test_on_the_command_line(tmp_path):
     model = regressor()
     model.save(tmp_path / "model.dubito")
     _, notes = run("export", tmp_path / "model.dubito", "-o", tmp_path / "model.onnx")
-    assert "categories not seen in fit are no category" in notes and "differs from predict by" in notes
+    assert (
+        "categories not seen in fit are encoded as none" in notes and "largest difference from predict on 64" in notes
+    )
     np.testing.assert_allclose(answers(tmp_path / "model.onnx", TABLE)["mean"], model.predict(TABLE), atol=1e-3)
     out, _ = run("export", tmp_path / "model.dubito", "-o", tmp_path / "other.onnx", "--json")
     assert json.loads(out)["draws"] == 1

@@ -5,7 +5,6 @@ raises is a value for the engine, so an exception of the engine means that it ha
 """
 
 import contextlib
-import importlib.metadata
 import math
 import pickle
 import sys
@@ -21,13 +20,19 @@ import numpy as np
 
 from dubito._check import collect_warnings, list_first, warn
 from dubito._process.threads import cores, limit_cores
+from dubito._process.versions import library_versions
 
 Function: TypeAlias = Callable[[Any, Any, Any], Any]  # of the shared data, an item, and an event that ends the task
 TaskResults: TypeAlias = Generator[tuple[int, "TaskResult"]]  # with the numbers of the items, in any order
 
-ATTEMPTS = 3  # of each task whose worker is lost
-VERSIONS = ("dubito", "jax", "jaxlib", "numpy")  # they must be the same in all processes
+ATTEMPTS = 3  # of a task whose worker is lost
+LOST = {
+    "BrokenProcessPool",
+    "FutureCancelledError",
+}  # errors of engines that have lost a worker, and have not tried again ...
+LOST_AGAIN = {"KilledWorker", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"}  # ... and of those that have
 NONE = np.empty(0, np.uint8)
+OF_ACTORS = {"max_restarts", "max_task_retries", "max_concurrency"}  # options of Ray's pool that tasks do not have
 THREADS = {"ThreadingBackend", "SequentialBackend"}  # of joblib: they stay in this process, as dubito does without it
 
 _in_task: ContextVar[bool] = ContextVar("in_task", default=False)
@@ -39,9 +44,9 @@ class Payload(NamedTuple):
     Attributes
     ----------
     token : str
-        Tells it from others.
-    versions : tuple of str
-        Of the packages that have to be the same.
+        A unique identifier.
+    versions : dict
+        Of the process that started the tasks; a worker must have the same.
     cores : int
         How many cores a task may use.
     data : array of uint8
@@ -49,13 +54,13 @@ class Payload(NamedTuple):
     """
 
     token: str
-    versions: tuple[str, ...]
+    versions: dict[str, str]
     cores: int
     data: np.ndarray
 
 
 class TaskResult(NamedTuple):
-    """What a task gives.
+    """The outcome of a task.
 
     Attributes
     ----------
@@ -106,7 +111,7 @@ def chosen_engine() -> Engine | None:
     ValueError
         For joblib's "multiprocessing", whose workers are forks.
     """
-    joblib: Any = sys.modules.get("joblib.parallel")  # who has chosen one has imported it
+    joblib: Any = sys.modules.get("joblib.parallel")  # choosing an engine imports it
     if joblib is None or _in_task.get():
         return None
     backend, jobs = joblib.get_active_backend(prefer="threads")
@@ -158,7 +163,7 @@ def run_tasks(
     RuntimeError
         If tasks lose their workers again and again, or if a worker has other versions.
     Exception
-        Whatever a task raises.
+        Whatever a task raises, or the engine for another reason.
     """
     payload, missing, failure = _pack(engine, function, shared), dict(enumerate(items)), None
     for _ in range(ATTEMPTS):
@@ -166,8 +171,13 @@ def run_tasks(
             while True:
                 try:
                     found = next(answers, None)
-                except Exception as lost:
-                    failure = lost
+                except Exception as error:
+                    kinds = {kind.__name__ for kind in type(error).__mro__}
+                    if kinds & LOST_AGAIN:
+                        raise _lost(engine, names, missing) from error
+                    if not kinds & LOST:
+                        raise
+                    failure = error
                     break
                 if found is None:
                     return
@@ -178,11 +188,15 @@ def run_tasks(
                 if answer.error is not None:
                     raise answer.error
                 yield number, answer.value
-    raise RuntimeError(
-        f"{len(missing)} of {len(items)} tasks were lost with their workers {ATTEMPTS} times: "
-        f"{list_first([names[number] for number in missing])}. Their memory may be too small; use fewer jobs. "
-        f"{engine.name} says: {failure}"
-    ) from failure
+    raise _lost(engine, names, missing) from failure
+
+
+def _lost(engine: Engine, names: Sequence[str], missing: Mapping[int, Any]) -> RuntimeError:
+    return RuntimeError(
+        f"workers of {engine.name} ended again and again, and {len(missing)} of {len(names)} tasks are not done: "
+        f"{list_first([names[number] for number in missing])}. A worker that has too little memory is killed; use fewer jobs "
+        "at a time."
+    )
 
 
 def _pack(engine: Engine, function: Function, shared: Any) -> Payload:
@@ -195,11 +209,7 @@ def _pack(engine: Engine, function: Function, shared: Any) -> Payload:
             f"the work cannot be sent to the workers of {engine.name}: {error}. Remove that object, or do the work outside of "
             "joblib.parallel_config."
         ) from error
-    return Payload(uuid.uuid4().hex, _versions(), engine.cores, data)
-
-
-def _versions() -> tuple[str, ...]:
-    return tuple(map(importlib.metadata.version, VERSIONS))
+    return Payload(uuid.uuid4().hex, library_versions(), engine.cores, data)
 
 
 _unpacked: dict[str, tuple[Function, Any]] = {}  # of a worker: that of the last token
@@ -210,13 +220,13 @@ def _unpack(payload: Payload) -> tuple[Function, Any]:
     with _unpacking:
         if payload.token not in _unpacked:
             _unpacked.clear()
-            if payload.versions != _versions():
+            if payload.versions != library_versions():
                 mine, theirs = (
-                    ", ".join(f"{name} {version}" for name, version in zip(VERSIONS, each, strict=True))
-                    for each in (_versions(), payload.versions)
+                    ", ".join(f"{name} {version}" for name, version in each.items())
+                    for each in (library_versions(), payload.versions)
                 )
                 raise RuntimeError(
-                    f"a worker has {mine}, but the process that started it has {theirs}. Install the same in both."
+                    f"a worker has {mine}, but the process that started it has {theirs}. Install the same versions in both."
                 )
             _unpacked[payload.token] = pickle.loads(payload.data.data)
         return _unpacked[payload.token]
@@ -337,7 +347,8 @@ def _with_ray(backend: Any, jobs: int, payload: Payload, items: Mapping[int, Any
     import ray  # pyright: ignore[reportMissingImports]
 
     shared, waiting, running = ray.put(payload), list(items.items()), {}
-    remote: Any = ray.remote(_work).options(max_retries=ATTEMPTS, **(backend.ray_remote_args or {}))
+    given = {name: value for name, value in (backend.ray_remote_args or {}).items() if name not in OF_ACTORS}
+    remote: Any = ray.remote(_work).options(**{"max_retries": ATTEMPTS - 1} | given)
     try:
         while waiting or running:
             while waiting and len(running) < jobs:

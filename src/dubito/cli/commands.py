@@ -262,6 +262,7 @@ def compare(
     shared = {"likelihood": likelihood, "target_transform": target_transform, "class_weight": class_weight}
     options = {"target": target, "methods": by_name.parse_names(methods), "folds": folds, "seed": seed, **shared}
     options |= {"hidden": hidden, "categorical": categorical, "missing": missing, **splits, **source.given}
+    contents = "" if part is None else comparisons.hash_table(table)
     found = read_to_fit(table, target, task, categorical, say, source, splits, missing)
     shared |= {"random_state": seed, **given_policies(None, missing)}
     make = partial(estimator, found.task, rows=len(found.rows), hidden=hidden, **shared)
@@ -269,7 +270,7 @@ def compare(
     given = {"folds": folds, "seed": seed, "rows": found.rows, **splits}
     if part is not None and output is not None:
         plan = comparison_fits.plan_comparison(chosen, found.inputs, found.y, **given)
-        comparisons.run_part(part, output, plan, table, options | {"task": found.task}, console(), say)
+        comparisons.run_part(part, output, plan, table, contents, options | {"task": found.task}, console(), say)
         return
     with progress.count_fits(console(), len(chosen) * folds) as done:
         rows = cross_validation.compare(chosen, found.inputs, found.y, done=done, **given)

@@ -1,7 +1,6 @@
 """Comparisons by cross-validation: whole, or part by part in jobs that know nothing of one another."""
 
 import hashlib
-import importlib.metadata
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from dubito._process.versions import library_versions
 from dubito.cli.progress import count_fits
 from dubito.cli.terminal import Say, comparison_table, print_text
-
-LIBRARIES = ("dubito", "jax", "jaxlib", "numpy", "scikit-learn")
 
 
 def check_part_options(part: str | None, output: Path | None, others: Mapping[str, Any]) -> None:
@@ -41,11 +39,36 @@ def check_part_options(part: str | None, output: Path | None, others: Mapping[st
         raise ValueError(f"{given[0]} needs the results of all parts. Give it to `dubito merge`.")
 
 
+def hash_table(table: str) -> str:
+    """The SHA-256 of a table's file.
+
+    Parameters
+    ----------
+    table : str
+        The file.
+
+    Returns
+    -------
+    str
+        In hexadecimal digits.
+
+    Raises
+    ------
+    ValueError
+        If it is not a file.
+    """
+    if not Path(table).is_file():
+        raise ValueError(f"--part needs a TABLE that is a file, which all parts read; got {table!r}")
+    with open(table, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def run_part(
     part: str,
     output: Path,
     plan: Any,
     table: str,
+    contents: str,
     options: Mapping[str, Any],
     console: Console | None,
     say: Say,
@@ -58,8 +81,8 @@ def run_part(
         The options --part and --output.
     plan : Comparison
         The whole comparison.
-    table : str
-        The table's file.
+    table, contents : str
+        The table's file, and its hash before it was read.
     options : mapping
         All options on which the results depend, as plain values.
     console : Console, optional
@@ -69,14 +92,15 @@ def run_part(
     """
     from dubito.estimators import comparison_fits, comparison_parts
 
-    if not Path(table).is_file():
-        raise ValueError(f"--part needs a TABLE that is a file, which all parts read; got {table!r}")
+    if not plan.tasks:
+        raise next(iter(plan.refused.values()))
     chosen = comparison_parts.parse_part(part, len(plan.tasks))
     tasks = comparison_parts.tasks_of_part(plan, chosen)
     with count_fits(console, len(tasks)) as done:
         outcomes = comparison_fits.run_folds(plan, tasks, done)
-    versions = {f"version of {name}": importlib.metadata.version(name) for name in LIBRARIES}
-    contents = hashlib.sha256(Path(table).read_bytes()).hexdigest()
+    if hash_table(table) != contents:
+        raise ValueError(f"{table} has changed since it was read. Run the part again.")
+    versions = {f"version of {name}": version for name, version in library_versions().items()}
     experiment = {"table": Path(table).name, "SHA-256 of the table": contents, **options, **versions}
     comparison_parts.write_part(output, plan, chosen, outcomes, experiment)
     say(f"Wrote {output} (part {part}: {len(tasks)} of {len(plan.tasks)} fits)")

@@ -25,7 +25,9 @@ def export(
         raise ValueError(f"{output}: the output must be an .onnx file")
     from dubito.cli.command_tables import load_model
 
-    found = load_model(model, None, None).to_onnx(output, coverage=coverage, draws=draws)
+    fitted = load_model(model, None, None)
+    unit = "standard deviations" if fitted.task == "regression" else "in probability"
+    found = fitted.to_onnx(output, coverage=coverage, draws=draws)
     if as_json:
         import json
 
@@ -34,5 +36,6 @@ def export(
     for note in found.notes:
         say(f"dubito: note: {note}")
     say(
-        f"Wrote {output} ({found.draws} draws, {found.size / 1e6:.1f} MB; differs from predict by {found.error:.0e} at most)"
+        f"Wrote {output} ({found.draws} draws, {found.size / 1e6:.1f} MB; largest difference from predict on 64 made-up rows: "
+        f"{found.error:.0e} {unit})"
     )

@@ -10,13 +10,13 @@ from dubito.cli.application import print_error, say
 
 def serve(
     model: tables.ModelFile,
-    host: Annotated[str, Option(help="The address to listen on; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
+    host: Annotated[str, Option(help="The address to listen on; 0.0.0.0 is every interface.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="The port to listen on; 0 is any free one.")] = 8000,
     coverage: Annotated[float, Option(help="Coverage of intervals, unless a request names one.")] = 0.9,
     max_rows: Annotated[int, Option(min=1, help="The largest number of rows of a request.")] = 10_000,
     max_bytes: Annotated[int, Option(min=1, help="The largest number of bytes of a request.")] = 16 * 2**20,
     max_connections: Annotated[int, Option(min=1, help="How many connections there may be at a time.")] = 1000,
-    drain: Annotated[float, Option(min=0, help="Seconds after a signal to answer the requests at hand.")] = 10.0,
+    drain: Annotated[int, Option(min=1, help="Seconds after a signal to answer the requests at hand.")] = 10,
     unknown: tables.Unknown = None,
     missing: tables.Missing = None,
 ) -> None:
@@ -39,4 +39,7 @@ def serve(
         served = WatchedModel(model, lambda path: load_model(path, unknown, missing), coverage, metrics, print_error)
         served.watch()
         application = make_app(served, metrics, Limits(max_rows, max_bytes), print_error)
-        run_server(application, listening, max_connections, drain, lambda at: say(f"Serving {model} at {at}"))
+        try:
+            run_server(application, listening, max_connections, drain, lambda at: say(f"Serving {model} at {at}"))
+        finally:
+            served.close()

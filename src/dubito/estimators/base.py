@@ -16,11 +16,11 @@ from sklearn.utils.validation import _num_samples
 
 from dubito._check import DataError, check_weight_sum, is_whole, warn
 from dubito._jax import prng
+from dubito._process.versions import library_versions
 from dubito._values import Column, Table
 from dubito.estimators.files.model_file import check_texts
 from dubito.estimators.fitted import FittedEstimator
 from dubito.estimators.held_out import rows_to_read
-from dubito.estimators.model_card import library_versions
 from dubito.estimators.row_splits import SplitOptions, has_folds
 from dubito.estimators.table_network import table_network
 from dubito.evaluation import conformal

@@ -172,7 +172,7 @@ class BatchPredictor:
                 check_choice(name, value, ("error", other))
         self.path: str = os.path.abspath(path)
         self.coverage: float = float(coverage)
-        self.keep: tuple[str, ...] = (keep,) if isinstance(keep, str) else tuple(keep)
+        self.keep: str | tuple[str, ...] = "all" if keep == "all" else (keep,) if isinstance(keep, str) else tuple(keep)
         self.policies: dict[str, str] = {name: value for name, (value, _) in policies.items() if value is not None}
         self.sha256: str = _hash(self.path)
 
@@ -263,7 +263,7 @@ class BatchPredictor:
         pyarrow = _arrow()
         if like is None and self.keep:
             raise ValueError(
-                f"keep={list(self.keep)!r}: these columns have the types that they have in the batches. Pass a batch, "
+                f"keep={self.keep!r}: these columns have the types that they have in the batches. Pass a batch, "
                 "or its pyarrow.Schema, to schema()."
             )
         if like is None:
@@ -279,23 +279,28 @@ class BatchPredictor:
         key = self.path, self.sha256, *self.policies.items()
         with _loading:
             if key not in _loaded:
-                if _hash(self.path) != self.sha256:
-                    raise ModelFileError(
-                        f"{self.path} is not the model that this BatchPredictor was made for: the file has changed, or "
-                        "this machine has another one at the path. Make a BatchPredictor for the file that is there now, "
-                        "and predict all rows with it."
-                    )
+                self._check_file()
                 estimator = load(self.path).set_params(**self.policies)
+                self._check_file()
                 _loaded[key] = LoadedModel(estimator, estimator.block_rows)
             _loaded.move_to_end(key)
             while len(_loaded) > MOST_LOADED:
                 _loaded.popitem(last=False)
             return _loaded[key]
 
+    def _check_file(self) -> None:
+        """Raise ModelFileError if another file is at the path; before and after it is read, since it may change meanwhile."""
+        if _hash(self.path) != self.sha256:
+            raise ModelFileError(
+                f"{self.path} is not the model that this BatchPredictor was made for: the file has changed, or "
+                "this machine has another one at the path. Make a BatchPredictor for the file that is there now, "
+                "and predict all rows with it."
+            )
+
     def _open(self, rows: Any, model: LoadedModel) -> OpenedBatch:
         table = _as_table(rows)
         check_unique_names("The batch", table.column_names)
-        names = table.column_names if self.keep == ("all",) else [*dict.fromkeys(self.keep)]
+        names = table.column_names if self.keep == "all" else [*dict.fromkeys(self.keep)]
         check_names_exist(names, table.column_names, "keep: the batch has no column")
         inputs = file_columns(model.estimator).select(table)
         _check_texts(inputs, model.estimator.schema_)
@@ -315,7 +320,9 @@ class BatchPredictor:
                 [each.combine_chunks() for each in table.columns], schema=table.schema
             )
         answers = table.drop_columns(batch.kept.column_names).to_pandas()
-        return batch.rows[batch.kept.column_names].assign(**{name: answers[name].array for name in answers.columns})
+        names = [str(name) for name in batch.rows.columns]  # Arrow's, which are texts
+        kept = batch.rows.iloc[:, [names.index(name) for name in batch.kept.column_names]]
+        return kept.assign(**{name: answers[name].array for name in answers.columns})
 
     @contextlib.contextmanager
     def _where(self) -> Iterator[None]:

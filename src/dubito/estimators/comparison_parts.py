@@ -6,7 +6,6 @@ callable is built when it is read.
 
 import base64
 import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -18,6 +17,7 @@ import numpy as np
 from dubito._check import DataError, list_first
 from dubito._process.archive import canonical
 from dubito._process.output_files import write_atomically
+from dubito._process.strict_json import parse_json
 from dubito.estimators.comparison_fits import Comparison, Outcomes
 from dubito.estimators.cross_validation import CrossValidationResult, summarize
 from dubito.estimators.fold_scores import FoldScores
@@ -28,7 +28,10 @@ from dubito.evaluation.metrics import Score
 FORMAT = "part of a comparison by dubito, 1"
 KINDS: dict[str, Any] = {kind.__name__: kind for kind in (FoldScores, MonteCarloError, Setting, Score)}
 ERRORS: dict[str, Any] = {"ImportError": ImportError, "ValueError": ValueError}  # others are of the second kind
-KEYS = {"format", "experiment", "names", "part", "parts", "refused", "left_out", "outcomes"}
+KEYS = {"format", "experiment", "names", "part", "parts", "tasks", "refused", "left_out", "outcomes"}
+SETTINGS = {"table", "target", "methods", "folds", "seed"}  # of the experiment, which are shown
+MOST_PARTS = 10**6
+FOLDS = "SHA-256 of the folds"  # which differs if anything else does
 
 
 def parse_part(text: str, fits: int | None = None) -> tuple[int, int]:
@@ -60,7 +63,7 @@ def parse_part(text: str, fits: int | None = None) -> tuple[int, int]:
 
 
 def tasks_of_part(plan: Comparison, part: tuple[int, int]) -> list[tuple[str, int]]:
-    """The fits of one part: every n-th, so that each part has some of each method.
+    """The fits of one part: every n-th of all.
 
     Parameters
     ----------
@@ -102,7 +105,8 @@ def write_part(
     """
     found = {name: {str(number): _encode(one) for number, one in own.items()} for name, own in outcomes.items()}
     document = {
-        **{"format": FORMAT, "experiment": dict(experiment), "part": part[0], "parts": part[1]},
+        **{"format": FORMAT, "experiment": {**experiment, FOLDS: hash_folds(plan)}},
+        **{"part": part[0], "parts": part[1], "tasks": [list(task) for task in tasks_of_part(plan, part)]},
         **{"names": [*plan.estimators], "left_out": plan.left_out, "outcomes": found},
         "refused": {name: _encode(error) for name, error in plan.refused.items()},
     }
@@ -132,7 +136,7 @@ def merge_parts(paths: Sequence[str | Path]) -> tuple[list[CrossValidationResult
     documents = {str(path): _read(path) for path in paths}
     if len(documents) < len(paths):
         twice = sorted({str(path) for path in paths if [*map(str, paths)].count(str(path)) > 1})
-        raise DataError(f"{list_first(twice)} is given twice.", "Name each part once.")
+        raise DataError(f"{list_first(twice)} is given twice.", "Pass each file once.")
     first, start = next(iter(documents.items()))
     for path, other in documents.items():
         _check_same(first, start, path, other)
@@ -141,14 +145,14 @@ def merge_parts(paths: Sequence[str | Path]) -> tuple[list[CrossValidationResult
         by_part.setdefault(document["part"], []).append(path)
     doubled = [f"part {part} is in {' and in '.join(files)}" for part, files in sorted(by_part.items()) if files[1:]]
     if doubled:
-        raise DataError(f"Parts are doubled: {list_first(doubled)}.", "Name one file of each part.")
+        raise DataError(f"Some parts are there twice: {list_first(doubled)}.", "Pass one file of each part.")
     missing = [part for part in range(1, start["parts"] + 1) if part not in by_part]
     if missing:
         kind = "Part" if len(missing) == 1 else "Parts"
         verb = "is" if len(missing) == 1 else "are"
         raise DataError(
             f"{kind} {list_first(missing)} of {start['parts']} {verb} missing.",
-            f"Run the comparison with --part {missing[0]}/{start['parts']}, and name its file, too.",
+            f"Run the comparison with --part {missing[0]}/{start['parts']}, and pass its file as well.",
         )
     outcomes: Outcomes = {}
     for document in documents.values():
@@ -162,6 +166,7 @@ def _check_same(first: str, start: Mapping[str, Any], path: str, other: Mapping[
     mine, theirs = ({**each["experiment"], "number of parts": each["parts"]} for each in (start, other))
     differ = [name for name in mine | theirs if mine.get(name) != theirs.get(name)]
     if differ:
+        differ.sort(key=lambda name: name == FOLDS)
         name = differ[0]
         values = f"{mine.get(name)!r} in {first}, {theirs.get(name)!r} in {path}"
         others = f" ({list_first(differ[1:])} differ, too)" if differ[1:] else ""
@@ -172,9 +177,9 @@ def _read(path: str | Path) -> dict[str, Any]:
     """A part's document, decoded."""
     problem = f"{path} is not a complete part of a comparison. Run that part again with `dubito compare --part ... -o {path}`."
     try:
-        document = json.loads(Path(path).read_text())
+        document = parse_json(Path(path).read_text())
         given = document.pop("sha256")
-        if document["format"] != FORMAT or {*document} != KEYS or given != _hash(document):
+        if given != _hash(document) or not _has_form(document):
             raise DataError(problem)
         outcomes = {
             name: {int(number): _decode(one) for number, one in own.items()}
@@ -183,11 +188,53 @@ def _read(path: str | Path) -> dict[str, Any]:
         refused = {
             name: _decode(document["refused"][name]) for name in document["names"] if name in document["refused"]
         }
+        if not all(_is_done(name, number, outcomes.get(name, {})) for name, number in document["tasks"]):
+            raise DataError(problem)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(problem) from error
     return document | {"outcomes": outcomes, "refused": refused}
+
+
+def _has_form(document: Mapping[str, Any]) -> bool:
+    """Whether the values of a document are of the kinds that ``write_part`` writes; anyone can make a hash."""
+    part, parts, names = document["part"], document["parts"], document["names"]
+    return (
+        document["format"] == FORMAT
+        and {*document} == KEYS
+        and {*document["experiment"]} >= SETTINGS
+        and type(part) is type(parts) is int
+        and 1 <= part <= parts <= MOST_PARTS
+        and all(isinstance(name, str) for name in (*names, *document["left_out"]))
+        and {*document["outcomes"], *document["refused"]} <= {*names}
+        and all(name in names and type(number) is int for name, number in document["tasks"])
+    )
+
+
+def _is_done(name: str, number: int, own: Mapping[int, Any]) -> bool:
+    """Whether a fit has a result, or one before it of the same method has failed."""
+    known = {fold: one for fold, one in own.items() if isinstance(one, FoldScores | Exception)}
+    return number in known or any(isinstance(one, Exception) for fold, one in known.items() if fold < number)
+
+
+def hash_folds(plan: Comparison) -> str:
+    """The SHA-256 of the rows of all folds, and of the methods that are fitted to them.
+
+    Parameters
+    ----------
+    plan : Comparison
+        The comparison.
+
+    Returns
+    -------
+    str
+        In hexadecimal digits.
+    """
+    found = hashlib.sha256(canonical(plan.tasks).encode())
+    for rows in (plan.table.rows, *(part for split in plan.splits for part in split)):
+        found.update(np.asarray(rows, np.int64).tobytes() + b"|")
+    return found.hexdigest()
 
 
 def _hash(document: Mapping[str, Any]) -> str:

@@ -1,13 +1,12 @@
 """A model card: what a fitted estimator predicts, from what, how well, and where it must not be trusted, in Markdown."""
 
 import datetime
-import importlib.metadata
-import platform
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dubito._process.versions import library_versions
 from dubito._values import Column, Table
 from dubito.evaluation import diagnostics, metrics
 from dubito.evaluation.calibrated import ConformalRule
@@ -19,7 +18,6 @@ from dubito.models.noise_network import MeanAndNoiseNetwork, noise_std
 from dubito.tables.dates import TIMES
 from dubito.tables.encoding import ColumnEncoding
 
-LIBRARIES = ("dubito", "jax", "numpy", "scikit-learn")
 MOST_COLUMNS, MOST_CATEGORIES, MOST_CLASSES = 200, 12, 50  # that a card lists
 UNKNOWN = "not recorded"
 SCORES = {
@@ -228,7 +226,7 @@ def _uncertainty(model: Any) -> str:
     kind, runs = diagnostics.draw_structure(model.posterior_, count)
     noise = "the noise of the target that remains when the inputs are known, as the likelihood describes it. More rows do not reduce it."
     members = {
-        "point": "0 everywhere: the model is one set of weights. Predictions hold noise only, also where it has seen no rows.",
+        "point": "0 everywhere: the model is one set of weights. Its predictions contain noise only, even where it has seen no rows.",
         "members": f"the disagreement of {runs:,} networks",
         "chains": f"the disagreement of {count:,} draws of {runs:,} Markov chains from the posterior",
         "independent": f"the disagreement of {count:,} networks drawn from the approximate posterior",
@@ -252,7 +250,7 @@ def _limits(model: Any) -> str:
     limit = network.input_limit if isinstance(network, MLP) else None
     far = "Rows unlike those of the fit are extrapolated: their intervals may be too narrow, however they score elsewhere."
     if limit is not None:
-        far += f" Numbers more than {limit:g} standard deviations from the mean of the fit count as {limit:g}."
+        far += f" Inputs are clipped at {limit:g} standard deviations from their mean in the fit."
     lines = [
         far,
         "Scores and coverages hold for rows from the same source as the held-out ones, not after it has changed.",
@@ -263,7 +261,7 @@ def _limits(model: Any) -> str:
             "ignore": "count as no category (or as the others, where these are pooled)",
         }
         lines.append(f"Categories that the fit has not seen {unseen[model.handle_unknown]}.")
-    fills = "are filled as the table of inputs says; the uncertainty does not grow for it in general"
+    fills = "are filled as the table of inputs says, which does not in general increase the uncertainty"
     lines.append(f"Missing inputs {'raise an error' if model.missing == 'error' else fills}.")
     if any(column.kind in TIMES for column in model.schema_.columns):
         lines.append("Times after those of the fit are extrapolated.")
@@ -293,11 +291,6 @@ def _versions(model: Any) -> str:
     rows = [(name, _plain(fitted.get(name, UNKNOWN)), version) for name, version in library_versions().items()]
     made = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return _table(("", "at the fit", "when this card was made"), [*rows, ("card made (UTC)", "", made)])
-
-
-def library_versions() -> dict[str, str]:
-    """The versions of Python and of the libraries that compute."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def _of_kind(summary: Mapping[str, Any], name: str, kind: type) -> Any:

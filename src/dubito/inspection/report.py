@@ -16,9 +16,9 @@ import numpy as np
 
 from dubito._jax.types import ArrayLike
 from dubito._process.output_files import write_atomically
+from dubito._process.versions import library_versions
 from dubito.estimators.base import BayesianEstimator
 from dubito.estimators.cross_validation import CrossValidationResult, interpretation
-from dubito.estimators.files.model_file import LIBRARIES
 from dubito.evaluation import metrics
 from dubito.evaluation.diagnostics import monte_carlo
 from dubito.evaluation.interpretation import interpret_predictive, join_names
@@ -332,15 +332,14 @@ def _decimals(value: float, se: float) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the libraries and of Python, and the kind of machine.
+    """Versions of Python and of the libraries, and the kind of machine.
 
     Returns
     -------
     dict
         Versions by name, without paths or host names.
     """
-    found = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return found | {"Python": platform.python_version(), "machine": platform.machine()}
+    return library_versions() | {"machine": platform.machine()}
 
 
 def figure_png(figure: Figure) -> bytes:

@@ -60,7 +60,7 @@ def to_arviz(
     no ``sample_stats``, since no sampler stores statistics of single transitions.
 
     The draws of a sampler have its chains; others are independent and form one chain. R-hat
-    and effective sample size should be read of ``mean``: the weights of a network have symmetries, and chains may
+    and effective sample size should be judged by ``mean``: the weights of a network have symmetries, and chains may
     disagree in them and agree in all predictions. A linearized Laplace approximation has a ``center``, which is the same in all
     draws, and the ``offset`` of each. A ``Criterion`` has neither densities nor draws of y.
 
@@ -152,7 +152,7 @@ def _estimator_source(model: FittedEstimator) -> DrawSource:
     """The draws of a fitted estimator's predictions."""
     model._functions()  # raises NotFittedError
     if model.draws is not None and _is_finite(model.posterior_):
-        have = "its posterior is a finite set of draws, which to_arviz takes all, in their order"
+        have = "its posterior is a finite set of draws, all of which to_arviz uses, in their order"
         raise ValueError(f"the estimator has draws={model.draws}, but {have}: call set_params(draws=None) first")
     return DrawSource(model.posterior_, model.draws, prng.fast(model.key_))
 
@@ -168,7 +168,9 @@ def _posterior_source(posterior: Any, draws: int | None, key: Key | None) -> Dra
             f"the {type(posterior).__name__} is a finite set of draws, all of which are taken: leave draws out"
         )
     if not finite and draws is None:
-        raise ValueError(f"the {type(posterior).__name__} has any number of draws: say how many, such as draws=1000")
+        raise ValueError(
+            f"the {type(posterior).__name__} is not a finite set of draws: pass their number, such as draws=1000"
+        )
     if not isinstance(posterior, Posterior):  # a user's own, of which only model and sample are known
         return DrawSource(Samples(posterior.model, posterior.sample(key, draws)), None, key)
     return DrawSource(posterior, draws, key)
@@ -181,7 +183,7 @@ def _is_finite(posterior: Posterior) -> bool:
 
 
 def _parameters(source: DrawSource) -> dict[str, np.ndarray]:
-    """All parameters by name, (draws, ·); the seeds of masks are none."""
+    """All parameters by name, (draws, ·), without the seeds of masks."""
     leaves = jax.tree_util.tree_leaves_with_path(source.posterior.sample(source.key, source.draws))
     real = [(path, leaf) for path, leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in real}

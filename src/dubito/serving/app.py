@@ -115,7 +115,7 @@ class Service:
         except TimeoutError:
             raise BadRequestError(408, f"The body did not arrive within {BODY_SECONDS:g} seconds.") from None
         except ClientDisconnect:
-            raise BadRequestError(CLIENT_GONE, "The client has gone before its request was complete.") from None
+            raise BadRequestError(CLIENT_GONE, "The client disconnected before its request was complete.") from None
         return bytes(found)
 
     async def schema(self, request: Any) -> Any:
@@ -225,7 +225,7 @@ class Service:
             {"error": message}, without details.
         """
         self.say(f"Error at {request.url.path}: {type(error).__name__}: {error}")
-        return _response(500, _to_json({"error": "An error of the server, which its log describes."}))
+        return _response(500, _to_json({"error": "Internal server error; see the server's log."}))
 
 
 def _to_json(document: Any) -> str:

@@ -13,8 +13,8 @@ HELP = {
     "dubito_rows_total": ("counter", "Rows predicted."),
     "dubito_changed_values_total": (
         "counter",
-        "Values encoded although fit had no such values: missing ones where none were (missing), and categories "
-        "not seen (unknown), by column.",
+        "Values that did not occur in fit, by column: missing values in columns that had none (missing), and "
+        "categories not seen (unknown).",
     ),
     "dubito_uncertain_rows_total": (
         "counter",

@@ -57,7 +57,7 @@ class WatchedModel:
                 break
             time.sleep(SECONDS)
         else:
-            raise ModelFileError(f"{path} changes all the time. Start again when it is complete.")
+            raise ModelFileError(f"{path} keeps changing while it is read. Start again when it is complete.")
         self._start(found, before)
 
     def _start(self, model: ServedModel, seen: Signature) -> None:
@@ -79,7 +79,8 @@ class WatchedModel:
             if now == signature(self.path):  # otherwise it was still being written: the next look tries again
                 self.problem, self._seen = str(error) or type(error).__name__, now
                 self.metrics.fail_model()
-                self.say(f"Not loaded: {self.path} has changed, and {self.problem} The model before it still answers.")
+                problem = self.problem.rstrip(".")
+                self.say(f"{self.path} has changed, but cannot be loaded: {problem}. The previous model still answers.")
             return
         if now == signature(self.path):
             self._start(found, now)

@@ -23,7 +23,7 @@ from dubito.tables.validation import check_names_exist
 Columns: TypeAlias = dict[str, list[Any]]
 
 FIELDS = ("rows", "columns", "coverage", "keep")
-NAMES = {bool: "a truth value", int: "a number", float: "a number", str: "a text", list: "a list", dict: "an object"}
+NAMES = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
 
 
 class BadRequestError(ValueError):
@@ -224,17 +224,17 @@ def _check_kinds(column: ColumnEncoding, values: list[Any], kinds: set[type], te
     """Raise DataError for lists and objects, for several types, and for a type that the library would convert."""
     for kind in kinds & {list, dict}:
         row = next(row for row, value in enumerate(values) if type(value) is kind)
-        what = "A value is a number, a text, true, false or null."
+        what = "A value is a number, a string, true, false or null."
         raise DataError(f"Column {column.name!r} has {NAMES[kind]} in row {row}. {what}")
     truths = column.kind == "boolean" or any(isinstance(category, bool) for category in column.categories)
     wrong = {int, float, bool} if texts else {bool} if not truths else set()
     if kinds & wrong and column.kind not in TIMES:
         row = next(row for row, value in enumerate(values) if type(value) in wrong)
-        shown, was = json.dumps(values[row]), "text" if texts else "of numbers"
-        hint = f' Write it as the text "{shown}".' if texts else ""
-        raise DataError(f"Column {column.name!r} was {was} at fit; now row {row} has {shown}.{hint}")
+        shown, was = json.dumps(values[row]), "text" if texts else "numeric"
+        hint = f' Write it as the string "{shown}".' if texts else ""
+        raise DataError(f"Column {column.name!r} was {was} in fit, but row {row} has {shown}.{hint}")
     if bool in kinds and len(kinds) > 1:
-        raise DataError(f"Column {column.name!r} has both truth values and others. Write values of one type.")
+        raise DataError(f"Column {column.name!r} mixes booleans with other values. Write values of one type.")
 
 
 def _as_numbers(name: str, values: list[Any]) -> np.ndarray:

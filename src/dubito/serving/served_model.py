@@ -131,7 +131,8 @@ class ServedModel:
             raise BadRequestError(422, str(error)) from None
         changes = sum_changes(each for _, each in found)
         notes: dict[str, Any] = {what: counts for what, counts in changes.items() if counts}
-        if others := [name for name in request.columns if name not in self._known and name not in request.keep]:
+        known = self._known | {*request.keep}
+        if others := [name for name in request.columns if name not in known]:
             notes[IGNORED] = others
         above = sum(uncertainty)
         uncertain = dict(zip(self.quantiles, map(int, np.atleast_1d(above)), strict=True)) if self.quantiles else {}

@@ -1,7 +1,6 @@
 """The process: a socket, a thread that answers, and its end after a signal, when the requests at hand are answered."""
 
 import contextlib
-import math
 import socket
 import time
 from collections.abc import Callable
@@ -44,13 +43,14 @@ def open_socket(host: str, port: int) -> socket.socket:
         found = socket.socket(family, socket.SOCK_STREAM)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
+        found.listen()
         return found
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ValueError(f"cannot listen on {host}, port {port}: {reason}. Choose another --host or --port.") from None
 
 
-def run_server(app: Any, listening: socket.socket, connections: int, drain: float, ready: Callable[[str], Any]) -> None:
+def run_server(app: Any, listening: socket.socket, connections: int, drain: int, ready: Callable[[str], Any]) -> None:
     """Answer requests until a signal, and then those at hand.
 
     Parameters
@@ -61,7 +61,7 @@ def run_server(app: Any, listening: socket.socket, connections: int, drain: floa
         As ``open_socket`` returns it.
     connections : int
         How many there may be at a time; requests beyond get status 503.
-    drain : float
+    drain : int
         Seconds after a signal in which the requests at hand are answered.
     ready : callable
         Called with the address when requests are answered.
@@ -72,7 +72,7 @@ def run_server(app: Any, listening: socket.socket, connections: int, drain: floa
         After SIGINT and SIGTERM.
     """
     settings: Any = {"log_config": None, "log_level": "critical", "access_log": False, "lifespan": "off"}
-    settings |= {"limit_concurrency": connections, "timeout_graceful_shutdown": max(math.ceil(drain), 1)}
+    settings |= {"limit_concurrency": connections, "timeout_graceful_shutdown": drain}
     server = uvicorn.Server(uvicorn.Config(app, server_header=False, **settings))
     host, port = listening.getsockname()[:2]
     # In a thread uvicorn leaves the signals alone; the main thread waits for one.
@@ -82,7 +82,8 @@ def run_server(app: Any, listening: socket.socket, connections: int, drain: floa
             while not (server.started or running.done()):
                 interrupts.raise_pending()
                 time.sleep(NAP)
-            ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            if server.started:
+                ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
             wait_for(running)
         finally:
             server.should_exit = True

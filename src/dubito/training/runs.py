@@ -88,13 +88,13 @@ class Runs:
         list of LoopState
             The final state of each member.
         """
-        count = len(self.members)
-        alone = prng.on_cpu() or self.stream is not None or self.mesh is not None
-        here = keep_on_interrupt or slots[0] is not None or self.stream is not None or self.mesh is not None
-        engine = None if here or count == 1 or not self.of_members else chosen_engine()
+        count, special = len(self.members), self.stream is not None or self.mesh is not None
+        here = special or keep_on_interrupt or slots[0] is not None or count == 1 or not self.of_members
+        engine = None if here else chosen_engine()
         if engine is not None:
             return self._run_on(engine, method, progress)
-        groups = [[number] for number in range(count)] if alone else [list(range(count))]
+        numbers = list(range(count))
+        groups = [[number] for number in numbers] if special or prng.on_cpu() else [numbers]
         return self.run_some(method, groups, slots, progress, keep_on_interrupt)
 
     def run_some(

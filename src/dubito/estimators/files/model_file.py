@@ -2,7 +2,6 @@
 back.
 """
 
-import importlib.metadata
 import json
 import os
 import tempfile
@@ -18,6 +17,7 @@ import numpy as np
 from dubito._check import DataError, DataWarning, warn
 from dubito._process import archive
 from dubito._process.archive import Arrays, Config, Layout, ModelFileError, expect
+from dubito._process.versions import library_versions
 from dubito.estimators.files import codec, posterior_file
 from dubito.estimators.files.codec import decode, encode
 from dubito.evaluation.conformal import CVPlus
@@ -54,7 +54,6 @@ KEYS = {
 UNSAVED = {"verbose"}  # parameters of how a fit is shown
 TEXTS = archive.HEADER // 2  # bytes of names, categories and classes
 MODELS = 8  # different ones in a posterior: each is traced, which takes milliseconds
-LIBRARIES = ("dubito", "jax", "numpy", "optax", "scikit-learn")
 
 
 def save(estimator: Any, path: str | Path) -> None:
@@ -98,7 +97,7 @@ def save(estimator: Any, path: str | Path) -> None:
         "calibration": encode(estimator.calibration_, "calibration"),
         "held_out_uncertainty": None if uncertainty is None else uncertainty.tolist(),
         "summary": estimator.summary_,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": library_versions(),
     }
     try:  # what cannot be read again must not be written
         arrays = posterior_file.posterior_arrays(estimator.posterior_, config["posterior"])

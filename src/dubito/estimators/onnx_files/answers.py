@@ -21,7 +21,7 @@ from dubito.posteriors.predictive_base import PredictiveDistribution
 from dubito.posteriors.quantiles import search_bounds
 
 ROUNDING = 2e-6  # of scores of classes: within it a class is in the set, which costs no coverage
-HALVINGS = 40  # of the interval that contains a quantile: to 1e-12 of it
+HALVINGS = 30  # of the interval that contains a quantile: to 1e-9 of it, less than the rounding of float32
 
 Answers = Callable[[Float[Array, "rows width"]], dict[str, Array]]
 

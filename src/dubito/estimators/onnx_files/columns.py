@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dubito._check import list_first
-from dubito.estimators.onnx_files.graph import TYPES, OnnxGraph
+from dubito.estimators.onnx_files.graph import PREFIX, TYPES, OnnxGraph
 from dubito.tables.columns import ColumnValues
 from dubito.tables.dates import TIMES
 from dubito.tables.encoding import ColumnEncoding
@@ -45,6 +45,12 @@ def check_columns(schema: Schema) -> None:
         raise ValueError(
             f"the empty text is a category of column {list_first(empty)}, and a missing value in ONNX: give it a name before fit to "
             "export a model"
+        )
+    names = [repr(column.name) for column in schema.columns if not column.name or column.name.startswith(PREFIX)]
+    if schema.named and names:
+        raise ValueError(
+            f"ONNX needs names for inputs, and those with {PREFIX!r} are taken: rename column {list_first(names)} before fit to export "
+            "a model"
         )
     mixed = [repr(column.name) for column in schema.columns if len({type(each) for each in column.categories}) > 1]
     if mixed:

@@ -8,6 +8,7 @@ import numpy as np
 
 from dubito._check import check_number
 from dubito._process.output_files import write_atomically
+from dubito.estimators.checks import checked_columns
 from dubito.estimators.onnx_files.answers import (
     all_draws,
     check_calibration,
@@ -22,9 +23,8 @@ from dubito.estimators.onnx_files.columns import (
     input_types,
     made_up_rows,
 )
-from dubito.estimators.onnx_files.graph import ROWS, TYPES, OnnxGraph, numbers_in
+from dubito.estimators.onnx_files.graph import PREFIX, ROWS, TYPES, OnnxGraph, numbers_in
 from dubito.estimators.onnx_files.operations import add_program
-from dubito.posteriors.readings import prediction_columns
 
 Outputs: TypeAlias = dict[str, tuple[str, int]]  # names in the graph, and types
 
@@ -79,9 +79,13 @@ def export_onnx(model: Any, path: str | Path, coverage: float | None = None, dra
     rows = made_up_rows(schema, CHECKED_ROWS)
     functions = model._functions(draws)
     predictive = model._calibrated(functions, rows.encoded)
+    if predictive.task == "classification" and coverage is not None:
+        raise ValueError(
+            "coverage is that of intervals, and classes have none: a calibration has the coverage of its sets"
+        )
     coverage = float(predictive.coverage if coverage is None else coverage)
     check_number("coverage", coverage, "(0, 1)")
-    graph = OnnxGraph(onnx, "row_count")
+    graph = OnnxGraph(onnx, f"{PREFIX}rows")
     outputs = _add_answers(graph, model, functions, predictive, coverage)
     notes = _notes(model, predictive, outputs)
     proto = _model(onnx, graph, schema, outputs, _metadata(model, coverage, len(functions), notes))
@@ -144,16 +148,18 @@ def _notes(model: Any, predictive: Any, outputs: Outputs) -> tuple[str, ...]:
         name = type(predictive.likelihood).__name__
         found.append(f"no quantiles: {name} is not a mixture of Gaussians or Student's t")
     if model.handle_unknown == "error" and categories:
-        found.append("categories not seen in fit are no category, where predict raises an error")
+        found.append(
+            'categories not seen in fit are encoded as none, or as "others" in columns that have these; predict raises an error'
+        )
     if model.missing == "error":
-        found.append("missing values are filled, where predict raises an error")
+        found.append("missing values are filled; predict raises an error")
     return tuple(found)
 
 
 def _metadata(model: Any, coverage: float, draws: int, notes: tuple[str, ...]) -> dict[str, str]:
     return {
         "description": model.description,
-        "coverage": f"{coverage:g}",
+        **({} if model.task == "classification" and model.calibration_ is None else {"coverage": f"{coverage:g}"}),
         "draws": str(draws),
         "notes": "; ".join(notes),
         "dubito": importlib.metadata.version("dubito"),
@@ -185,12 +191,13 @@ def _output_name(name: str, given: dict[str, int]) -> str:
 def _largest_error(onnx: Any, proto: Any, rows: CheckRows, outputs: Outputs, predictive: Any, coverage: float) -> float:
     """The largest difference of an output from ``predict``, in predictive standard deviations or in probability."""
     names = [output.name for output in proto.graph.output]
-    found = dict(zip(outputs, onnx.reference.ReferenceEvaluator(proto).run(names, rows.fed), strict=True))
-    expected: dict[str, Any] = prediction_columns(predictive, coverage)
+    with np.errstate(all="ignore"):
+        found = dict(zip(outputs, onnx.reference.ReferenceEvaluator(proto).run(names, rows.fed), strict=True))
+    expected: dict[str, Any] = checked_columns(predictive, coverage)
     if predictive.task == "classification":
-        expected = {f"p_{label}": expected[f"p_{label}"] for label in predictive.classes.tolist()} | {
-            name: expected[name] for name in ("entropy", "mutual_information")
-        }
+        if _chooses_otherwise(found, expected, predictive):
+            return np.inf
+        expected = {name: value for name, value in expected.items() if not name.startswith(("prediction", "set_"))}
         units = dict.fromkeys(expected, 1.0)
     else:
         several = predictive.columns > 1
@@ -199,8 +206,22 @@ def _largest_error(onnx: Any, proto: Any, rows: CheckRows, outputs: Outputs, pre
     errors = [0.0]
     for name in expected.keys() & found.keys():
         a, b = np.asarray(found[name], float), np.asarray(expected[name], float)
-        same = (a == b) | (np.isnan(a) & np.isnan(b))  # infinite ends of an interval
-        errors.append(
-            float(np.max(np.where(same, 0, np.abs(np.where(same, 0, a) - np.where(same, 0, b))) / units[name]))
-        )
-    return max(errors)
+        same = a == b  # also infinite ends of an interval
+        errors.append(np.max(np.abs(np.where(same, 0, a) - np.where(same, 0, b))) / units[name])
+    return float(np.max(errors))  # NaN if there is one
+
+
+def _chooses_otherwise(found: dict[str, Any], expected: dict[str, Any], predictive: Any) -> bool:
+    """Whether a most probable class, or a conformal set, is another than the library's, and rounding is not the cause."""
+    labels = expected["prediction"]
+    kind = str if labels.dtype.kind not in "iub" else np.int64
+    second, first = np.sort(predictive.probs, axis=1)[:, -2:].T
+    if np.any((found["prediction"].astype(kind) != labels.astype(kind)) & (first - second > 2 * TOLERANCE)):
+        return True
+    names = [name for name in expected if name.startswith("set_")]
+    if not names:
+        return False
+    conformal, sets = predictive.conformal, np.stack([found[name] for name in names], axis=1)
+    margin = np.inf if conformal.margins is None else conformal.margins[0]
+    clear = ~(np.abs(conformal.class_scores(predictive.predictive) - margin) <= 2 * TOLERANCE)
+    return bool(np.any((sets != predictive.sets) & clear))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 ROWS = "rows"  # the name of the axis of any length
+PREFIX = "dubito."  # of names that are not those of columns
 TYPES = {"float32": 1, "int32": 6, "int64": 7, "string": 8, "bool": 9, "float64": 11}  # of onnx.TensorProto
 
 
@@ -55,7 +56,7 @@ class OnnxGraph:
         str
             The name of its result.
         """
-        name = f"dubito.{len(self.nodes)}" if result is None else result
+        name = f"{PREFIX}{len(self.nodes)}" if result is None else result
         given = [self.name(each) for each in inputs]
         self.nodes.append(self.onnx.helper.make_node(kind, given, [name], domain=domain, **attributes))
         return name
@@ -78,7 +79,7 @@ class OnnxGraph:
         array = np.asarray(value)
         key = array.dtype.str, array.shape, array.tobytes()
         if key not in self.known:
-            self.known[key] = f"dubito.constant.{len(self.constants)}"
+            self.known[key] = f"{PREFIX}constant.{len(self.constants)}"
             self.constants.append(
                 self.onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), self.known[key])
             )

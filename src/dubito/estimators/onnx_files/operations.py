@@ -105,7 +105,16 @@ def _round(graph: OnnxGraph, eqn: Any, operands: list[Any]) -> str:
 
 @translates("integer_pow")
 def _integer_pow(graph: OnnxGraph, eqn: Any, operands: list[Any]) -> str:
-    return graph.node("Pow", operands[0], np.asarray(eqn.params["y"], eqn.invars[0].aval.dtype))
+    """By squares: the operator Pow takes some ten times as long as a product."""
+    left, power, result = abs(eqn.params["y"]), operands[0], None
+    while left:
+        if left % 2:
+            result = power if result is None else graph.node("Mul", result, power)
+        left //= 2
+        power = graph.node("Mul", power, power) if left else power
+    if result is None:
+        return graph.node("Pow", operands[0], np.zeros((), eqn.invars[0].aval.dtype))
+    return result if eqn.params["y"] > 0 else graph.node("Reciprocal", result)
 
 
 @translates("clamp")

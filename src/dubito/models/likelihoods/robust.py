@@ -64,7 +64,10 @@ class StudentT(WithoutParameters, LocationScale):
         u = (y - z["mean"]) / z["scale"]
         u = jnp.clip(u, -LARGEST_ERROR, LARGEST_ERROR)
         q = self.df / (self.df + u**2)
-        series = sum(math.comb(2 * k, k) * (q / 4) ** k for k in range(self.df // 2))
+        highest, *others = (math.comb(2 * k, k) for k in reversed(range(self.df // 2)))
+        series: Any = float(highest)
+        for coefficient in others:
+            series = series * (q / 4) + coefficient
         return 0.5 + 0.5 * u / jnp.sqrt(self.df + u**2) * series
 
     def sample(self, key: Key, z: OutcomeParams) -> Float[Array, "rows targets"]:
