@@ -18,7 +18,7 @@ import onnxruntime
 import dubito
 from dubito.posteriors.readings import prediction_columns
 
-PAIRS = 9
+PAIRS = 5
 METHODS = {"auto": "auto", "mc-dropout": dubito.MCDropout(epochs=400)}
 
 

@@ -105,10 +105,11 @@ def _encoded_numbers(graph: OnnxGraph, column: ColumnEncoding, values: str) -> l
         known = np.array([column.categories], np.float64)
         found = graph.node("Cast", graph.node("Equal", values, known), to=TYPES["float32"])
         return [found, *_others(graph, column, found, missing), *_marks(graph, column, missing)]
-    halves = graph.node("Sub", graph.node("Mul", values, np.array(0.5)), np.array(0.5 * column.shift))
-    scaled = graph.node("Div", halves, np.array(0.5 * column.scale))
-    scaled = graph.node("Min", graph.node("Max", scaled, np.array(-FARTHEST)), np.array(FARTHEST))
-    filled = graph.node("Where", missing, np.zeros((), np.float64), scaled)
+    half, low, high = np.array([[0.5]]), np.array([[-FARTHEST]]), np.array([[FARTHEST]])
+    halves = graph.node("Sub", graph.node("Mul", values, half), half * column.shift)
+    scaled = graph.node("Div", halves, half * column.scale)
+    scaled = graph.node("Min", graph.node("Max", scaled, low), high)
+    filled = graph.node("Where", missing, np.zeros((1, 1)), scaled)
     return [graph.node("Cast", filled, to=TYPES["float32"]), *_marks(graph, column, missing)]
 
 
