@@ -32,7 +32,7 @@ def main():
             session = onnxruntime.InferenceSession(Path(folder) / "model.onnx")
         print(f"{name}: {written.draws} draws, {written.size / 1e6:.1f} MB")
         names = [output.name for output in session.get_outputs()]
-        for count in (1, 1_000, 100_000):
+        for count in (1, 1_000, 10_000):
             rows = np.resize(X, (count, X.shape[1])).astype(float)
 
             def predict(rows=rows, model=model):
