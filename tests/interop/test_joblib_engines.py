@@ -94,7 +94,8 @@ def ray_engine():
 
     register_ray()
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    with joblib.parallel_config("ray", n_jobs=-1):
+    options = {"max_restarts": 1, "num_cpus": 1}  # the first is one of Ray's pools alone
+    with joblib.parallel_config("ray", n_jobs=-1, ray_remote_args=options):
         yield
     ray.shutdown()
 

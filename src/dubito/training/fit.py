@@ -74,6 +74,9 @@ def fit(
 ) -> Any:
     """Fit a model to data.
 
+    The members of ``CrossFit``, ``Ensemble`` and the like are trained in threads of this process, or on the engine of
+    ``joblib.parallel_config``, with the same bits.
+
     Parameters
     ----------
     model : Model
