@@ -22,7 +22,7 @@ import dubito
 from dubito._process import threads
 from dubito.cli import compilation_cache, output_parts, predict_file
 from dubito.tables import files
-from dubito.tables.schema import FILLED
+from dubito.tables.changes import FILLED
 
 ROWS = 3000
 CITIES = ("Oslo", "Rome", "007")

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from command_line import run
 
 import dubito
-from dubito.estimators.onnx_files import export, operations
+from dubito.estimators.onnx_files import columns, export, operations
 from dubito.estimators.onnx_files.graph import TYPES, OnnxGraph
 from dubito.posteriors.readings import prediction_columns
 
@@ -238,6 +239,31 @@ def test_a_graph_that_chooses_otherwise_is_not_written(which, tmp_path, monkeypa
         model.to_onnx(tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("X", [TABLE, pl.from_pandas(TABLE.astype({"code": "int64"}))], ids=["pandas", "polars"])
+def test_rows_of_a_user_are_compared_too(X, tmp_path, monkeypatch):
+    """A thousand of many rows; a graph that is wrong at them alone is not written."""
+    model = regressor(X=X)
+    assert model.to_onnx(tmp_path / "model.onnx", X).rows == 64 + N
+    monkeypatch.setattr(columns, "GIVEN_ROWS", 100)
+    assert model.to_onnx(tmp_path / "model.onnx", X).rows == 164
+    with pytest.raises(ValueError, match="feature names should match"):
+        model.to_onnx(tmp_path / "model.onnx", X[["number"]])
+    fed = columns._fed
+
+    def shifted(column, values):
+        found = fed(column, values)
+        return found + 1.0 if column.name == "number" and len(found) == 100 else found
+
+    monkeypatch.setattr(columns, "_fed", shifted)
+    with pytest.raises(ValueError, match="differs from predict"):
+        model.to_onnx(tmp_path / "other.onnx", X)
+    assert not (tmp_path / "other.onnx").exists()
+
+
+def test_arrays_of_a_user_are_compared_too(tmp_path):
+    assert regressor(X=ARRAY).to_onnx(tmp_path / "model.onnx", ARRAY[:50]).rows == 114
+
+
 def test_a_coverage_of_classes_is_refused(tmp_path):
     with pytest.raises(ValueError, match="coverage is that of intervals"):
         classifier().to_onnx(tmp_path / "model.onnx", coverage=0.8)
@@ -253,11 +279,15 @@ def test_on_the_command_line(tmp_path):
     model.save(tmp_path / "model.dubito")
     _, notes = run("export", tmp_path / "model.dubito", "-o", tmp_path / "model.onnx")
     assert (
-        "categories not seen in fit are encoded as none" in notes and "largest difference from predict on 64" in notes
+        "categories not seen in fit are encoded as none" in notes
+        and "largest difference from predict at 64 rows" in notes
     )
     np.testing.assert_allclose(answers(tmp_path / "model.onnx", TABLE)["mean"], model.predict(TABLE), atol=1e-3)
-    out, _ = run("export", tmp_path / "model.dubito", "-o", tmp_path / "other.onnx", "--json")
-    assert json.loads(out)["draws"] == 1
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    out, _ = run("export", tmp_path / "model.dubito", tmp_path / "t.csv", "-o", tmp_path / "other.onnx", "--json")
+    assert json.loads(out)["draws"] == 1 and json.loads(out)["rows"] == 64 + N
+    _, error = run("export", tmp_path / "model.dubito", tmp_path / "none.csv", "-o", tmp_path / "x.onnx", code=1)
+    assert "none.csv" in error and "Traceback" not in error
     _, error = run("export", tmp_path / "model.dubito", "-o", tmp_path / "model.pb", code=1)
     assert "must be an .onnx file" in error
 

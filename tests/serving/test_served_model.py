@@ -11,7 +11,7 @@ import dubito
 from dubito.cli.predict_file import predict_blocks
 from dubito.serving.rows import BadRequestError, PredictRequest
 from dubito.serving.served_model import IGNORED, ServedModel
-from dubito.tables.schema import FILLED, UNKNOWN
+from dubito.tables.changes import FILLED, UNKNOWN
 
 import served_table  # isort: skip
 

@@ -14,7 +14,8 @@ import pytest
 import dubito
 from dubito import DataError, DataWarning
 from dubito.tables import encoding, streams
-from dubito.tables.schema import FILLED, UNKNOWN, Schema
+from dubito.tables.changes import FILLED, UNKNOWN
+from dubito.tables.schema import Schema
 
 FRAMES = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
 HOLES = {"x": [1.0, None, 3.0, 8.0], "b": [True, False, None, True], "c": ["u", "v", "v", None]}

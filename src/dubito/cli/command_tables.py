@@ -22,13 +22,13 @@ from dubito.estimators.row_splits import place_rows
 from dubito.methods.by_name import get_method
 from dubito.models.likelihoods.by_name import get_likelihood
 from dubito.posteriors.outcomes import class_codes
+from dubito.tables.changes import UNKNOWN
 from dubito.tables.columns import column_values
 from dubito.tables.dialects import Dialect
 from dubito.tables.encoding import ColumnStatistics
 from dubito.tables.files import FileColumns, read_blocks, read_labeled
 from dubito.tables.frames import split_target, take_rows
 from dubito.tables.reading import check_decimals, read_table
-from dubito.tables.schema import UNKNOWN
 from dubito.tables.text_files import table_format
 from dubito.tables.validation import target_kind
 

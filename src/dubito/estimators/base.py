@@ -32,9 +32,10 @@ from dubito.models.priors import Normal, Prior
 from dubito.models.target_transforms import TargetTransform
 from dubito.posteriors.function_samples import check_draws
 from dubito.posteriors.outcomes import label_codes
+from dubito.tables.changes import warn_of_filled
 from dubito.tables.class_weights import class_weights
 from dubito.tables.scaling import TargetScaler
-from dubito.tables.schema import Schema, warn_of_filled
+from dubito.tables.schema import Schema
 from dubito.tables.streams import learn_table, table_pieces
 from dubito.tables.targets import scaled_target
 from dubito.tables.validation import check_target, check_weight

@@ -18,9 +18,10 @@ from dubito._check import DataError, check_choice, check_number, list_first
 from dubito._process.archive import ModelFileError, open_regular
 from dubito.estimators.checks import PredictionError, checked_columns
 from dubito.estimators.loading import file_columns, load
+from dubito.tables.changes import FILLED, UNKNOWN, Changes, sum_changes
 from dubito.tables.columns import warn_about_columns
 from dubito.tables.reading import check_unique_names
-from dubito.tables.schema import FILLED, UNKNOWN, Changes, Schema, sum_changes
+from dubito.tables.schema import Schema
 from dubito.tables.validation import check_names_exist
 
 INSTALL = "BatchPredictor needs pyarrow: pip install 'dubito[cli]'"

@@ -28,10 +28,11 @@ from dubito.posteriors import predictive
 from dubito.posteriors.blocks import PIECE_ROWS
 from dubito.posteriors.function_samples import draw_functions
 from dubito.posteriors.transformed import transformed
+from dubito.tables.changes import Changes, sum_changes, warn_of_filled
 from dubito.tables.encoding import Encoded
 from dubito.tables.frames import take_rows
 from dubito.tables.scaling import TargetScaler
-from dubito.tables.schema import Changes, Schema, sum_changes, warn_of_filled
+from dubito.tables.schema import Schema
 
 Reading: TypeAlias = Callable[[Any], Any]  # a function of a predictive distribution
 
@@ -299,7 +300,9 @@ class FittedEstimator(EstimatorParameters):
         check_is_fitted(self, "posterior_")
         model_file.save(self, path)
 
-    def to_onnx(self, path: str | Path, *, coverage: float | None = None, draws: int | None = None) -> OnnxFile:
+    def to_onnx(
+        self, path: str | Path, X: Table = None, *, coverage: float | None = None, draws: int | None = None
+    ) -> OnnxFile:
         """Write the fitted estimator as an ONNX model: a graph from a table's columns to predictions.
 
         The graph has everything in it: the encoding of the columns, with missing values, the draws of the
@@ -307,12 +310,15 @@ class FittedEstimator(EstimatorParameters):
         units. Its inputs are the columns by their names, (rows, 1): texts, with an empty one for a missing
         value, or float64, with NaN for one, also for truth values; for a model of an array ``x`` (rows,
         columns). Its outputs, (rows,), have the names of the columns of ``dubito predict``. Before it is
-        written it is compared with ``predictive`` at made-up rows.
+        written it is compared with ``predictive`` at made-up rows, and at ``X``.
 
         Parameters
         ----------
         path : str or Path
             The file.
+        X : frame or array, optional
+            Rows to compare at, such as held-out ones, besides 64 that are made up; at most 1,000 of them, evenly
+            spaced, are used.
         coverage : float, optional
             Of the interval from lower to upper, 0.9 by default or that of a conformal calibration.
         draws : int, optional
@@ -332,7 +338,7 @@ class FittedEstimator(EstimatorParameters):
             exported, and if the graph differs from ``predictive``.
         """
         check_is_fitted(self, "posterior_")
-        return export_onnx(self, path, coverage, draws)
+        return export_onnx(self, path, X, coverage, draws)
 
     def card(
         self,

@@ -13,8 +13,8 @@ from dubito.evaluation.interpretation import Setting, draws_setting
 from dubito.evaluation.metrics import Score
 from dubito.evaluation.standard_errors import root_mean_square
 from dubito.evaluation.validation import check_observed
+from dubito.tables.changes import FILLED, UNKNOWN
 from dubito.tables.columns import warn_about_columns
-from dubito.tables.schema import FILLED, UNKNOWN
 
 Metrics: TypeAlias = Mapping[str, Callable[..., Score]]
 Fit: TypeAlias = tuple[Any, Any, float]  # the fitted estimator, the held-out inputs, the seconds of the fit

@@ -15,8 +15,8 @@ from dubito.estimators.checks import checked_columns
 from dubito.estimators.held_out import QUANTILE, epistemic_uncertainty
 from dubito.posteriors.blocks import BLOCK_ROWS
 from dubito.serving.rows import BadRequestError, PredictRequest, as_table, beside, in_form_of
+from dubito.tables.changes import FILLED, UNKNOWN, sum_changes
 from dubito.tables.encoding import ColumnEncoding
-from dubito.tables.schema import FILLED, UNKNOWN, sum_changes
 
 IGNORED = "Columns that were not in fit, ignored"
 CHANGES = {FILLED: "missing", UNKNOWN: "unknown"}  # their labels in the metrics

@@ -3,6 +3,7 @@
 - ``texts``: texts that stand for numbers or for missing values.
 - ``dates``: dates and times as numbers, and their phases.
 - ``columns``: the values of a table's columns, read from any frame or array.
+- ``changes``: counts of values that fit did not have.
 - ``validation``: checks of sample weights, targets and their task.
 - ``class_weights``: the weights of classes, given or by their numbers of rows.
 - ``scaling``: moments of columns, and the standardization that they define.

@@ -3,64 +3,27 @@
 Scales and categories are learned from rows with a weight above zero and from no others.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from dubito._check import SHOWN, DataError, DataWarning, check_choice, list_first, warn
 from dubito._values import Table
+from dubito.tables.changes import FILLED, UNKNOWN, Changes
 from dubito.tables.columns import ColumnValues, open_table, read_columns, warn_about_columns
 from dubito.tables.dates import CYCLES, TIMES
 from dubito.tables.encoding import FEW_CATEGORIES, MOST_CATEGORIES, ColumnEncoding, ColumnStatistics, Encoded
 from dubito.tables.scaling import CONSTANT, OUTLIER
 from dubito.tables.validation import check_weight
 
-Changes: TypeAlias = dict[str, dict[str, int]]  # {what was done: {column: number of values}}
-
-FILLED = "Missing values of columns that had none in fit, encoded as their means or as no category"
-UNKNOWN = "Categories not seen in fit, encoded as zeros"
 UNREAD = {
     "date": "Dates in a notation that is not read are texts; write them as 2024-01-31",
     "number": "Numbers with a unit are texts; write them without",
 }
 LEAST_COUNTED = 10  # fewer rows may increase by chance
 BY_REQUEST = "by request"  # why a column is left out
-
-
-def sum_changes(found: Iterable[Changes]) -> Changes:
-    """The sum of several counts.
-
-    Parameters
-    ----------
-    found : iterable of Changes
-        Counts of ``Schema.encode_and_count``.
-
-    Returns
-    -------
-    Changes
-        What was done in any of them.
-    """
-    total: Changes = {}
-    for changes in found:
-        for what, counts in changes.items():
-            mine = total.setdefault(what, {})
-            for name, count in counts.items():
-                mine[name] = mine.get(name, 0) + count
-    return total
-
-
-def warn_of_filled(changes: Changes) -> None:
-    """Warn of missing values in columns that had none in fit (DataWarning).
-
-    Parameters
-    ----------
-    changes : Changes
-        Counts of ``Schema.encode_and_count``.
-    """
-    counts = changes.get(FILLED, {})
-    warn_about_columns(FILLED, [f"{count} of {name!r}" for name, count in counts.items()])
 
 
 @dataclass(frozen=True)
@@ -274,6 +237,24 @@ class Schema:
             missing values or categories that were not in fit.
         """
         check_choice("handle_unknown", handle_unknown, ("error", "ignore"))
+        columns, count = self.read(X, missing, owner, start)
+        return self._encode(columns, count, handle_unknown, start)
+
+    def read(
+        self, X: Table, missing: str, owner: str = "Schema", start: int = 0
+    ) -> tuple[list[ColumnValues | None], int]:
+        """Read the columns of rows, and check that they are those of the fit.
+
+        Parameters
+        ----------
+        X, missing, owner, start
+            As for ``encode``.
+
+        Returns
+        -------
+        tuple
+            The values of each column of the schema, None for one that is left out, and the number of rows.
+        """
         check_choice("missing", missing, ("fill", "error"))
         names, table = open_table(X, least=0)
         count = table.shape[0]
@@ -285,7 +266,7 @@ class Schema:
         ]
         read = None if names is None else tuple(keys) if self.named else names
         found = dict(zip(keys, read_columns(read, table, range(start, start + count), missing), strict=True))
-        return self._encode([found.get(column.name) for column in self.columns], count, handle_unknown, start)
+        return [found.get(column.name) for column in self.columns], count
 
     def _encode(
         self, columns: Sequence[ColumnValues | None], count: int, handle_unknown: str, start: int

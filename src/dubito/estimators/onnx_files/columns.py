@@ -1,25 +1,29 @@
-"""The encoding of a table's columns as nodes of an ONNX graph, and made-up rows to check it with."""
+"""The encoding of a table's columns as nodes of an ONNX graph, and rows to check it with."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import narwhals as nw
 import numpy as np
 from jaxtyping import Float
 
 from dubito._check import list_first
+from dubito._values import Table
 from dubito.estimators.onnx_files.graph import PREFIX, TYPES, OnnxGraph
 from dubito.tables.columns import ColumnValues
 from dubito.tables.dates import TIMES
 from dubito.tables.encoding import ColumnEncoding
+from dubito.tables.frames import take_rows
 from dubito.tables.scaling import FARTHEST
 from dubito.tables.schema import Schema
 
 REACH = 3.0  # standard deviations of made-up numbers
+GIVEN_ROWS = 1000  # of a user, to compare at
 RARE = 0.1  # of made-up values: missing, and of no known category
 
 
 class CheckRows(NamedTuple):
-    """Made-up rows, in the forms that both sides take.
+    """Rows to compare at, in the forms that both sides take.
 
     Attributes
     ----------
@@ -142,56 +146,71 @@ def _marks(graph: OnnxGraph, column: ColumnEncoding, missing: str) -> list[str]:
     return [graph.node("Cast", missing, to=TYPES["float32"])] if column.missing else []
 
 
-def made_up_rows(schema: Schema, rows: int) -> CheckRows:
-    """Rows whose values are spread like those of the fit, some missing and some of no known category.
+def check_rows(schema: Schema, count: int, X: Table = None) -> CheckRows:
+    """Rows whose values are spread like those of the fit, some missing and some of no known category; then rows of a user.
 
     Parameters
     ----------
     schema : Schema
         The columns.
-    rows : int
-        How many.
+    count : int
+        How many rows to make up: the same for every call.
+    X : frame or array, optional
+        Rows of a user, of which at most ``GIVEN_ROWS``, evenly spaced, are used.
 
     Returns
     -------
     CheckRows
-        The same for every call.
+        Both.
+
+    Raises
+    ------
+    DataError
+        For X that does not have the columns of the fit.
     """
     rng = np.random.default_rng(0)
-    encoded, fed, array = [], {}, np.full((rows, len(schema.columns)), np.nan)
-    for place, column in enumerate(schema.columns):
-        if column.kind == "left out":
+    made = [None if column.kind == "left out" else _made_up(column, rng, count) for column in schema.columns]
+    found = _encoded_and_fed(schema, made, count)
+    if X is None:
+        return found
+    rows = nw.from_native(X, eager_only=True, pass_through=True).shape[0]
+    some = X if rows <= GIVEN_ROWS else take_rows(X, np.linspace(0, rows - 1, GIVEN_ROWS).astype(int))
+    given = _encoded_and_fed(schema, *schema.read(some, "fill"))
+    both = zip(found.fed.items(), given.fed.values(), strict=True)
+    fed = {name: np.concatenate([one, other]) for (name, one), other in both}
+    return CheckRows(np.concatenate([found.encoded, given.encoded]), fed)
+
+
+def _encoded_and_fed(schema: Schema, columns: Sequence[ColumnValues | None], count: int) -> CheckRows:
+    encoded, fed, array = [], {}, np.full((count, len(schema.columns)), np.nan)
+    for place, (column, values) in enumerate(zip(schema.columns, columns, strict=True)):
+        if values is None or column.kind == "left out":
             continue
-        absent, other = rng.random(rows) < RARE, rng.random(rows) < RARE
-        given, values = _made_up(column, rng, absent, other)
         encoded.append(column.encode(values, "ignore").values)
+        given = _fed(column, values)
         fed[column.name] = given[:, None]
-        if given.dtype.kind == "f":
+        if not _is_text(column):
             array[:, place] = given
     return CheckRows(np.concatenate(encoded, axis=1), fed if schema.named else {"x": array})
 
 
-def _made_up(
-    column: ColumnEncoding, rng: Any, absent: np.ndarray, other: np.ndarray
-) -> tuple[np.ndarray, ColumnValues]:
-    rows = len(absent)
+def _fed(column: ColumnEncoding, values: ColumnValues) -> np.ndarray:
+    """The values of a column as the graph takes them."""
+    if _is_text(column):
+        return np.array(["" if value is None else value for value in values.values], object)
+    return np.array([np.nan if value is None else value for value in values.values], float)
+
+
+def _made_up(column: ColumnEncoding, rng: Any, count: int) -> ColumnValues:
+    absent, other = rng.random(count) < RARE, rng.random(count) < RARE
     if column.kind == "category":
-        places: Sequence[int] = rng.integers(len(column.categories), size=rows)
-        values = [column.categories[place] for place in places]
-        if _is_text(column):
-            unknown = "".join(map(str, column.categories)) + "?"
-            values = [unknown if new else value for new, value in zip(other, values, strict=True)]
-            given = np.array(["" if gap else value for gap, value in zip(absent, values, strict=True)], object)
-        else:
-            unknown = max(map(int, column.categories)) + 1
-            values = [unknown if new else value for new, value in zip(other, values, strict=True)]
-            given = np.where(absent, np.nan, np.array(values, float))
-        return given, ColumnValues(
-            "category", [None if gap else value for gap, value in zip(absent, values, strict=True)]
-        )
+        text = _is_text(column)
+        unknown = "".join(map(str, column.categories)) + "?" if text else max(map(int, column.categories)) + 1
+        values = [column.categories[place] for place in rng.integers(len(column.categories), size=count)]
+        values = [unknown if new else value for new, value in zip(other, values, strict=True)]
+        return ColumnValues("category", [None if gap else value for gap, value in zip(absent, values, strict=True)])
     if column.kind == "boolean":
-        numbers = rng.integers(2, size=rows).astype(float)
+        numbers = rng.integers(2, size=count).astype(float)
     else:
-        numbers = column.shift + column.scale * np.clip(rng.normal(size=rows), -REACH, REACH)
-    numbers = np.where(absent, np.nan, numbers)
-    return numbers, ColumnValues(column.kind, numbers)
+        numbers = column.shift + column.scale * np.clip(rng.normal(size=count), -REACH, REACH)
+    return ColumnValues(column.kind, np.where(absent, np.nan, numbers))

@@ -8,6 +8,7 @@ import numpy as np
 
 from dubito._check import check_number
 from dubito._process.output_files import write_atomically
+from dubito._values import Table
 from dubito.estimators.checks import checked_columns
 from dubito.estimators.onnx_files.answers import (
     all_draws,
@@ -20,8 +21,8 @@ from dubito.estimators.onnx_files.columns import (
     CheckRows,
     add_encoding,
     check_columns,
+    check_rows,
     input_types,
-    made_up_rows,
 )
 from dubito.estimators.onnx_files.graph import PREFIX, ROWS, TYPES, OnnxGraph, numbers_in
 from dubito.estimators.onnx_files.operations import add_program
@@ -30,7 +31,7 @@ Outputs: TypeAlias = dict[str, tuple[str, int]]  # names in the graph, and types
 
 OPSET, ML_OPSET, IR_VERSION = 18, 3, 8
 MOMENTS = ("mean", "std", "epistemic_std", "aleatoric_std", "lower", "upper")
-CHECKED_ROWS = 64
+MADE_UP_ROWS = 64
 TOLERANCE = 1e-5  # of the mean predictive standard deviation, and of probabilities
 LARGEST = 2**31 - 2**20  # bytes of an ONNX file
 INSTALL = "Exporting to ONNX needs onnx: pip install 'dubito[onnx]'"
@@ -50,8 +51,10 @@ class OnnxFile(NamedTuple):
     size : int
         Its bytes.
     error : float
-        The largest difference from ``predict`` at made-up rows, in mean predictive standard deviations, or in
-        probability.
+        The largest difference from ``predict`` at the rows of the comparison, in mean predictive standard deviations,
+        or in probability.
+    rows : int
+        The number of these rows.
     notes : tuple of str
         What the file does not do.
     """
@@ -61,10 +64,13 @@ class OnnxFile(NamedTuple):
     numbers: int
     size: int
     error: float
+    rows: int
     notes: tuple[str, ...]
 
 
-def export_onnx(model: Any, path: str | Path, coverage: float | None = None, draws: int | None = None) -> OnnxFile:
+def export_onnx(
+    model: Any, path: str | Path, X: Table = None, coverage: float | None = None, draws: int | None = None
+) -> OnnxFile:
     """Write a fitted estimator as an ONNX model; see ``FittedEstimator.to_onnx``."""
     try:
         import onnx  # pyright: ignore[reportMissingImports]
@@ -76,7 +82,7 @@ def export_onnx(model: Any, path: str | Path, coverage: float | None = None, dra
     check_calibration(model.calibration_)
     if model.transform_ is not None:
         raise ValueError("a model of a transformed target is not exported: fit it without target_transform")
-    rows = made_up_rows(schema, CHECKED_ROWS)
+    rows = check_rows(schema, MADE_UP_ROWS, X)
     functions = model._functions(draws)
     predictive = model._calibrated(functions, rows.encoded)
     if predictive.task == "classification" and coverage is not None:
@@ -102,7 +108,7 @@ def export_onnx(model: Any, path: str | Path, coverage: float | None = None, dra
         )
     with write_atomically(path) as file:
         file.write(proto.SerializeToString())
-    return OnnxFile(Path(path), len(functions), numbers_in(graph), size, error, notes)
+    return OnnxFile(Path(path), len(functions), numbers_in(graph), size, error, len(rows.encoded), notes)
 
 
 def _add_answers(graph: OnnxGraph, model: Any, functions: Any, predictive: Any, coverage: float) -> Outputs:
