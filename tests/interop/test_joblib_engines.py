@@ -153,6 +153,7 @@ def test_an_engine_gives_what_this_process_gives(engine, tmp_path):
 
 
 def test_the_program_of_the_guide_runs(tmp_path):
+    pytest.importorskip("distributed", reason="a long program, run where frameworks are")
     _, text = PAGE.read_text().split("## Fits on an engine")
     program = tmp_path / "program.py"
     program.write_text(
