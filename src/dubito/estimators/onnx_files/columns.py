@@ -22,7 +22,7 @@ GIVEN_ROWS = 1000  # of a user, to compare at
 RARE = 0.1  # of made-up values: missing, and of no known category
 
 
-class CheckRows(NamedTuple):
+class ComparedRows(NamedTuple):
     """Rows to compare at, in the forms that both sides take.
 
     Attributes
@@ -146,7 +146,7 @@ def _marks(graph: OnnxGraph, column: ColumnEncoding, missing: str) -> list[str]:
     return [graph.node("Cast", missing, to=TYPES["float32"])] if column.missing else []
 
 
-def check_rows(schema: Schema, count: int, X: Table = None) -> CheckRows:
+def rows_to_compare(schema: Schema, count: int, X: Table = None) -> ComparedRows:
     """Rows whose values are spread like those of the fit, some missing and some of no known category; then rows of a user.
 
     Parameters
@@ -160,7 +160,7 @@ def check_rows(schema: Schema, count: int, X: Table = None) -> CheckRows:
 
     Returns
     -------
-    CheckRows
+    ComparedRows
         Both.
 
     Raises
@@ -178,10 +178,10 @@ def check_rows(schema: Schema, count: int, X: Table = None) -> CheckRows:
     given = _encoded_and_fed(schema, *schema.read(some, "fill"))
     both = zip(found.fed.items(), given.fed.values(), strict=True)
     fed = {name: np.concatenate([one, other]) for (name, one), other in both}
-    return CheckRows(np.concatenate([found.encoded, given.encoded]), fed)
+    return ComparedRows(np.concatenate([found.encoded, given.encoded]), fed)
 
 
-def _encoded_and_fed(schema: Schema, columns: Sequence[ColumnValues | None], count: int) -> CheckRows:
+def _encoded_and_fed(schema: Schema, columns: Sequence[ColumnValues | None], count: int) -> ComparedRows:
     encoded, fed, array = [], {}, np.full((count, len(schema.columns)), np.nan)
     for place, (column, values) in enumerate(zip(schema.columns, columns, strict=True)):
         if values is None or column.kind == "left out":
@@ -191,7 +191,7 @@ def _encoded_and_fed(schema: Schema, columns: Sequence[ColumnValues | None], cou
         fed[column.name] = given[:, None]
         if not _is_text(column):
             array[:, place] = given
-    return CheckRows(np.concatenate(encoded, axis=1), fed if schema.named else {"x": array})
+    return ComparedRows(np.concatenate(encoded, axis=1), fed if schema.named else {"x": array})
 
 
 def _fed(column: ColumnEncoding, values: ColumnValues) -> np.ndarray:

@@ -18,11 +18,11 @@ from dubito.estimators.onnx_files.answers import (
     stacked_draws,
 )
 from dubito.estimators.onnx_files.columns import (
-    CheckRows,
+    ComparedRows,
     add_encoding,
     check_columns,
-    check_rows,
     input_types,
+    rows_to_compare,
 )
 from dubito.estimators.onnx_files.graph import PREFIX, ROWS, TYPES, OnnxGraph, numbers_in
 from dubito.estimators.onnx_files.operations import add_program
@@ -82,7 +82,7 @@ def export_onnx(
     check_calibration(model.calibration_)
     if model.transform_ is not None:
         raise ValueError("a model of a transformed target is not exported: fit it without target_transform")
-    rows = check_rows(schema, MADE_UP_ROWS, X)
+    rows = rows_to_compare(schema, MADE_UP_ROWS, X)
     functions = model._functions(draws)
     predictive = model._calibrated(functions, rows.encoded)
     if predictive.task == "classification" and coverage is not None:
@@ -194,7 +194,9 @@ def _output_name(name: str, given: dict[str, int]) -> str:
     return f"predicted_{name}" if name in given else name
 
 
-def _largest_error(onnx: Any, proto: Any, rows: CheckRows, outputs: Outputs, predictive: Any, coverage: float) -> float:
+def _largest_error(
+    onnx: Any, proto: Any, rows: ComparedRows, outputs: Outputs, predictive: Any, coverage: float
+) -> float:
     """The largest difference of an output from ``predict``, in predictive standard deviations or in probability."""
     names = [output.name for output in proto.graph.output]
     with np.errstate(all="ignore"):
