@@ -284,8 +284,9 @@ def _with_joblib(jobs: int, payload: Payload, items: Mapping[int, Any]) -> TaskR
 
 
 def _numbered(number: int, data: np.ndarray, payload: Payload, item: Any) -> tuple[int, TaskResult]:
-    loky: Any = sys.modules["joblib.externals.loky.process_executor"]
-    loky._MAX_MEMORY_LEAK_SIZE = math.inf  # a worker would take its compiled programs for a leak, and end
+    loky: Any = sys.modules.get("joblib.externals.loky.process_executor")
+    if loky is not None:
+        loky._MAX_MEMORY_LEAK_SIZE = math.inf  # a worker would take its compiled programs for a leak, and end
     return number, _work(payload._replace(data=data), item)
 
 
