@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import itertools
 import math
 import os
 import sys
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 SHOWN = 10  # names or values in a message
 FIRST = 3  # rows in a message
+LONGEST_GUESSED, MOST_GUESSED = 80, 10_000  # letters of a name, and names, among which a similar one is searched
 LEAST_WEIGHT, MOST_WEIGHT = 1e-6, 1e30  # sum of all weights: beyond, float32 holds only the prior or only the data
 
 
@@ -157,9 +159,11 @@ def did_you_mean(name: Any, names: Iterable[str]) -> str:
     Returns
     -------
     str
-        "; did you mean 'relu'?", or a full stop if no name is similar.
+        "; did you mean 'relu'?", or a full stop if no name is similar, or if the search could take long.
     """
-    folded = {str(each).strip().casefold(): each for each in names}
+    if len(str(name)) > LONGEST_GUESSED:
+        return "."
+    folded = {str(each).strip().casefold(): each for each in itertools.islice(names, MOST_GUESSED)}
     close = difflib.get_close_matches(str(name).strip().casefold(), folded, n=1)
     return f"; did you mean {folded[close[0]]!r}?" if close else "."
 

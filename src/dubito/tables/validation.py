@@ -247,10 +247,11 @@ def check_names_exist(names: Iterable[str], columns: Sequence[str], what: str) -
     DataError
         For the first such name.
     """
+    known = {*columns}
     for name in names:
-        if name not in columns:
-            known = list_first([repr(each) for each in columns])
-            raise DataError(f"{what} {name!r}{did_you_mean(name, columns)} The columns are {known}.")
+        if name not in known:
+            listed = list_first([repr(each) for each in columns])
+            raise DataError(f"{what} {name!r}{did_you_mean(name, columns)} The columns are {listed}.")
 
 
 def check_lengths(X: Table, y: Column) -> np.ndarray:
