@@ -1,7 +1,7 @@
 """Tasks on the engine that a caller has chosen with ``joblib.parallel_config``: loky's processes, Dask, or Ray.
 
-A task is a function of data that all tasks share, and of an item. The shared data go to each worker once, as bytes. What a task
-raises is a value for the engine, so an exception of the engine means that it has lost a worker: the missing tasks are started again.
+A task is a function of data that all tasks share, and of an item. The shared data go to each worker once, as bytes. An exception
+in a task comes back as a value, so what an engine raises is its own: if it has lost a worker, the missing tasks are started again.
 """
 
 import contextlib
@@ -26,11 +26,8 @@ Function: TypeAlias = Callable[[Any, Any, Any], Any]  # of the shared data, an i
 TaskResults: TypeAlias = Generator[tuple[int, "TaskResult"]]  # with the numbers of the items, in any order
 
 ATTEMPTS = 3  # of a task whose worker is lost
-LOST = {
-    "BrokenProcessPool",
-    "FutureCancelledError",
-}  # errors of engines that have lost a worker, and have not tried again ...
-LOST_AGAIN = {"KilledWorker", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"}  # ... and of those that have
+LOST = {"BrokenProcessPool", "FutureCancelledError"}  # errors of engines that have lost a worker
+LOST_AGAIN = {"KilledWorker", "WorkerCrashedError", "NodeDiedError", "OutOfMemoryError"}  # after attempts of their own
 NONE = np.empty(0, np.uint8)
 OF_ACTORS = {"max_restarts", "max_task_retries", "max_concurrency"}  # options of Ray's pool that tasks do not have
 THREADS = {"ThreadingBackend", "SequentialBackend"}  # of joblib: they stay in this process, as dubito does without it
@@ -78,7 +75,7 @@ class TaskResult(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """An engine of a caller.
+    """The engine that a caller has chosen.
 
     Attributes
     ----------
@@ -89,7 +86,7 @@ class Engine(NamedTuple):
     cores : int
         How many cores of its machine each of them may use.
     start : callable
-        Starts the work for the given items by their numbers, and yields their answers.
+        Starts a task for each of the given items, and yields their results by number.
     """
 
     name: str

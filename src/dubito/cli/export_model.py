@@ -39,9 +39,10 @@ def export(
 
         print(json.dumps({**found._asdict(), "path": str(found.path)}))
         return
+    count = "1 draw" if found.draws == 1 else f"{found.draws} draws"
     for note in found.notes:
         say(f"dubito: note: {note}")
     say(
-        f"Wrote {output} ({found.draws} draws, {found.size / 1e6:.1f} MB; largest difference from predict at {found.rows:,} rows: "
+        f"Wrote {output} ({count}, {found.size / 1e6:.1f} MB; largest difference from predict at {found.rows:,} rows: "
         f"{found.error:.0e} {unit})"
     )
